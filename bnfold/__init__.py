@@ -1,0 +1,32 @@
+"""bnfold: remove BatchNormalization from trained networks, exactly, and prove it.
+
+>>> import bnfold
+>>> bnfold.inspect("model.onnx").foldable          # doctest: +SKIP
+53
+>>> bnfold.fold("model.onnx", "folded.onnx")       # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from bnfold.api import fold, inspect, verify
+    from bnfold.errors import BnfoldError
+
+__all__ = ["BnfoldError", "__version__", "fold", "inspect", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public functions when they are first used: ``import bnfold`` alone costs nothing."""
+    if name == "BnfoldError":
+        from bnfold.errors import BnfoldError
+
+        return BnfoldError
+    if name in __all__:
+        from bnfold import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'bnfold' has no attribute {name!r}")

@@ -1,0 +1,225 @@
+"""Per-channel affine maps ``v' = gain * v + shift``, and how a linear op takes them into its weights.
+
+A linear op ``y = W x + c`` that is to read ``x' = g_x x + h_x`` in place of ``x`` and to produce
+``y' = g_y y + h_y`` in place of ``y`` needs::
+
+    W' = g_y W / g_x
+    c' = g_y (c - W (h_x / g_x)) + h_y
+
+That one formula (:func:`fold_linear`) serves Conv, ConvTranspose, Gemm and MatMul, seen through a view of
+their weights as ``(group, out, in, taps)``. All of it is float64; :func:`rounded` rounds once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, eq=False)
+class Affine:
+    """``v' = gain * v + shift``, broadcast from the *leading* axes of ``v``.
+
+    ``gain`` and ``shift`` are float64 of one shape, aligned with the first axes of the tensor: a map per
+    channel of ``(N, C, H, W)`` has shape ``(1, C)``, whatever the number of positions, and a scalar map
+    has shape ``()``. Axes along which the map is constant are length 1, trailing ones are dropped: equal
+    maps have equal shapes. Build one with :meth:`along` or :meth:`of`.
+    """
+
+    gain: Array
+    shift: Array
+
+    @classmethod
+    def of(cls, gain: ArrayLike, shift: ArrayLike) -> Affine:
+        """The map with leading-aligned ``gain`` and ``shift``, in its smallest shape."""
+        return cls(*_compressed(*_leading(np.asarray(gain, np.float64), np.asarray(shift, np.float64))))
+
+    @classmethod
+    def along(cls, axis: int, gain: ArrayLike, shift: ArrayLike) -> Affine:
+        """The map whose vectors (or blocks ``(C, D1, …)``) start on ``axis``, which is not negative."""
+        gain, shift = np.asarray(gain, np.float64), np.asarray(shift, np.float64)
+        return cls.of(gain.reshape((1,) * axis + gain.shape), shift.reshape((1,) * axis + shift.shape))
+
+    @property
+    def is_identity(self) -> bool:
+        """True for gain 1 and shift 0, exactly."""
+        return self.gain.ndim == 0 and self.gain == 1 and self.shift == 0
+
+    @property
+    def invertible(self) -> bool:
+        """True where no gain is zero."""
+        return bool((self.gain != 0).all())
+
+    @property
+    def positive(self) -> bool:
+        """True where every gain is positive."""
+        return bool((self.gain > 0).all())
+
+    @property
+    def has_shift(self) -> bool:
+        """True where some shift is not zero."""
+        return bool((self.shift != 0).any())
+
+    @property
+    def finite(self) -> bool:
+        """True where every gain and shift is a finite number."""
+        return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
+
+    def __call__(self, x: ArrayLike) -> Array:
+        """The map applied to a tensor, in float64."""
+        values = np.asarray(x, np.float64)
+        trailing = (1,) * (values.ndim - self.gain.ndim)
+        return np.asarray(
+            self.gain.reshape(self.gain.shape + trailing) * values + self.shift.reshape(self.shift.shape + trailing)
+        )
+
+    def after(self, first: Affine) -> Affine:
+        """The composition: ``self.after(first)(x) == self(first(x))``."""
+        gain, other = _leading(self.gain, first.gain)
+        shift, between = _leading(self.shift, first.shift)
+        return Affine.of(gain * other, gain * between + shift)
+
+    def inverse(self) -> Affine:
+        """The map that undoes this one. Raises ZeroDivisionError where a gain is zero."""
+        if not self.invertible:
+            raise ZeroDivisionError("a map with a gain of zero has no inverse")
+        return Affine.of(1.0 / self.gain, -self.shift / self.gain)
+
+    def agrees(self, other: Affine) -> bool:
+        """True if both are one map up to a few roundings in float64 (the ulps of their computation)."""
+        gain, gain2 = _leading(self.gain, other.gain)
+        shift, shift2 = _leading(self.shift, other.shift)
+        return bool(
+            np.allclose(gain, gain2, rtol=1e-14, atol=0)
+            and np.allclose(shift, shift2, rtol=1e-14, atol=1e-14 * float(np.abs(shift).max(initial=0)))
+        )
+
+    def vectors(self, axis: int, size: int) -> tuple[Array, Array] | None:
+        """Gain and shift as two vectors of ``size`` along ``axis``; None if the map varies along another."""
+        shape = self.gain.shape
+        if self.gain.ndim > axis + 1 or any(n != 1 for n in shape[:axis]):
+            return None
+        if self.gain.ndim == axis + 1 and shape[axis] not in (1, size):
+            return None
+        return (
+            np.broadcast_to(self.gain.reshape(-1), (size,)),
+            np.broadcast_to(self.shift.reshape(-1), (size,)),
+        )
+
+    def gain_only(self) -> Affine:
+        """The same map without its shift."""
+        return Affine.of(self.gain, 0.0)
+
+    def shift_only(self) -> Affine:
+        """The same map without its gain: the shift is added to an unscaled value."""
+        return Affine.of(1.0, self.shift)
+
+
+def fold_linear(
+    weight: ArrayLike, bias: ArrayLike | None, before: tuple[Array, Array] | None, after: tuple[Array, Array]
+) -> tuple[Array, Array]:
+    """The weights of ``y = W x + c`` once it reads ``x' = before(x)`` and makes ``y' = after(y)``.
+
+    ``weight`` is ``(group, out, in, taps)``, ``bias`` ``(group * out,)`` or None; ``before`` holds gain and
+    shift as vectors of ``group * in``, ``after`` as vectors of ``group * out``. Returns float64 arrays of
+    those shapes. Gains of ``before`` must not be zero.
+    """
+    group, out, inner, _ = np.shape(weight)
+    gain, shift = (vector.reshape(group, out) for vector in after)
+    scale: Array = gain[:, :, None, None]
+    offset = np.zeros((group, out)) if bias is None else np.asarray(bias, np.float64).reshape(group, out)
+    if before is not None:
+        gain_in, shift_in = (vector.reshape(group, 1, inner, 1) for vector in before)
+        if shift_in.any():
+            offset = offset - np.einsum("goik,gik->go", np.asarray(weight, np.float64), (shift_in / gain_in)[:, 0])
+        scale = scale / gain_in
+    return np.multiply(weight, scale, dtype=np.float64), (gain * offset + shift).reshape(-1)
+
+
+def conv_view(weight: NDArray[Any], group: int) -> NDArray[Any]:
+    """Conv's ``(O, I/g, *kernel)`` as ``(g, O/g, I/g, taps)``."""
+    outputs, inner = weight.shape[:2]
+    return weight.reshape(group, outputs // group, inner, -1)
+
+
+def conv_transpose_view(weight: NDArray[Any], group: int) -> NDArray[Any]:
+    """ConvTranspose's ``(I, O/g, *kernel)`` as ``(g, O/g, I/g, taps)``: each group has its own inputs."""
+    inputs, outer = weight.shape[:2]
+    return np.swapaxes(weight.reshape(group, inputs // group, outer, -1), 1, 2)
+
+
+def gemm_view(weight: NDArray[Any], transposed: bool) -> NDArray[Any]:
+    """Gemm's ``(K, N)``, or with transB ``(N, K)``, as ``(1, N, K, 1)``."""
+    return (weight if transposed else weight.T)[None, :, :, None]
+
+
+def rounded(values: ArrayLike, dtype: Any) -> NDArray[Any]:
+    """Float64 ``values`` rounded once, to nearest even, to ``dtype`` (a numpy or ml_dtypes type).
+
+    bfloat16 is reached through float32: rounding that step to odd keeps the whole a single rounding
+    (Boldo and Melquiond, "When double rounding is odd", 2005). Overflow gives infinities, silently.
+    """
+    values, dtype = np.asarray(values, np.float64), np.dtype(dtype)
+    with np.errstate(over="ignore"):
+        if dtype.name != "bfloat16":
+            return values.astype(dtype)
+        near = values.astype(np.float32)
+        bits = near.view(np.uint32) if near.ndim else near.reshape(1).view(np.uint32).reshape(())
+        toward = np.where(np.abs(near.astype(np.float64)) > np.abs(values), bits - 1, bits)
+        inexact = near.astype(np.float64) != values
+        odd = np.where(inexact & np.isfinite(near), toward | 1, bits).astype(np.uint32)
+        return odd.view(np.float32).astype(dtype)
+
+
+def smallest_normal(dtype: Any) -> float:
+    """The smallest positive number of ``dtype`` with all its bits."""
+    return float(_finfo(dtype).smallest_normal)
+
+
+def ulp(values: Array, dtype: Any) -> Array:
+    """The distance between neighbouring numbers of ``dtype`` at ``values``, in float64."""
+    info = _finfo(dtype)
+    stored = np.abs(rounded(values, dtype).astype(np.float64))
+    exponent = np.frexp(np.maximum(stored, float(info.smallest_normal)))[1]
+    return np.asarray(np.ldexp(1.0, exponent - 1 - info.nmant))
+
+
+def _finfo(dtype: Any) -> Any:
+    if np.dtype(dtype).name != "bfloat16":
+        return np.finfo(dtype)
+    import ml_dtypes
+
+    finfo: Any = ml_dtypes.finfo
+    return finfo(dtype)
+
+
+def _leading(first: Array, second: Array) -> tuple[Array, Array]:
+    """Both arrays with trailing axes of length 1, up to one rank."""
+    rank = max(first.ndim, second.ndim)
+    return (
+        first.reshape(first.shape + (1,) * (rank - first.ndim)),
+        second.reshape(second.shape + (1,) * (rank - second.ndim)),
+    )
+
+
+def _compressed(gain: Array, shift: Array) -> tuple[Array, Array]:
+    """Both arrays broadcast against each other, without the axes along which neither varies."""
+    gain, shift = np.broadcast_arrays(gain, shift)
+    for axis in range(gain.ndim):
+        if gain.shape[axis] > 1:
+            first = (slice(None),) * axis + (slice(0, 1),)
+            if (gain == gain[first]).all() and (shift == shift[first]).all():
+                gain, shift = gain[first], shift[first]
+    rank = gain.ndim
+    while rank and gain.shape[rank - 1] == 1:
+        rank -= 1
+    return gain.reshape(gain.shape[:rank]), shift.reshape(shift.shape[:rank])
+
+
+IDENTITY = Affine.of(1.0, 0.0)
+"""The map that changes nothing."""

@@ -1,0 +1,235 @@
+"""The operations as a person thinks of them: inspect a model, fold it, verify a fold. Nothing here prints."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from onnx import ModelProto
+
+from bnfold import __version__
+from bnfold.errors import InputError, OutputError, UsageError
+from bnfold.files.external import external_tensors
+from bnfold.files.load import LoadedModel, load
+from bnfold.files.save import External, Staged, staged
+from bnfold.fold import Settled, settle, write
+from bnfold.graph.onnx import OnnxGraphs
+from bnfold.graph.onnx_edit import OnnxEditor
+from bnfold.graph.onnx_functions import inlined
+from bnfold.plan import Fold
+from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, rows
+from bnfold.verify import VerifyOptions, verify_files
+from bnfold.verify.results import Verification
+
+
+@dataclass(frozen=True)
+class FoldOptions:
+    """``only`` and ``skip`` name nodes or outputs; ``freeze`` makes overridable initializers constants."""
+
+    only: Collection[str] = ()
+    skip: Collection[str] = ()
+    freeze: bool = False
+    external: External = "auto"
+    verify: VerifyOptions | None = field(default_factory=VerifyOptions)
+
+
+class Refused(OutputError):
+    """The folded model failed its verification and was not written."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, folding: Folding) -> None:
+        super().__init__(message, "nothing was written; please report this with the model if you can")
+        self.folding = folding
+
+
+def inspect(model: str | Path, *, freeze: bool = False) -> Inspection:
+    """Where every BatchNorm of ``model`` would fold to, or why it stays. Changes nothing. Raises InputError."""
+    loaded = load(model)
+    _, settled = _settle(loaded, FoldOptions(freeze=freeze))
+    return Inspection(_info(loaded), rows([one.plan for one in settled]))
+
+
+def fold(
+    model: str | Path,
+    target: str | Path | None = None,
+    options: FoldOptions | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+) -> Folding:
+    """Fold ``model`` and write it to ``target`` (by default beside it, as ``<name>.folded.onnx``).
+
+    Verifies before it writes, unless ``options.verify`` is None; a result that fails is never written.
+    Raises InputError, OutputError (:class:`Refused` for a failed verification), UsageError.
+    """
+    options = options or FoldOptions()
+    clock = _Clock()
+    loaded = load(model)
+    place = _target(loaded, target, force or dry_run)
+    clock.lap("load")
+    graphs, settled = _settle(loaded, options)
+    clock.lap("plan")
+    inspection = Inspection(_info(loaded), rows([one.plan for one in settled], done=not dry_run))
+    folding = Folding(
+        inspection,
+        None,
+        {"before": len(loaded.proto.graph.node), "after": len(loaded.proto.graph.node)},
+        {"before": _total_bytes(loaded), "after": _total_bytes(loaded)},
+        clock.seconds,
+    )
+    if dry_run:
+        return folding
+    changed = any(isinstance(outcome, Fold) for one in settled for _, outcome in one.plan.outcomes)
+    original, moved = loaded, frozenset[str]()
+    if changed:
+        loaded, moved = _rewrite(loaded, graphs, settled)
+    clock.lap("fold")
+    with staged(loaded, place, external=options.external, moved=moved, changed=changed) as files:
+        clock.lap("write")
+        verification = None
+        if changed and options.verify is not None:
+            verification = _verify_staged(original, files, options.verify)
+            clock.lap("verify")
+        sizes = [path.stat().st_size for path in (files.model, *files.data)]
+        folding = replace(
+            folding,
+            output={"path": str(place or "-"), "sha256": _sha256(files.model)},
+            nodes={**folding.nodes, "after": len(loaded.proto.graph.node)},
+            bytes={**folding.bytes, "after": sum(sizes) if changed else folding.bytes["before"]},
+            verification=verification,
+        )
+        if verification is not None and verification.verdict == "different":
+            cause = next(gate for gate in verification.gates if gate.verdict == "fail")
+            raise Refused(f"{original.name}: the {cause.gate} gate fails: {cause.detail}", folding)
+        files.publish()
+    clock.lap("write")
+    return folding
+
+
+def verify(original: str | Path | None, folded: str | Path, options: VerifyOptions | None = None) -> Comparison:
+    """Judge whether ``folded`` computes what ``original`` computes.
+
+    Without an original it is found by what ``fold`` noted in the folded model. Raises InputError.
+    """
+    notes: list[str] = []
+    if original is None:
+        original = find_original(Path(folded))
+        notes.append(f"original: {original}, found by the provenance in {folded}")
+    verification, first, second = verify_files(Path(original), Path(folded), options or VerifyOptions())
+    return Comparison(_info(first), _info(second), verification, notes)
+
+
+def find_original(folded: Path) -> Path:
+    """The file that ``fold`` made ``folded`` from, if it is still there and unchanged. Raises InputError."""
+    entries = {entry.key: entry.value for entry in load(folded).proto.metadata_props}
+    name, digest = entries.get("bnfold.source"), entries.get("bnfold.source_sha256")
+    if not name or not digest:
+        raise InputError(f"{folded}: it does not say what it was folded from", "name the original too")
+    path = folded.parent / Path(name).name
+    if not path.is_file():
+        raise InputError(f"{folded}: its original {name!r} is not beside it", "name the original too")
+    if _sha256(path) != digest:
+        raise InputError(f"{path}: it has changed since {folded.name} was folded from it", "fold it again")
+    return path
+
+
+def _settle(loaded: LoadedModel, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled]]:
+    """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold."""
+    graphs, settled = _settle_proto(loaded, loaded.proto, options)
+    trial = inlined(loaded.proto)
+    if trial is None:
+        return graphs, settled
+    wider, more = _settle_proto(loaded, trial, options)
+    if _folds(more) > _folds(settled):
+        return wider, more
+    return graphs, more
+
+
+def _settle_proto(loaded: LoadedModel, proto: ModelProto, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled]]:
+    try:
+        graphs = OnnxGraphs(proto, loaded.external.read, freeze=options.freeze)
+        return graphs, [settle(graph, only=options.only, skip=options.skip) for graph in graphs.scopes]
+    except InputError as error:
+        raise InputError(f"{loaded.name}: {error}", error.hint) from None
+
+
+def _folds(settled: list[Settled]) -> int:
+    return sum(len(one.plan.folds) for one in settled)
+
+
+def _rewrite(loaded: LoadedModel, graphs: OnnxGraphs, settled: list[Settled]) -> tuple[LoadedModel, frozenset[str]]:
+    """Apply the plans, note where the model came from; also the names of tensors to keep outside the file."""
+    editor = OnnxEditor(graphs)
+    for one in settled:
+        write(one, editor)
+    editor.finish()
+    for key, value in (
+        ("bnfold.version", __version__),
+        ("bnfold.source", "<stdin>" if loaded.path is None else loaded.path.name),
+        ("bnfold.source_sha256", loaded.sha256),
+    ):
+        entry = next((entry for entry in graphs.model.metadata_props if entry.key == key), None)
+        if entry is None:
+            graphs.model.metadata_props.add(key=key, value=value)
+        else:
+            entry.value = value
+    return replace(loaded, proto=graphs.model), frozenset(editor.moved)
+
+
+def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:
+    if original.path is not None:
+        return verify_files(original.path, files.model, options)[0]
+    assert original.raw is not None
+    source = files.model.with_name("original.onnx")
+    source.write_bytes(original.raw)
+    return verify_files(source, files.model, options)[0]
+
+
+def _target(loaded: LoadedModel, target: str | Path | None, force: bool) -> Path | None:
+    """Where to write; None is standard output."""
+    if target is None and loaded.path is None:
+        target = "-"
+    if target is None:
+        assert loaded.path is not None
+        target = loaded.path.with_name(f"{loaded.path.stem}.folded{loaded.path.suffix}")
+    if str(target) == "-":
+        return None
+    path = Path(target)
+    if path.is_dir():
+        raise UsageError(f"{path}: a folder", "name a file")
+    if path.exists() and not force:
+        raise UsageError(f"{path}: exists already", "pass --force to replace it, or name another with -o")
+    return path
+
+
+def _info(loaded: LoadedModel) -> ModelInfo:
+    opset = next((entry.version for entry in loaded.proto.opset_import if not entry.domain), 0)
+    return ModelInfo(loaded.name, loaded.sha256, "onnx", loaded.proto.ir_version, opset)
+
+
+def _total_bytes(loaded: LoadedModel) -> int:
+    spans = (loaded.external.span(tensor) for tensor in external_tensors(loaded.proto))
+    return loaded.size + sum(span.length for span in spans)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class _Clock:
+    """Seconds per stage; a stage that is entered twice adds up."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(("load", "plan", "fold", "verify", "write"), 0.0)
+        self._last = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What has passed since the last lap was ``stage``."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._last
+        self._last = now

@@ -1,0 +1,83 @@
+"""The command line. Only this room prints or exits; a command's rooms are imported when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from bnfold import __version__
+from bnfold.errors import BnfoldError
+
+COMMANDS = {
+    "fold": "Remove BatchNorms from a model, verify the result, write it.",
+    "inspect": "Show every BatchNorm: where it would fold to, or why it stays.",
+    "verify": "Judge whether a folded model computes what the original computes.",
+}
+
+
+class Commands(click.Group):
+    """A group that imports a command's module only when the command is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"bnfold.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line each, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and turn every failure into its line, its hint and its exit code."""
+        verbose = "--verbose" in sys.argv
+        try:
+            return super().main(*args, **kwargs)
+        except BnfoldError as error:
+            if verbose:
+                _traceback()
+            fail(error)
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if verbose:
+                _traceback()
+            click.echo(f"error: a bug in bnfold: {type(error).__name__}: {' '.join(str(error).split())}", err=True)
+            click.echo("hint: please report it, with the output of the same command and --verbose", err=True)
+            sys.exit(70)
+
+
+def fail(error: BnfoldError) -> None:
+    """Print an error's two lines and exit with its code."""
+    click.echo(f"error: {error}", err=True)
+    if error.hint:
+        click.echo(f"hint: {error.hint}", err=True)
+    sys.exit(error.exit_code)
+
+
+def _traceback() -> None:
+    import traceback
+
+    traceback.print_exc()
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bnfold")
+def main() -> None:
+    """Remove BatchNormalization from trained networks, exactly, and prove it.
+
+    \b
+    bnfold inspect model.onnx                   what would fold, and why not the rest
+    bnfold fold model.onnx                      writes model.folded.onnx, verified
+    bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
+    """

@@ -1,0 +1,96 @@
+"""``bnfold fold``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bnfold.cli.options import common, expand, report_stream, verify_options, verifying, write_json
+from bnfold.errors import UsageError
+
+
+@click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("-o", "--output", metavar="OUT", help="Where to write; - for standard output.")
+@click.option("--output-dir", metavar="DIR", help="Folder to write to, under the models' own names.")
+@click.option("--in-place", is_flag=True, help="Replace the model itself.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
+@click.option("--verify/--no-verify", default=True, help="Verify before writing (default); a failure is never written.")
+@click.option("--dry-run", is_flag=True, help="Plan and report; write nothing.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays.")
+@click.option("--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable).")
+@click.option("--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).")
+@click.option("--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants.")
+@click.option(
+    "--external-data",
+    type=click.Choice(["auto", "keep", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Whether weights lie in a file beside the model.",
+)
+@click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Format to write.")
+@verifying
+@common
+def command(models: tuple[str, ...], **given: Any) -> None:
+    """Fold the BatchNorms of MODEL into the neighbouring weights, verify the result and write it.
+
+    OUT is by default MODEL with '.folded' before its suffix, beside it. An existing file is never
+    replaced without --force, the model itself never without --in-place.
+    """
+    from bnfold.api import FoldOptions, Refused, fold
+    from bnfold.report import text
+
+    files = expand(models)
+    _check_targets(files, given)
+    options = FoldOptions(
+        only=given["only"],
+        skip=given["skip"],
+        freeze=given["freeze_initializers"],
+        external=given["external_data"],
+        verify=verify_options(given) if given["verify"] else None,
+    )
+    on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
+    console = text.console(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
+    results = []
+    for model in files:
+        target = _target(model, given)
+        if target not in (None, "-") and Path(str(target)).exists() and Path(str(target)).samefile(model):
+            if not given["in_place"]:
+                raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
+        try:
+            result = fold(model, target, options, force=given["force"] or given["in_place"], dry_run=given["dry_run"])
+        except Refused as error:
+            write_json(given["json_file"], [error.folding.to_dict()])
+            raise
+        results.append(result)
+        if not given["quiet"] and given["json_file"] != "-":
+            text.print_folding(console, result, verbose=given["verbose"])
+    write_json(given["json_file"], [result.to_dict() for result in results])
+    if given["strict"] and any(result.inspection.kept for result in results):
+        sys.exit(1)
+
+
+def _check_targets(files: list[str], given: dict[str, Any]) -> None:
+    if given["in_place"] and (given["output"] or given["output_dir"]):
+        raise UsageError("--in-place goes with neither --output nor --output-dir")
+    if given["output"] and given["output_dir"]:
+        raise UsageError("--output and --output-dir exclude each other")
+    if given["output"] and len(files) > 1:
+        raise UsageError("--output takes one model", "use --output-dir")
+    if given["output_dir"]:
+        names = [Path(name).name for name in files]
+        if len(set(names)) < len(names):
+            raise UsageError("two models of the same name would go to one file in --output-dir")
+        Path(given["output_dir"]).mkdir(parents=True, exist_ok=True)
+
+
+def _target(model: str, given: dict[str, Any]) -> str | None:
+    if given["output_dir"]:
+        return str(Path(given["output_dir"]) / Path(model).name)
+    if given["in_place"]:
+        return model
+    output: str | None = given["output"]
+    return output

@@ -1,0 +1,35 @@
+"""``bnfold inspect``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from bnfold.cli.options import common, expand, report_stream, write_json
+
+
+@click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option("--freeze-initializers", is_flag=True, help="Take initializers that callers could override as constants.")
+@click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
+@common
+def command(models: tuple[str, ...], **given: Any) -> None:
+    """Show every BatchNorm of MODEL: where it would fold to, or the reason that it stays.
+
+    Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
+    """
+    from bnfold.api import inspect
+    from bnfold.report import text
+
+    results = []
+    console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
+    for model in expand(models):
+        inspection = inspect(model, freeze=given["freeze_initializers"])
+        results.append(inspection)
+        if not given["quiet"] and given["json_file"] != "-":
+            text.print_inspection(console, inspection, verbose=given["verbose"])
+    write_json(given["json_file"], [result.to_dict() for result in results])
+    if given["strict"] and any(result.kept for result in results):
+        sys.exit(1)

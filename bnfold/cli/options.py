@@ -1,0 +1,160 @@
+"""Options that several commands share, and what they mean."""
+
+from __future__ import annotations
+
+import glob
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from bnfold.errors import InputError, OutputError, UndecidedError, UsageError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def common(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--json``, ``--quiet``, ``--verbose``, ``--no-color``: every command has them."""
+    for option in (
+        click.option("--no-color", is_flag=True, help="Plain text (as does the variable NO_COLOR)."),
+        click.option("--verbose", is_flag=True, help="Tell more; tracebacks for bugs."),
+        click.option("--quiet", is_flag=True, help="Print errors only."),
+        click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - for standard output."),
+    ):
+        function = option(function)
+    return function
+
+
+def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """How a fold is verified: the same options for ``fold`` and ``verify``."""
+    for option in reversed(
+        (
+            click.option("--gates", default="weights,outputs", show_default=True, help="Which gates to run."),
+            click.option("--device", default="cpu", show_default=True, help="Where the outputs gate runs: cpu."),
+            click.option(
+                "--ort-level",
+                type=click.Choice(["disable", "basic", "extended", "all"]),
+                default="all",
+                show_default=True,
+                help="onnxruntime's optimisation level to judge besides 'disable'.",
+            ),
+            click.option("--inputs", metavar="PATH", help="Your data: .npz, .npy, or a folder with input_0.pb …"),
+            click.option(
+                "--gen",
+                default="normal,constant",
+                show_default=True,
+                help="Generated inputs: normal, uniform, large, constant, impulse.",
+            ),
+            click.option("--shape", multiple=True, metavar="NAME:DIMS", help="Shape of an input: x:1,3,224,224."),
+            click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values."),
+            click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Per random kind."),
+            click.option("--seed", type=int, default=0, show_default=True, help="Of the generated inputs."),
+            click.option("--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 8]"),
+            click.option("--rtol", type=float, help="Judge by tolerances instead (reported as such)."),
+            click.option("--atol", type=float, help="See --rtol."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def verify_options(given: dict[str, Any]) -> Any:
+    """The :class:`bnfold.verify.VerifyOptions` that the options above ask for. Raises UsageError."""
+    from bnfold.verify import GATES, VerifyOptions
+    from bnfold.verify.inputs import KINDS, InputOptions
+    from bnfold.verify.outputs import K, OutputOptions
+
+    if given["device"] != "cpu":
+        if given["device"].split(":")[0] != "cuda":
+            raise UsageError(f"--device {given['device']}: not a device", "use cpu")
+        raise UndecidedError("--device cuda: this version verifies on the CPU only", "use --device cpu")
+    inputs = InputOptions(
+        data=Path(given["inputs"]) if given["inputs"] else None,
+        kinds=_words("--gen", given["gen"], KINDS),
+        shapes=dict(_shape(text) for text in given["shape"]),
+        ranges=dict(_range(text) for text in given["ranges"]),
+        samples=given["samples"],
+        seed=given["seed"],
+    )
+    outputs = OutputOptions(
+        level=given["ort_level"],
+        k=given["k"] or K,
+        rtol=given["rtol"],
+        atol=given["atol"],
+        inputs=inputs,
+    )
+    return VerifyOptions(_words("--gates", given["gates"], GATES), outputs)
+
+
+def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    for word in words:
+        if word not in known:
+            raise UsageError(f"{option} {word}: not one of {', '.join(known)}")
+    return words
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, dims = text.rpartition(":")
+    try:
+        shape = tuple(int(dim) for dim in dims.split(",") if dim)
+    except ValueError:
+        shape = (-1,)
+    if not name or any(dim < 0 for dim in shape):
+        raise UsageError(f"--shape {text}: not of the form NAME:1,3,224,224")
+    return name, shape
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, limits = text.rpartition(":")
+    try:
+        low, high = (float(limit) for limit in limits.split(","))
+    except ValueError:
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI") from None
+    if not name or not low <= high:
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI")
+    return name, (low, high)
+
+
+def expand(models: tuple[str, ...]) -> list[str]:
+    """Files, globs and folders as one list of files (``-`` is standard input). Raises InputError."""
+    files: list[str] = []
+    for name in models:
+        if name != "-" and Path(name).is_dir():
+            found = sorted(str(path) for path in Path(name).glob("*.onnx"))
+            if not found:
+                raise InputError(f"{name}: no .onnx file in this folder", "name the files")
+            files += found
+        elif name != "-" and not Path(name).exists() and glob.has_magic(name):
+            found = sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise InputError(f"{name}: no file matches")
+            files += found
+        else:
+            files.append(name)
+    return files
+
+
+def write_json(target: str | None, results: list[dict[str, Any]]) -> None:
+    """Write one result as JSON, several as JSON Lines. Raises OutputError."""
+    if target is None:
+        return
+    if len(results) == 1:
+        text = json.dumps(results[0], indent=2, allow_nan=False, default=str) + "\n"
+    else:
+        text = "".join(json.dumps(result, allow_nan=False, default=str) + "\n" for result in results)
+    if target == "-":
+        click.echo(text, nl=False)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror or error}") from None
+
+
+def report_stream(json_file: str | None, model_on_stdout: bool) -> IO[str]:
+    """Where the report for people goes: standard output, unless something else is written there."""
+    return sys.stderr if json_file == "-" or model_on_stdout else sys.stdout

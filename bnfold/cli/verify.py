@@ -1,0 +1,35 @@
+"""``bnfold verify``."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from bnfold.cli.options import common, report_stream, verify_options, verifying, write_json
+
+EXIT_CODES = {"equivalent": 0, "different": 1, "undecided": 3}
+
+
+@click.command("verify", short_help="Judge whether a folded model computes what the original computes.")
+@click.argument("original")
+@click.argument("folded", required=False)
+@verifying
+@common
+def command(original: str, folded: str | None, **given: Any) -> None:
+    """Judge whether FOLDED computes what ORIGINAL computes.
+
+    With FOLDED alone, its original is found by what 'bnfold fold' noted in it. Exits with 0 if they are
+    equivalent, 1 if they differ, 3 if that can't be decided here.
+    """
+    from bnfold.api import verify
+    from bnfold.report import text
+
+    options = verify_options(given)
+    result = verify(original, folded, options) if folded else verify(None, original, options)
+    if not given["quiet"] and given["json_file"] != "-":
+        console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
+        text.print_comparison(console, result, verbose=given["verbose"])
+    write_json(given["json_file"], [result.to_dict()])
+    sys.exit(EXIT_CODES[result.verification.verdict])

@@ -1,0 +1,37 @@
+"""What can go wrong, in one place: each error knows its exit code and what the user can do."""
+
+from __future__ import annotations
+
+
+class BnfoldError(Exception):
+    """A failure that bnfold explains: one line that names the file (and node), one with what to do."""
+
+    exit_code = 70
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(" ".join(message.split()))
+        self.hint = " ".join(hint.split())
+
+
+class UsageError(BnfoldError):
+    """The call is wrong (click's own exit code)."""
+
+    exit_code = 2
+
+
+class UndecidedError(BnfoldError):
+    """The question can't be answered here: no device, no runtime, no inputs."""
+
+    exit_code = 3
+
+
+class InputError(BnfoldError):
+    """The input is refused: unreadable, invalid or unsafe. Nothing was run from it."""
+
+    exit_code = 4
+
+
+class OutputError(BnfoldError):
+    """The output could not be written; what stood there before still stands."""
+
+    exit_code = 5

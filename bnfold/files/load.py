@@ -1,0 +1,101 @@
+"""Read a model: bytes or a file in, a checked ModelProto out. Nothing in it is executed."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+from onnx import ModelProto
+
+from bnfold.errors import InputError
+from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
+from bnfold.files.sniff import refuse_other_formats
+
+LIMIT = 2**31 - 1
+"""Bytes that protobuf can hold in one message."""
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model as it was read. ``sha256`` is that of the model file, ``size`` its bytes.
+
+    ``path`` is None for standard input; ``raw`` then holds what was read, since it can't be read again.
+    """
+
+    path: Path | None
+    proto: ModelProto
+    sha256: str
+    size: int
+    external: ExternalData
+    raw: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+        return "<stdin>" if self.path is None else str(self.path)
+
+    def bytes(self) -> bytes:
+        """The bytes as they were read. Raises InputError if the file has changed since."""
+        if self.path is None:
+            assert self.raw is not None
+            return self.raw
+        data = _read(self.path)
+        if hashlib.sha256(data).hexdigest() != self.sha256:
+            raise InputError(f"{self.path}: the file has changed while it was being worked on")
+        return data
+
+
+def load(source: str | Path) -> LoadedModel:
+    """Load an ONNX model from a path, or from standard input for ``-``. Raises InputError."""
+    if str(source) == "-":
+        return load_bytes(sys.stdin.buffer.read())
+    path = Path(source)
+    return load_bytes(_read(path), path)
+
+
+def load_bytes(data: bytes, path: Path | None = None) -> LoadedModel:
+    """Parse and check the bytes of an ONNX model; ``path`` says where its external data may lie."""
+    name = str(path or "<stdin>")
+    refuse_other_formats(data[:64], len(data), name)
+    proto = ModelProto()
+    try:
+        proto.ParseFromString(data)
+    except DecodeError as error:
+        raise InputError(f"{name}: not an ONNX model, or cut short ({error})", "export it again") from None
+    if not proto.HasField("graph") or not proto.opset_import:
+        raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
+    external = ExternalData(None if path is None else path.parent)
+    try:
+        _check(proto, external)
+    except InputError as error:
+        raise InputError(f"{name}: {error}", error.hint) from None
+    return LoadedModel(path, proto, hashlib.sha256(data).hexdigest(), len(data), external, None if path else data)
+
+
+def _read(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{path}: a folder, not a model", "give the .onnx file in it")
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path}: not a regular file")
+        if path.stat().st_size > LIMIT:
+            raise InputError(f"{path}: over 2 GiB in one file", "save it with external data")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}", "check the path") from None
+
+
+def _check(model: ModelProto, external: ExternalData) -> None:
+    """Refuse what no runtime should be fed: nodes without an operator, absurd tensors, unsafe locations."""
+    nodes = list(model.graph.node)
+    if any(not node.op_type for node in nodes):
+        raise InputError("a node has no operator", "the file is damaged")
+    for tensor in tensors_of(model):
+        byte_size(tensor)
+    for tensor in external_tensors(model):
+        external.span(tensor)

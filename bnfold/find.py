@@ -1,0 +1,105 @@
+"""Find the affine operators of a graph: BatchNormalization, decomposed ones, scale chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from bnfold.affine import IDENTITY, Affine
+from bnfold.batchnorm import BatchNorm
+from bnfold.graph import Graph, Node, Value
+from bnfold.graph.constants import NotEvaluable
+from bnfold.ops import elementwise, normalization
+from bnfold.reasons import Kept
+
+Form = Literal["BatchNormalization", "decomposed", "scale"]
+
+
+@dataclass(eq=False)
+class AffineOp:
+    """One or several nodes in a row that compute ``target = map(source)``: a candidate for removal.
+
+    ``form`` is ``decomposed`` for a chain that multiplies and adds per channel, as exporters write a
+    BatchNorm out; ``scale`` for any other chain (a factor alone, or what follows a BatchNorm in caffe's
+    style). ``map`` is None where ``refusal`` says why there is none.
+    """
+
+    nodes: list[Node]
+    source: Value
+    target: Value
+    map: Affine | None
+    form: Form
+    refusal: Kept | None = None
+    statistics: BatchNorm | None = field(default=None)
+
+    @property
+    def name(self) -> str:
+        """The name of its last node, or of what it makes."""
+        return self.nodes[-1].name
+
+    def answers_to(self, names: frozenset[str]) -> bool:
+        """True if one of ``names`` is a node's name or output of this operator."""
+        return any(node.name in names or node.output.name in names for node in self.nodes)
+
+
+def affine_ops(graph: Graph) -> list[AffineOp]:
+    """The candidates of one graph, in topological order."""
+    found: list[AffineOp] = []
+    chains: dict[Value, AffineOp] = {}
+    for node in graph.nodes:
+        if node.op == "BatchNormalization":
+            if node.inputs and node.inputs[0] is not None and node.live_outputs:
+                found.append(_batch_norm(node, node.inputs[0]))
+        elif (step := _elementwise(node)) is not None:
+            source, map_ = step
+            chain = chains.pop(source, None) if _private(source) else None
+            if chain is None:
+                chain = AffineOp([], source, source, IDENTITY, "scale")
+                found.append(chain)
+            assert chain.map is not None
+            chain.nodes.append(node)
+            chain.map = map_.after(chain.map)
+            chain.target = node.output
+            chains[node.output] = chain
+    for op in found:
+        if op.form == "scale":
+            op.form = _form(op)
+    return [op for op in found if op.form != "scale" or any(n.op in ("Mul", "Div") for n in op.nodes)]
+
+
+def _batch_norm(node: Node, source: Value) -> AffineOp:
+    op = AffineOp([node], source, node.output, None, "BatchNormalization")
+    try:
+        own = normalization.as_affine(node)
+        if isinstance(own, Kept):
+            op.refusal = own
+        else:
+            statistics = normalization.statistics(node)
+            op.map, op.statistics = own[1], statistics if isinstance(statistics, BatchNorm) else None
+    except NotEvaluable as error:
+        op.refusal = Kept("dynamic-statistics", str(error))
+    return op
+
+
+def _elementwise(node: Node) -> tuple[Value, Affine] | None:
+    try:
+        own = elementwise.as_affine(node)
+    except NotEvaluable:
+        return None
+    if own is None or isinstance(own, Kept) or node.graph.constants.is_constant(own[0]):
+        return None
+    return own if own[1].finite and own[0].dtype is not None and own[0].dtype.kind not in "iub" else None
+
+
+def _private(value: Value) -> bool:
+    """True if nobody but one node reads the value."""
+    return len(value.readers) == 1 and not value.is_output and not value.captured
+
+
+def _form(op: AffineOp) -> Form:
+    kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes}
+    behind = op.source.producer
+    assert op.map is not None
+    if len(kinds) == 2 and op.map.gain.size > 1 and not (behind and behind.op == "BatchNormalization"):
+        return "decomposed"
+    return "scale"

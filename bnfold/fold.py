@@ -1,0 +1,143 @@
+"""Apply a plan: compute every new weight in float64, round it once, and hand the edits to the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.affine import rounded, smallest_normal
+from bnfold.find import AffineOp
+from bnfold.graph import Editor, Graph, Node
+from bnfold.graph.constants import NotEvaluable
+from bnfold.ops import lookup
+from bnfold.plan import Fold, Plan, plan
+from bnfold.reasons import Kept
+
+DEAD = 2.0**-100
+"""A channel whose weights are this much smaller than those of its layer is dead in any type."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan whose new weights have all been computed and found fit, ready to be written."""
+
+    plan: Plan
+    weights: dict[tuple[Node, int], NDArray[Any]]
+    attributes: dict[tuple[Node, str], Any]
+    sums: dict[AffineOp, NDArray[Any]]
+
+
+def settle(graph: Graph, *, only: Collection[str] = (), skip: Collection[str] = ()) -> Settled:
+    """Plan ``graph`` and compute its new weights; a fold whose weights overflow is dropped, and planned around."""
+    refused: dict[str, Kept] = {}
+    while True:
+        planned = plan(graph, only=only, skip=skip, refused=refused)
+        settled, unfit = _compute(planned)
+        if not unfit:
+            return settled
+        refused.update(unfit)
+
+
+def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
+    settled = Settled(planned, {}, {}, {})
+    unfit: dict[str, Kept] = {}
+    for node in planned.touched():
+        rule = lookup(node.op)
+        if rule is None or rule.rewrite is None:
+            continue
+        try:
+            rewrite = rule.rewrite(node, planned.gauge)
+        except NotEvaluable as error:
+            unfit.update(_culprits(planned, node, Kept("dynamic-weights", str(error))))
+            continue
+        for index, values in rewrite.constants.items():
+            stored = _stored(node, index, values)
+            if isinstance(stored, Kept):
+                unfit.update(_culprits(planned, node, stored))
+            else:
+                settled.weights[node, index] = stored
+        settled.attributes.update({(node, name): value for name, value in rewrite.attributes.items()})
+    for fold in planned.folds:
+        if fold.becomes_add:
+            data = _sum_constant(planned, fold)
+            if isinstance(data, Kept):
+                unfit[fold.op.target.name] = data
+            else:
+                settled.sums[fold.op] = data
+    return settled, unfit
+
+
+def _culprits(planned: Plan, node: Node, refusal: Kept) -> Iterator[tuple[str, Kept]]:
+    """The folds that changed ``node``: which of several it was is not asked."""
+    found = False
+    for fold in planned.folds:
+        if node in fold.into:
+            found = True
+            yield fold.op.target.name, refusal
+    assert found, f"{node.name} was changed by no fold"
+
+
+def _stored(node: Node, index: int, values: NDArray[np.float64]) -> NDArray[Any] | Kept:
+    """``values`` as the type of the constant they replace, or why that type can't hold them."""
+    old = node.input(index) or node.input(1)
+    assert old is not None and old.dtype is not None
+    new = rounded(values, old.dtype)
+    where = f"input {index} of {node.op} {node.name!r}"
+    if not np.isfinite(new.astype(np.float64, copy=False)).all():
+        return Kept("overflow", f"{where} would not be finite in {old.dtype}")
+    rule = lookup(node.op)
+    if index == 1 and rule is not None and rule.rows is not None and _loses_bits(rule.rows(node, values), old.dtype):
+        return Kept("overflow", f"{where} would lose its bits to underflow in {old.dtype}")
+    return new
+
+
+def _loses_bits(rows: NDArray[np.float64], dtype: Any) -> bool:
+    """True if the largest weight of some living output channel is not zero and below the type's normal range.
+
+    Weight decay drives the scale of useless channels to 1e-38 and below; such a channel is dead in the
+    original too, and no later layer could tell.
+    """
+    largest = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
+    alive = largest > DEAD * largest.max(initial=0.0)
+    return bool((alive & (largest < smallest_normal(dtype))).any())
+
+
+def _sum_constant(planned: Plan, fold: Fold) -> NDArray[Any] | Kept:
+    """The constant of the Add that an operator becomes, broadcast from the right as ONNX does."""
+    op = fold.op
+    assert op.map is not None
+    rest = planned.gauge(op.target).after(op.map).after(planned.gauge(op.source).inverse())
+    dtype, rank = op.source.dtype, op.source.rank
+    if dtype is None or rank is None or op.nodes[-1].opset < 7:
+        return Kept("unknown-shape", f"the shape of {op.source.name!r}, or opset 6's broadcast, is not known")
+    shape = rest.shift.shape + (1,) * (rank - rest.shift.ndim)
+    shift = rest.shift.reshape(shape)
+    shift = shift.reshape(_without_leading_ones(shift.shape))
+    new = rounded(shift, dtype)
+    if not np.isfinite(new.astype(np.float64)).all():
+        return Kept("overflow", f"the shift of {op.name!r} would not be finite in {dtype}")
+    return new
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def write(settled: Settled, editor: Editor) -> None:
+    """Write a settled plan into its graph."""
+    for (node, index), data in settled.weights.items():
+        editor.set_constant(node, index, data)
+    for (node, name), value in settled.attributes.items():
+        editor.set_attribute(node, name, value)
+    for fold in settled.plan.folds:
+        op = fold.op
+        if fold.becomes_add:
+            editor.replace_by_add(op.nodes, op.source, op.target, settled.sums[op])
+        else:
+            editor.remove(op.nodes, op.source, op.target)

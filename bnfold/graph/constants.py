@@ -1,0 +1,164 @@
+"""Constants, wherever they come from: stored tensors and whatever is computed from nothing but constants.
+
+Nothing is evaluated before a fold needs it. Each node is run by onnx's own reference implementation;
+arithmetic on floats is done in float64, so that a weight that is computed on the way is rounded once, at
+the end. Explicit stacks keep chains of any depth off Python's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.graph import Node, Value
+
+MOST_ELEMENTS = 2**29
+"""A computed constant with more elements than this is not evaluated (4 GiB in float64)."""
+
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Exp", "Abs", "Sum"})
+MOVING = frozenset(
+    {
+        "Identity", "Cast", "CastLike", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Expand",
+        "Concat", "Slice", "Gather", "ConstantOfShape", "Shape", "DequantizeLinear", "Split", "Tile",
+    }
+)  # fmt: skip
+TYPE_ONLY = {("Shape", 0), ("CastLike", 1)}
+"""Inputs of which only the type counts: they need not be constant themselves."""
+
+
+class NotEvaluable(Exception):
+    """A constant that can't be computed here: absurdly large, or its node is invalid."""
+
+
+class Constants:
+    """Evaluates values of one model, lazily, and remembers the small results."""
+
+    def __init__(self) -> None:
+        self._known: dict[Value, bool] = {}
+        self._small: dict[Value, NDArray[Any]] = {}
+
+    def is_constant(self, value: Value | None) -> bool:
+        """True if the value is the same on every run. Cheap: no data is read."""
+        if value is None:
+            return False
+        for visited in _producers_first(value, self._known):
+            self._known[visited] = self._by_inputs(visited)
+        return self._known[value]
+
+    def depends_on_overridable(self, value: Value) -> bool:
+        """True if the value would be constant, were it not for an initializer that a caller may override."""
+        return any(visited.overridable for visited in _producers_first(value, {}))
+
+    def evaluate(self, value: Value) -> NDArray[Any]:
+        """The data of a constant, in its own type or, where floats were computed with, in float64.
+
+        Raises NotEvaluable.
+        """
+        results: dict[Value, NDArray[Any]] = {}
+        for visited in _producers_first(value, self._small):
+            data = visited.tensor() if visited.tensor else self._run(visited, results)
+            results[visited] = data
+            if data.size <= 4096:
+                self._small[visited] = data
+        return results[value] if value in results else self._small[value]
+
+    def _by_inputs(self, value: Value) -> bool:
+        node = value.producer
+        if value.tensor is not None:
+            return not value.overridable
+        if node is None or value.is_input or node.op not in MOVING | ARITHMETIC:
+            return False
+        if node.op == "Shape" and not _static(node.inputs[0]):
+            return False
+        if node.op == "CastLike" and (node.inputs[1] is None or node.inputs[1].dtype is None):
+            return False
+        return all(self._known[used] for used in _needed(node))
+
+    def _run(self, value: Value, results: dict[Value, NDArray[Any]]) -> NDArray[Any]:
+        node = value.producer
+        assert node is not None
+        source = node.inputs[0]
+        if node.op == "Shape":
+            assert source is not None
+            shape = np.asarray(source.shape, np.int64)
+            return shape[node.attr("start", 0) : node.attr("end", len(shape))]
+        inputs = [None if v is None else results.get(v, self._small.get(v)) for v in node.inputs]
+        first = inputs[0]
+        if node.op == "CastLike":
+            assert first is not None and node.inputs[1] is not None
+            return first.astype(node.inputs[1].dtype)
+        if node.op in ARITHMETIC:
+            inputs = [_widened(data) for data in inputs]
+        _refuse_absurd(node, inputs)
+        return _reference(node, inputs)[node.outputs.index(value)]
+
+
+def _needed(node: Node) -> list[Value]:
+    """The inputs whose data an evaluation reads."""
+    return [value for index, value in enumerate(node.inputs) if value is not None and (node.op, index) not in TYPE_ONLY]
+
+
+def _producers_first(value: Value, done: Any) -> Iterator[Value]:
+    """``value`` and what it is computed from, inputs before outputs, each once, but not what is ``done``."""
+    seen: set[Value] = set()
+    stack = [(value, False)]
+    while stack:
+        current, ready = stack.pop()
+        if ready:
+            yield current
+        elif current not in seen and current not in done:
+            seen.add(current)
+            stack.append((current, True))
+            node = current.producer
+            if current.tensor is None and node is not None and node.op in MOVING | ARITHMETIC:
+                stack.extend((used, False) for used in _needed(node))
+
+
+def _static(value: Value | None) -> bool:
+    return value is not None and value.shape is not None and all(isinstance(n, int) for n in value.shape)
+
+
+def _widened(data: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Floats of any width as float64; everything else as it is."""
+    is_float = data is not None and (data.dtype.kind == "f" or data.dtype.name == "bfloat16")
+    return data.astype(np.float64) if is_float and data is not None else data
+
+
+def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:
+    """Keep a small file from asking for a huge tensor. Raises NotEvaluable."""
+    shape_input = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}.get(node.op)
+    if shape_input is None:
+        return
+    dims = inputs[shape_input]
+    assert dims is not None
+    size = float(np.prod(np.asarray(dims, np.float64)))
+    if node.op == "Tile" and inputs[0] is not None:
+        size *= inputs[0].size
+    if size > MOST_ELEMENTS:
+        raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
+
+
+def _reference(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
+    """One node on onnx's reference implementation. Raises NotEvaluable."""
+    from onnx import helper, numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    unknown = helper.make_empty_tensor_value_info
+    names = ["" if data is None else f"i{k}" for k, data in enumerate(inputs)]
+    outputs = [f"o{k}" for k in range(len(node.outputs))]
+    attrs = {
+        key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
+        for key, value in node.attrs.items()
+    }
+    proto = helper.make_node(node.op, names, outputs, **attrs)
+    feed = {name: data for name, data in zip(names, inputs, strict=True) if name}
+    try:
+        graph = helper.make_graph([proto], "constant", [unknown(n) for n in feed], [unknown(n) for n in outputs])
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.opset)])
+        run = ReferenceEvaluator(model)
+        return [np.asarray(result) for result in run.run(None, feed)]
+    except Exception as error:  # an invalid node may raise anything at all
+        raise NotEvaluable(f"{node.op} {node.name!r} can't be evaluated: {error}") from error

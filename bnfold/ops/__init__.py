@@ -1,0 +1,161 @@
+"""The rules: what each operator does with a map on the values around it.
+
+The planner floods the graph: it puts a map on a value and asks every operator that makes or reads that
+value what follows. A rule's ``spread`` answers with what the operator's *other* values must carry, or
+with the reason that it can't be; its ``rewrite`` computes the operator's new constants once all maps are
+settled. An operator without a rule pins all its values.
+
+Adding a rule is one entry in the table of one file here, one test, one row in ``docs/rules.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.affine import Affine
+from bnfold.graph import Node, Value
+from bnfold.reasons import Kept
+
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+Demands = list[tuple[Value, Affine]]
+"""Maps that further values must carry."""
+
+
+class Flood(Protocol):
+    """What a rule sees of the planner's work."""
+
+    def given(self, value: Value | None) -> Affine | None:
+        """The map that this flood has put on ``value``; None while it is free."""
+
+    def gauge(self, value: Value) -> Affine:
+        """The map that ``value`` carries already from earlier folds, before this flood."""
+
+
+Spread = list[Demands] | Kept
+"""Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``DONE``."""
+
+DONE: list[Demands] = [[]]
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """An operator's new constants (float64, by input index) and attributes."""
+
+    constants: dict[int, NDArray[Any]] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input.
+
+    ``rows`` sees the weights of a linear operator as one row per output channel.
+    """
+
+    upstream: str
+    downstream: str
+    spread: Callable[[Node, Flood], Spread]
+    rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
+    rows: Callable[[Node, NDArray[Any]], NDArray[Any]] | None = None
+
+
+def constant(node: Node, index: int) -> NDArray[Any]:
+    """The data of a constant input. Raises NotEvaluable."""
+    value = node.inputs[index]
+    assert value is not None
+    return node.graph.constants.evaluate(value)
+
+
+def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Kept | None:
+    """Why the inputs at ``indices`` (absent ones aside) are not all constants of a supported type."""
+    constants = node.graph.constants
+    for value in (node.input(index) for index in indices):
+        if value is None:
+            continue
+        if value.dtype is None:
+            return Kept("unknown-shape", f"the type of {value.name!r} is not known")
+        if not constants.is_constant(value):
+            if constants.depends_on_overridable(value):
+                return Kept("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
+            return Kept(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
+        if value.dtype.name not in FLOATS:
+            return Kept("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
+    return None
+
+
+def constant_shape(node: Node, index: int) -> tuple[int, ...]:
+    """The shape of a constant input, read off without its data where that is possible."""
+    value = node.inputs[index]
+    assert value is not None
+    shape = value.shape
+    if shape is not None and all(isinstance(n, int) for n in shape):
+        return tuple(int(n) for n in shape if n is not None)
+    return np.shape(constant(node, index))
+
+
+def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Kept | None:
+    """Why ``map_`` is not one gain and shift per entry of ``axis``; None if it is."""
+    if map_.vectors(axis, size) is not None:
+        return None
+    if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
+        return Kept("per-activation", f"the map varies over the positions of {node.op} {node.name!r}")
+    return Kept(
+        "channel-axis",
+        f"the map has shape {list(map_.gain.shape)}, {node.op} {node.name!r} has {size} channels on axis {axis}",
+    )
+
+
+def singular(map_: Affine, node: Node) -> Kept | None:
+    """Why a reader can't undo ``map_``; None if it can."""
+    if map_.invertible:
+        return None
+    return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+
+
+def lookup(op: str) -> Rule | None:
+    """The rule of an operator; None pins it."""
+    return _table().get(op)
+
+
+def pinned(node: Node) -> Kept:
+    """Why an operator without a rule carries no map."""
+    where = f"{node.op} {node.name!r}"
+    if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
+        return Kept("quantized-activation", f"{where} rounds the value to integers")
+    if node.op in ("If", "Loop", "Scan"):
+        return Kept("control-flow", f"{where} is control flow")
+    if node.op == "Cast":
+        return Kept("unsupported-dtype", f"{where} changes the type")
+    if node.op in KNOWN:
+        return Kept("nonlinear", f"{where} does not carry the map")
+    return Kept("unknown-op", f"{where} has no rule")
+
+
+KNOWN = frozenset(
+    """
+    Abs Acos Acosh Asin Asinh Atan Atanh BitShift Celu Ceil Clip Cos Cosh CumSum Einsum Elu Equal Erf Exp Floor
+    GRU GatherElements GatherND Gelu GlobalLpPool GridSample Greater GreaterOrEqual GroupNormalization Hardmax
+    HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool Mean MeanVarianceNormalization Min Mish Mod
+    NonMaxSuppression OneHot PRelu Pow RNN Reciprocal Relu RMSNormalization RoiAlign Round Selu Shrink Sigmoid
+    Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu TopK Where
+    """.split()  # noqa: SIM905
+)
+
+
+def _table() -> dict[str, Rule]:
+    from bnfold.ops import elementwise, linear, normalization, transparent
+
+    if not _RULES:
+        for family in (linear, normalization, elementwise, transparent):
+            _RULES.update(family.RULES)
+    return _RULES
+
+
+_RULES: dict[str, Rule] = {}

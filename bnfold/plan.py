@@ -1,0 +1,334 @@
+"""The planner: which maps to put on which values, so that affine operators become the identity.
+
+The new graph may carry ``A(v) = gain * v + shift`` (the value's *gauge*) in place of any value ``v`` as long
+as whoever makes it and whoever reads it agree. An affine operator ``y = M x`` disappears where
+``A(x) = A(y) M``. The planner removes them one after the other, last ones first. For each it tries to
+push the map to the producer's side, to the readers' side, or gain and shift to different sides; each try
+is a *flood*: the operators around are asked by their rules what follows, until all is absorbed or one
+refuses. A flood changes nothing until it has succeeded, and the cheapest success is taken. Rules see
+the graph as it stands after the folds so far (:class:`bnfold.ops.Flood`), so maps add up and a later fold
+may pass through an earlier one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from bnfold.affine import IDENTITY, Affine
+from bnfold.find import AffineOp, affine_ops
+from bnfold.graph import Graph, Node, Value
+from bnfold.graph.constants import NotEvaluable
+from bnfold.ops import Demands, lookup, pinned
+from bnfold.reasons import Kept
+
+MOST_VISITS = 100_000
+"""Operators that one flood may ask before it gives up."""
+
+MOST_ALTERNATIVES = 64
+"""Untried alternatives that one flood remembers."""
+
+WORST_CONDITION = 64.0
+"""How many times larger than the activations a shift around other readers may be."""
+
+
+@dataclass(frozen=True)
+class Fold:
+    """An affine operator that goes: which way its map went, through which operators, into which nodes.
+
+    ``becomes_add``: the factor that took the gain has no bias, so the shift stays behind as one Add.
+    """
+
+    op: AffineOp
+    direction: str
+    into: tuple[Node, ...]
+    via: tuple[str, ...]
+    becomes_add: bool = False
+
+
+@dataclass
+class Plan:
+    """What happens to each affine operator of one graph, and the gauge of every value that gets one."""
+
+    graph: Graph
+    outcomes: list[tuple[AffineOp, Fold | Kept]]
+    gauges: dict[Value, Affine]
+
+    @property
+    def folds(self) -> list[Fold]:
+        """The folds alone."""
+        return [outcome for _, outcome in self.outcomes if isinstance(outcome, Fold)]
+
+    def gauge(self, value: Value) -> Affine:
+        """What the new graph carries in place of ``value``."""
+        return self.gauges.get(value, IDENTITY)
+
+    def touched(self) -> list[Node]:
+        """The nodes around gauged values that stay, in order."""
+        gone = {node for fold in self.folds for node in fold.op.nodes}
+        around = {node for value in self.gauges for node in (value.producer, *value.readers) if node}
+        return [node for node in self.graph.nodes if node in around and node not in gone]
+
+
+def plan(
+    graph: Graph,
+    *,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    refused: Mapping[str, Kept] | None = None,
+) -> Plan:
+    """Decide for every affine operator of ``graph``.
+
+    ``only`` and ``skip`` name nodes or their outputs; ``refused`` holds operators, by the name of their
+    output, that an earlier attempt found unfit (a weight that overflows).
+    """
+    return _Planner(graph).solve(frozenset(only), frozenset(skip), refused or {})
+
+
+@dataclass
+class _Flooded:
+    """A flood that came to rest: the maps it put on values, and the operators that it met."""
+
+    maps: dict[Value, Affine] = field(default_factory=dict)
+    nodes: dict[Node, None] = field(default_factory=dict)
+    absorbers: dict[Node, None] = field(default_factory=dict)
+
+    def copy(self) -> _Flooded:
+        return _Flooded(dict(self.maps), dict(self.nodes), dict(self.absorbers))
+
+
+class _Planner:
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.gauges: dict[Value, Affine] = {}
+        self.gone: set[Node] = set()
+        self.bridges: dict[Value, list[Value]] = {}
+        self.sums: dict[Node, AffineOp] = {}
+
+    def gauge(self, value: Value) -> Affine:
+        return self.gauges.get(value, IDENTITY)
+
+    def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Kept]) -> Plan:
+        found = affine_ops(self.graph)
+        outcomes: dict[AffineOp, Fold | Kept] = {}
+        open_ = []
+        for op in found:
+            if (only and not op.answers_to(only)) or op.answers_to(skip):
+                outcomes[op] = Kept("skipped", f"{op.name!r} was left out on request")
+            elif refusal := op.refusal or refused.get(op.target.name):
+                outcomes[op] = refusal
+            else:
+                open_.append(op)
+        progress = True
+        while progress and open_:
+            progress = False
+            for op in reversed(open_):
+                outcomes[op] = self.remove(op)
+                progress |= isinstance(outcomes[op], Fold)
+            open_ = [op for op in open_ if isinstance(outcomes[op], Kept)]
+        gauges = {value: map_ for value, map_ in self.gauges.items() if not map_.is_identity}
+        return Plan(self.graph, [(op, outcomes[op]) for op in found], gauges)
+
+    def remove(self, op: AffineOp) -> Fold | Kept:
+        """Take ``op`` out in the cheapest way; if there is none, say why."""
+        assert op.map is not None
+        map_ = self.gauge(op.target).after(op.map).after(self.gauge(op.source).inverse())
+        if not map_.finite:
+            return Kept("overflow", f"the map of {op.name!r} is not finite")
+        best: tuple[_Flooded, str] | None = None
+        refusals: dict[str, Kept] = {}
+        for direction, start in _ways(op, map_):
+            flood = _Flood(self, op, len(best[0].absorbers) if best else None).run(start)
+            if isinstance(flood, _Flooded):
+                flood = self._check(op, map_, flood)
+            if isinstance(flood, Kept):
+                refusals.setdefault(direction, flood)
+                continue
+            best = flood, direction
+            if len(flood.absorbers) <= 1:
+                break
+        if best is not None:
+            return self._commit(op, *best)
+        if refusals["upstream"].reason != "no-bias":
+            return _most_telling(refusals)
+        flood = _Flood(self, op).run([(op.source, map_.gain_only())])
+        if isinstance(flood, _Flooded):
+            return self._commit(op, flood, "upstream", becomes_add=True)
+        return flood
+
+    def _check(self, op: AffineOp, map_: Affine, flood: _Flooded) -> _Flooded | Kept:
+        """The flood must leave ``op`` the identity, and numbers of a sensible size around it."""
+        before = flood.maps.get(op.source, IDENTITY)
+        after = flood.maps.get(op.target, IDENTITY)
+        if not before.agrees(after.after(map_)):
+            return Kept("consumers", f"the input of {op.name!r} also reaches its output by another way")
+        if op.statistics is None or len(op.source.readers) == 1 or not before.invertible:
+            return flood
+        total = before.after(self.gauge(op.source))
+        vectors = total.vectors(1, op.statistics.mean.size)
+        if vectors is None:
+            return flood
+        size = np.abs(op.statistics.mean) + np.sqrt(op.statistics.var + op.statistics.epsilon)
+        condition = float(np.max(np.abs(vectors[1] / vectors[0]) / size))
+        if condition > WORST_CONDITION:
+            return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
+        return flood
+
+    def _commit(self, op: AffineOp, flood: _Flooded, direction: str, *, becomes_add: bool = False) -> Fold:
+        for value, delta in flood.maps.items():
+            self.gauges[value] = delta.after(self.gauge(value))
+        if becomes_add:
+            self.sums.update(dict.fromkeys(op.nodes, op))
+        else:
+            self.gone.update(op.nodes)
+            self.bridges.setdefault(op.source, []).append(op.target)
+            self.bridges.setdefault(op.target, []).append(op.source)
+        via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
+        direction = "downstream" if direction == "downstream" else "upstream"
+        return Fold(op, direction, tuple(flood.absorbers), via, becomes_add)
+
+
+class _Flood:
+    """One try at removing one operator. See :class:`bnfold.ops.Flood` for what the rules may ask."""
+
+    def __init__(self, planner: _Planner, edge: AffineOp, limit: int | None = None) -> None:
+        self.planner, self.edge, self.limit = planner, edge, limit
+        self.state = _Flooded()
+
+    def given(self, value: Value | None) -> Affine | None:
+        """The map that this flood has put on ``value``."""
+        return None if value is None else self.state.maps.get(value)
+
+    def gauge(self, value: Value) -> Affine:
+        """The map that ``value`` carries from earlier folds."""
+        return self.planner.gauge(value)
+
+    def run(self, start: Demands) -> _Flooded | Kept:
+        """Spread ``start`` until it rests; where it is refused, go back to the last alternative."""
+        first: Kept | None = None
+        visits = 0
+        untried: list[tuple[_Flooded, list[Node], Demands]] = [(self.state, [], start)]
+        while untried:
+            self.state, queue, demands = untried.pop()
+            refusal = self._accept(demands, queue)
+            while refusal is None and queue:
+                node = queue.pop()
+                ways = self._ask(node)
+                visits += 1
+                if isinstance(ways, Kept):
+                    refusal = ways
+                elif visits > MOST_VISITS or self._too_dear():
+                    return Kept("consumers", "the map would reach too many operators")
+                else:
+                    if len(untried) < MOST_ALTERNATIVES:
+                        untried.extend((self.state.copy(), list(queue), way) for way in reversed(ways[1:]))
+                    refusal = self._accept(ways[0], queue)
+            if refusal is None:
+                return self.state
+            first = first or refusal
+        assert first is not None
+        return first
+
+    def _too_dear(self) -> bool:
+        return self.limit is not None and len(self.state.absorbers) >= self.limit
+
+    def _accept(self, demands: Demands, queue: list[Node]) -> Kept | None:
+        """Put maps on values; refuse what is pinned, or contradicts what is there already."""
+        demands = list(demands)
+        while demands:
+            value, map_ = demands.pop()
+            known = self.state.maps.get(value)
+            if known is not None:
+                if not known.agrees(map_):
+                    return Kept("consumers", f"{value.name!r} would have to carry two different maps")
+                continue
+            self.state.maps[value] = map_
+            if map_.is_identity:
+                continue
+            if not map_.finite:
+                return Kept("overflow", f"the map of {value.name!r} is not finite")
+            if pin := _pin(value):
+                return pin
+            demands.extend((other, map_) for other in self.planner.bridges.get(value, ()))
+            queue.extend(self._around(value))
+        return None
+
+    def _around(self, value: Value) -> Iterator[Node]:
+        for node in dict.fromkeys((value.producer, *value.readers)):
+            if node is not None and node not in self.edge.nodes and node not in self.planner.gone:
+                yield node
+
+    def _ask(self, node: Node) -> list[Demands] | Kept:
+        """What ``node`` makes of the maps around it."""
+        if (op := self.planner.sums.get(node)) is not None:
+            return self._ask_sum(op)
+        rule = lookup(node.op)
+        if rule is None:
+            return self._blame(node, pinned(node))
+        try:
+            ways = rule.spread(node, self)
+        except NotEvaluable as error:
+            return Kept("dynamic-weights", str(error))
+        if isinstance(ways, Kept):
+            return self._blame(node, ways)
+        self.state.nodes[node] = None
+        if rule.rewrite and any(map(self.planner.graph.constants.is_constant, node.inputs)):
+            self.state.absorbers[node] = None
+        return ways
+
+    def _ask_sum(self, op: AffineOp) -> list[Demands] | Kept:
+        """An operator that has become an Add ties the gains of its ends and takes any shift."""
+        before, after = self.given(op.source), self.given(op.target)
+        if before is not None and after is not None:
+            if before.gain_only().agrees(after.gain_only()):
+                return [[]]
+            return Kept("consumers", f"the ends of {op.name!r} would need different scales")
+        known = before or after
+        assert known is not None
+        return [[(op.target if after is None else op.source, known.gain_only())]]
+
+    def _blame(self, node: Node, refusal: Kept) -> Kept:
+        """A node that merely reads the same value as the operator is another consumer, whatever it is."""
+        if self.edge.source in node.inputs and self.edge.source in self.state.maps:
+            return Kept("consumers", f"{self.edge.source.name!r} is read by {node.op} {node.name!r} too")
+        return refusal
+
+
+def _ways(op: AffineOp, map_: Affine) -> Iterator[tuple[str, Demands]]:
+    """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest."""
+    gain, shift = map_.gain_only(), map_.shift_only()
+    yield "upstream", [(op.source, map_)]
+    if not map_.invertible:
+        return
+    if map_.has_shift and not gain.is_identity:
+        yield "both", [(op.target, gain.inverse()), (op.source, gain.inverse().after(map_))]
+    yield "downstream", [(op.target, map_.inverse())]
+    if map_.has_shift and not gain.is_identity:
+        yield "both", [(op.source, gain), (op.target, shift.inverse())]
+
+
+def _pin(value: Value) -> Kept | None:
+    """Why ``value`` must stay what it is, whatever makes or reads it."""
+    nested = bool(value.graph.name)
+    if value.captured:
+        return Kept("control-flow", f"{value.name!r} is read by a nested graph")
+    if value.is_output:
+        return Kept("control-flow" if nested else "graph-output", f"{value.name!r} is an output of its graph")
+    if value.is_input:
+        return Kept("control-flow" if nested else "graph-input", f"{value.name!r} is an input of its graph")
+    return None
+
+
+_INPUT_SIDE = ("graph-input", "nonlinear", "unknown-op", "control-flow", "quantized-activation")
+_ACTIONABLE = ("padding", "consumers", "channel-axis", "dynamic-weights", "overridable", "unknown-shape")
+
+
+def _most_telling(refusals: dict[str, Kept]) -> Kept:
+    """One reason out of those of both directions: what stands in the way and can be changed."""
+    up, down = refusals["upstream"], refusals.get("downstream")
+    if down is None or down.detail == up.detail:
+        return up
+    code = down.reason if up.reason in _INPUT_SIDE and down.reason in _ACTIONABLE else up.reason
+    return Kept(code, f"upstream: {up.detail}; downstream: {down.detail}")

@@ -1,0 +1,93 @@
+"""Why a BatchNorm stays: stable codes, each with the exactness it protects and what a user could change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A refusal: a code of :data:`REASONS` and, in ``detail``, the node and the condition that forbid the fold."""
+
+    reason: str
+    detail: str
+
+
+REASONS: dict[str, tuple[str, str]] = {
+    "consumers": (
+        "Somebody else reads the value too and could not undo the change.",
+        "Give the other reader its own copy of the layer, or let it read the normalised value.",
+    ),
+    "graph-output": (
+        "The value is an output of the model: callers would see the change.",
+        "Take it out of the outputs if nobody needs it.",
+    ),
+    "graph-input": (
+        "The value is an input of the model: callers would have to change what they feed.",
+        "Normalise the data before the model, or put a linear layer in front.",
+    ),
+    "nonlinear": (
+        "An operator in between does not carry the map: f(a·x + b) is not a·f(x) + b.",
+        "Train with the BatchNorm directly before or after a linear layer.",
+    ),
+    "padding": (
+        "The layer pads with zeros, which would have to become the shifted value: the border would change.",
+        "Pad before the BatchNorm, or train without padding.",
+    ),
+    "training-mode": (
+        "The BatchNorm computes its statistics from the batch: it is no fixed map.",
+        "Export the model in evaluation mode (model.eval(), training=False).",
+    ),
+    "dynamic-weights": (
+        "The weights that would take the map are computed at run time.",
+        "Export with constant weights.",
+    ),
+    "dynamic-statistics": (
+        "Scale, bias, mean or variance are computed at run time.",
+        "Export with constant statistics.",
+    ),
+    "overridable": (
+        "The weights are initializers listed as graph inputs: a caller may override them.",
+        "If nobody does, pass --freeze-initializers.",
+    ),
+    "per-activation": (
+        "The statistics differ from position to position, and the layer shares its weights between positions.",
+        "Export with spatial=1 statistics.",
+    ),
+    "channel-axis": (
+        "The map varies along an axis that the layer's weights don't distinguish.",
+        "Check that the BatchNorm normalises the axis that the layer produces.",
+    ),
+    "overflow": (
+        "A folded weight would not be finite, or would lose its bits, in the type that it is stored in.",
+        "Store the layer in a wider type, or retrain: gains this extreme point to broken statistics.",
+    ),
+    "degenerate-variance": (
+        "Variance plus epsilon is not positive: the BatchNorm has no finite map.",
+        "Recompute the statistics.",
+    ),
+    "unknown-shape": (
+        "A shape or a rank that the proof needs is not known.",
+        "Give the model's inputs their shapes (onnxruntime.tools.make_dynamic_shape_fixed).",
+    ),
+    "unknown-op": (
+        "The operator is not one that bnfold has rules for.",
+        "Open an issue if it is linear.",
+    ),
+    "conditioning": (
+        "Moving the map would add and cancel numbers much larger than the activations, and cost accuracy.",
+        "Retrain, or prune the channels whose scale is almost zero.",
+    ),
+    "quantized-activation": (
+        "The value is rounded to integers in between.",
+        "Fold before quantizing.",
+    ),
+    "control-flow": (
+        "The value crosses the border of a nested graph.",
+        "Move the BatchNorm into the same graph as its layer.",
+    ),
+    "unsupported-dtype": (
+        "The type is not float16, bfloat16, float32 or float64, or it changes in between.",
+        "Fold before converting the model.",
+    ),
+}

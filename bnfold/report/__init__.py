@@ -1,0 +1,1 @@
+"""Results as objects, as text for people, as JSON for programs."""

@@ -1,0 +1,173 @@
+"""What ``inspect`` and ``fold`` found: one object behind the text, the JSON and whatever comes next."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bnfold.find import AffineOp
+from bnfold.plan import Fold, Plan
+from bnfold.reasons import Kept
+from bnfold.verify.results import Verification
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """A model file: where it lies, the sha256 of its bytes, what it declares."""
+
+    path: str
+    sha256: str
+    format: str
+    ir_version: int
+    opset: int
+
+
+@dataclass(frozen=True)
+class BatchNormRow:
+    """One affine operator and what becomes of it."""
+
+    name: str
+    output: str
+    graph: str
+    form: str
+    channels: int | None
+    dtype: str | None
+    status: str
+    direction: str | None
+    into: list[str]
+    via: list[str]
+    reason: dict[str, str] | None
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """Every affine operator of a model. ``status`` is foldable or kept, or folded once it has been."""
+
+    model: ModelInfo
+    rows: list[BatchNormRow]
+
+    @property
+    def batch_norms(self) -> list[BatchNormRow]:
+        """The rows that are BatchNorms; the others are plain scale chains."""
+        return [row for row in self.rows if row.form != "scale"]
+
+    @property
+    def foldable(self) -> int:
+        """How many BatchNorms go."""
+        return sum(row.status != "kept" for row in self.batch_norms)
+
+    @property
+    def kept(self) -> int:
+        """How many BatchNorms stay."""
+        return len(self.batch_norms) - self.foldable
+
+    def summary(self) -> dict[str, Any]:
+        """Counts, and how often each reason occurs."""
+        reasons = Counter(row.reason["code"] for row in self.batch_norms if row.reason)
+        return {
+            "batch_norms": len(self.batch_norms),
+            "foldable": self.foldable,
+            "kept": self.kept,
+            "scales": len(self.rows) - len(self.batch_norms),
+            "by_reason": dict(sorted(reasons.items())),
+        }
+
+    def to_dict(self, command: str = "inspect") -> dict[str, Any]:
+        """The JSON of the contract."""
+        return {
+            **_head(command),
+            "model": asdict(self.model),
+            "batch_norms": [asdict(row) for row in self.rows],
+            "summary": self.summary(),
+        }
+
+
+@dataclass(frozen=True)
+class Folding:
+    """A fold that has been done: what ``inspect`` knows, and what was written and proved."""
+
+    inspection: Inspection
+    output: dict[str, str] | None
+    nodes: dict[str, int]
+    bytes: dict[str, int]
+    seconds: dict[str, float]
+    verification: Verification | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the contract."""
+        return {
+            **self.inspection.to_dict("fold"),
+            "output": self.output,
+            "nodes": self.nodes,
+            "bytes": self.bytes,
+            "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
+            "verification": None if self.verification is None else self.verification.to_dict(),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What ``verify`` found, and of which two files."""
+
+    original: ModelInfo
+    folded: ModelInfo
+    verification: Verification
+    notes: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the contract."""
+        return {
+            **_head("verify"),
+            "original": {"path": self.original.path, "sha256": self.original.sha256},
+            "folded": {"path": self.folded.path, "sha256": self.folded.sha256},
+            **self.verification.to_dict(),
+        }
+
+
+def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:
+    """One row per affine operator, in the order of the graphs."""
+    return [_row(op, outcome, done) for planned in plans for op, outcome in planned.outcomes]
+
+
+def _row(op: AffineOp, outcome: Fold | Kept, done: bool) -> BatchNormRow:
+    folds = isinstance(outcome, Fold)
+    dtype = op.source.dtype
+    return BatchNormRow(
+        name=op.name,
+        output=op.target.name,
+        graph=op.source.graph.name or "main",
+        form=op.form,
+        channels=_channels(op),
+        dtype=None if dtype is None else dtype.name,
+        status=("folded" if done else "foldable") if folds else "kept",
+        direction=outcome.direction if isinstance(outcome, Fold) else None,
+        into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
+        via=list(outcome.via) if isinstance(outcome, Fold) else [],
+        reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Kept) else None,
+        warnings=_warnings(op),
+    )
+
+
+def _channels(op: AffineOp) -> int | None:
+    if op.statistics is not None:
+        return int(op.statistics.mean.shape[0])
+    return None if op.map is None else int(op.map.gain.size)
+
+
+def _warnings(op: AffineOp) -> list[str]:
+    """Codes for statistics that look like a deployment bug."""
+    found = []
+    if op.refusal is not None and op.refusal.reason == "training-mode":
+        found.append("training-mode")
+    bn = op.statistics
+    if bn is not None and (bn.mean == 0).all() and (bn.var == 1).all():
+        found.append("never-updated")
+    return found
+
+
+def _head(command: str) -> dict[str, Any]:
+    from bnfold import __version__
+
+    return {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": command}

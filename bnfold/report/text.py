@@ -1,0 +1,121 @@
+"""Results for people: tables and a few lines, by rich."""
+
+from __future__ import annotations
+
+import os
+from typing import IO
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from bnfold.reasons import REASONS
+from bnfold.report.results import BatchNormRow, Comparison, Folding, Inspection
+from bnfold.verify.results import Verification
+
+COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
+VERDICTS = {"equivalent": "green", "different": "red", "undecided": "yellow"}
+GATES = {"pass": "green", "fail": "red", "undecided": "yellow"}
+WARNINGS = {
+    "training-mode": "is in training mode: it normalises by the batch; export in evaluation mode",
+    "never-updated": "has mean 0 and variance 1 everywhere: was the network ever trained?",
+}
+WIDTH = 120
+"""Columns where the output is no terminal."""
+
+
+def console(stream: IO[str], *, color: bool) -> Console:
+    """A console for ``stream``; plain for ``NO_COLOR`` and where nobody looks."""
+    width = None if stream.isatty() else WIDTH
+    return Console(file=stream, no_color=not color or "NO_COLOR" in os.environ, width=width, highlight=False)
+
+
+def print_inspection(console: Console, result: Inspection, *, verbose: bool) -> None:
+    """The table of affine operators, the sum, and a hint for each reason that occurs."""
+    shown = result.rows if verbose else [row for row in result.rows if row.form != "scale" or row.status != "kept"]
+    if shown:
+        console.print(_table(shown))
+    console.print(f"[bold]{escape(result.model.path)}[/]: {_count(result)}")
+    for code in sorted({row.reason["code"] for row in result.batch_norms if row.reason}):
+        why, remedy = REASONS[code]
+        console.print(f"  [yellow]{code}[/]: {why} [dim]{remedy}[/]")
+    _print_warnings(console, result)
+
+
+def print_folding(console: Console, result: Folding, *, verbose: bool) -> None:
+    """What was folded, what stayed and why, the verdict, what was written."""
+    inspection = result.inspection
+    kept = [row for row in inspection.batch_norms if row.status == "kept"]
+    shown = inspection.rows if verbose else kept
+    if shown:
+        console.print(_table(shown))
+    nodes = result.nodes
+    console.print(
+        f"[bold]{escape(inspection.model.path)}[/]: {_count(inspection)}; {nodes['before']} → {nodes['after']} nodes"
+    )
+    _print_warnings(console, inspection)
+    if result.verification is not None:
+        _print_verification(console, result.verification)
+    elif result.output is not None and nodes["before"] != nodes["after"]:
+        console.print("not verified")
+    if result.output is not None and result.output["path"] != "-":
+        console.print(f"written: {escape(result.output['path'])}")
+
+
+def print_comparison(console: Console, result: Comparison, *, verbose: bool) -> None:
+    """The verdict and its gates; every folded tensor if ``verbose``."""
+    for note in result.notes:
+        console.print(escape(note))
+    _print_verification(console, result.verification)
+    if verbose:
+        table = Table("folded tensor", "max ulp", "max abs", box=None)
+        for layer in result.verification.layers:
+            table.add_row(escape(layer.name), f"{layer.max_ulp:.3g}", f"{layer.max_abs:.3g}")
+        console.print(table)
+
+
+def _count(result: Inspection) -> str:
+    total = len(result.batch_norms)
+    if not total:
+        return "no BatchNorm"
+    verb = "folded" if any(row.status == "folded" for row in result.rows) else "can be folded"
+    return f"{result.foldable} of {total} BatchNorm{'s' if total > 1 else ''} {verb}"
+
+
+def _table(rows: list[BatchNormRow]) -> Table:
+    table = Table("BatchNorm", "channels", "", "into, or reason", box=None, header_style="bold", padding=(0, 1))
+    for row in rows:
+        name = row.name if row.graph == "main" else f"{row.graph}{row.name}"
+        form = "" if row.form == "BatchNormalization" else f" [dim]({row.form})[/]"
+        colour = COLOURS[row.status]
+        table.add_row(
+            escape(name) + form,
+            "" if row.channels is None else str(row.channels),
+            f"[{colour}]{row.status}[/]",
+            escape(f"{row.reason['code']}: {row.reason['detail']}" if row.reason else _into(row)),
+        )
+    return table
+
+
+def _into(row: BatchNormRow) -> str:
+    arrow = "↑" if row.direction == "upstream" else "↓"
+    path = f" through {', '.join(dict.fromkeys(row.via))}" if row.via else ""
+    return f"{arrow} {', '.join(row.into) or 'nothing: it changes nothing'}{path}"
+
+
+def _print_warnings(console: Console, result: Inspection) -> None:
+    for row in result.rows:
+        for code in row.warnings:
+            console.print(f"[yellow]warning[/]: {escape(row.name)} {WARNINGS[code]} [dim]({code})[/]")
+
+
+def _print_verification(console: Console, result: Verification) -> None:
+    console.print(f"[{VERDICTS[result.verdict]} bold]{result.verdict}[/]")
+    for gate in result.gates:
+        console.print(f"  {gate.gate}: [{GATES[gate.verdict]}]{gate.verdict}[/], {escape(gate.detail)}")
+    source = result.inputs.get("source")
+    if source is not None:
+        seed = f", seed {result.inputs['seed']}" if source == "generated" else ""
+        console.print(
+            f"  [dim]inputs: {source}, {result.inputs['samples']} samples{seed}; device: {result.device['used']}[/]"
+        )

@@ -1,0 +1,142 @@
+"""What the models are fed: the user's data, or generated samples of the shapes that the model declares."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from bnfold.errors import InputError, UndecidedError, UsageError
+
+Sample = dict[str, NDArray[Any]]
+
+KINDS = ("normal", "uniform", "large", "constant", "impulse")
+
+FREE_SIZES = (1, 8, 32, 64, 128, 224, 256)
+"""Sizes to try for free dimensions behind the first one, until the model accepts one."""
+
+
+MOST_ELEMENTS = 2**28
+"""Elements above which an input is not generated (1 GiB in float32)."""
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Where inputs come from. ``shapes`` and ``ranges`` go by input name; ``data`` is the user's own."""
+
+    data: Path | None = None
+    kinds: tuple[str, ...] = ("normal", "constant")
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    samples: int = 1
+    seed: int = 0
+
+
+def model_inputs(model: ModelProto) -> list[ValueInfoProto]:
+    """The inputs that a caller has to feed: those without an initializer."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    return [info for info in model.graph.input if info.name not in held]
+
+
+def user_samples(options: InputOptions, model: ModelProto) -> list[Sample]:
+    """Read ``.npz`` (one array per input), ``.npy`` (the only input) or a folder of ``input_<i>.pb``."""
+    path, infos = options.data, model_inputs(model)
+    assert path is not None
+    names = [info.name for info in infos]
+    try:
+        if path.is_dir():
+            folders = [path, *sorted(path.glob("test_data_set_*"))]
+            samples = [_folder_sample(folder, names) for folder in folders if any(folder.glob("input_*.pb"))]
+        elif path.suffix == ".npy":
+            samples = [dict(zip(names, [np.load(path, allow_pickle=False)], strict=True))]
+        else:
+            with np.load(path, allow_pickle=False) as stored:
+                samples = [{name: stored[name] for name in names}]
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(f"{path}: no inputs for {', '.join(names)}: {error}", "see --help for the layouts") from None
+    if not samples:
+        raise InputError(f"{path}: no input_0.pb in it or in a test_data_set_0", "see --help for the layouts")
+    return samples
+
+
+def _folder_sample(folder: Path, names: Sequence[str]) -> Sample:
+    sample: Sample = {}
+    for index, name in enumerate(names):
+        tensor = TensorProto()
+        tensor.ParseFromString((folder / f"input_{index}.pb").read_bytes())
+        sample[name] = numpy_helper.to_array(tensor)
+    return sample
+
+
+def generated_samples(options: InputOptions, model: ModelProto, free: int) -> list[Sample]:
+    """Samples of each kind, free dimensions set to 1 (the first) and ``free`` (the others).
+
+    Raises UndecidedError for inputs that nothing sensible can be made for.
+    """
+    infos = model_inputs(model)
+    unknown = set(options.shapes) | set(options.ranges)
+    unknown -= {info.name for info in infos}
+    if unknown:
+        raise UsageError(f"no input is called {sorted(unknown)[0]!r}", f"inputs: {[info.name for info in infos]}")
+    samples = []
+    for kind in options.kinds:
+        for index in range(options.samples if kind in ("normal", "uniform", "large") else 1):
+            rng = np.random.default_rng([options.seed, KINDS.index(kind), index])
+            samples.append({info.name: _generate(info, kind, options, free, rng) for info in infos})
+    return samples
+
+
+def has_free_dimensions(options: InputOptions, model: ModelProto) -> bool:
+    """True if a dimension behind the first is neither declared nor given."""
+    return any(
+        not dim.HasField("dim_value")
+        for info in model_inputs(model)
+        if info.name not in options.shapes
+        for dim in info.type.tensor_type.shape.dim[1:]
+    )
+
+
+def _generate(
+    info: ValueInfoProto, kind: str, options: InputOptions, free: int, rng: np.random.Generator
+) -> NDArray[Any]:
+    tensor = info.type.tensor_type
+    if not info.type.HasField("tensor_type") or (not tensor.HasField("shape") and info.name not in options.shapes):
+        raise UndecidedError(f"input {info.name!r} has no tensor type with a shape", "give it with --shape or --inputs")
+    shape = options.shapes.get(info.name) or tuple(
+        dim.dim_value if dim.HasField("dim_value") else 1 if axis == 0 else free
+        for axis, dim in enumerate(tensor.shape.dim)
+    )
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise UndecidedError(f"input {info.name!r} would have {math.prod(shape)} elements", "give --shape or --inputs")
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
+    if info.name in options.ranges:
+        low, high = options.ranges[info.name]
+        if dtype.kind in "iub":
+            return rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+        return rng.uniform(low, high, shape).astype(dtype)
+    if dtype.kind not in "f":
+        raise UndecidedError(
+            f"input {info.name!r} has type {dtype}: its range can't be guessed", "give --range or --inputs"
+        )
+    return _pattern(kind, shape, rng).astype(dtype)
+
+
+def _pattern(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+    if kind == "normal":
+        return rng.standard_normal(shape)
+    if kind == "uniform":
+        return rng.random(shape)
+    if kind == "large":
+        return 16.0 * rng.standard_normal(shape)
+    if kind == "constant":
+        return np.full(shape, 0.5)
+    corners = np.zeros(shape)
+    if corners.size:
+        corners.reshape(-1)[[0, -1]] = 1.0
+    return corners

@@ -1,0 +1,206 @@
+"""The outputs gate: run both models and judge their difference against the error that is unavoidable.
+
+Any fold rounds the folded weights anew. What that alone costs is measured: the original is run with every
+weight that a fold touches moved at random by up to half an ulp, and by how its own outputs differ between
+optimisation levels. The two models may differ by a small multiple ``k`` of that, however ill-conditioned
+the network is; a fixed tolerance would pass real faults in one network and fail correct folds in another.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto
+
+from bnfold.affine import ulp
+from bnfold.errors import UndecidedError
+from bnfold.files.load import LoadedModel, load
+from bnfold.files.save import staged
+from bnfold.verify import runtime
+from bnfold.verify.inputs import (
+    FREE_SIZES,
+    InputOptions,
+    Sample,
+    generated_samples,
+    has_free_dimensions,
+    user_samples,
+)
+from bnfold.verify.results import GateResult, Judgement, OutputResult
+
+K = 8.0
+"""How many times the unavoidable error two correct models may differ by."""
+
+
+@dataclass(frozen=True)
+class OutputOptions:
+    """``k`` scales the unavoidable error; ``rtol`` and ``atol``, if given, judge in its place."""
+
+    level: str = "all"
+    k: float = K
+    rtol: float | None = None
+    atol: float | None = None
+    time_limit: float = runtime.TIME_LIMIT
+    inputs: InputOptions = field(default_factory=InputOptions)
+
+
+def check_outputs(
+    original: Path, folded: Path, options: OutputOptions
+) -> tuple[GateResult, list[OutputResult], dict[str, Any], dict[str, Any]]:
+    """Judge the outputs. Returns the gate, the outputs, what was fed, and the device that ran it."""
+    device: dict[str, Any] = {"asked": "cpu", "used": None, "nodes_on_cpu": [], "provider_options": {}}
+    fed: dict[str, Any] = {"source": None, "seed": options.inputs.seed, "samples": 0}
+    if not runtime.available():
+        detail = "nothing was run: onnxruntime is not installed (pip install 'bnfold[cpu]')"
+        return GateResult("outputs", "undecided", detail), [], fed, device
+    model = load(original)
+    try:
+        samples, base = _feed(original, model, options, fed)
+        device["used"] = base.provider.removesuffix("ExecutionProvider").lower()
+        noise = _noise(model, samples, options)
+    except (runtime.RunFailed, UndecidedError) as error:
+        return GateResult("outputs", "undecided", f"the original can't be run: {error}"), [], fed, device
+    results: list[OutputResult] = []
+    for level in dict.fromkeys(("disable", options.level)):
+        try:
+            reference = base if level == "disable" else runtime.run(original, samples, level, options.time_limit)
+        except runtime.RunFailed as error:
+            return (
+                GateResult("outputs", "undecided", f"the original fails at level {level}: {error}"),
+                results,
+                fed,
+                device,
+            )
+        try:
+            made = runtime.run(folded, samples, level, options.time_limit)
+        except runtime.RunFailed as error:
+            return GateResult("outputs", "fail", f"the folded model fails: {error}"), results, fed, device
+        wrong = _mismatch(reference, made)
+        if wrong:
+            return GateResult("outputs", "fail", wrong), results, fed, device
+        results += [_judge(name, level, reference, made, base, noise) for name in base.outputs[0]]
+    verdict, detail = _verdict(results, options)
+    figures: dict[str, Any] = {"ratio": max((r.ratio for r in results), default=0.0), "k": options.k}
+    if options.rtol is not None or options.atol is not None:
+        figures |= {"rtol": options.rtol, "atol": options.atol}
+    return GateResult("outputs", verdict, detail, figures), results, fed, device
+
+
+def _feed(
+    path: Path, model: LoadedModel, options: OutputOptions, fed: dict[str, Any]
+) -> tuple[list[Sample], runtime.Run]:
+    """Samples that the original accepts, and its outputs without optimisation."""
+    inputs = options.inputs
+    if inputs.data is not None:
+        samples = user_samples(inputs, model.proto)
+        fed.update(source=str(inputs.data), samples=len(samples))
+        return samples, runtime.run(path, samples, "disable", options.time_limit)
+    sizes = FREE_SIZES if has_free_dimensions(inputs, model.proto) else FREE_SIZES[:1]
+    for free in reversed(sizes) if len(sizes) == 1 else (32, 224, 8, 64, 128, 256, 1):
+        samples = generated_samples(inputs, model.proto, free)
+        try:
+            base = runtime.run(path, samples, "disable", options.time_limit)
+        except runtime.RunFailed as error:
+            failure = error
+            continue
+        shapes = {name: list(array.shape) for name, array in samples[0].items()}
+        fed.update(source="generated", samples=len(samples), kinds=list(inputs.kinds), shapes=shapes)
+        return samples, base
+    raise failure
+
+
+def _noise(model: LoadedModel, samples: list[Sample], options: OutputOptions) -> runtime.Run:
+    """The original's outputs with its weights moved by up to half an ulp."""
+    moved = load(model.path) if model.path else model
+    rng = np.random.default_rng(options.inputs.seed)
+    for tensor in moved.proto.graph.initializer:
+        if len(tensor.dims) >= 2 and tensor.data_type in _JITTERED:
+            _jitter(tensor, moved, rng)
+    with tempfile.TemporaryDirectory(prefix="bnfold-noise-") as folder:
+        target = Path(folder) / "noise.onnx"
+        with staged(moved, target) as files:
+            return runtime.run(files.model, samples, "disable", options.time_limit)
+
+
+_JITTERED = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+def _jitter(tensor: TensorProto, model: LoadedModel, rng: np.random.Generator) -> None:
+    data = model.external.read(tensor)
+    exact = data.astype(np.float64)
+    moved = (exact + ulp(exact, data.dtype) * rng.integers(-1, 2, data.shape)).astype(data.dtype)
+    for name in ("external_data", "data_location", "float_data", "int32_data", "double_data"):
+        tensor.ClearField(name)
+    tensor.raw_data = moved.tobytes()
+
+
+def _mismatch(reference: runtime.Run, made: runtime.Run) -> str | None:
+    """What differs in kind: names, types, shapes, or where NaN and infinity stand."""
+    for expected, actual in zip(reference.outputs, made.outputs, strict=True):
+        if list(expected) != list(actual):
+            return f"the outputs are {list(actual)}, not {list(expected)}"
+        for name, a in expected.items():
+            b = actual[name]
+            if a.dtype != b.dtype or a.shape != b.shape:
+                return f"output {name!r} is {b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
+            if a.dtype.kind == "f" and not np.array_equal(_special(a), _special(b), equal_nan=True):
+                return f"output {name!r} has NaN or infinity in other places"
+    return None
+
+
+def _special(values: NDArray[Any]) -> NDArray[Any]:
+    return np.where(np.isfinite(values), 0, values)
+
+
+def _judge(
+    name: str, level: str, reference: runtime.Run, made: runtime.Run, base: runtime.Run, noise: runtime.Run
+) -> OutputResult:
+    worst = OutputResult(name, level, 0.0, 0.0, 0.0, 0.0)
+    for a, b, plain, moved in zip(reference.outputs, made.outputs, base.outputs, noise.outputs, strict=True):
+        result = _ratio(name, level, a[name], b[name], plain[name], moved[name])
+        worst = max(worst, result, key=lambda r: (r.ratio, r.sensitivity))
+    return worst
+
+
+def _ratio(
+    name: str, level: str, a: NDArray[Any], b: NDArray[Any], plain: NDArray[Any], moved: NDArray[Any]
+) -> OutputResult:
+    if a.dtype.kind != "f":
+        same = bool(np.array_equal(a, b))
+        return OutputResult(name, level, 0.0 if same else np.inf, float(not same), float(not same), 0.0)
+    finite = np.isfinite(a)
+    exact = a[finite].astype(np.float64)
+    difference = b[finite].astype(np.float64) - exact
+    size = _rms(exact)
+    unit = float(np.finfo(a.dtype).eps) / 2
+    with np.errstate(invalid="ignore"):
+        moved_by = np.nan_to_num(moved.astype(np.float64) - plain.astype(np.float64), posinf=0, neginf=0)
+        level_by = np.nan_to_num(a.astype(np.float64) - plain.astype(np.float64), posinf=0, neginf=0)
+    floor = np.sqrt(_rms(moved_by) ** 2 + _rms(level_by) ** 2 + (unit * size) ** 2)
+    error = _rms(difference)
+    ratio = 0.0 if error == 0 else error / floor if floor > 0 else np.inf
+    largest = float(np.abs(difference).max(initial=0.0))
+    scale = float(np.abs(exact).max(initial=0.0))
+    return OutputResult(
+        name, level, float(ratio), largest, largest / scale if scale else 0.0, float(floor / size) if size else 0.0
+    )
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
+
+
+def _verdict(results: list[OutputResult], options: OutputOptions) -> tuple[Judgement, str]:
+    if options.rtol is not None or options.atol is not None:
+        bad = [r for r in results if r.max_abs > (options.atol or 0) and r.max_rel > (options.rtol or 0)]
+        told = f"judged by rtol={options.rtol} and atol={options.atol} on request"
+        return ("fail", f"output {bad[0].name!r} differs by {bad[0].max_rel:.3g}; {told}") if bad else ("pass", told)
+    worst = max(results, key=lambda r: r.ratio, default=None)
+    if worst is None:
+        return "pass", "the model has no outputs"
+    told = f"{worst.ratio:.3g} times the unavoidable error (limit {options.k:g}) in output {worst.name!r}"
+    return ("pass" if worst.ratio <= options.k else "fail"), told
