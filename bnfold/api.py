@@ -97,7 +97,7 @@ def fold(
         sizes = [path.stat().st_size for path in (files.model, *files.data)]
         folding = replace(
             folding,
-            output={"path": str(place or "-"), "sha256": _sha256(files.model)},
+            output={"path": str(place or "-"), "sha256": files.sha256},
             nodes={**folding.nodes, "after": len(loaded.proto.graph.node)},
             bytes={**folding.bytes, "after": sum(sizes) if changed else folding.bytes["before"]},
             verification=verification,

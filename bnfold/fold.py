@@ -87,23 +87,23 @@ def _stored(node: Node, index: int, values: NDArray[np.float64]) -> NDArray[Any]
     assert old is not None and old.dtype is not None
     new = rounded(values, old.dtype)
     where = f"input {index} of {node.op} {node.name!r}"
-    if not np.isfinite(new.astype(np.float64, copy=False)).all():
+    if not np.isfinite(new).all():
         return Kept("overflow", f"{where} would not be finite in {old.dtype}")
     rule = lookup(node.op)
-    if index == 1 and rule is not None and rule.rows is not None and _loses_bits(rule.rows(node, values), old.dtype):
+    if index == 1 and rule is not None and rule.rows is not None and _loses_bits(rule.rows(node, new)):
         return Kept("overflow", f"{where} would lose its bits to underflow in {old.dtype}")
     return new
 
 
-def _loses_bits(rows: NDArray[np.float64], dtype: Any) -> bool:
+def _loses_bits(rows: NDArray[Any]) -> bool:
     """True if the largest weight of some living output channel is not zero and below the type's normal range.
 
     Weight decay drives the scale of useless channels to 1e-38 and below; such a channel is dead in the
     original too, and no later layer could tell.
     """
-    largest = np.maximum(rows.max(axis=1, initial=0.0), -rows.min(axis=1, initial=0.0))
+    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)).astype(np.float64)
     alive = largest > DEAD * largest.max(initial=0.0)
-    return bool((alive & (largest < smallest_normal(dtype))).any())
+    return bool((alive & (largest < smallest_normal(rows.dtype))).any())
 
 
 def _sum_constant(planned: Plan, fold: Fold) -> NDArray[Any] | Kept:
@@ -130,9 +130,9 @@ def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def write(settled: Settled, editor: Editor) -> None:
-    """Write a settled plan into its graph."""
-    for (node, index), data in settled.weights.items():
-        editor.set_constant(node, index, data)
+    """Write a settled plan into its graph; its weights are handed over one by one, never held twice."""
+    for node, index in list(settled.weights):
+        editor.set_constant(node, index, settled.weights.pop((node, index)))
     for (node, name), value in settled.attributes.items():
         editor.set_attribute(node, name, value)
     for fold in settled.plan.folds:

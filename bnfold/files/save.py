@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import shutil
 import sys
@@ -17,6 +18,7 @@ from onnx import ModelProto, TensorProto
 from bnfold.errors import OutputError
 from bnfold.files.external import ExternalData, Span, external_tensors, tensors_of
 from bnfold.files.load import LIMIT, LoadedModel
+from bnfold.files.serialize import fits, pieces
 
 External = Literal["auto", "keep", "always", "never"]
 
@@ -35,6 +37,7 @@ class Staged:
     """A complete model in a folder of its own, ready to be looked at and then to take its place."""
 
     model: Path
+    sha256: str
     data: tuple[Path, ...]
     target: Path | None
 
@@ -80,21 +83,21 @@ def staged(
         path = Path(folder) / name
         with _output_errors(target or path):
             if changed:
-                data = _write(model, path, target, external, moved)
+                digest, data = _write(model, path, target, external, moved)
             else:
-                data = _copy(model, path, target)
+                digest, data = model.sha256, _copy(model, path, target)
             os.chmod(path, 0o666 & ~_umask())
-        yield Staged(path, data, target)
+        yield Staged(path, digest, data, target)
 
 
 def _write(
     model: LoadedModel, path: Path, target: Path | None, external: External, moved: frozenset[str]
-) -> tuple[Path, ...]:
+) -> tuple[str, tuple[Path, ...]]:
     proto = model.proto
     if external == "never":
         _take_in(proto, model.external)
     outside = [tensor for tensor in tensors_of(proto) if _belongs_outside(tensor, external, moved)]
-    if external == "auto" and not outside and proto.ByteSize() > LIMIT:
+    if external == "auto" and not outside and not fits(proto):
         outside = [tensor for tensor in tensors_of(proto) if len(tensor.raw_data) >= SMALL]
     data: tuple[Path, ...] = ()
     if outside:
@@ -105,10 +108,13 @@ def _write(
             for tensor in outside:
                 _move_out(tensor, file, data[0].name, model.external)
             _sync(file)
+    digest = hashlib.sha256()
     with open(path, "xb") as file:
-        file.write(_serialized(proto))
+        for piece in pieces(proto):
+            file.write(piece)
+            digest.update(piece)
         _sync(file)
-    return data
+    return digest.hexdigest(), data
 
 
 def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ...]:
@@ -170,14 +176,6 @@ def _belongs_outside(tensor: TensorProto, external: External, moved: frozenset[s
     return len(tensor.raw_data) >= SMALL and (external == "always" or tensor.name in moved)
 
 
-def _serialized(proto: ModelProto) -> bytes:
-    try:
-        data: bytes = proto.SerializeToString()
-        return data
-    except (ValueError, RecursionError) as error:
-        raise OutputError(f"the model does not fit into one file: {error}", "use --external-data always") from None
-
-
 def _unused(path: Path) -> Path:
     """``path``, or the first of ``path.1``, ``path.2`` … that does not exist: data in use is never replaced."""
     candidate, count = path, 0
@@ -222,7 +220,7 @@ def _stream(span: Span, target: IO[bytes]) -> None:
 
 
 def _take_in(proto: ModelProto, source: ExternalData) -> None:
-    total: int = proto.ByteSize()
+    total = 0
     for tensor in external_tensors(proto):
         span = source.span(tensor)
         total += span.length
