@@ -93,6 +93,8 @@ class Constants:
         if node.op in ARITHMETIC:
             inputs = [_widened(data) for data in inputs]
         _refuse_absurd(node, inputs)
+        if node.op == "DequantizeLinear":
+            return _dequantized(node, inputs)
         return _reference(node, inputs)[node.outputs.index(value)]
 
 
@@ -139,6 +141,30 @@ def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:
         size *= inputs[0].size
     if size > MOST_ELEMENTS:
         raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
+
+
+def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
+    """``(q - zero point) * scale``, per tensor, per axis or per block; in float64. Raises NotEvaluable.
+
+    The reference implementation knows this operator from opset 19 on only.
+    """
+    quantized, scale, zero = (*inputs, None)[:3]
+    if quantized is None or scale is None:
+        raise NotEvaluable(f"DequantizeLinear {node.name!r} lacks an input")
+    axis, block = node.attr("axis", 1), node.attr("block_size", 0)
+    try:
+        parts = [part if part is None else part.astype(np.float64) for part in (scale, zero)]
+        if block:
+            parts = [p if p is None else np.repeat(p, block, axis).take(range(quantized.shape[axis]), axis) for p in parts]
+        elif scale.ndim == 1 and scale.size > 1:
+            shape = [1] * quantized.ndim
+            shape[axis] = -1
+            parts = [p if p is None else p.reshape(shape) for p in parts]
+        steps, offset = parts
+        centred = quantized.astype(np.float64) - (0.0 if offset is None else offset)
+        return np.asarray(centred * steps)
+    except (ValueError, IndexError) as error:
+        raise NotEvaluable(f"DequantizeLinear {node.name!r} can't be evaluated: {error}") from error
 
 
 def _reference(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:

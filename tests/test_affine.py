@@ -1,0 +1,106 @@
+"""The algebra of maps and of folding them into weights, as properties."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from bnfold.affine import (
+    IDENTITY,
+    Affine,
+    conv_transpose_view,
+    conv_view,
+    fold_linear,
+    gemm_view,
+    rounded,
+    smallest_normal,
+    ulp,
+)
+
+gains = hnp.arrays(np.float64, 4, elements=st.floats(0.01, 100) | st.floats(-100, -0.01))
+shifts = hnp.arrays(np.float64, 4, elements=st.floats(-100, 100))
+maps = st.builds(lambda gain, shift: Affine.along(1, gain, shift), gains, shifts)
+
+
+@given(maps, maps)
+def test_composition_is_application_in_turn(outer, inner):
+    x = np.random.default_rng(0).normal(size=(2, 4, 3))
+    np.testing.assert_allclose(outer.after(inner)(x), outer(inner(x)), rtol=1e-9, atol=1e-9)
+
+
+@given(maps)
+def test_the_inverse_undoes(map_):
+    x = np.random.default_rng(0).normal(size=(2, 4))
+    np.testing.assert_allclose(map_.inverse()(map_(x)), x, rtol=1e-9, atol=1e-6)
+    assert map_.after(map_.inverse()).gain_only().agrees(IDENTITY)
+
+
+def test_maps_take_their_smallest_shape():
+    assert Affine.of(np.full((1, 4, 1, 1), 2.0), 0.0).gain.shape == ()
+    assert Affine.along(1, [1.0, 2.0], [0.0, 0.0]).gain.shape == (1, 2)
+    assert Affine.along(1, np.ones((3, 5)), np.arange(3.0)[:, None] * np.ones((3, 5))).gain.shape == (1, 3)
+    assert IDENTITY.is_identity
+
+
+def test_vectors_are_refused_off_their_axis():
+    map_ = Affine.along(1, [1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
+    assert map_.vectors(1, 3) is not None
+    assert map_.vectors(1, 4) is None
+    assert map_.vectors(2, 3) is None
+    assert Affine.of(2.0, 1.0).vectors(3, 7)[0].shape == (7,)
+    with pytest.raises(ZeroDivisionError):
+        Affine.along(1, [1.0, 0.0], [0.0, 0.0]).inverse()
+
+
+def apply(view, x, bias):
+    """``y = W x + c`` for a view (group, out, in, taps) on x of (batch, group * in, taps)."""
+    group, out, inner, taps = view.shape
+    y = np.einsum("goik,ngik->ngo", view, x.reshape(len(x), group, inner, taps))
+    return y.reshape(len(x), group * out) + (0 if bias is None else bias)
+
+
+@given(st.sampled_from([1, 2]), st.booleans(), st.booleans(), st.integers(0, 2**16))
+def test_fold_then_apply_equals_apply_then_normalise(group, with_bias, with_input_map, seed):
+    rng = np.random.default_rng(seed)
+    view = rng.normal(size=(group, 4 // group, 6 // group, 3))
+    bias = rng.normal(size=4) if with_bias else None
+    before = (rng.uniform(0.5, 2, 6) * rng.choice([-1, 1], 6), rng.normal(size=6)) if with_input_map else None
+    after = rng.normal(size=4), rng.normal(size=4)
+    new, offset = fold_linear(view, bias, before, after)
+    x = rng.normal(size=(5, 6, 3))
+    seen = x if before is None else before[0][:, None] * x + before[1][:, None]
+    expected = after[0] * apply(view, x, bias) + after[1]
+    size = np.abs(after[0]) * apply(np.abs(view), np.abs(x) + 4, np.abs(offset)) + np.abs(after[1])
+    assert (np.abs(apply(new, seen, offset) - expected) <= 64 * ulp(size, np.float64)).all()
+
+
+def test_views_put_groups_outputs_and_inputs_in_order():
+    weight = np.arange(4 * 3 * 5).reshape(4, 3, 5)
+    assert conv_view(weight, 2).shape == (2, 2, 3, 5)
+    transposed = conv_transpose_view(weight, 2)
+    assert transposed.shape == (2, 3, 2, 5)
+    np.testing.assert_array_equal(transposed[1, 2, 0], weight[2, 2])
+    np.testing.assert_array_equal(gemm_view(weight[:, :, 0], False)[0, :, :, 0], weight[:, :, 0].T)
+
+
+@pytest.mark.parametrize(
+    ("value", "nearest"), [(1 + 2**-8 + 2**-40, 1 + 2**-7), (1 + 2**-8, 1.0), (-(1 + 2**-8 + 2**-40), -(1 + 2**-7))]
+)
+def test_bfloat16_is_rounded_once(value, nearest):
+    assert float(rounded(value, ml_dtypes.bfloat16)) == nearest
+    assert float(rounded([value], ml_dtypes.bfloat16)[0]) == nearest
+
+
+@given(st.floats(-1e30, 1e30))
+def test_rounding_is_within_half_an_ulp(value):
+    for dtype in (ml_dtypes.bfloat16, np.float32):
+        error = abs(float(rounded(value, dtype)) - value)
+        assert error <= 0.5 * float(ulp(np.float64(value), dtype))
+
+
+def test_numbers_of_types():
+    assert smallest_normal(np.float16) == 2.0**-14
+    assert ulp(np.float64(1.0), np.float32) == 2.0**-23
+    assert np.isinf(rounded(1e6, np.float16))
