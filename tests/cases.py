@@ -461,7 +461,7 @@ def variance_computed_from_a_constant_deviation():
 
 @case(nodes=1)
 def bias_that_torch_computes():
-    """torch.onnx.export(optimize=False): a missing bias is Expand(CastLike(0, x), Shape(w)[:1])."""
+    """What torch.onnx.export(optimize=False) writes for a missing bias."""
     held = {"w": weights(1, 4, 3, 3, 3), "one": np.array([1]), "zero": np.float32(0), **batch_norm("bn", 4)}
     nodes = [
         node("Shape", ["w"], ["channels"], start=0, end=1),

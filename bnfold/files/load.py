@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from bnfold.errors import InputError
 from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
@@ -17,6 +17,9 @@ from bnfold.files.sniff import refuse_other_formats
 
 LIMIT = 2**31 - 1
 """Bytes that protobuf can hold in one message."""
+
+WIDEST = 8
+"""Bytes of data that one byte of a packed field can stand for, at most: a double written as one varint."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def load_bytes(data: bytes, path: Path | None = None) -> LoadedModel:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
     external = ExternalData(None if path is None else path.parent)
     try:
-        _check(proto, external)
+        _check(proto, external, len(data))
     except InputError as error:
         raise InputError(f"{name}: {error}", error.hint) from None
     return LoadedModel(path, proto, hashlib.sha256(data).hexdigest(), len(data), external, None if path else data)
@@ -90,12 +93,14 @@ def _read(path: Path) -> bytes:
         raise InputError(f"{path}: {error.strerror or error}", "check the path") from None
 
 
-def _check(model: ModelProto, external: ExternalData) -> None:
+def _check(model: ModelProto, external: ExternalData, size: int) -> None:
     """Refuse what no runtime should be fed: nodes without an operator, absurd tensors, unsafe locations."""
     nodes = list(model.graph.node)
     if any(not node.op_type for node in nodes):
         raise InputError("a node has no operator", "the file is damaged")
     for tensor in tensors_of(model):
-        byte_size(tensor)
+        claimed = byte_size(tensor)
+        if tensor.data_location != TensorProto.EXTERNAL and claimed > WIDEST * size:
+            raise InputError(f"tensor {tensor.name!r} claims {claimed} bytes in a file of {size}", "the file is damaged")
     for tensor in external_tensors(model):
         external.span(tensor)

@@ -1,0 +1,69 @@
+"""Documentation that can't go stale: its examples are run, its tables compared with the code."""
+
+import doctest
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bnfold.reasons import REASONS
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("page", ["docs/batchnorm.md"])
+def test_examples_print_what_they_say(page):
+    result = doctest.testfile(str(ROOT / page), module_relative=False)
+    assert result.attempted > 10
+    assert result.failed == 0
+
+
+def test_the_page_of_reasons_is_the_table_in_the_code():
+    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", (ROOT / "docs/reasons.md").read_text(), re.M))
+    assert rows == {code: f"{why} | {remedy}" for code, (why, remedy) in REASONS.items()}
+
+
+def readme_blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+
+
+def here(command):
+    """The command of a fresh machine, with this interpreter in place of the virtual environment's."""
+    _, _, work = command.partition("pip install")
+    work = work.partition(" && ")[2]
+    return work.replace(".venv/bin/bnfold", f"{sys.executable} -m bnfold").replace(".venv/bin/python", sys.executable)
+
+
+def test_the_first_command_of_the_readme(tmp_path):
+    shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
+    command = here(readme_blocks("sh")[0])
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True, env=env)
+    assert "equivalent" in done.stdout
+    accuracies = re.findall(r"(\d+) of 360 right", done.stdout)
+    assert len(accuracies) == 2
+    assert accuracies[0] == accuracies[1]
+
+
+@pytest.mark.parametrize("block", readme_blocks("console"), ids=lambda block: block.split()[2])
+def test_transcripts_of_the_readme(block, tmp_path):
+    shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
+    (tmp_path / "sample_models" / "digits.folded.onnx").unlink(missing_ok=True)
+    command, _, expected = block.partition("\n")
+    words = command.removeprefix("$ bnfold ").split()
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "bnfold", *words], cwd=tmp_path, capture_output=True, text=True, check=True, env=env
+    )
+    blur = re.compile(r"[\d.]+ times")
+    assert blur.sub("# times", done.stdout) == blur.sub("# times", expected)
+
+
+def test_every_sample_is_described():
+    names = {path.stem for path in (ROOT / "sample_models").glob("*.onnx") if ".folded" not in path.name}
+    described = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "sample_models/README.md").read_text(), re.M))
+    assert names == described

@@ -1,0 +1,77 @@
+"""Who may import whom: the flow of the house, and what the start costs."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "bnfold"
+
+ALLOWED = {
+    "errors": set(),
+    "reasons": set(),
+    "affine": set(),
+    "batchnorm": {"affine"},
+    "graph": {"graph", "errors"},
+    "ops": {"ops", "affine", "batchnorm", "graph", "reasons"},
+    "find": {"affine", "batchnorm", "graph", "ops", "reasons"},
+    "plan": {"affine", "find", "graph", "ops", "reasons"},
+    "fold": {"affine", "find", "graph", "ops", "plan", "reasons"},
+    "files": {"files", "errors"},
+    "verify": {"verify", "affine", "errors", "files", "find", "graph", "ops", "plan", "fold", "reasons", ""},
+    "report": {"report", "find", "plan", "reasons", "verify", ""},
+}
+
+
+def imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_nothing_imports_against_the_flow(path):
+    room = path.relative_to(PACKAGE).with_suffix("").parts[0]
+    ours = {name.partition("bnfold")[2].lstrip(".").partition(".")[0] for name in imports(path) if name.startswith("bnfold")}
+    if room in ALLOWED:
+        assert ours <= ALLOWED[room], f"{room} must not import {ours - ALLOWED[room]}"
+
+
+@pytest.mark.parametrize(("module", "rooms"), [("onnx", {"graph", "files", "verify", "api.py"}), ("torch", {"graph"})])
+def test_only_some_rooms_know_a_library(module, rooms):
+    for path in PACKAGE.rglob("*.py"):
+        if any(name.split(".")[0] == module for name in imports(path)):
+            assert path.relative_to(PACKAGE).parts[0] in rooms, path
+
+
+def test_onnxruntime_is_imported_in_one_file():
+    users = [path.name for path in PACKAGE.rglob("*.py") if "onnxruntime" in imports(path)]
+    assert users == ["worker.py"]
+
+
+def test_only_the_command_line_prints_or_exits():
+    for path in PACKAGE.rglob("*.py"):
+        if path.relative_to(PACKAGE).parts[0] == "cli":
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("print", "sys.exit", "exit"), path
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys, bnfold.cli\n"
+        "try: bnfold.cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'onnx', 'numpy', 'onnxruntime', 'torch', 'rich', 'google'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "inspect" in done.stdout
