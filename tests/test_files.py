@@ -251,7 +251,9 @@ def test_what_is_not_folded_keeps_its_bytes(tmp_path, samples):
     out = tmp_path / "out.onnx"
     fold(samples / "digits.onnx", out, PLAIN)
     before, after = load(samples / "digits.onnx").proto.graph, load(out).proto.graph
-    kept = {tensor.name: tensor.SerializeToString() for tensor in after.initializer if not tensor.name.endswith("_bnfold")}
+    kept = {
+        tensor.name: tensor.SerializeToString() for tensor in after.initializer if not tensor.name.endswith("_bnfold")
+    }
     old = {tensor.name: tensor.SerializeToString() for tensor in before.initializer}
     assert kept
     assert all(old[name] == data for name, data in kept.items())

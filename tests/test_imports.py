@@ -38,7 +38,9 @@ def imports(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_nothing_imports_against_the_flow(path):
     room = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    ours = {name.partition("bnfold")[2].lstrip(".").partition(".")[0] for name in imports(path) if name.startswith("bnfold")}
+    ours = {
+        name.partition("bnfold")[2].lstrip(".").partition(".")[0] for name in imports(path) if name.startswith("bnfold")
+    }
     if room in ALLOWED:
         assert ours <= ALLOWED[room], f"{room} must not import {ours - ALLOWED[room]}"
 

@@ -41,12 +41,15 @@ class Commands(click.Group):
         """Run, and turn every failure into its line, its hint and its exit code."""
         verbose = "--verbose" in sys.argv
         try:
-            return super().main(*args, **kwargs)
+            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(error.exit_code)
         except BnfoldError as error:
             if verbose:
                 _traceback()
             fail(error)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             sys.exit(130)
         except Exception as error:

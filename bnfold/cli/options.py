@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import json
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -142,10 +143,11 @@ def write_json(target: str | None, results: list[dict[str, Any]]) -> None:
     """Write one result as JSON, several as JSON Lines. Raises OutputError."""
     if target is None:
         return
+    results = [_finite(result) for result in results]
     if len(results) == 1:
-        text = json.dumps(results[0], indent=2, allow_nan=False, default=str) + "\n"
+        text = json.dumps(results[0], indent=2, allow_nan=False) + "\n"
     else:
-        text = "".join(json.dumps(result, allow_nan=False, default=str) + "\n" for result in results)
+        text = "".join(json.dumps(result, allow_nan=False) + "\n" for result in results)
     if target == "-":
         click.echo(text, nl=False)
         return
@@ -153,6 +155,15 @@ def write_json(target: str | None, results: list[dict[str, Any]]) -> None:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror or error}") from None
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no infinity and no NaN: they become null."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report_stream(json_file: str | None, model_on_stdout: bool) -> IO[str]:

@@ -101,6 +101,8 @@ def _check(model: ModelProto, external: ExternalData, size: int) -> None:
     for tensor in tensors_of(model):
         claimed = byte_size(tensor)
         if tensor.data_location != TensorProto.EXTERNAL and claimed > WIDEST * size:
-            raise InputError(f"tensor {tensor.name!r} claims {claimed} bytes in a file of {size}", "the file is damaged")
+            raise InputError(
+                f"tensor {tensor.name!r} claims {claimed} bytes in a file of {size}", "the file is damaged"
+            )
     for tensor in external_tensors(model):
         external.span(tensor)

@@ -152,17 +152,18 @@ def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
     if quantized is None or scale is None:
         raise NotEvaluable(f"DequantizeLinear {node.name!r} lacks an input")
     axis, block = node.attr("axis", 1), node.attr("block_size", 0)
-    try:
-        parts = [part if part is None else part.astype(np.float64) for part in (scale, zero)]
+
+    def spread(part: NDArray[Any]) -> NDArray[Any]:
+        """``part`` so that it broadcasts against the quantized data."""
+        part = part.astype(np.float64)
         if block:
-            parts = [p if p is None else np.repeat(p, block, axis).take(range(quantized.shape[axis]), axis) for p in parts]
-        elif scale.ndim == 1 and scale.size > 1:
-            shape = [1] * quantized.ndim
-            shape[axis] = -1
-            parts = [p if p is None else p.reshape(shape) for p in parts]
-        steps, offset = parts
-        centred = quantized.astype(np.float64) - (0.0 if offset is None else offset)
-        return np.asarray(centred * steps)
+            return np.repeat(part, block, axis).take(range(quantized.shape[axis]), axis)
+        if part.size == 1:
+            return part.reshape(())
+        return part.reshape([-1 if k == axis % quantized.ndim else 1 for k in range(quantized.ndim)])
+
+    try:
+        return np.asarray((quantized.astype(np.float64) - (0.0 if zero is None else spread(zero))) * spread(scale))
     except (ValueError, IndexError) as error:
         raise NotEvaluable(f"DequantizeLinear {node.name!r} can't be evaluated: {error}") from error
 

@@ -21,6 +21,9 @@ from bnfold.verify.worker import enumerate_keys
 
 Sample = Mapping[str, NDArray[Any]]
 
+WORKER = ["-m", "bnfold.verify.worker"]
+"""What Python is to run, before the path of the job."""
+
 TIME_LIMIT = 600.0
 """Seconds that one run may take."""
 
@@ -62,7 +65,7 @@ def run(model: Path, samples: Sequence[Sample], level: str, time_limit: float = 
 
 
 def _spawn(folder: Path, time_limit: float) -> dict[str, Any]:
-    command = [sys.executable, "-m", "bnfold.verify.worker", str(folder / "job.json")]
+    command = [sys.executable, *WORKER, str(folder / "job.json")]
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     try:

@@ -1,0 +1,191 @@
+"""The command line as its users and other programs see it: transcripts, exit codes, JSON."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import onnx
+import pytest
+from click.testing import CliRunner
+
+from bnfold.cli import main
+from bnfold.verify import runtime
+
+ROOT = Path(__file__).parents[1]
+SCHEMA = json.loads((ROOT / "bnfold/report/schema.json").read_text())
+GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.txt"))
+
+
+def call(*words, **options):
+    return CliRunner().invoke(main, [str(word) for word in words], **options)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, samples):
+    """A folder with copies of the samples, as the working directory."""
+    for path in samples.iterdir():
+        if path.suffix in (".onnx", ".data", ".npz", ".pt2") and ".folded" not in path.name:
+            shutil.copy(path, tmp_path)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("path", GOLDEN, ids=lambda path: path.stem)
+def test_transcripts(path, here):
+    """A golden file holds commands behind ``$`` and what each prints, its exit code last if it is not 0."""
+    expected = path.read_text()
+    told = []
+    for line in expected.splitlines():
+        if line.startswith("$ bnfold "):
+            result = call(*line.removeprefix("$ bnfold ").split())
+            output = "".join(f"{row.rstrip()}\n" for row in result.output.splitlines())
+            told.append(f"{line}\n{output}" + (f"[{result.exit_code}]\n" if result.exit_code else ""))
+    if os.environ.get("BNFOLD_UPDATE_GOLDEN"):
+        path.write_text("\n".join(told))
+    assert "\n".join(told) == expected
+
+
+@pytest.mark.parametrize("name", ["conv", "gemm_beta", "training_mode", "if_branches", "external_data"])
+def test_json_follows_the_schema(name, here):
+    for words in (
+        ("inspect", f"{name}.onnx"),
+        ("fold", f"{name}.onnx", "--range", "flag:0,1") if name == "if_branches" else ("fold", f"{name}.onnx"),
+    ):
+        result = call(*words, "--json", "-")
+        assert result.exit_code == 0, result.output
+        jsonschema.validate(json.loads(result.stdout), SCHEMA)
+    if name != "training_mode":
+        extra = ("--range", "flag:0,1") if name == "if_branches" else ()
+        result = call("verify", f"{name}.onnx", f"{name}.folded.onnx", "--json", "-", *extra)
+        assert result.exit_code == 0, result.output
+        data = json.loads(result.stdout)
+        jsonschema.validate(data, SCHEMA)
+        assert data["verdict"] == "equivalent"
+
+
+def test_json_of_inspect_says_where_and_why(here):
+    data = json.loads(call("inspect", "padded_conv_behind.onnx", "--json", "-").stdout)
+    (row,) = data["batch_norms"]
+    assert row["status"] == "kept"
+    assert row["reason"]["code"] == "padding"
+    assert data["summary"]["by_reason"] == {"padding": 1}
+    data = json.loads(call("inspect", "conv.onnx", "--json", "-").stdout)
+    (row,) = data["batch_norms"]
+    assert (row["status"], row["direction"], row["into"]) == ("foldable", "upstream", ["conv"])
+
+
+def test_several_models_go_to_a_folder_and_to_json_lines(here):
+    result = call("fold", "conv.onnx", "half.onnx", "--output-dir", "out", "--json", "-", "--no-verify")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["output"]["path"] for line in lines] == ["out/conv.onnx", "out/half.onnx"]
+    assert call("inspect", ".").exit_code == 0
+    assert call("inspect", "conv*.onnx").exit_code == 0
+
+
+def test_standard_input_and_output(here):
+    data = (here / "conv.onnx").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-m", "bnfold", "fold", "-"], input=data, capture_output=True, check=True, cwd=ROOT
+    )
+    assert [node.op_type for node in onnx.load_model_from_string(done.stdout).graph.node] == ["Conv", "Relu"]
+    assert b"equivalent" in done.stderr
+
+
+def test_verify_finds_the_original_by_provenance(here):
+    assert call("fold", "conv.onnx").exit_code == 0
+    result = call("verify", "conv.folded.onnx")
+    assert result.exit_code == 0
+    assert "found by the provenance" in result.output
+    (here / "conv.onnx").write_bytes((here / "half.onnx").read_bytes())
+    result = call("verify", "conv.folded.onnx")
+    assert result.exit_code == 4
+    assert "changed" in result.stderr
+    (here / "conv.onnx").unlink()
+    assert call("verify", "conv.folded.onnx").exit_code == 4
+    assert "does not say" in call("verify", "half.onnx").stderr
+
+
+def test_in_place_and_force(here):
+    before = (here / "conv.onnx").read_bytes()
+    assert call("fold", "conv.onnx", "-o", "conv.onnx").exit_code == 2
+    assert call("fold", "conv.onnx", "-o", "conv.onnx", "--force").exit_code == 2
+    assert (here / "conv.onnx").read_bytes() == before
+    assert call("fold", "conv.onnx", "--in-place").exit_code == 0
+    assert (here / "conv.onnx").read_bytes() != before
+
+
+def test_dry_run_writes_nothing(here):
+    files = sorted(os.listdir(here))
+    result = call("fold", "conv.onnx", "--dry-run", "--json", "-")
+    assert json.loads(result.stdout)["output"] is None
+    assert sorted(os.listdir(here)) == files
+
+
+def test_strict_only_and_skip(here):
+    assert call("fold", "two_consumers.onnx", "--strict").exit_code == 1
+    assert call("fold", "shared_weight.onnx", "--only", "bn1_bn", "--json", "one.json").exit_code == 0
+    statuses = {row["name"]: row["status"] for row in json.loads(Path("one.json").read_text())["batch_norms"]}
+    assert statuses == {"bn1_bn": "folded", "bn2_bn": "kept"}
+    result = call("fold", "shared_weight.onnx", "--skip", "b1", "--json", "-", "--force")
+    assert json.loads(result.stdout)["summary"]["by_reason"] == {"skipped": 1}
+
+
+def test_a_model_that_can_not_be_fed_is_undecided(here):
+    assert call("fold", "if_branches.onnx", "-o", "out.onnx").exit_code == 0
+    result = call("verify", "if_branches.onnx", "out.onnx")
+    assert result.exit_code == 3
+    assert "--range" in result.output or "can't be guessed" in result.output
+
+
+def test_without_onnxruntime_the_weights_are_proved_and_it_says_so(here, monkeypatch):
+    monkeypatch.setattr(runtime, "available", lambda: False)
+    result = call("fold", "conv.onnx")
+    assert result.exit_code == 0
+    assert "weights: pass" in result.output
+    assert "nothing was run" in result.output
+    assert call("verify", "conv.onnx", "conv.folded.onnx").exit_code == 3
+
+
+def test_a_bug_is_one_line_and_exit_code_70(here, monkeypatch):
+    import bnfold.api
+
+    def broken(*_, **__):
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr(bnfold.api, "inspect", broken)
+    result = call("inspect", "conv.onnx")
+    assert result.exit_code == 70
+    assert result.stderr.startswith("error: a bug in bnfold: RuntimeError: two lines\n")
+    assert "Traceback" not in result.stderr
+
+
+def test_interrupting_exits_with_130(here, monkeypatch):
+    import bnfold.api
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(bnfold.api, "inspect", interrupted)
+    assert call("inspect", "conv.onnx").exit_code == 130
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--shape", "x"),
+        ("--shape", "x:a,b"),
+        ("--range", "x:2,1"),
+        ("--gen", "odd"),
+        ("--gates", "all"),
+        ("--device", "tpu"),
+    ],
+)
+def test_wrong_options_exit_with_2(words, here):
+    result = call("verify", "conv.onnx", "conv.onnx", *words)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: ")

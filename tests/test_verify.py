@@ -1,0 +1,179 @@
+"""Verification: right folds pass, wrong ones don't, and what can't be decided is said to be undecided."""
+
+import numpy as np
+import onnx
+import pytest
+from build import ANY, IMAGE, batch_norm, bn_node, make, node, tensor, weights, write
+from onnx import numpy_helper
+
+from bnfold.api import FoldOptions, Refused, fold, verify
+from bnfold.verify import VerifyOptions, runtime
+from bnfold.verify.inputs import InputOptions
+from bnfold.verify.outputs import OutputOptions
+
+
+@pytest.fixture
+def pair(tmp_path, samples):
+    """The digits model and its fold."""
+    original, folded = samples / "digits.onnx", tmp_path / "folded.onnx"
+    fold(original, folded, FoldOptions(verify=None))
+    return original, folded
+
+
+def change(path, name_part, edit, index=0):
+    """Edit a tensor of a model on disk."""
+    model = onnx.load(path)
+    found = [tensor for tensor in model.graph.initializer if name_part in tensor.name]
+    data = numpy_helper.to_array(found[index]).copy()
+    found[index].CopyFrom(numpy_helper.from_array(edit(data).astype(data.dtype), found[index].name))
+    path.write_bytes(model.SerializeToString())
+
+
+def gates(comparison):
+    return {gate.gate: gate.verdict for gate in comparison.verification.gates}
+
+
+def test_a_right_fold_is_equivalent(pair):
+    result = verify(*pair)
+    assert result.verification.verdict == "equivalent"
+    assert gates(result) == {"weights": "pass", "outputs": "pass"}
+    assert all(layer.max_ulp <= 0.5 + 1e-6 for layer in result.verification.layers)
+    assert {output.level for output in result.verification.outputs} == {"disable", "all"}
+
+
+def scaled(channel, factor):
+    def edit(data):
+        data[channel] *= factor
+        return data
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "caught"),
+    [
+        (scaled(3, 1.01), {"weights", "outputs"}),
+        (scaled(3, 1 + 2**-21), {"weights"}),
+        (lambda data: data.astype(np.float16), {"weights", "outputs"}),
+        (lambda data: -data, {"weights", "outputs"}),
+        (lambda data: np.roll(data, 1, axis=0), {"weights", "outputs"}),
+        (lambda data: np.where(np.arange(data.size).reshape(data.shape) == 5, np.nan, data), {"weights", "outputs"}),
+    ],
+    ids=["scale", "last bits", "through half", "sign", "neighbour", "nan"],
+)
+def test_wrong_weights_are_different(pair, edit, caught):
+    change(pair[1], "_bnfold", edit)
+    result = verify(*pair)
+    assert result.verification.verdict == "different"
+    assert {gate for gate, verdict in gates(result).items() if verdict == "fail"} == caught
+
+
+def test_a_dead_channel_is_seen_by_the_weights_gate(tmp_path):
+    """Its weights are zero, so no input shows that its bias is wrong after a ReLU that closes it."""
+    bn = batch_norm("bn", 4)
+    bn["bn_scale"][1], bn["bn_bias"][1] = 0, -3
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), bn_node("c", "b", "bn"), node("Relu", ["b"], ["y"])]
+    original, folded = tmp_path / "dead.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **bn}).SerializeToString())
+    fold(original, folded)
+    change(folded, "_bias_bnfold", scaled(1, 1.5))
+    assert gates(verify(original, folded)) == {"weights": "fail", "outputs": "pass"}
+
+
+def test_missing_and_extra_outputs_are_different(pair):
+    model = onnx.load(pair[1])
+    model.graph.output.append(onnx.helper.make_tensor_value_info(model.graph.node[0].output[0], 1, None))
+    pair[1].write_bytes(model.SerializeToString())
+    assert verify(*pair).verification.verdict == "different"
+
+
+def test_a_model_that_does_not_run_is_different(pair):
+    model = onnx.load(pair[1])
+    model.graph.node[0].op_type = "NoSuchOperator"
+    pair[1].write_bytes(model.SerializeToString())
+    result = verify(*pair)
+    assert result.verification.verdict == "different"
+
+
+def test_the_crash_of_onnxruntime_is_an_answer(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "WORKER", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
+    with pytest.raises(runtime.RunFailed, match="SIGSEGV"):
+        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], "disable")
+
+
+def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime, "WORKER", ["-c", "import time; time.sleep(30)"])
+    with pytest.raises(runtime.RunFailed, match="more than"):
+        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], "disable", 0.5)
+
+
+def test_what_fails_is_not_written(tmp_path, samples, monkeypatch):
+    import bnfold.fold as fold_module
+
+    honest = fold_module.rounded
+    monkeypatch.setattr(fold_module, "rounded", lambda values, dtype: honest(values * 1.01, dtype))
+    out = tmp_path / "out.onnx"
+    with pytest.raises(Refused, match="weights gate fails"):
+        fold(samples / "conv.onnx", out)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("layout", ["npz", "npy", "folder", "test_data_set_0"])
+def test_user_data_in_all_layouts(pair, tmp_path, samples, layout):
+    data = tmp_path / "data"
+    image = np.load(samples / "digits.npz")["image"][:3]
+    if layout == "npz":
+        path = data.with_suffix(".npz")
+        np.savez(path, image=image)
+    elif layout == "npy":
+        path = data.with_suffix(".npy")
+        np.save(path, image)
+    else:
+        path = data
+        folder = data / layout if layout == "test_data_set_0" else data
+        folder.mkdir(parents=True)
+        (folder / "input_0.pb").write_bytes(numpy_helper.from_array(image).SerializeToString())
+    options = VerifyOptions(outputs=OutputOptions(inputs=InputOptions(data=path)))
+    result = verify(*pair, options)
+    assert result.verification.verdict == "equivalent"
+    assert result.verification.inputs["source"] == str(path)
+
+
+def test_integers_need_a_range(tmp_path):
+    nodes = [
+        node("Gather", ["table", "ids"], ["e"], axis=0),
+        node("MatMul", ["e", "w"], ["m"], name="dense"),
+        bn_node("m", "y", "bn"),
+    ]
+    held = {"table": weights(1, 10, 4), "w": weights(2, 4, 5), **batch_norm("bn", 5)}
+    model = make(nodes, [tensor("ids", [6], onnx.TensorProto.INT64)], [ANY], held)
+    original, folded = tmp_path / "ids.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(model.SerializeToString())
+    fold(original, folded)
+    assert verify(original, folded).verification.verdict == "undecided"
+    options = VerifyOptions(outputs=OutputOptions(inputs=InputOptions(ranges={"ids": (0, 9)})))
+    assert verify(original, folded, options).verification.verdict == "equivalent"
+
+
+def test_free_dimensions_are_tried_until_the_model_accepts_them(tmp_path):
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="conv"),
+        bn_node("c", "b", "bn"),
+        node("Flatten", ["b"], ["f"]),
+        node("MatMul", ["f", "v"], ["y"]),
+    ]
+    held = {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 4 * 64 * 64, 2), **batch_norm("bn", 4)}
+    model = make(nodes, [tensor("x", ["N", 3, "H", "W"])], [ANY], held)
+    original, folded = tmp_path / "free.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(model.SerializeToString())
+    result = fold(original, folded).verification
+    assert result.verdict == "equivalent"
+    assert result.inputs["shapes"] == {"x": [1, 3, 64, 64]}
+
+
+def test_tolerances_override_and_are_reported(pair):
+    options = VerifyOptions(["outputs"], OutputOptions(rtol=0.5, atol=0.0))
+    change(pair[1], "_bnfold", scaled(3, 1.01))
+    result = verify(*pair, options)
+    assert result.verification.verdict == "equivalent"
+    assert "on request" in result.verification.gates[0].detail
