@@ -21,6 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
+VANISHING = 2.0**-64
+"""A gain this many times smaller than the largest is as good as zero: weight decay leaves such channels."""
+
+
 @dataclass(frozen=True, eq=False)
 class Affine:
     """``v' = gain * v + shift``, broadcast from the *leading* axes of ``v``.
@@ -52,8 +56,9 @@ class Affine:
 
     @property
     def invertible(self) -> bool:
-        """True where no gain is zero."""
-        return bool((self.gain != 0).all())
+        """True where no gain is zero, nor so much smaller than the others that undoing it makes no sense."""
+        size = np.abs(self.gain)
+        return bool(size.min(initial=np.inf) > VANISHING * size.max(initial=0.0))
 
     @property
     def positive(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from bnfold.affine import rounded, smallest_normal
 from bnfold.find import AffineOp
 from bnfold.graph import Editor, Graph, Node
 from bnfold.graph.constants import NotEvaluable
-from bnfold.ops import lookup
+from bnfold.ops import FLOATS, Unfit, lookup
 from bnfold.plan import Fold, Plan, plan
 from bnfold.reasons import Kept
 
@@ -52,15 +52,18 @@ def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
         try:
             rewrite = rule.rewrite(node, planned.gauge)
         except NotEvaluable as error:
-            unfit.update(_culprits(planned, node, Kept("dynamic-weights", str(error))))
+            unfit[_culprit(planned, node)] = Kept("dynamic-weights", str(error))
             continue
-        for index, values in rewrite.constants.items():
-            stored = _stored(node, index, values)
+        except Unfit as error:
+            unfit[_culprit(planned, node)] = error.refusal
+            continue
+        for (owner, index), values in rewrite.constants.items():
+            stored = _stored(owner, index, values)
             if isinstance(stored, Kept):
-                unfit.update(_culprits(planned, node, stored))
+                unfit[_culprit(planned, node)] = stored
             else:
-                settled.weights[node, index] = stored
-        settled.attributes.update({(node, name): value for name, value in rewrite.attributes.items()})
+                settled.weights[owner, index] = stored
+        settled.attributes.update(rewrite.attributes)
     for fold in planned.folds:
         if fold.becomes_add:
             data = _sum_constant(planned, fold)
@@ -71,28 +74,35 @@ def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
     return settled, unfit
 
 
-def _culprits(planned: Plan, node: Node, refusal: Kept) -> Iterator[tuple[str, Kept]]:
-    """The folds that changed ``node``: which of several it was is not asked."""
-    found = False
-    for fold in planned.folds:
-        if node in fold.into:
-            found = True
-            yield fold.op.target.name, refusal
-    assert found, f"{node.name} was changed by no fold"
+def _culprit(planned: Plan, node: Node) -> str:
+    """The fold to give up where ``node`` can't store its constants: of those that changed it, the widest."""
+    changed = [fold for fold in planned.folds if node in fold.into]
+    assert changed, f"{node.name} was changed by no fold"
+    return max(changed, key=lambda fold: len(fold.into)).op.target.name
 
 
 def _stored(node: Node, index: int, values: NDArray[np.float64]) -> NDArray[Any] | Kept:
     """``values`` as the type of the constant they replace, or why that type can't hold them."""
-    old = node.input(index) or node.input(1)
-    assert old is not None and old.dtype is not None
-    new = rounded(values, old.dtype)
     where = f"input {index} of {node.op} {node.name!r}"
+    dtype = _type_of(node, index)
+    if dtype is None:
+        return Kept("unknown-shape", f"the type of {where} is not known")
+    new = rounded(values, dtype)
     if not np.isfinite(new).all():
-        return Kept("overflow", f"{where} would not be finite in {old.dtype}")
+        return Kept("overflow", f"{where} would not be finite in {dtype}")
     rule = lookup(node.op)
-    if index == 1 and rule is not None and rule.rows is not None and _loses_bits(rule.rows(node, new)):
-        return Kept("overflow", f"{where} would lose its bits to underflow in {old.dtype}")
+    if rule is not None and rule.rows is not None and index < 2 and _loses_bits(rule.rows(node, new)):
+        return Kept("overflow", f"{where} would lose its bits to underflow in {dtype}")
     return new
+
+
+def _type_of(node: Node, index: int) -> Any:
+    """The type of the constant at ``index``, or of the node's floats where there is none yet."""
+    old = node.input(index)
+    if old is not None:
+        return old.dtype
+    floats = [v.dtype for v in (*node.inputs[1:], node.inputs[0]) if v is not None and v.dtype is not None]
+    return next((dtype for dtype in floats if dtype.name in FLOATS), None)
 
 
 def _loses_bits(rows: NDArray[Any]) -> bool:

@@ -142,7 +142,7 @@ class _Planner:
         for direction, start in _ways(op, map_):
             flood = _Flood(self, op, len(best[0].absorbers) if best else None).run(start)
             if isinstance(flood, _Flooded):
-                flood = self._check(op, map_, flood)
+                flood = self._check(op, flood)
             if isinstance(flood, Kept):
                 refusals.setdefault(direction, flood)
                 continue
@@ -153,17 +153,14 @@ class _Planner:
             return self._commit(op, *best)
         if refusals["upstream"].reason != "no-bias":
             return _most_telling(refusals)
-        flood = _Flood(self, op).run([(op.source, map_.gain_only())])
+        flood = _Flood(self, op).run([(op.source, map_.gain_only()), (op.target, IDENTITY)])
         if isinstance(flood, _Flooded):
             return self._commit(op, flood, "upstream", becomes_add=True)
         return flood
 
-    def _check(self, op: AffineOp, map_: Affine, flood: _Flooded) -> _Flooded | Kept:
-        """The flood must leave ``op`` the identity, and numbers of a sensible size around it."""
-        before = flood.maps.get(op.source, IDENTITY)
-        after = flood.maps.get(op.target, IDENTITY)
-        if not before.agrees(after.after(map_)):
-            return Kept("consumers", f"the input of {op.name!r} also reaches its output by another way")
+    def _check(self, op: AffineOp, flood: _Flooded) -> _Flooded | Kept:
+        """Numbers of a sensible size must be left around ``op``."""
+        before = flood.maps[op.source]
         if op.statistics is None or len(op.source.readers) == 1 or not before.invertible:
             return flood
         total = before.after(self.gauge(op.source))
@@ -249,6 +246,8 @@ class _Flood:
                 continue
             if not map_.finite:
                 return Kept("overflow", f"the map of {value.name!r} is not finite")
+            if self.planner.graph.constants.is_constant(value):
+                return Kept("dynamic-weights", f"{value.name!r} is a constant that its reader can't change")
             if pin := _pin(value):
                 return pin
             demands.extend((other, map_) for other in self.planner.bridges.get(value, ()))
@@ -265,7 +264,7 @@ class _Flood:
         if (op := self.planner.sums.get(node)) is not None:
             return self._ask_sum(op)
         rule = lookup(node.op)
-        if rule is None:
+        if rule is None or not node.live_outputs or node.outputs[0] is None:
             return self._blame(node, pinned(node))
         try:
             ways = rule.spread(node, self)
@@ -297,16 +296,21 @@ class _Flood:
 
 
 def _ways(op: AffineOp, map_: Affine) -> Iterator[tuple[str, Demands]]:
-    """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest."""
+    """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
+
+    Each says what both ends carry, so that a map that reaches the other end by another way is a contradiction.
+    """
     gain, shift = map_.gain_only(), map_.shift_only()
-    yield "upstream", [(op.source, map_)]
+    both = map_.has_shift and not gain.is_identity
+    x, y = op.source, op.target
+    yield "upstream", [(x, map_), (y, IDENTITY)]
     if not map_.invertible:
         return
-    if map_.has_shift and not gain.is_identity:
-        yield "both", [(op.target, gain.inverse()), (op.source, gain.inverse().after(map_))]
-    yield "downstream", [(op.target, map_.inverse())]
-    if map_.has_shift and not gain.is_identity:
-        yield "both", [(op.source, gain), (op.target, shift.inverse())]
+    if both:
+        yield "both", [(y, gain.inverse()), (x, gain.inverse().after(map_).shift_only())]
+    yield "downstream", [(y, map_.inverse()), (x, IDENTITY)]
+    if both:
+        yield "both", [(x, gain), (y, shift.inverse())]
 
 
 def _pin(value: Value) -> Kept | None:

@@ -35,7 +35,8 @@ def here(command):
     """The command of a fresh machine, with this interpreter in place of the virtual environment's."""
     _, _, work = command.partition("pip install")
     work = work.partition(" && ")[2]
-    return work.replace(".venv/bin/bnfold", f"{sys.executable} -m bnfold").replace(".venv/bin/python", sys.executable)
+    work = work.replace(".venv/bin/bnfold", "PYTHON -m bnfold").replace(".venv/bin/python", "PYTHON")
+    return work.replace("PYTHON", sys.executable)
 
 
 def test_the_first_command_of_the_readme(tmp_path):

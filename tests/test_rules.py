@@ -1,5 +1,6 @@
 """Every case of the table: folded as it must be, kept for the right reason, and computing the same."""
 
+import cases_gauge  # noqa: F401 - registers its cases
 import onnx
 import pytest
 from build import weights

@@ -11,7 +11,6 @@ EXPECTED = {
     "padded_conv_behind": "padding",
     "training_mode": "training-mode",
     "two_consumers": "consumers",
-    "channels_last": "unknown-op",
 }
 
 

@@ -45,10 +45,21 @@ DONE: list[Demands] = [[]]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """An operator's new constants (float64, by input index) and attributes."""
+    """New constants (float64) by node and input index, and new attributes by node and name.
 
-    constants: dict[int, NDArray[Any]] = field(default_factory=dict)
-    attributes: dict[str, Any] = field(default_factory=dict)
+    The node is mostly the operator itself; it may also be the DequantizeLinear that makes its weight.
+    """
+
+    constants: dict[tuple[Node, int], NDArray[Any]] = field(default_factory=dict)
+    attributes: dict[tuple[Node, str], Any] = field(default_factory=dict)
+
+
+class Unfit(Exception):
+    """Raised by a rewrite whose new constants can't be stored; carries the refusal."""
+
+    def __init__(self, refusal: Kept) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,16 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Ke
         if value.dtype.name not in FLOATS:
             return Kept("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
     return None
+
+
+def integers(node: Node, name: str, index: int) -> list[int] | None:
+    """A list of integers that older opsets give as an attribute and newer ones as a constant input."""
+    if name in node.attrs:
+        return [int(value) for value in node.attrs[name]]
+    value = node.input(index)
+    if value is None or not node.graph.constants.is_constant(value):
+        return None
+    return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
 
 
 def constant_shape(node: Node, index: int) -> tuple[int, ...]:
@@ -150,10 +171,10 @@ KNOWN = frozenset(
 
 
 def _table() -> dict[str, Rule]:
-    from bnfold.ops import elementwise, linear, normalization, transparent
+    from bnfold.ops import activation, elementwise, layout, linear, normalization, pooling, recurrent, transparent
 
     if not _RULES:
-        for family in (linear, normalization, elementwise, transparent):
+        for family in (linear, recurrent, normalization, elementwise, activation, pooling, layout, transparent):
             _RULES.update(family.RULES)
     return _RULES
 

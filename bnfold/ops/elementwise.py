@@ -185,16 +185,31 @@ def _rewrite_sum(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
         move = Affine.of(1.0, before.shift).after(after)
     else:
         move = Affine.of(1.0, -before.shift).after(after)
-    return Rewrite({index: _like(move(k), np.shape(constant(node, index)), node.opset)})
+    return Rewrite({(node, index): like(move(k), np.shape(constant(node, index)))})
 
 
-def _like(values: Array, shape: tuple[int, ...], opset: int) -> Array:
+def like(values: Array, shape: tuple[int, ...]) -> Array:
     """``values`` without leading axes of length 1 that the old constant did not have."""
     if values.size == int(np.prod(shape)):
         return values.reshape(shape)
     while values.ndim > len(shape) and values.shape[0] == 1:
         values = values[0]
     return values
+
+
+def _spread_negation(node: Node, flood: Flood) -> Spread:
+    """``-x`` carries the same gain and the opposite shift."""
+    source = node.inputs[0]
+    assert source is not None
+    before, after = flood.given(source), flood.given(node.output)
+    known = before if before is not None else after
+    assert known is not None
+    opposite = Affine.of(known.gain, -known.shift)
+    if before is None or after is None:
+        return [[(node.output if after is None else source, opposite)]]
+    if opposite.agrees(after):
+        return DONE
+    return Kept("consumers", f"Neg {node.name!r} would need two different maps")
 
 
 def _spread_product(node: Node, flood: Flood) -> Spread:
@@ -244,7 +259,7 @@ def _rewrite_product(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
     if ratio.agrees(IDENTITY):
         return Rewrite()
     factor = ratio if node.op == "Mul" else ratio.inverse()
-    return Rewrite({index: _like(factor(k), np.shape(constant(node, index)), node.opset)})
+    return Rewrite({(node, index): like(factor(k), np.shape(constant(node, index)))})
 
 
 RULES = {
@@ -255,6 +270,7 @@ RULES = {
         _rewrite_sum,
     ),
     "Sub": Rule("as Add, with the sign", "as Add, with the sign", _spread_sum, _rewrite_sum),
+    "Neg": Rule("the same gain, the opposite shift", "likewise", _spread_negation),
     "Sum": Rule("as Add, for any number of operands", "as Add", _spread_sum, _rewrite_sum),
     "Mul": Rule(
         "a constant factor takes any gain; a shift goes on, divided by it",

@@ -5,6 +5,7 @@ their padding and their missing biases allow. The algebra is :func:`bnfold.affin
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +22,20 @@ from bnfold.ops import (
     constant_shape,
     not_constant,
     off_axis,
+    quantized,
     singular,
 )
+from bnfold.ops.elementwise import split_operands
 from bnfold.reasons import Kept
 
+Array = NDArray[np.float64]
 Gauge = Callable[[Value], Affine]
 
 
+# --- Conv and ConvTranspose: channels on axis 1 of input and output
+
+
 def _spread_conv(node: Node, flood: Flood) -> Spread:
-    """Conv and ConvTranspose: channels on axis 1 of input and output."""
     if refusal := not_constant(node, 1, 2):
         return refusal
     shape, group = constant_shape(node, 1), node.attr("group", 1)
@@ -38,16 +44,19 @@ def _spread_conv(node: Node, flood: Flood) -> Spread:
     transposed = node.op == "ConvTranspose"
     outputs = shape[1] * group if transposed else shape[0]
     inputs = shape[0] if transposed else shape[1] * group
-    after = flood.given(node.output)
-    if after is not None and (refusal := off_axis(after, node, 1, outputs)):
-        return refusal
+    if outputs % group or inputs % group:
+        return Kept("unknown-shape", f"{node.op} {node.name!r} has {group} groups, which don't divide its channels")
     before = flood.given(node.inputs[0])
-    if before is not None:
-        if refusal := off_axis(before, node, 1, inputs) or singular(before, node):
-            return refusal
-        if before.has_shift and (transposed or _pads(node)):
-            return Kept("padding", f"{node.op} {node.name!r} sees zeros beyond the border")
-    return DONE
+    if before is not None and before.has_shift and (transposed or _pads(node)):
+        return Kept("padding", f"{node.op} {node.name!r} sees zeros beyond the border")
+    return _absorb(node, flood, Ends(node.inputs[0], 1, inputs, 1, outputs), _conv_axis(node))
+
+
+def _conv_axis(node: Node) -> int | None:
+    """The axis of the weight that counts the output channels, if one does so alone."""
+    if node.op == "Conv":
+        return 0
+    return 1 if node.attr("group", 1) == 1 else None
 
 
 def _pads(node: Node) -> bool:
@@ -58,8 +67,8 @@ def _pads(node: Node) -> bool:
     if mode == "NOTSET":
         return any(node.attr("pads", ()))
     shape = constant_shape(node, 1)
-    strides = node.attr("strides", [1] * (len(shape) - 2))
-    dilations = node.attr("dilations", [1] * (len(shape) - 2))
+    ones = [1] * (len(shape) - 2)
+    strides, dilations = node.attr("strides", ones), node.attr("dilations", ones)
     source = node.inputs[0].shape if node.inputs[0] else None
     for axis, (kernel, stride, dilation) in enumerate(zip(shape[2:], strides, dilations, strict=True), start=2):
         size = source[axis] if source and len(source) == len(shape) else None
@@ -72,97 +81,102 @@ def _pads(node: Node) -> bool:
 
 
 def _rewrite_conv(node: Node, gauge: Gauge) -> Rewrite:
-    weight, group = constant(node, 1), node.attr("group", 1)
-    view = conv_transpose_view if node.op == "ConvTranspose" else conv_view
-    seen = view(weight, group)
-    outputs, inputs = seen.shape[0] * seen.shape[1], seen.shape[0] * seen.shape[2]
-    assert node.inputs[0] is not None
-    before, after = gauge(node.inputs[0]), gauge(node.output)
+    weight = constant(node, 1)
+    seen = _conv_view(node)(weight, node.attr("group", 1))
     bias = constant(node, 2) if node.input(2) else None
-    vectors = None if before.is_identity else before.vectors(1, inputs)
-    new, offset = fold_linear(seen, bias, vectors, after.vectors(1, outputs) or _impossible())
-    constants = {1: _unviewed(node, new, weight.shape)}
-    if not after.is_identity or before.has_shift:
-        if bias is not None or offset.any():
-            constants[2] = offset
-    return Rewrite(constants)
+    ends = Ends(node.inputs[0], 1, seen.shape[0] * seen.shape[2], 1, seen.shape[0] * seen.shape[1])
+    before, after = ends.vectors(node, gauge)
+    new, offset = fold_linear(seen, bias, before, after)
+    stored = (np.swapaxes(new, 1, 2) if node.op == "ConvTranspose" else new).reshape(weight.shape)
+    rewrite = _new_weight(node, 1, stored, before, after, _conv_axis(node))
+    if _moves_bias(before, after) and (bias is not None or offset.any()):
+        rewrite.constants[node, 2] = offset
+    return rewrite
 
 
-def _unviewed(node: Node, new: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
-    return (np.swapaxes(new, 1, 2) if node.op == "ConvTranspose" else new).reshape(shape)
+def _conv_view(node: Node) -> Callable[[NDArray[np.float64], int], NDArray[np.float64]]:
+    return conv_transpose_view if node.op == "ConvTranspose" else conv_view
 
 
-def _conv_rows(node: Node, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    view = conv_transpose_view if node.op == "ConvTranspose" else conv_view
-    seen = view(weight, node.attr("group", 1))
+def _conv_rows(node: Node, weight: Array) -> Array:
+    seen = _conv_view(node)(weight, node.attr("group", 1))
     return seen.reshape(seen.shape[0] * seen.shape[1], -1)
 
 
+# --- Gemm: Y = alpha A B + beta C, with constant B and C; channels on axis 1
+
+
 def _spread_gemm(node: Node, flood: Flood) -> Spread:
-    """``Y = alpha * A B + beta * C`` with constant B and C; channels on axis 1."""
     if refusal := not_constant(node, 1, 2):
         return refusal
     shape = constant_shape(node, 1)
     if len(shape) != 2:
         return Kept("unknown-shape", f"the weight of Gemm {node.name!r} has shape {list(shape)}")
-    inner, outer = shape[::-1] if node.attr("transB", 0) else shape
-    after, before = flood.given(node.output), flood.given(node.inputs[0])
-    if after is not None and (refusal := off_axis(after, node, 1, outer)):
-        return refusal
-    if before is not None:
-        if node.attr("transA", 0):
-            return Kept("channel-axis", f"Gemm {node.name!r} transposes its input")
-        if refusal := off_axis(before, node, 1, inner) or singular(before, node):
-            return refusal
-    return DONE
+    transposed = bool(node.attr("transB", 0))
+    inner, outer = shape[::-1] if transposed else shape
+    if node.attr("transA", 0) and flood.given(node.inputs[0]) is not None:
+        return Kept("channel-axis", f"Gemm {node.name!r} transposes its input")
+    return _absorb(node, flood, Ends(node.inputs[0], 1, inner, 1, outer), 0 if transposed else 1)
 
 
 def _rewrite_gemm(node: Node, gauge: Gauge) -> Rewrite:
-    """Alpha stays; beta goes into C, whose shape may grow from ``(M, 1)`` to ``(M, N)``."""
+    """The factor alpha stays; beta goes into C, whose shape may grow from ``(M, 1)`` to ``(M, N)``."""
     transposed = bool(node.attr("transB", 0))
-    weight = gemm_view(constant(node, 1), transposed)
-    assert node.inputs[0] is not None
-    before, after = gauge(node.inputs[0]), gauge(node.output)
-    gain, shift = after.vectors(1, weight.shape[1]) or _impossible()
-    vectors = None if before.is_identity else before.vectors(1, weight.shape[2])
-    new, offset = fold_linear(weight, None, vectors, (gain, np.zeros_like(shift)))
+    seen = gemm_view(constant(node, 1), transposed)
+    before, after = Ends(node.inputs[0], 1, seen.shape[2], 1, seen.shape[1]).vectors(node, gauge)
+    gain, shift = after
+    new, offset = fold_linear(seen, None, before, (gain, np.zeros_like(shift)))
     offset = node.attr("alpha", 1.0) * offset + shift
-    matrix = new[0, :, :, 0]
-    rewrite = Rewrite({1: matrix if transposed else matrix.T})
-    if after.is_identity and not before.has_shift:
+    stored = new[0, :, :, 0] if transposed else new[0, :, :, 0].T
+    rewrite = _new_weight(node, 1, stored, before, after, 0 if transposed else 1)
+    if not _moves_bias(before, after):
         return rewrite
+    beta = node.attr("beta", 1.0)
     if node.input(2) is not None:
-        beta = node.attr("beta", 1.0)
-        rewrite.constants[2] = np.asarray(gain * beta * constant(node, 2).astype(np.float64) + offset)
-        if beta != 1.0:
-            rewrite.attributes["beta"] = 1.0
+        rewrite.constants[node, 2] = np.asarray(gain * beta * constant(node, 2).astype(np.float64) + offset)
     elif offset.any():
-        rewrite.constants[2] = offset
-        if node.attr("beta", 1.0) != 1.0:
-            rewrite.attributes["beta"] = 1.0
+        rewrite.constants[node, 2] = offset
+    if (node, 2) in rewrite.constants and beta != 1.0:
+        rewrite.attributes[node, "beta"] = 1.0
     return rewrite
 
 
-def _matrix_rows(node: Node, weight: NDArray[np.float64]) -> NDArray[np.float64]:
-    return gemm_view(weight, bool(node.attr("transB", 0)))[0, :, :, 0]
+def _gemm_rows(node: Node, weight: Array) -> Array:
+    return weight if node.attr("transB", 0) else weight.T
+
+
+# --- MatMul with a constant matrix on either side; there is no bias to take a shift
+
+
+def _matrix(node: Node) -> tuple[int, int, Ends] | Kept:
+    """Which operand is the data, which the matrix, and where the channels lie."""
+    operands = split_operands(node)
+    if operands is None:
+        return Kept("dynamic-weights", f"MatMul {node.name!r} multiplies two computed values")
+    data, index = operands
+    if refusal := not_constant(node, index):
+        return refusal
+    source, shape = node.inputs[data], constant_shape(node, index)
+    rank = None if source is None else source.rank
+    if rank is None or rank < 2 or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
+        return Kept("unknown-shape", f"MatMul {node.name!r} needs one constant matrix and an input of known rank")
+    axis = rank - 1 if data == 0 else rank - 2
+    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
+    return data, index, Ends(source, axis, inner, axis, outer)
 
 
 def _spread_matmul(node: Node, flood: Flood) -> Spread:
-    """``Y = X B`` with a constant matrix B: channels on the last axes; there is no bias to take a shift."""
-    source = node.inputs[0]
-    if refusal := not_constant(node, 1):
-        return refusal
-    shape = constant_shape(node, 1)
-    rank = source.rank if source else None
-    if source is None or rank is None or rank < 2 or len(shape) != 2:
-        return Kept("unknown-shape", f"MatMul {node.name!r} needs a matrix and an input of known rank")
-    after, before = flood.given(node.output), flood.given(source)
-    if before is not None:
-        if refusal := off_axis(before, node, rank - 1, shape[0]) or singular(before, node):
-            return refusal
-    if after is not None and (refusal := off_axis(after, node, rank - 1, shape[1])):
-        return refusal
-    carried = _carried_shift(node, flood, before, rank)
+    found = _matrix(node)
+    if isinstance(found, Kept):
+        return found
+    data, index, ends = found
+    source = node.inputs[data]
+    assert source is not None
+    ways = _absorb(node, flood, ends, len(constant_shape(node, index)) - 1 if data == 0 else None, index)
+    if isinstance(ways, Kept):
+        return ways
+    before, after = flood.given(source), flood.given(node.output)
+    carried = _carried_shift(node, index, ends, flood, before)
     if after is None:
         return DONE if carried.is_identity else [[(node.output, carried)]]
     if after.agrees(after.gain_only().after(carried)):
@@ -170,31 +184,98 @@ def _spread_matmul(node: Node, flood: Flood) -> Spread:
     return Kept("no-bias", f"MatMul {node.name!r} has no bias")
 
 
-def _carried_shift(node: Node, flood: Flood, before: Affine | None, rank: int) -> Affine:
-    """What a shift of the input adds to the output: ``(h / g) W``, with the weights as they stand now."""
+def _carried_shift(node: Node, index: int, ends: Ends, flood: Flood, before: Affine | None) -> Affine:
+    """What a shift of the input adds to the output: ``W (h / g)``, with the weights as they stand now."""
     if before is None or not before.has_shift:
         return IDENTITY
-    weight = constant(node, 1).astype(np.float64)
-    assert node.inputs[0] is not None
-    scale_in, _ = flood.gauge(node.inputs[0]).vectors(rank - 1, weight.shape[0]) or _impossible()
-    scale_out, _ = flood.gauge(node.output).vectors(rank - 1, weight.shape[1]) or _impossible()
-    gain, shift = before.vectors(rank - 1, weight.shape[0]) or _impossible()
-    return Affine.along(rank - 1, 1.0, ((shift / gain / scale_in) @ weight) * scale_out)
+    (scale_in, _), (scale_out, _) = ends.vectors(node, flood.gauge)
+    pushed = before.vectors(ends.axis_in, ends.size_in)
+    assert pushed is not None
+    rows = _matmul_view(node, index)[0, :, :, 0].astype(np.float64)
+    return Affine.along(ends.axis_out, 1.0, (rows @ (pushed[1] / pushed[0] / scale_in)) * scale_out)
+
+
+def _matmul_view(node: Node, index: int) -> NDArray[np.float64]:
+    weight = constant(node, index)
+    return gemm_view(weight.reshape(weight.shape[-2:]), transposed=index == 0)
 
 
 def _rewrite_matmul(node: Node, gauge: Gauge) -> Rewrite:
-    weight = gemm_view(constant(node, 1), transposed=False)
-    source = node.inputs[0]
-    assert source is not None and source.rank is not None
-    gain, _ = gauge(node.output).vectors(source.rank - 1, weight.shape[1]) or _impossible()
-    gain_in, _ = gauge(source).vectors(source.rank - 1, weight.shape[2]) or _impossible()
+    found = _matrix(node)
+    assert not isinstance(found, Kept)
+    data, index, ends = found
+    (gain_in, _), (gain, _) = before, after = ends.vectors(node, gauge)
     none = np.zeros_like
-    new, _ = fold_linear(weight, None, (gain_in, none(gain_in)), (gain, none(gain)))
-    return Rewrite({1: new[0, :, :, 0].T})
+    new, _ = fold_linear(_matmul_view(node, index), None, (gain_in, none(gain_in)), (gain, none(gain)))
+    matrix = new[0, :, :, 0] if index == 0 else new[0, :, :, 0].T
+    shape = constant_shape(node, index)
+    return _new_weight(node, index, matrix.reshape(shape), before, after, len(shape) - 1 if data == 0 else None)
 
 
-def _impossible() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    raise AssertionError("a map that the plan allowed does not lie on the channel axis")
+def _matmul_rows(node: Node, weight: Array) -> Array:
+    operands = split_operands(node)
+    matrix = weight.reshape(weight.shape[-2:])
+    return matrix if operands is not None and operands[1] == 0 else matrix.T
+
+
+# --- what they share
+
+
+@dataclass(frozen=True)
+class Ends:
+    """Where the channels of a linear operator lie: axis and number, of its input and of its output."""
+
+    source: Value | None
+    axis_in: int
+    size_in: int
+    axis_out: int
+    size_out: int
+
+    def vectors(self, node: Node, gauge: Gauge) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Gains and shifts of input and output as the plan settled them."""
+        assert self.source is not None
+        before = gauge(self.source).vectors(self.axis_in, self.size_in)
+        after = gauge(node.output).vectors(self.axis_out, self.size_out)
+        assert before is not None, "a map that the plan allowed does not lie on the channel axis"
+        assert after is not None, "a map that the plan allowed does not lie on the channel axis"
+        return before, after
+
+
+def _absorb(node: Node, flood: Flood, ends: Ends, weight_axis: int | None, index: int = 1) -> Spread:
+    """Maps per channel on either side are absorbed; of the input's, only those that can be undone."""
+    after, before = flood.given(node.output), flood.given(ends.source)
+    if after is not None:
+        if refusal := off_axis(after, node, ends.axis_out, ends.size_out):
+            return refusal
+        if not after.gain_only().is_identity and (refusal := quantized.refusal(node, index, weight_axis)):
+            return refusal
+    if before is not None:
+        if refusal := off_axis(before, node, ends.axis_in, ends.size_in) or singular(before, node):
+            return refusal
+        if not before.gain_only().is_identity and (refusal := quantized.refusal(node, index, None)):
+            return refusal
+    return DONE
+
+
+def _moves_bias(before: tuple[Array, Array], after: tuple[Array, Array]) -> bool:
+    return bool(before[1].any() or after[1].any() or (after[0] != 1).any())
+
+
+def _new_weight(
+    node: Node,
+    index: int,
+    stored: Array,
+    before: tuple[Array, Array],
+    after: tuple[Array, Array],
+    weight_axis: int | None,
+) -> Rewrite:
+    """The new weight, unless no gain changes it; integers get new scales instead."""
+    if (before[0] == 1).all() and (after[0] == 1).all():
+        return Rewrite()
+    if quantized.source_of(node, index) is None:
+        return Rewrite({(node, index): stored})
+    assert weight_axis is not None
+    return quantized.rescaled(node, index, weight_axis, after[0])
 
 
 RULES = {
@@ -217,13 +298,13 @@ RULES = {
         "any gain but 0 and any shift, without transA",
         _spread_gemm,
         _rewrite_gemm,
-        _matrix_rows,
+        _gemm_rows,
     ),
     "MatMul": Rule(
         "any gain; a shift needs a constant Add behind, else the BatchNorm becomes one",
         "any gain but 0; a shift goes on to the output",
         _spread_matmul,
         _rewrite_matmul,
-        _matrix_rows,
+        _matmul_rows,
     ),
 }

@@ -9,7 +9,19 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.batchnorm import BatchNorm
 from bnfold.graph import Node, Value
-from bnfold.ops import DONE, FLOATS, Flood, Rewrite, Rule, Spread, constant, not_constant, off_axis, singular
+from bnfold.ops import (
+    DONE,
+    FLOATS,
+    Flood,
+    Rewrite,
+    Rule,
+    Spread,
+    constant,
+    constant_shape,
+    not_constant,
+    off_axis,
+    singular,
+)
 from bnfold.reasons import Kept
 
 PARAMETERS = ("scale", "bias", "mean", "var")
@@ -92,7 +104,23 @@ def _rewrite(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
     vectors = map_.vectors(1, bn.mean.size)
     assert vectors is not None
     gain, shift = vectors
-    return Rewrite({1: gain * np.sqrt(bn.var + bn.epsilon), 2: shift + bn.mean * gain})
+    return Rewrite({(node, 1): gain * np.sqrt(bn.var + bn.epsilon), (node, 2): shift + bn.mean * gain})
+
+
+def _spread_instance(node: Node, flood: Flood) -> Spread:
+    """InstanceNormalization ends in a scale and bias per channel; what comes in it normalises away."""
+    if flood.given(node.inputs[0]) is not None:
+        return Kept("nonlinear", f"InstanceNormalization {node.name!r} computes its statistics from its input")
+    after = flood.given(node.output)
+    assert after is not None
+    return not_constant(node, 1, 2) or off_axis(after, node, 1, constant_shape(node, 1)[0]) or DONE
+
+
+def _rewrite_instance(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
+    vectors = gauge(node.output).vectors(1, constant_shape(node, 1)[0])
+    assert vectors is not None
+    scale, bias = (constant(node, index).astype(np.float64) for index in (1, 2))
+    return Rewrite({(node, 1): vectors[0] * scale, (node, 2): vectors[0] * bias + vectors[1]})
 
 
 RULES = {
@@ -101,5 +129,8 @@ RULES = {
         "one that stays takes any map but gain 0",
         _spread,
         _rewrite,
+    ),
+    "InstanceNormalization": Rule(
+        "any map per channel, into scale and bias", "never", _spread_instance, _rewrite_instance
     ),
 }

@@ -80,18 +80,16 @@ def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[Layer
         rule = lookup(node.op)
         if rule is None or rule.rewrite is None:
             continue
-        twin = next((producers[n] for n in heirs(node.output) if n in producers and producers[n].op == node.op), None)
         try:
             expected = rule.rewrite(node, planned.gauge).constants
         except NotEvaluable:
             continue
-        for index, values in expected.items():
-            name = f"{node.op} {node.name!r} input {index}"
+        for (owner, index), values in expected.items():
+            names = (name for name in heirs(owner.output) if name in producers)
+            twin = next((producers[name] for name in names if producers[name].op == owner.op), None)
             actual = None if twin is None else _constant(twin, index)
-            if actual is None or actual.shape != values.shape:
-                yield name
-            else:
-                yield _layer(name, values, actual)
+            name = f"{owner.op} {owner.name!r} input {index}"
+            yield name if actual is None or actual.shape != values.shape else _layer(name, values, actual)
     for fold in planned.folds:
         if fold.becomes_add:
             twin = producers.get(fold.op.target.name)
