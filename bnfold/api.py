@@ -19,7 +19,7 @@ from bnfold.fold import Settled, settle, write
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import OnnxEditor
 from bnfold.graph.onnx_functions import inlined
-from bnfold.plan import Fold
+from bnfold.plan import Fold, Plan
 from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, rows
 from bnfold.verify import VerifyOptions, verify_files
 from bnfold.verify.results import Verification
@@ -49,8 +49,8 @@ class Refused(OutputError):
 def inspect(model: str | Path, *, freeze: bool = False) -> Inspection:
     """Where every BatchNorm of ``model`` would fold to, or why it stays. Changes nothing. Raises InputError."""
     loaded = load(model)
-    _, settled = _settle(loaded, FoldOptions(freeze=freeze))
-    return Inspection(_info(loaded), rows([one.plan for one in settled]))
+    plans = _settle(loaded, FoldOptions(freeze=freeze))[2]
+    return Inspection(_info(loaded), rows(plans))
 
 
 def fold(
@@ -71,9 +71,9 @@ def fold(
     loaded = load(model)
     place = _target(loaded, target, force or dry_run)
     clock.lap("load")
-    graphs, settled = _settle(loaded, options)
+    graphs, settled, plans = _settle(loaded, options)
     clock.lap("plan")
-    inspection = Inspection(_info(loaded), rows([one.plan for one in settled], done=not dry_run))
+    inspection = Inspection(_info(loaded), rows(plans, done=not dry_run))
     folding = Folding(
         inspection,
         None,
@@ -137,16 +137,18 @@ def find_original(folded: Path) -> Path:
     return path
 
 
-def _settle(loaded: LoadedModel, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled]]:
-    """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold."""
+def _settle(loaded: LoadedModel, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled], list[Plan]]:
+    """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold.
+
+    Also the plans to report: those of the inlined model, which shows what is inside the functions.
+    """
     graphs, settled = _settle_proto(loaded, loaded.proto, options)
     trial = inlined(loaded.proto)
     if trial is None:
-        return graphs, settled
+        return graphs, settled, [one.plan for one in settled]
     wider, more = _settle_proto(loaded, trial, options)
-    if _folds(more) > _folds(settled):
-        return wider, more
-    return graphs, more
+    plans = [one.plan for one in more]
+    return (wider, more, plans) if _folds(more) > _folds(settled) else (graphs, settled, plans)
 
 
 def _settle_proto(loaded: LoadedModel, proto: ModelProto, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled]]:
@@ -199,15 +201,23 @@ def _target(loaded: LoadedModel, target: str | Path | None, force: bool) -> Path
     if str(target) == "-":
         return None
     path = Path(target)
-    if path.is_dir():
-        raise UsageError(f"{path}: a folder", "name a file")
-    if path.exists() and not force:
-        raise UsageError(f"{path}: exists already", "pass --force to replace it, or name another with -o")
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path}: a folder", "name a file")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: not a regular file", "name another")
+        if path.exists() and not force:
+            raise UsageError(f"{path}: exists already", "pass --force to replace it, or name another with -o")
+        data = {loaded.external.span(tensor).path for tensor in external_tensors(loaded.proto)}
+        if path.resolve() in data:
+            raise UsageError(f"{path}: holds the weights of the model", "name another file")
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return path
 
 
 def _info(loaded: LoadedModel) -> ModelInfo:
-    opset = next((entry.version for entry in loaded.proto.opset_import if not entry.domain), 0)
+    opset = next((entry.version for entry in loaded.proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
     return ModelInfo(loaded.name, loaded.sha256, "onnx", loaded.proto.ir_version, opset)
 
 

@@ -48,7 +48,7 @@ def affine_ops(graph: Graph) -> list[AffineOp]:
     chains: dict[Value, AffineOp] = {}
     for node in graph.nodes:
         if node.op == "BatchNormalization":
-            if node.inputs and node.inputs[0] is not None and node.live_outputs:
+            if node.inputs and node.inputs[0] is not None and node.outputs and node.outputs[0] is not None:
                 found.append(_batch_norm(node, node.inputs[0]))
         elif (step := _elementwise(node)) is not None:
             source, map_ = step
@@ -69,6 +69,9 @@ def affine_ops(graph: Graph) -> list[AffineOp]:
 
 def _batch_norm(node: Node, source: Value) -> AffineOp:
     op = AffineOp([node], source, node.output, None, "BatchNormalization")
+    if node.graph.constants.is_constant(source):
+        op.refusal = Kept("dynamic-weights", f"{node.name!r} normalises a constant")
+        return op
     try:
         own = normalization.as_affine(node)
         if isinstance(own, Kept):
@@ -82,6 +85,8 @@ def _batch_norm(node: Node, source: Value) -> AffineOp:
 
 
 def _elementwise(node: Node) -> tuple[Value, Affine] | None:
+    if not node.outputs or node.outputs[0] is None:
+        return None
     try:
         own = elementwise.as_affine(node)
     except NotEvaluable:

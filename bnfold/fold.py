@@ -91,7 +91,7 @@ def _stored(node: Node, index: int, values: NDArray[np.float64]) -> NDArray[Any]
     if not np.isfinite(new).all():
         return Kept("overflow", f"{where} would not be finite in {dtype}")
     rule = lookup(node.op)
-    if rule is not None and rule.rows is not None and index < 2 and _loses_bits(rule.rows(node, new)):
+    if rule is not None and rule.rows is not None and index < 2 and _loses_bits(rule.rows(node, values), dtype):
         return Kept("overflow", f"{where} would lose its bits to underflow in {dtype}")
     return new
 
@@ -105,15 +105,15 @@ def _type_of(node: Node, index: int) -> Any:
     return next((dtype for dtype in floats if dtype.name in FLOATS), None)
 
 
-def _loses_bits(rows: NDArray[Any]) -> bool:
+def _loses_bits(rows: NDArray[np.float64], dtype: Any) -> bool:
     """True if the largest weight of some living output channel is not zero and below the type's normal range.
 
     Weight decay drives the scale of useless channels to 1e-38 and below; such a channel is dead in the
     original too, and no later layer could tell.
     """
-    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0)).astype(np.float64)
+    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
     alive = largest > DEAD * largest.max(initial=0.0)
-    return bool((alive & (largest < smallest_normal(rows.dtype))).any())
+    return bool((alive & (largest < smallest_normal(dtype))).any())
 
 
 def _sum_constant(planned: Plan, fold: Fold) -> NDArray[Any] | Kept:

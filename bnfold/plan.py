@@ -24,14 +24,20 @@ from bnfold.graph.constants import NotEvaluable
 from bnfold.ops import Demands, lookup, pinned
 from bnfold.reasons import Kept
 
-MOST_VISITS = 100_000
-"""Operators that one flood may ask before it gives up."""
+BUDGETS = (32, 512, 20_000)
+"""Operators that one flood may ask before it gives up: near solutions first, then farther ones."""
+
+TOO_FAR = Kept("consumers", "the map would reach too many operators")
 
 MOST_ALTERNATIVES = 64
 """Untried alternatives that one flood remembers."""
 
 WORST_CONDITION = 64.0
 """How many times larger than the activations a shift around other readers may be."""
+
+
+Way = tuple[str, Demands]
+"""A direction, and the maps that it puts on the two ends of an affine operator."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +95,26 @@ def plan(
 
 @dataclass
 class _Flooded:
-    """A flood that came to rest: the maps it put on values, and the operators that it met."""
+    """How far a flood has come: the maps it put on values, the operators that it met, those that absorbed.
+
+    Entries are only ever added, so going back means forgetting the latest (:meth:`rewind`).
+    """
 
     maps: dict[Value, Affine] = field(default_factory=dict)
     nodes: dict[Node, None] = field(default_factory=dict)
     absorbers: dict[Node, None] = field(default_factory=dict)
 
-    def copy(self) -> _Flooded:
-        return _Flooded(dict(self.maps), dict(self.nodes), dict(self.absorbers))
+    def mark(self) -> tuple[int, int, int]:
+        """A point to come back to."""
+        return len(self.maps), len(self.nodes), len(self.absorbers)
+
+    def rewind(self, mark: tuple[int, int, int]) -> None:
+        """Forget what came after ``mark``."""
+        while len(self.maps) > mark[0]:
+            self.maps.popitem()
+        for entries, length in zip((self.nodes, self.absorbers), mark[1:], strict=True):
+            while len(entries) > length:
+                entries.popitem()
 
 
 class _Planner:
@@ -132,31 +150,48 @@ class _Planner:
         return Plan(self.graph, [(op, outcomes[op]) for op in found], gauges)
 
     def remove(self, op: AffineOp) -> Fold | Kept:
-        """Take ``op`` out in the cheapest way; if there is none, say why."""
+        """Take ``op`` out in the cheapest way; if there is none, say why.
+
+        Ways that stay near are looked for first: what reaches far is tried only when they have failed.
+        """
         assert op.map is not None
         map_ = self.gauge(op.target).after(op.map).after(self.gauge(op.source).inverse())
         if not map_.finite:
             return Kept("overflow", f"the map of {op.name!r} is not finite")
-        best: tuple[_Flooded, str] | None = None
         refusals: dict[str, Kept] = {}
-        for direction, start in _ways(op, map_):
-            flood = _Flood(self, op, len(best[0].absorbers) if best else None).run(start)
-            if isinstance(flood, _Flooded):
-                flood = self._check(op, flood)
-            if isinstance(flood, Kept):
-                refusals.setdefault(direction, flood)
-                continue
-            best = flood, direction
-            if len(flood.absorbers) <= 1:
-                break
-        if best is not None:
-            return self._commit(op, *best)
+        ways = list(_ways(op, map_))
+        for budget in BUDGETS:
+            best, ways = self._cheapest(op, ways, budget, refusals)
+            if best is not None:
+                return self._commit(op, *best)
+        for direction, _ in ways:
+            refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason != "no-bias":
             return _most_telling(refusals)
-        flood = _Flood(self, op).run([(op.source, map_.gain_only()), (op.target, IDENTITY)])
+        flood = _Flood(self, op, BUDGETS[-1]).run([(op.source, map_.gain_only()), (op.target, IDENTITY)])
         if isinstance(flood, _Flooded):
             return self._commit(op, flood, "upstream", becomes_add=True)
         return flood
+
+    def _cheapest(
+        self, op: AffineOp, ways: list[Way], budget: int, refusals: dict[str, Kept]
+    ) -> tuple[tuple[_Flooded, str] | None, list[Way]]:
+        """The success that changes the fewest weights, and the ways that ran out of budget."""
+        best: tuple[_Flooded, str] | None = None
+        farther: list[Way] = []
+        for direction, start in ways:
+            flood = _Flood(self, op, budget, len(best[0].absorbers) if best else None).run(start)
+            if isinstance(flood, _Flooded):
+                flood = self._check(op, flood)
+            if isinstance(flood, _Flooded):
+                best = flood, direction
+                if len(flood.absorbers) <= 1:
+                    break
+            elif flood is TOO_FAR:
+                farther.append((direction, start))
+            else:
+                refusals.setdefault(direction, flood)
+        return best, farther
 
     def _check(self, op: AffineOp, flood: _Flooded) -> _Flooded | Kept:
         """Numbers of a sensible size must be left around ``op``."""
@@ -190,8 +225,8 @@ class _Planner:
 class _Flood:
     """One try at removing one operator. See :class:`bnfold.ops.Flood` for what the rules may ask."""
 
-    def __init__(self, planner: _Planner, edge: AffineOp, limit: int | None = None) -> None:
-        self.planner, self.edge, self.limit = planner, edge, limit
+    def __init__(self, planner: _Planner, edge: AffineOp, budget: int, limit: int | None = None) -> None:
+        self.planner, self.edge, self.budget, self.limit = planner, edge, budget, limit
         self.state = _Flooded()
 
     def given(self, value: Value | None) -> Affine | None:
@@ -205,31 +240,28 @@ class _Flood:
     def run(self, start: Demands) -> _Flooded | Kept:
         """Spread ``start`` until it rests; where it is refused, go back to the last alternative."""
         first: Kept | None = None
-        visits = 0
-        untried: list[tuple[_Flooded, list[Node], Demands]] = [(self.state, [], start)]
+        untried: list[tuple[tuple[int, int, int], list[Node], Demands]] = [(self.state.mark(), [], start)]
         while untried:
-            self.state, queue, demands = untried.pop()
+            mark, queue, demands = untried.pop()
+            self.state.rewind(mark)
             refusal = self._accept(demands, queue)
             while refusal is None and queue:
                 node = queue.pop()
                 ways = self._ask(node)
-                visits += 1
+                self.budget -= 1
                 if isinstance(ways, Kept):
                     refusal = ways
-                elif visits > MOST_VISITS or self._too_dear():
-                    return Kept("consumers", "the map would reach too many operators")
+                elif self.budget < 0 or (self.limit is not None and len(self.state.absorbers) >= self.limit):
+                    return TOO_FAR
                 else:
                     if len(untried) < MOST_ALTERNATIVES:
-                        untried.extend((self.state.copy(), list(queue), way) for way in reversed(ways[1:]))
+                        untried.extend((self.state.mark(), list(queue), way) for way in reversed(ways[1:]))
                     refusal = self._accept(ways[0], queue)
             if refusal is None:
                 return self.state
             first = first or refusal
         assert first is not None
         return first
-
-    def _too_dear(self) -> bool:
-        return self.limit is not None and len(self.state.absorbers) >= self.limit
 
     def _accept(self, demands: Demands, queue: list[Node]) -> Kept | None:
         """Put maps on values; refuse what is pinned, or contradicts what is there already."""
@@ -264,7 +296,7 @@ class _Flood:
         if (op := self.planner.sums.get(node)) is not None:
             return self._ask_sum(op)
         rule = lookup(node.op)
-        if rule is None or not node.live_outputs or node.outputs[0] is None:
+        if rule is None or not node.outputs or node.outputs[0] is None:
             return self._blame(node, pinned(node))
         try:
             ways = rule.spread(node, self)
@@ -295,7 +327,7 @@ class _Flood:
         return refusal
 
 
-def _ways(op: AffineOp, map_: Affine) -> Iterator[tuple[str, Demands]]:
+def _ways(op: AffineOp, map_: Affine) -> Iterator[Way]:
     """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
 
     Each says what both ends carry, so that a map that reaches the other end by another way is a contradiction.
@@ -318,6 +350,8 @@ def _pin(value: Value) -> Kept | None:
     nested = bool(value.graph.name)
     if value.captured:
         return Kept("control-flow", f"{value.name!r} is read by a nested graph")
+    if value.producer is None and not value.is_input:
+        return Kept("dynamic-weights", f"{value.name!r} is stored data that can't be changed here")
     if value.is_output:
         return Kept("control-flow" if nested else "graph-output", f"{value.name!r} is an output of its graph")
     if value.is_input:

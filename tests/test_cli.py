@@ -189,3 +189,55 @@ def test_wrong_options_exit_with_2(words, here):
     result = call("verify", "conv.onnx", "conv.onnx", *words)
     assert result.exit_code == 2
     assert result.stderr.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("fold", "conv.onnx", "--output-dir", "half.onnx"), 5),
+        (("fold", "conv.onnx", "--output-dir", "half.onnx/sub"), 5),
+        (("fold", "conv.onnx", "-o", "x" * 300), 5),
+        (("fold", "x" * 300), 4),
+        (("inspect", ""), 2),
+        (("inspect", "conv.onnx", "--json", "half.onnx"), 2),
+        (("fold", "conv.onnx", "--json", "conv.onnx"), 2),
+        (("fold", "external_data.onnx", "-o", "external_data.data", "--force"), 2),
+        (("fold", "conv.onnx", "-o", "new.onnx", "--json", "new.onnx"), 2),
+        (("fold", "conv.onnx", "-o", "-", "--json", "-"), 2),
+        (("fold", "conv.onnx", "--json", "nowhere/x.json"), 5),
+        (("fold", "conv.onnx", "-o", "fifo", "--force"), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--seed", "-1"), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--gen", ""), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--range", "x:-inf,inf"), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--range", "x:-1e308,1e308"), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--rtol", "nan"), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--k", "-1"), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--samples", "0"), 2),
+        (("verify",), 2),
+        (("verify", "conv.onnx", "conv.onnx", "--shape", "x:0,3,8,8"), 3),
+        (("verify", "conv.onnx", "conv.onnx", "--inputs", "bad.npz"), 4),
+        (("verify", "conv.onnx", "conv.onnx", "--inputs", "empty.npz"), 4),
+        (("verify", "conv.onnx", "conv.onnx", "--inputs", "folder"), 4),
+    ],
+)
+def test_wrong_calls_end_in_a_line_and_their_code(words, code, here):
+    os.mkfifo("fifo")
+    Path("bad.npz").write_bytes(b"PK\3\4garbage")
+    Path("empty.npz").write_bytes(b"")
+    Path("folder").mkdir()
+    Path("folder/input_0.pb").write_bytes(b"\xff\xff\xff")
+    before = {name: Path(name).read_bytes() for name in ("conv.onnx", "half.onnx", "external_data.data")}
+    result = call(*words)
+    assert result.exit_code == code, result.output
+    assert result.stderr.startswith("error: ") or code == 3
+    assert {name: Path(name).read_bytes() for name in before} == before
+
+
+def test_a_full_device_is_an_output_error(here):
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "bnfold", "inspect", str(here / "conv.onnx")], stdout=full, stderr=subprocess.PIPE,
+            check=False, cwd=ROOT,
+        )  # fmt: skip
+    assert done.returncode == 5
+    assert b"Traceback" not in done.stderr

@@ -14,7 +14,7 @@ ALLOWED = {
     "reasons": set(),
     "affine": set(),
     "batchnorm": {"affine"},
-    "graph": {"graph", "errors"},
+    "graph": {"graph", "affine", "errors"},
     "ops": {"ops", "affine", "batchnorm", "graph", "reasons"},
     "find": {"affine", "batchnorm", "graph", "ops", "reasons"},
     "plan": {"affine", "find", "graph", "ops", "reasons"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import sys
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import click
 
 from bnfold import __version__
-from bnfold.errors import BnfoldError
+from bnfold.errors import BnfoldError, OutputError, UsageError
 
 COMMANDS = {
     "fold": "Remove BatchNorms from a model, verify the result, write it.",
@@ -41,10 +42,17 @@ class Commands(click.Group):
         """Run, and turn every failure into its line, its hint and its exit code."""
         verbose = "--verbose" in sys.argv
         try:
-            sys.exit(super().main(*args, **{**kwargs, "standalone_mode": False}) or 0)
+            code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            sys.exit(code)
         except click.ClickException as error:
-            error.show()
-            sys.exit(error.exit_code)
+            context = getattr(error, "ctx", None)
+            path = "bnfold" if context is None else context.command_path
+            fail(UsageError(error.format_message(), f"{path} --help lists the options"))
+        except BrokenPipeError:
+            sys.stdout = None  # nobody reads; the interpreter must not flush at its end
+            sys.exit(OutputError.exit_code)
         except BnfoldError as error:
             if verbose:
                 _traceback()
@@ -52,6 +60,11 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             sys.exit(130)
+        except OSError as error:
+            if verbose:
+                _traceback()
+            where = f"{error.filename}: " if error.filename else ""
+            fail(OutputError(f"{where}{error.strerror or error}", "check paths, permissions and free space"))
         except Exception as error:
             if verbose:
                 _traceback()
@@ -62,9 +75,10 @@ class Commands(click.Group):
 
 def fail(error: BnfoldError) -> None:
     """Print an error's two lines and exit with its code."""
-    click.echo(f"error: {error}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+    with contextlib.suppress(OSError):
+        click.echo(f"error: {error}", err=True)
+        if error.hint:
+            click.echo(f"hint: {error.hint}", err=True)
     sys.exit(error.exit_code)
 
 

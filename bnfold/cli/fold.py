@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import common, expand, report_stream, verify_options, verifying, write_json
-from bnfold.errors import UsageError
+from bnfold.cli.options import check_json_target, common, expand, report_stream, verify_options, verifying, write_json
+from bnfold.errors import OutputError, UsageError
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
@@ -53,13 +53,13 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         verify=verify_options(given) if given["verify"] else None,
     )
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
+    check_json_target(given["json_file"], model_on_stdout=on_stdout)
     console = text.console(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
     results = []
     for model in files:
         target = _target(model, given)
-        if target not in (None, "-") and Path(str(target)).exists() and Path(str(target)).samefile(model):
-            if not given["in_place"]:
-                raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
+        if not given["in_place"] and _same_file(target, model):
+            raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
         try:
             result = fold(model, target, options, force=given["force"] or given["in_place"], dry_run=given["dry_run"])
         except Refused as error:
@@ -84,7 +84,19 @@ def _check_targets(files: list[str], given: dict[str, Any]) -> None:
         names = [Path(name).name for name in files]
         if len(set(names)) < len(names):
             raise UsageError("two models of the same name would go to one file in --output-dir")
-        Path(given["output_dir"]).mkdir(parents=True, exist_ok=True)
+        try:
+            Path(given["output_dir"]).mkdir(parents=True, exist_ok=True)
+        except (OSError, RuntimeError) as error:
+            raise OutputError(f"{given['output_dir']}: {getattr(error, 'strerror', None) or error}") from None
+    elif given["json_file"] and given["output"] and Path(given["json_file"]) == Path(given["output"]) != Path("-"):
+        raise UsageError("--json and --output name the same file")
+
+
+def _same_file(target: str | None, model: str) -> bool:
+    try:
+        return target is not None and target != "-" and Path(target).samefile(model)
+    except (OSError, ValueError):
+        return False
 
 
 def _target(model: str, given: dict[str, Any]) -> str | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import common, expand, report_stream, write_json
+from bnfold.cli.options import check_json_target, common, expand, report_stream, write_json
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
@@ -23,6 +23,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     from bnfold.api import inspect
     from bnfold.report import text
 
+    check_json_target(given["json_file"])
     results = []
     console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
     for model in expand(models):

@@ -52,7 +52,9 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--shape", multiple=True, metavar="NAME:DIMS", help="Shape of an input: x:1,3,224,224."),
             click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values."),
             click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Per random kind."),
-            click.option("--seed", type=int, default=0, show_default=True, help="Of the generated inputs."),
+            click.option(
+                "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated inputs."
+            ),
             click.option("--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 8]"),
             click.option("--rtol", type=float, help="Judge by tolerances instead (reported as such)."),
             click.option("--atol", type=float, help="See --rtol."),
@@ -82,16 +84,24 @@ def verify_options(given: dict[str, Any]) -> Any:
     )
     outputs = OutputOptions(
         level=given["ort_level"],
-        k=given["k"] or K,
-        rtol=given["rtol"],
-        atol=given["atol"],
+        k=K if given["k"] is None else _limit("--k", given["k"]),
+        rtol=None if given["rtol"] is None else _limit("--rtol", given["rtol"]),
+        atol=None if given["atol"] is None else _limit("--atol", given["atol"]),
         inputs=inputs,
     )
     return VerifyOptions(_words("--gates", given["gates"], GATES), outputs)
 
 
+def _limit(option: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"{option} {value}: must be a finite number, not negative")
+    return value
+
+
 def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(",") if word.strip())
+    if not words:
+        raise UsageError(f"{option}: names nothing", f"known: {', '.join(known)}")
     for word in words:
         if word not in known:
             raise UsageError(f"{option} {word}: not one of {', '.join(known)}")
@@ -115,7 +125,7 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
         low, high = (float(limit) for limit in limits.split(","))
     except ValueError:
         raise UsageError(f"--range {text}: not of the form NAME:LO,HI") from None
-    if not name or not low <= high:
+    if not name or not low <= high or not math.isfinite(high - low):
         raise UsageError(f"--range {text}: not of the form NAME:LO,HI")
     return name, (low, high)
 
@@ -124,12 +134,14 @@ def expand(models: tuple[str, ...]) -> list[str]:
     """Files, globs and folders as one list of files (``-`` is standard input). Raises InputError."""
     files: list[str] = []
     for name in models:
-        if name != "-" and Path(name).is_dir():
+        if not name:
+            raise UsageError("a model's name is empty")
+        if name != "-" and _is_folder(name):
             found = sorted(str(path) for path in Path(name).glob("*.onnx"))
             if not found:
                 raise InputError(f"{name}: no .onnx file in this folder", "name the files")
             files += found
-        elif name != "-" and not Path(name).exists() and glob.has_magic(name):
+        elif name != "-" and glob.has_magic(name) and not Path(name).exists():
             found = sorted(glob.glob(name, recursive=True))
             if not found:
                 raise InputError(f"{name}: no file matches")
@@ -137,6 +149,34 @@ def expand(models: tuple[str, ...]) -> list[str]:
         else:
             files.append(name)
     return files
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def check_json_target(target: str | None, *, model_on_stdout: bool = False) -> None:
+    """Refuse a place for the JSON that would cost the user a file, before any work is done.
+
+    Raises UsageError or OutputError.
+    """
+    if target is None:
+        return
+    if target == "-":
+        if model_on_stdout:
+            raise UsageError("--json -: standard output takes the model already", "name a file for one of them")
+        return
+    path = Path(target)
+    try:
+        if path.exists() and (not path.is_file() or path.read_bytes()[:1] not in (b"", b"{")):
+            raise UsageError(f"--json {target}: exists and is no JSON", "name another file")
+        if not path.absolute().parent.is_dir():
+            raise OutputError(f"--json {target}: its folder does not exist")
+    except OSError as error:
+        raise OutputError(f"--json {target}: {error.strerror or error}") from None
 
 
 def write_json(target: str | None, results: list[dict[str, Any]]) -> None:

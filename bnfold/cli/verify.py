@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import common, report_stream, verify_options, verifying, write_json
+from bnfold.cli.options import check_json_target, common, report_stream, verify_options, verifying, write_json
 
 EXIT_CODES = {"equivalent": 0, "different": 1, "undecided": 3}
 
@@ -27,6 +27,7 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     from bnfold.report import text
 
     options = verify_options(given)
+    check_json_target(given["json_file"])
     result = verify(original, folded, options) if folded else verify(None, original, options)
     if not given["quiet"] and given["json_file"] != "-":
         console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])

@@ -65,6 +65,10 @@ class ExternalData:
         if tensor.data_location != TensorProto.EXTERNAL:
             return _inline(tensor)
         span = self.span(tensor)
+        if tensor.data_type in _SUB_BYTE:
+            packed = np.fromfile(span.path, np.uint8, span.length, offset=span.offset)
+            inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=packed.tobytes())
+            return numpy_helper.to_array(inline)
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         if span.length == 0:
             return np.zeros(tuple(tensor.dims), dtype)
@@ -79,8 +83,11 @@ class ExternalData:
                 f"tensor {name!r} points to {location!r}, outside the model's folder",
                 "external data must lie beside the model, under a relative name",
             )
-        folder = self.folder.resolve()
-        path = (folder / location).resolve()
+        try:
+            folder = self.folder.resolve()
+            path = (folder / location).resolve()
+        except (OSError, RuntimeError):
+            raise InputError(f"tensor {name!r}: {location!r} is a link that leads nowhere") from None
         if not path.is_relative_to(folder):
             raise InputError(f"tensor {name!r}: {location!r} is a link that leaves the model's folder")
         return path

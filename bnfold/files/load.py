@@ -55,6 +55,8 @@ class LoadedModel:
 def load(source: str | Path) -> LoadedModel:
     """Load an ONNX model from a path, or from standard input for ``-``. Raises InputError."""
     if str(source) == "-":
+        if sys.stdin is None:
+            raise InputError("<stdin>: standard input is closed")
         return load_bytes(sys.stdin.buffer.read())
     path = Path(source)
     return load_bytes(_read(path), path)
@@ -89,8 +91,8 @@ def _read(path: Path) -> bytes:
         if path.stat().st_size > LIMIT:
             raise InputError(f"{path}: over 2 GiB in one file", "save it with external data")
         return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror or error}", "check the path") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
 
 
 def _check(model: ModelProto, external: ExternalData, size: int) -> None:

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.affine import rounded
 from bnfold.graph import Node, Value
 
-MOST_ELEMENTS = 2**29
-"""A computed constant with more elements than this is not evaluated (4 GiB in float64)."""
+MOST_ELEMENTS = 2**28
+"""A computed constant that may have more elements than this is not evaluated (2 GiB in float64)."""
 
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Exp", "Abs", "Sum"})
 MOVING = frozenset(
@@ -92,6 +93,8 @@ class Constants:
             return first.astype(node.inputs[1].dtype)
         if node.op in ARITHMETIC:
             inputs = [_widened(data) for data in inputs]
+        elif node.op == "Cast" and first is not None and source is not None and source.dtype is not None:
+            inputs[0] = rounded(first, source.dtype) if first.dtype == np.float64 else first
         _refuse_absurd(node, inputs)
         if node.op == "DequantizeLinear":
             return _dequantized(node, inputs)
@@ -131,14 +134,20 @@ def _widened(data: NDArray[Any] | None) -> NDArray[Any] | None:
 
 def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:
     """Keep a small file from asking for a huge tensor. Raises NotEvaluable."""
-    shape_input = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}.get(node.op)
-    if shape_input is None:
-        return
-    dims = inputs[shape_input]
-    assert dims is not None
-    size = float(np.prod(np.asarray(dims, np.float64)))
-    if node.op == "Tile" and inputs[0] is not None:
-        size *= inputs[0].size
+    held = [data for data in inputs if data is not None]
+    if node.op in ("ConstantOfShape", "Tile"):
+        size = float(np.prod(np.abs(held[-1].astype(np.float64)))) * (held[0].size if node.op == "Tile" else 1)
+    elif node.op in ARITHMETIC | {"Expand"}:
+        shapes = [data.shape for data in held]
+        if node.op == "Expand":
+            shapes[-1] = tuple(int(dim) for dim in held[-1].reshape(-1))
+        rank = max(map(len, shapes), default=0)
+        full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
+        size = float(np.prod([float(max(dims)) for dims in zip(*full, strict=True)]))
+    elif node.op == "Gather":
+        size = float(np.prod([float(data.size) for data in held]))
+    else:
+        size = float(sum(data.size for data in held))
     if size > MOST_ELEMENTS:
         raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
 
@@ -157,14 +166,15 @@ def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
         """``part`` so that it broadcasts against the quantized data."""
         part = part.astype(np.float64)
         if block:
-            return np.repeat(part, block, axis).take(range(quantized.shape[axis]), axis)
+            length = quantized.shape[axis]
+            return np.repeat(part, min(block, length), axis).take(range(length), axis)
         if part.size == 1:
             return part.reshape(())
         return part.reshape([-1 if k == axis % quantized.ndim else 1 for k in range(quantized.ndim)])
 
     try:
         return np.asarray((quantized.astype(np.float64) - (0.0 if zero is None else spread(zero))) * spread(scale))
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, TypeError) as error:
         raise NotEvaluable(f"DequantizeLinear {node.name!r} can't be evaluated: {error}") from error
 
 

@@ -26,6 +26,7 @@ class OnnxEditor:
         self._graphs = graphs
         self._model = graphs.model
         self._names = _all_names(self._model.graph)
+        self._nested: dict[Graph, set[str]] = {}
         self._aliases: dict[Value, Value] = {}
         self._lost: set[str] = set()
         self._unread: list[Value] = []
@@ -57,7 +58,7 @@ class OnnxEditor:
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``; the name of ``target`` survives wherever something else can make it."""
         source, target = self._now(source), self._now(target)
-        free = not (source.captured or source.is_output or source.is_input)
+        free = not (source.captured or source.is_output or source.is_input or self._would_shadow(target))
         if free and source.producer is not None and source.graph is target.graph:
             self._delete(nodes)
             self._rename(source, target)
@@ -107,6 +108,14 @@ class OnnxEditor:
         while value in self._aliases:
             value = self._aliases[value]
         return value
+
+    def _would_shadow(self, target: Value) -> bool:
+        """True if a nested graph defines the name of ``target`` too: made earlier, it would be visible there."""
+        names = self._nested.get(target.graph)
+        if names is None:
+            bodies = list(_bodies(target.graph.handle))[1:]
+            names = self._nested[target.graph] = set().union(*map(_defined, bodies))
+        return target.name in names
 
     def _forget(self, value: Value, node: Node) -> None:
         value.readers.remove(node)
@@ -201,13 +210,16 @@ def _bodies(graph: GraphProto) -> Iterable[GraphProto]:
 
 def _made(root: GraphProto) -> set[str]:
     """Every name that is an input, an initializer or an output of a node, at any depth."""
-    names: set[str] = set()
-    for graph in _bodies(root):
-        names.update(info.name for info in graph.input)
-        names.update(tensor.name for tensor in graph.initializer)
-        names.update(tensor.values.name for tensor in graph.sparse_initializer)
-        for node in graph.node:
-            names.update(node.output)
+    return set().union(*map(_defined, _bodies(root)))
+
+
+def _defined(graph: GraphProto) -> set[str]:
+    """The names that one graph defines itself."""
+    names = {info.name for info in graph.input}
+    names.update(tensor.name for tensor in graph.initializer)
+    names.update(tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        names.update(node.output)
     return names
 
 

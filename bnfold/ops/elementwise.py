@@ -63,6 +63,18 @@ def _old_broadcast(node: Node, values: Array, shape: tuple[int | str | None, ...
     return _fits(node, values, shape) or values
 
 
+def _outgrows(node: Node, aligned: Array, flood: Flood) -> Kept | None:
+    """Before opset 7 a constant can't grow along an axis of length 1: its broadcast is fixed by its shape."""
+    if node.opset >= 7:
+        return None
+    for value in (*node.inputs, node.output):
+        map_ = flood.given(value)
+        for axis, size in enumerate(() if map_ is None else map_.gain.shape):
+            if size > 1 and aligned.shape[axis : axis + 1] != (size,):
+                return Kept("channel-axis", f"the constant of {node.op} {node.name!r} can't grow in opset {node.opset}")
+    return None
+
+
 def _fits(node: Node, values: Array, shape: tuple[int | str | None, ...]) -> Kept | None:
     for size, dim in zip(values.shape, shape, strict=True):
         if size != 1 and size != dim:
@@ -110,13 +122,15 @@ def _spread_sum(node: Node, flood: Flood) -> Spread:
 
 def _constant_takes_shift(node: Node, data: list[Value], flood: Flood, gain: Affine) -> Spread:
     index = next(i for i, value in enumerate(node.inputs) if value not in data)
-    if len(data) != 1:
-        return Kept("unknown-op", f"{node.op} {node.name!r} adds constants to several values")
+    if len(data) != 1 or len(node.inputs) != 2:
+        return Kept("unknown-op", f"{node.op} {node.name!r} adds several values and constants")
     if refusal := not_constant(node, index):
         return refusal
     aligned = aligned_constant(node, 1 - index, index)
     if isinstance(aligned, Kept):
         return aligned
+    if refusal := _outgrows(node, aligned, flood):
+        return refusal
     return [[(value, gain) for value in (node.output, *data) if flood.given(value) is None]]
 
 
@@ -227,6 +241,8 @@ def _spread_product(node: Node, flood: Flood) -> Spread:
         return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
     if not (k != 0).all() or not np.isfinite(k).all():
         return Kept("nonlinear", f"{node.op} {node.name!r} has a factor of zero")
+    if refusal := _outgrows(node, k, flood):
+        return refusal
     own = Affine.of(k if node.op == "Mul" else 1.0 / k, 0.0)
     now = flood.gauge(node.output).gain_only().after(own).after(flood.gauge(source).gain_only().inverse())
     if after is None:
@@ -235,16 +251,13 @@ def _spread_product(node: Node, flood: Flood) -> Spread:
         return [[(node.output, passed.shift_only())]] if passed.has_shift else DONE
     scaled = after.gain_only().after(now)
     if before is None:
-        needed = scaled.inverse().after(after.shift_only())
-        return [[(source, needed.shift_only())]] if needed.has_shift and after.invertible else _stop(node, after)
+        if not after.has_shift:
+            return DONE
+        if not after.invertible:
+            return Kept("consumers", f"{node.op} {node.name!r} has no constant to take a shift")
+        return [[(source, scaled.inverse().after(after.shift_only()).shift_only())]]
     arrived = scaled.after(before.gain_only().inverse()).after(Affine.of(1.0, before.shift))
     if arrived.shift_only().agrees(after.shift_only()):
-        return DONE
-    return Kept("consumers", f"{node.op} {node.name!r} has no constant to take a shift")
-
-
-def _stop(node: Node, after: Affine) -> Spread:
-    if not after.has_shift:
         return DONE
     return Kept("consumers", f"{node.op} {node.name!r} has no constant to take a shift")
 

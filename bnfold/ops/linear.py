@@ -44,8 +44,10 @@ def _spread_conv(node: Node, flood: Flood) -> Spread:
     transposed = node.op == "ConvTranspose"
     outputs = shape[1] * group if transposed else shape[0]
     inputs = shape[0] if transposed else shape[1] * group
-    if outputs % group or inputs % group:
+    if outputs % group or inputs % group or 0 in shape:
         return Kept("unknown-shape", f"{node.op} {node.name!r} has {group} groups, which don't divide its channels")
+    if node.input(2) is not None and constant_shape(node, 2) != (outputs,):
+        return Kept("unknown-shape", f"the bias of {node.op} {node.name!r} is not one number per channel")
     before = flood.given(node.inputs[0])
     if before is not None and before.has_shift and (transposed or _pads(node)):
         return Kept("padding", f"{node.op} {node.name!r} sees zeros beyond the border")
@@ -110,12 +112,15 @@ def _spread_gemm(node: Node, flood: Flood) -> Spread:
     if refusal := not_constant(node, 1, 2):
         return refusal
     shape = constant_shape(node, 1)
-    if len(shape) != 2:
+    if len(shape) != 2 or 0 in shape:
         return Kept("unknown-shape", f"the weight of Gemm {node.name!r} has shape {list(shape)}")
     transposed = bool(node.attr("transB", 0))
     inner, outer = shape[::-1] if transposed else shape
     if node.attr("transA", 0) and flood.given(node.inputs[0]) is not None:
         return Kept("channel-axis", f"Gemm {node.name!r} transposes its input")
+    terms = constant_shape(node, 2) if node.input(2) is not None else ()
+    if len(terms) > 2 or terms[-1:] not in ((), (1,), (outer,)):
+        return Kept("unknown-shape", f"C of Gemm {node.name!r} has shape {list(terms)}")
     return _absorb(node, flood, Ends(node.inputs[0], 1, inner, 1, outer), 0 if transposed else 1)
 
 
@@ -158,7 +163,7 @@ def _matrix(node: Node) -> tuple[int, int, Ends] | Kept:
         return refusal
     source, shape = node.inputs[data], constant_shape(node, index)
     rank = None if source is None else source.rank
-    if rank is None or rank < 2 or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
+    if rank is None or rank < 2 or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]) or 0 in shape:
         return Kept("unknown-shape", f"MatMul {node.name!r} needs one constant matrix and an input of known rank")
     axis = rank - 1 if data == 0 else rank - 2
     inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]

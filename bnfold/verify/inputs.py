@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
+from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -56,9 +58,9 @@ def user_samples(options: InputOptions, model: ModelProto) -> list[Sample]:
         elif path.suffix == ".npy":
             samples = [dict(zip(names, [np.load(path, allow_pickle=False)], strict=True))]
         else:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 samples = [{name: stored[name] for name in names}]
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, DecodeError) as error:
         raise InputError(f"{path}: no inputs for {', '.join(names)}: {error}", "see --help for the layouts") from None
     if not samples:
         raise InputError(f"{path}: no input_0.pb in it or in a test_data_set_0", "see --help for the layouts")
@@ -118,7 +120,10 @@ def _generate(
     if info.name in options.ranges:
         low, high = options.ranges[info.name]
         if dtype.kind in "iub":
-            return rng.integers(int(low), int(high), shape, endpoint=True).astype(dtype)
+            limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, min(np.iinfo(dtype).max, 2**62))
+            if not limits[0] <= low <= high <= limits[1]:
+                raise UsageError(f"--range of {info.name!r}: outside of {dtype}")
+            return rng.integers(int(low), int(high), shape, endpoint=True, dtype=np.int64).astype(dtype)
         return rng.uniform(low, high, shape).astype(dtype)
     if dtype.kind not in "f":
         raise UndecidedError(

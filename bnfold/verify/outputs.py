@@ -84,6 +84,8 @@ def check_outputs(
             return GateResult("outputs", "fail", wrong), results, fed, device
         results += [_judge(name, level, reference, made, base, noise) for name in base.outputs[0]]
     verdict, detail = _verdict(results, options)
+    if not any(_finite(value).any() for output in base.outputs for value in output.values()):
+        verdict, detail = "undecided", "the original's outputs hold no finite number: nothing could be compared"
     figures: dict[str, Any] = {"ratio": max((r.ratio for r in results), default=0.0), "k": options.k}
     if options.rtol is not None or options.atol is not None:
         figures |= {"rtol": options.rtol, "atol": options.atol}
@@ -150,6 +152,10 @@ def _mismatch(reference: runtime.Run, made: runtime.Run) -> str | None:
             if a.dtype.kind == "f" and not np.array_equal(_special(a), _special(b), equal_nan=True):
                 return f"output {name!r} has NaN or infinity in other places"
     return None
+
+
+def _finite(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.isfinite(values) if values.dtype.kind in "fc" else np.ones(values.shape, bool)
 
 
 def _special(values: NDArray[Any]) -> NDArray[Any]:

@@ -71,6 +71,8 @@ def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[Layer
     """Compare each constant that the folds of one graph change; a string names what has no counterpart."""
     producers = {value.name: node for node in after.nodes for value in node.live_outputs}
     gone = [op for op in affine_ops(before) if _is_gone(op, after)]
+    if not gone:
+        return
     planned = plan(before, only=[op.target.name for op in gone])
     heirs = _heirs(planned)
     for fold_op in gone:

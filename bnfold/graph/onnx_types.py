@@ -1,0 +1,161 @@
+"""Types and shapes of a ModelProto's values, by onnx's inference, resting on nothing that nobody enforces.
+
+Inference runs on a copy without large tensors. Left out as well are claims that runtimes don't check: the
+shapes that a file states of values in between, of outputs, and of what a loop carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, helper
+
+from bnfold.errors import InputError
+from bnfold.graph import Shape
+
+Place = tuple[tuple[int, str], ...]
+"""Where a graph stands: the position and attribute of each node on the way down from the main graph."""
+
+Type = tuple["np.dtype[Any] | None", "Shape | None"]
+
+LARGE = 4096
+"""Bytes above which a tensor is left out of the copy that inference works on."""
+
+_HOLDERS = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.TENSOR, AttributeProto.TENSORS)
+
+
+def bodies(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
+    """The graphs nested in a node, each with the name of its attribute."""
+    for attribute in node.attribute:
+        if attribute.type == AttributeProto.GRAPH:
+            yield attribute.name, attribute.g
+        for index, body in enumerate(attribute.graphs):
+            yield f"{attribute.name}[{index}]", body
+
+
+def np_dtype(data_type: int) -> np.dtype[Any] | None:
+    """The numpy (or ml_dtypes) type of an ONNX element type; None for one without."""
+    try:
+        return np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
+    except (KeyError, TypeError):
+        return None
+
+
+def check_node(node: NodeProto, name: str, version: int) -> None:
+    """Raise InputError unless the node has the inputs and the kinds of attributes that its operator demands."""
+    schema = _schema(node.op_type, version)
+    if schema is None:
+        return
+    required, kinds = schema
+    for index in range(required):
+        if index >= len(node.input) or not node.input[index]:
+            raise InputError(f"node {name!r}: {node.op_type} lacks its input {index}", "the model is invalid")
+    for attribute in node.attribute:
+        if attribute.ref_attr_name:
+            raise InputError(
+                f"node {name!r}: attribute {attribute.name!r} refers to a function's", "the model is invalid"
+            )
+        if kinds.get(attribute.name, attribute.type) != attribute.type:
+            raise InputError(f"node {name!r}: attribute {attribute.name!r} has the wrong type", "the model is invalid")
+
+
+@cache
+def _schema(op: str, version: int) -> tuple[int, dict[str, int]] | None:
+    """How many inputs an operator must have, and the types of its attributes; None if onnx does not know it."""
+    try:
+        schema = onnx.defs.get_schema(op, version, "")
+    except onnx.defs.SchemaError:
+        return None
+    single = onnx.defs.OpSchema.FormalParameterOption.Single
+    required = sum(1 for formal in schema.inputs if formal.option == single)
+    return required, {name: int(getattr(attribute.type, "value", 0)) for name, attribute in schema.attributes.items()}
+
+
+def infer_types(model: ModelProto) -> dict[Place, dict[str, Type]]:
+    """Element types and shapes of the values of each graph. Empty where inference fails."""
+    skeleton = _without_weights(model)
+    try:
+        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+    except Exception:  # onnx raises several kinds for invalid models; shapes are then simply unknown
+        inferred = skeleton
+    types: dict[Place, dict[str, Type]] = {}
+    pending: list[tuple[Place, GraphProto]] = [((), inferred.graph)]
+    while pending:
+        place, graph = pending.pop()
+        infos = (*graph.output, *graph.value_info, *graph.input)
+        types[place] = {info.name: _type(info) for info in infos}
+        for index, node in enumerate(graph.node):
+            pending.extend(((*place, (index, label)), body) for label, body in bodies(node))
+    return types
+
+
+def _type(info: onnx.ValueInfoProto) -> Type:
+    if not info.type.HasField("tensor_type"):
+        return None, None
+    tensor = info.type.tensor_type
+    if not tensor.HasField("shape"):
+        return np_dtype(tensor.elem_type), None
+    dims: list[int | str | None] = []
+    for dim in tensor.shape.dim:
+        known = dim.WhichOneof("value") == "dim_value" and dim.dim_value >= 0
+        dims.append(dim.dim_value if known else dim.dim_param or None)
+    return np_dtype(tensor.elem_type), tuple(dims)
+
+
+def _without_weights(model: ModelProto) -> ModelProto:
+    """A copy in which tensors above LARGE bytes keep their names, types and dims but no data."""
+    copy = ModelProto(ir_version=model.ir_version)
+    copy.opset_import.extend(model.opset_import)
+    copy.functions.extend(model.functions)
+    _copy_graph(model.graph, copy.graph, nested=False)
+    return copy
+
+
+def _copy_graph(source: GraphProto, target: GraphProto, *, nested: bool) -> None:
+    target.name = source.name
+    target.input.extend(source.input)
+    target.output.extend(source.output)
+    for info in (*(target.input if nested else ()), *target.output):
+        if info.type.HasField("tensor_type"):
+            info.type.tensor_type.ClearField("shape")
+    for info in target.input:
+        for dim in info.type.tensor_type.shape.dim if info.type.HasField("tensor_type") else ():
+            if dim.dim_value < 0:
+                dim.Clear()
+    for tensor in source.initializer:
+        _copy_tensor(tensor, target.initializer.add())
+    for node in source.node:
+        if not any(a.type in _HOLDERS for a in node.attribute):
+            target.node.add().CopyFrom(node)
+            continue
+        copy = target.node.add(op_type=node.op_type, domain=node.domain, name=node.name)
+        copy.input.extend(node.input)
+        copy.output.extend(node.output)
+        for attribute in node.attribute:
+            _copy_attribute(attribute, copy.attribute.add())
+
+
+def _copy_attribute(source: AttributeProto, target: AttributeProto) -> None:
+    if source.type in (AttributeProto.GRAPH, AttributeProto.TENSOR):
+        target.name, target.type = source.name, source.type
+        if source.type == AttributeProto.GRAPH:
+            _copy_graph(source.g, target.g, nested=True)
+        else:
+            _copy_tensor(source.t, target.t)
+    else:
+        target.CopyFrom(source)
+
+
+def _copy_tensor(source: TensorProto, target: TensorProto) -> None:
+    count = 1
+    for dim in source.dims:
+        count *= dim
+    if count * 4 <= LARGE and source.data_location != TensorProto.EXTERNAL:
+        target.CopyFrom(source)
+    else:
+        target.name, target.data_type = source.name, source.data_type
+        target.dims.extend(source.dims)
