@@ -4,34 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from onnx import ModelProto
-
-from bnfold import __version__
 from bnfold.errors import InputError, OutputError, UsageError
 from bnfold.files.external import external_tensors
 from bnfold.files.load import LoadedModel, load
 from bnfold.files.save import External, Staged, staged
-from bnfold.fold import Settled, settle, write
-from bnfold.graph.onnx import OnnxGraphs
-from bnfold.graph.onnx_edit import OnnxEditor
-from bnfold.graph.onnx_functions import inlined
-from bnfold.plan import Fold, Plan
+from bnfold.pipeline import PlanOptions, prepare, rewrite
 from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, rows
 from bnfold.verify import VerifyOptions, verify_files
 from bnfold.verify.results import Verification
 
 
 @dataclass(frozen=True)
-class FoldOptions:
-    """``only`` and ``skip`` name nodes or outputs; ``freeze`` makes overridable initializers constants."""
+class FoldOptions(PlanOptions):
+    """How to plan, where weights go, and how to verify (None: not at all)."""
 
-    only: Collection[str] = ()
-    skip: Collection[str] = ()
-    freeze: bool = False
     external: External = "auto"
     verify: VerifyOptions | None = field(default_factory=VerifyOptions)
 
@@ -46,11 +35,10 @@ class Refused(OutputError):
         self.folding = folding
 
 
-def inspect(model: str | Path, *, freeze: bool = False) -> Inspection:
+def inspect(model: str | Path, options: FoldOptions | None = None) -> Inspection:
     """Where every BatchNorm of ``model`` would fold to, or why it stays. Changes nothing. Raises InputError."""
-    loaded = load(model)
-    plans = _settle(loaded, FoldOptions(freeze=freeze))[2]
-    return Inspection(_info(loaded), rows(plans))
+    original = load(model)
+    return Inspection(_info(original), rows(prepare(original, options or FoldOptions()).plans))
 
 
 def fold(
@@ -71,22 +59,24 @@ def fold(
     loaded = load(model)
     place = _target(loaded, target, force or dry_run)
     clock.lap("load")
-    graphs, settled, plans = _settle(loaded, options)
+    original = loaded
+    ready = prepare(original, options)
     clock.lap("plan")
-    inspection = Inspection(_info(loaded), rows(plans, done=not dry_run))
+    inspection = Inspection(_info(original), rows(ready.plans, done=not dry_run))
     folding = Folding(
         inspection,
         None,
-        {"before": len(loaded.proto.graph.node), "after": len(loaded.proto.graph.node)},
-        {"before": _total_bytes(loaded), "after": _total_bytes(loaded)},
+        {"before": len(original.proto.graph.node), "after": len(original.proto.graph.node)},
+        {"before": _total_bytes(original), "after": _total_bytes(original)},
         clock.seconds,
     )
     if dry_run:
         return folding
-    changed = any(isinstance(outcome, Fold) for one in settled for _, outcome in one.plan.outcomes)
-    original, moved = loaded, frozenset[str]()
-    if changed:
-        loaded, moved = _rewrite(loaded, graphs, settled)
+    moved = ready.moved
+    if ready.changed:
+        loaded, more = rewrite(ready)
+        moved |= more
+    changed = ready.changed
     clock.lap("fold")
     with staged(loaded, place, external=options.external, moved=moved, changed=changed) as files:
         clock.lap("write")
@@ -135,51 +125,6 @@ def find_original(folded: Path) -> Path:
     if _sha256(path) != digest:
         raise InputError(f"{path}: it has changed since {folded.name} was folded from it", "fold it again")
     return path
-
-
-def _settle(loaded: LoadedModel, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled], list[Plan]]:
-    """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold.
-
-    Also the plans to report: those of the inlined model, which shows what is inside the functions.
-    """
-    graphs, settled = _settle_proto(loaded, loaded.proto, options)
-    trial = inlined(loaded.proto)
-    if trial is None:
-        return graphs, settled, [one.plan for one in settled]
-    wider, more = _settle_proto(loaded, trial, options)
-    plans = [one.plan for one in more]
-    return (wider, more, plans) if _folds(more) > _folds(settled) else (graphs, settled, plans)
-
-
-def _settle_proto(loaded: LoadedModel, proto: ModelProto, options: FoldOptions) -> tuple[OnnxGraphs, list[Settled]]:
-    try:
-        graphs = OnnxGraphs(proto, loaded.external.read, freeze=options.freeze)
-        return graphs, [settle(graph, only=options.only, skip=options.skip) for graph in graphs.scopes]
-    except InputError as error:
-        raise InputError(f"{loaded.name}: {error}", error.hint) from None
-
-
-def _folds(settled: list[Settled]) -> int:
-    return sum(len(one.plan.folds) for one in settled)
-
-
-def _rewrite(loaded: LoadedModel, graphs: OnnxGraphs, settled: list[Settled]) -> tuple[LoadedModel, frozenset[str]]:
-    """Apply the plans, note where the model came from; also the names of tensors to keep outside the file."""
-    editor = OnnxEditor(graphs)
-    for one in settled:
-        write(one, editor)
-    editor.finish()
-    for key, value in (
-        ("bnfold.version", __version__),
-        ("bnfold.source", "<stdin>" if loaded.path is None else loaded.path.name),
-        ("bnfold.source_sha256", loaded.sha256),
-    ):
-        entry = next((entry for entry in graphs.model.metadata_props if entry.key == key), None)
-        if entry is None:
-            graphs.model.metadata_props.add(key=key, value=value)
-        else:
-            entry.value = value
-    return replace(loaded, proto=graphs.model), frozenset(editor.moved)
 
 
 def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import rounded, smallest_normal
-from bnfold.find import AffineOp
 from bnfold.graph import Editor, Graph, Node
 from bnfold.graph.constants import NotEvaluable
+from bnfold.merge import Merge
 from bnfold.ops import FLOATS, Unfit, lookup
-from bnfold.plan import Fold, Plan, plan
+from bnfold.plan import Plan, StandIn, plan
 from bnfold.reasons import Kept
 
 DEAD = 2.0**-100
@@ -28,14 +28,21 @@ class Settled:
     plan: Plan
     weights: dict[tuple[Node, int], NDArray[Any]]
     attributes: dict[tuple[Node, str], Any]
-    sums: dict[AffineOp, NDArray[Any]]
+    operands: dict[StandIn, NDArray[Any]]
 
 
-def settle(graph: Graph, *, only: Collection[str] = (), skip: Collection[str] = ()) -> Settled:
+def settle(
+    graph: Graph,
+    *,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    scales: bool = True,
+    threshold: bool = False,
+) -> Settled:
     """Plan ``graph`` and compute its new weights; a fold whose weights overflow is dropped, and planned around."""
     refused: dict[str, Kept] = {}
     while True:
-        planned = plan(graph, only=only, skip=skip, refused=refused)
+        planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
         settled, unfit = _compute(planned)
         if not unfit:
             return settled
@@ -65,12 +72,12 @@ def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
                 settled.weights[owner, index] = stored
         settled.attributes.update(rewrite.attributes)
     for fold in planned.folds:
-        if fold.becomes_add:
-            data = _sum_constant(planned, fold)
+        if fold.stand_in is not None:
+            data = _operand(planned, fold.stand_in)
             if isinstance(data, Kept):
                 unfit[fold.op.target.name] = data
             else:
-                settled.sums[fold.op] = data
+                settled.operands[fold.stand_in] = data
     return settled, unfit
 
 
@@ -116,20 +123,17 @@ def _loses_bits(rows: NDArray[np.float64], dtype: Any) -> bool:
     return bool((alive & (largest < smallest_normal(dtype))).any())
 
 
-def _sum_constant(planned: Plan, fold: Fold) -> NDArray[Any] | Kept:
-    """The constant of the Add that an operator becomes, broadcast from the right as ONNX does."""
-    op = fold.op
-    assert op.map is not None
-    rest = planned.gauge(op.target).after(op.map).after(planned.gauge(op.source).inverse())
-    dtype, rank = op.source.dtype, op.source.rank
-    if dtype is None or rank is None or op.nodes[-1].opset < 7:
-        return Kept("unknown-shape", f"the shape of {op.source.name!r}, or opset 6's broadcast, is not known")
-    shape = rest.shift.shape + (1,) * (rank - rest.shift.ndim)
-    shift = rest.shift.reshape(shape)
-    shift = shift.reshape(_without_leading_ones(shift.shape))
+def _operand(planned: Plan, stand_in: StandIn) -> NDArray[Any] | Kept:
+    """The constant operand of a stand-in, broadcast from the right as ONNX does."""
+    source = stand_in.source
+    dtype, rank = source.dtype, source.rank
+    if dtype is None or rank is None or stand_in.nodes[-1].opset < 7:
+        return Kept("unknown-shape", f"the shape of {source.name!r}, or opset 6's broadcast, is not known")
+    shift = stand_in.data(planned.gauge).shift
+    shift = shift.reshape(_without_leading_ones(shift.shape + (1,) * (rank - shift.ndim)))
     new = rounded(shift, dtype)
     if not np.isfinite(new.astype(np.float64)).all():
-        return Kept("overflow", f"the shift of {op.name!r} would not be finite in {dtype}")
+        return Kept("overflow", f"the constant at {source.name!r} would not be finite in {dtype}")
     return new
 
 
@@ -139,6 +143,19 @@ def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
+def write_merge(merge: Merge, editor: Editor) -> Kept | None:
+    """Write one merge into its graph, or say why its weights can't be stored."""
+    weight, bias = _stored(merge.conv, 1, merge.weight), _stored(merge.conv, 2, merge.bias)
+    for data in (weight, bias):
+        if isinstance(data, Kept):
+            return data
+    if not isinstance(weight, Kept) and not isinstance(bias, Kept):
+        editor.set_constant(merge.conv, 1, weight)
+        editor.set_constant(merge.conv, 2, bias)
+        editor.remove(list(merge.nodes), merge.conv.output, merge.target)
+    return None
+
+
 def write(settled: Settled, editor: Editor) -> None:
     """Write a settled plan into its graph; its weights are handed over one by one, never held twice."""
     for node, index in list(settled.weights):
@@ -146,8 +163,8 @@ def write(settled: Settled, editor: Editor) -> None:
     for (node, name), value in settled.attributes.items():
         editor.set_attribute(node, name, value)
     for fold in settled.plan.folds:
-        op = fold.op
-        if fold.becomes_add:
-            editor.replace_by_add(op.nodes, op.source, op.target, settled.sums[op])
+        if fold.stand_in is None:
+            editor.remove(fold.op.nodes, fold.op.source, fold.op.target)
         else:
-            editor.remove(op.nodes, op.source, op.target)
+            stand_in, nodes = fold.stand_in, list(fold.stand_in.nodes)
+            editor.replace(stand_in.op, nodes, stand_in.source, settled.operands[stand_in])

@@ -12,7 +12,7 @@ may pass through an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +36,41 @@ WORST_CONDITION = 64.0
 """How many times larger than the activations a shift around other readers may be."""
 
 
+@dataclass(frozen=True, eq=False)
+class StandIn:
+    """One node of two operands, a value and a constant, in the place of several.
+
+    ``Add``: the factor that took the gain has no bias, so the shift stays behind. ``Max``: ``relu(a x + b)`` is
+    ``a max(x, -b / a) + b`` for positive ``a``; what surrounds the maximum goes into the linear operator behind.
+    ``constant`` belongs to the original value of ``source``.
+    """
+
+    op: str
+    nodes: tuple[Node, ...]
+    source: Value
+    target: Value
+    constant: Affine
+
+    def spread(self, before: Affine | None, after: Affine | None) -> list[Demands] | Kept:
+        """An Add ties the gains and takes any shift; a Max passes any map with positive gains."""
+        known = before if before is not None else after
+        assert known is not None
+        if self.op == "Max" and not known.positive:
+            return Kept("nonlinear", f"a gain that is not positive does not pass the Max at {self.target.name!r}")
+        passed = known.gain_only() if self.op == "Add" else known
+        if before is None or after is None:
+            return [[(self.target if after is None else self.source, passed)]]
+        agreed = passed.agrees(after.gain_only() if self.op == "Add" else after)
+        return [[]] if agreed else Kept("consumers", f"{self.target.name!r} would need two different maps")
+
+    def data(self, gauge: Callable[[Value], Affine]) -> Affine:
+        """The constant that the settled maps leave, as the shift of a map."""
+        before, after = gauge(self.source), gauge(self.target)
+        if self.op == "Add":
+            return after.after(self.constant).after(before.inverse()).shift_only()
+        return before.after(Affine.of(0.0, self.constant.shift)).shift_only()
+
+
 Way = tuple[str, Demands]
 """A direction, and the maps that it puts on the two ends of an affine operator."""
 
@@ -44,14 +79,14 @@ Way = tuple[str, Demands]
 class Fold:
     """An affine operator that goes: which way its map went, through which operators, into which nodes.
 
-    ``becomes_add``: the factor that took the gain has no bias, so the shift stays behind as one Add.
+    ``stand_in`` is what stays in its place, if anything does.
     """
 
     op: AffineOp
     direction: str
     into: tuple[Node, ...]
     via: tuple[str, ...]
-    becomes_add: bool = False
+    stand_in: StandIn | None = None
 
 
 @dataclass
@@ -74,6 +109,7 @@ class Plan:
     def touched(self) -> list[Node]:
         """The nodes around gauged values that stay, in order."""
         gone = {node for fold in self.folds for node in fold.op.nodes}
+        gone.update(node for fold in self.folds if fold.stand_in for node in fold.stand_in.nodes)
         around = {node for value in self.gauges for node in (value.producer, *value.readers) if node}
         return [node for node in self.graph.nodes if node in around and node not in gone]
 
@@ -84,13 +120,16 @@ def plan(
     only: Collection[str] = (),
     skip: Collection[str] = (),
     refused: Mapping[str, Kept] | None = None,
+    scales: bool = True,
+    threshold: bool = False,
 ) -> Plan:
     """Decide for every affine operator of ``graph``.
 
     ``only`` and ``skip`` name nodes or their outputs; ``refused`` holds operators, by the name of their
-    output, that an earlier attempt found unfit (a weight that overflows).
+    output, that an earlier attempt found unfit (a weight that overflows). Without ``scales``, chains that are no
+    BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear operator become one Max.
     """
-    return _Planner(graph).solve(frozenset(only), frozenset(skip), refused or {})
+    return _Planner(graph, threshold).solve(frozenset(only), frozenset(skip), refused or {}, scales)
 
 
 @dataclass
@@ -118,22 +157,23 @@ class _Flooded:
 
 
 class _Planner:
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, threshold: bool) -> None:
         self.graph = graph
+        self.threshold = threshold
         self.gauges: dict[Value, Affine] = {}
         self.gone: set[Node] = set()
         self.bridges: dict[Value, list[Value]] = {}
-        self.sums: dict[Node, AffineOp] = {}
+        self.stand_ins: dict[Node, StandIn] = {}
 
     def gauge(self, value: Value) -> Affine:
         return self.gauges.get(value, IDENTITY)
 
-    def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Kept]) -> Plan:
+    def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Kept], scales: bool) -> Plan:
         found = affine_ops(self.graph)
         outcomes: dict[AffineOp, Fold | Kept] = {}
         open_ = []
         for op in found:
-            if (only and not op.answers_to(only)) or op.answers_to(skip):
+            if (only and not op.answers_to(only)) or op.answers_to(skip) or (op.form == "scale" and not scales):
                 outcomes[op] = Kept("skipped", f"{op.name!r} was left out on request")
             elif refusal := op.refusal or refused.get(op.target.name):
                 outcomes[op] = refusal
@@ -166,12 +206,33 @@ class _Planner:
                 return self._commit(op, *best)
         for direction, _ in ways:
             refusals.setdefault(direction, TOO_FAR)
-        if refusals["upstream"].reason != "no-bias":
-            return _most_telling(refusals)
+        if refusals["upstream"].reason == "no-bias":
+            return self._leave_add(op, map_)
+        if self.threshold and (fold := self._leave_max(op, map_)) is not None:
+            return fold
+        return _most_telling(refusals)
+
+    def _leave_add(self, op: AffineOp, map_: Affine) -> Fold | Kept:
+        """Only the gain goes; the shift stays as one Add."""
+        assert op.map is not None
         flood = _Flood(self, op, BUDGETS[-1]).run([(op.source, map_.gain_only()), (op.target, IDENTITY)])
-        if isinstance(flood, _Flooded):
-            return self._commit(op, flood, "upstream", becomes_add=True)
-        return flood
+        if isinstance(flood, Kept):
+            return flood
+        return self._commit(op, flood, "upstream", StandIn("Add", tuple(op.nodes), op.source, op.target, op.map))
+
+    def _leave_max(self, op: AffineOp, map_: Affine) -> Fold | None:
+        """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""
+        readers = op.target.readers
+        relu = readers[0] if len(readers) == 1 else None
+        shut = op.target.is_output or op.target.captured
+        if relu is None or relu.op != "Relu" or relu.opset < 8 or shut or not map_.positive or not map_.invertible:
+            return None
+        edge = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
+        flood = _Flood(self, edge, BUDGETS[-1]).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
+        if isinstance(flood, Kept):
+            return None
+        level = self.gauge(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
+        return self._commit(op, flood, "downstream", StandIn("Max", tuple(edge.nodes), op.source, relu.output, level))
 
     def _cheapest(
         self, op: AffineOp, ways: list[Way], budget: int, refusals: dict[str, Kept]
@@ -208,18 +269,18 @@ class _Planner:
             return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
         return flood
 
-    def _commit(self, op: AffineOp, flood: _Flooded, direction: str, *, becomes_add: bool = False) -> Fold:
+    def _commit(self, op: AffineOp, flood: _Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
         for value, delta in flood.maps.items():
             self.gauges[value] = delta.after(self.gauge(value))
-        if becomes_add:
-            self.sums.update(dict.fromkeys(op.nodes, op))
+        if stand_in is not None:
+            self.stand_ins.update(dict.fromkeys(stand_in.nodes, stand_in))
         else:
             self.gone.update(op.nodes)
             self.bridges.setdefault(op.source, []).append(op.target)
             self.bridges.setdefault(op.target, []).append(op.source)
         via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
-        return Fold(op, direction, tuple(flood.absorbers), via, becomes_add)
+        return Fold(op, direction, tuple(flood.absorbers), via, stand_in)
 
 
 class _Flood:
@@ -293,8 +354,8 @@ class _Flood:
 
     def _ask(self, node: Node) -> list[Demands] | Kept:
         """What ``node`` makes of the maps around it."""
-        if (op := self.planner.sums.get(node)) is not None:
-            return self._ask_sum(op)
+        if (stand_in := self.planner.stand_ins.get(node)) is not None:
+            return stand_in.spread(self.given(stand_in.source), self.given(stand_in.target))
         rule = lookup(node.op)
         if rule is None or not node.outputs or node.outputs[0] is None:
             return self._blame(node, pinned(node))
@@ -308,17 +369,6 @@ class _Flood:
         if rule.rewrite and any(map(self.planner.graph.constants.is_constant, node.inputs)):
             self.state.absorbers[node] = None
         return ways
-
-    def _ask_sum(self, op: AffineOp) -> list[Demands] | Kept:
-        """An operator that has become an Add ties the gains of its ends and takes any shift."""
-        before, after = self.given(op.source), self.given(op.target)
-        if before is not None and after is not None:
-            if before.gain_only().agrees(after.gain_only()):
-                return [[]]
-            return Kept("consumers", f"the ends of {op.name!r} would need different scales")
-        known = before or after
-        assert known is not None
-        return [[(op.target if after is None else op.source, known.gain_only())]]
 
     def _blame(self, node: Node, refusal: Kept) -> Kept:
         """A node that merely reads the same value as the operator is another consumer, whatever it is."""

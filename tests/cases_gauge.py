@@ -763,3 +763,54 @@ def behind_quantized_activations():
     return between(
         node("QuantizeLinear", ["t", "s", "z"], ["q"]), node("DequantizeLinear", ["q", "s", "z"], ["t2"]), held=held
     )
+
+
+# --- on request
+
+
+def _before_relu_and_conv(bn, **conv):
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("Relu", ["b"], ["r"]),
+        node("Conv", ["r", "w"], ["y"], name="conv", **conv),
+    ]
+    return make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **bn})
+
+
+@case(nodes=3, threshold=True)
+def threshold_before_an_unpadded_conv():
+    return _before_relu_and_conv(positive("bn", 3))
+
+
+@case(0, ("nonlinear",))
+def no_threshold_unless_asked_for():
+    return _before_relu_and_conv(positive("bn", 3))
+
+
+@case(0, ("nonlinear",), threshold=True)
+def no_threshold_with_a_negative_gain():
+    return _before_relu_and_conv(batch_norm("bn", 3, 5))
+
+
+@case(0, ("nonlinear",), threshold=True)
+def no_threshold_before_a_padded_conv():
+    return _before_relu_and_conv(positive("bn", 3), pads=[1, 1, 1, 1])
+
+
+@case(2, nodes=3, threshold=True)
+def threshold_under_a_scale():
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("Relu", ["b"], ["r"]),
+        node("Mul", ["r", "k"], ["m"], name="scale"),
+        node("Conv", ["m", "w"], ["y"], name="conv"),
+    ]
+    held = {"w": weights(1, 4, 3, 3, 3), "k": np.abs(weights(2, 3, 1, 1)), **positive("bn", 3)}
+    return make(nodes, [IMAGE], [ANY], held)
+
+
+@case(1, ("skipped",), scales=False)
+def scale_chains_left_alone():
+    return between(node("Mul", ["t", "k"], ["t2"]), held={"k": weights(2, 4, 1, 1)})

@@ -8,7 +8,17 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import check_json_target, common, expand, report_stream, verify_options, verifying, write_json
+from bnfold.cli.options import (
+    check_json_target,
+    common,
+    expand,
+    plan_options,
+    planning,
+    report_stream,
+    verify_options,
+    verifying,
+    write_json,
+)
 from bnfold.errors import OutputError, UsageError
 
 
@@ -23,7 +33,7 @@ from bnfold.errors import OutputError, UsageError
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays.")
 @click.option("--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).")
-@click.option("--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants.")
+@planning
 @click.option(
     "--external-data",
     type=click.Choice(["auto", "keep", "always", "never"]),
@@ -48,9 +58,9 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     options = FoldOptions(
         only=given["only"],
         skip=given["skip"],
-        freeze=given["freeze_initializers"],
         external=given["external_data"],
         verify=verify_options(given) if given["verify"] else None,
+        **plan_options(given),
     )
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
     check_json_target(given["json_file"], model_on_stdout=on_stdout)

@@ -7,12 +7,12 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import check_json_target, common, expand, report_stream, write_json
+from bnfold.cli.options import check_json_target, common, expand, plan_options, planning, report_stream, write_json
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
-@click.option("--freeze-initializers", is_flag=True, help="Take initializers that callers could override as constants.")
+@planning
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
 @common
 def command(models: tuple[str, ...], **given: Any) -> None:
@@ -20,14 +20,14 @@ def command(models: tuple[str, ...], **given: Any) -> None:
 
     Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
     """
-    from bnfold.api import inspect
+    from bnfold.api import FoldOptions, inspect
     from bnfold.report import text
 
     check_json_target(given["json_file"])
     results = []
     console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
     for model in expand(models):
-        inspection = inspect(model, freeze=given["freeze_initializers"])
+        inspection = inspect(model, FoldOptions(**plan_options(given)))
         results.append(inspection)
         if not given["quiet"] and given["json_file"] != "-":
             text.print_inspection(console, inspection, verbose=given["verbose"])

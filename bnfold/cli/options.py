@@ -29,6 +29,34 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def planning(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What may be folded: the same options for ``fold`` and ``inspect``."""
+    for option in reversed(
+        (
+            click.option(
+                "--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants."
+            ),
+            click.option("--only-batchnorm", is_flag=True, help="Leave scale chains that are no BatchNorm."),
+            click.option(
+                "--merge-branches", is_flag=True, help="Merge parallel branches into one convolution (RepVGG)."
+            ),
+            click.option("--threshold", is_flag=True, help="Let BatchNorm, Relu, unpadded layer become Max and layer."),
+        )
+    ):
+        function = option(function)
+    return function
+
+
+def plan_options(given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of :class:`bnfold.api.FoldOptions` that the options above ask for."""
+    return {
+        "freeze": given["freeze_initializers"],
+        "scales": not given["only_batchnorm"],
+        "threshold": given["threshold"],
+        "merge": given["merge_branches"],
+    }
+
+
 def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
     """How a fold is verified: the same options for ``fold`` and ``verify``."""
     for option in reversed(

@@ -117,8 +117,8 @@ class Editor(Protocol):
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``, which led from ``source`` to ``target``: who read the one reads the other."""
 
-    def replace_by_add(self, nodes: list[Node], source: Value, target: Value, data: NDArray[Any]) -> None:
-        """Put one ``target = source + data`` in the place of ``nodes``."""
+    def replace(self, op: str, nodes: list[Node], source: Value, data: NDArray[Any]) -> None:
+        """Put one ``op(source, data)`` in the place of ``nodes``, under the name of what they made."""
 
     def finish(self) -> None:
         """Drop what nobody reads any more because of the edits."""

@@ -69,13 +69,13 @@ class OnnxEditor:
             self._delete(nodes[:-1])
             self._become(nodes[-1], "Identity", source)
 
-    def replace_by_add(self, nodes: list[Node], source: Value, target: Value, data: NDArray[Any]) -> None:
-        """Let the last of ``nodes`` become ``target = source + data``, and delete the others."""
+    def replace(self, op: str, nodes: list[Node], source: Value, data: NDArray[Any]) -> None:
+        """Let the last of ``nodes`` become ``op(source, data)``, and delete the others."""
         last = nodes[-1]
         source = self._now(source)
         self._delete(nodes[:-1])
-        self._become(last, "Add", source)
-        last.handle.input.append(self._add_initializer(f"{target.name}_bias", data, last.graph.handle))
+        self._become(last, op, source)
+        last.handle.input.append(self._add_initializer(f"{last.output.name}_{op.lower()}", data, last.graph.handle))
 
     def finish(self) -> None:
         """Drop what nobody reads any more because of the edits, and remove deleted nodes from the protobuf."""

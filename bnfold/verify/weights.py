@@ -19,6 +19,7 @@ from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_functions import inlined
+from bnfold.merge import merges
 from bnfold.ops import lookup
 from bnfold.plan import Plan, plan
 from bnfold.verify.results import GateResult, LayerResult
@@ -69,11 +70,20 @@ def check_weights(
 
 def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[LayerResult | str]:
     """Compare each constant that the folds of one graph change; a string names what has no counterpart."""
+    standing = {(node.name, node.op) for node in after.nodes}
     producers = {value.name: node for node in after.nodes for value in node.live_outputs}
-    gone = [op for op in affine_ops(before) if _is_gone(op, after)]
+    merged = [merge for merge in merges(before) if all((n.name, n.op) not in standing for n in merge.nodes)]
+    for merge in merged:
+        twin = producers.get(merge.target.name)
+        for index, values in ((1, merge.weight), (2, merge.bias)):
+            actual = None if twin is None or twin.op != "Conv" else _constant(twin, index)
+            name = f"Conv {merge.conv.name!r} input {index}, of merged branches"
+            yield name if actual is None or actual.shape != values.shape else _layer(name, values, actual)
+    explained = {op.target for merge in merged for op in merge.ops}
+    gone = [op for op in affine_ops(before) if op.target not in explained and _is_gone(op, standing)]
     if not gone:
         return
-    planned = plan(before, only=[op.target.name for op in gone])
+    planned = plan(before, only=[op.target.name for op in gone], threshold=True)
     heirs = _heirs(planned)
     for fold_op in gone:
         if not any(fold.op.target is fold_op.target for fold in planned.folds):
@@ -93,15 +103,17 @@ def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[Layer
             name = f"{owner.op} {owner.name!r} input {index}"
             yield name if actual is None or actual.shape != values.shape else _layer(name, values, actual)
     for fold in planned.folds:
-        if fold.becomes_add:
-            twin = producers.get(fold.op.target.name)
-            if twin is None or twin.op != "Add":
-                yield f"the Add in place of {fold.op.name!r}"
+        if (stand_in := fold.stand_in) is not None:
+            twin = producers.get(stand_in.target.name)
+            actual = None if twin is None or twin.op != stand_in.op else _constant(twin, 1)
+            name = f"the {stand_in.op} in place of {fold.op.name!r}"
+            level = stand_in.data(planned.gauge).shift.reshape(-1)
+            fits = actual is not None and actual.size == level.size
+            yield _layer(name, level, actual.reshape(-1)) if fits and actual is not None else name
 
 
-def _is_gone(op: AffineOp, after: Graph) -> bool:
+def _is_gone(op: AffineOp, standing: set[tuple[str, str]]) -> bool:
     """True unless every node of ``op`` still stands in the folded graph, under its name and operator."""
-    standing = {(node.name, node.op) for node in after.nodes}
     return any((node.name, node.op) not in standing for node in op.nodes)
 
 

@@ -1,0 +1,141 @@
+"""From a loaded ONNX model to the folded one in memory: merge, inline, plan, rewrite. Nothing is written here."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from onnx import ModelProto
+
+from bnfold import __version__
+from bnfold.errors import InputError
+from bnfold.files.load import LoadedModel
+from bnfold.find import AffineOp
+from bnfold.fold import Settled, settle, write, write_merge
+from bnfold.graph.onnx import OnnxGraphs
+from bnfold.graph.onnx_edit import OnnxEditor
+from bnfold.graph.onnx_functions import inlined
+from bnfold.merge import merges
+from bnfold.plan import Fold, Plan
+from bnfold.reasons import Kept
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """``only`` and ``skip`` name nodes or outputs; ``freeze`` makes overridable initializers constants.
+
+    ``merge`` first merges parallel branches into one convolution. Without ``scales``, chains of factors and terms
+    that are no BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear operator become
+    one Max.
+    """
+
+    only: Collection[str] = ()
+    skip: Collection[str] = ()
+    freeze: bool = False
+    scales: bool = True
+    threshold: bool = False
+    merge: bool = False
+
+
+def _settle(loaded: LoadedModel, options: PlanOptions) -> tuple[OnnxGraphs, list[Settled], list[Plan]]:
+    """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold.
+
+    Also the plans to report: those of the inlined model, which shows what is inside the functions.
+    """
+    graphs, settled = _settle_proto(loaded, loaded.proto, options)
+    trial = inlined(loaded.proto)
+    if trial is None:
+        return graphs, settled, [one.plan for one in settled]
+    wider, more = _settle_proto(loaded, trial, options)
+    plans = [one.plan for one in more]
+    return (wider, more, plans) if _folds(more) > _folds(settled) else (graphs, settled, plans)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Everything decided, nothing written: the model (branches merged if asked), its graphs, the plans to report."""
+
+    loaded: LoadedModel
+    graphs: OnnxGraphs
+    settled: list[Settled]
+    plans: list[Plan]
+    merged: frozenset[str] = frozenset()
+    moved: frozenset[str] = frozenset()
+
+    @property
+    def changed(self) -> bool:
+        """True if anything is to be written."""
+        return bool(self.merged) or any(one.plan.folds for one in self.settled)
+
+
+def prepare(loaded: LoadedModel, options: PlanOptions) -> Prepared:
+    """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding."""
+    apart: frozenset[str] = frozenset()
+    while options.merge:
+        model, merged_plans, merged, moved = _merged(loaded, options, apart)
+        graphs, settled, plans = _settle(model, options)
+        touched = {node.output.name for one in settled for fold in one.plan.folds for node in fold.into} & merged
+        if not touched:
+            return Prepared(model, graphs, settled, [*merged_plans, *plans], merged, moved)
+        apart |= touched
+    return Prepared(loaded, *_settle(loaded, options))
+
+
+def _merged(
+    loaded: LoadedModel, options: PlanOptions, apart: frozenset[str]
+) -> tuple[LoadedModel, list[Plan], frozenset[str], frozenset[str]]:
+    """The model with its branches merged, but for sums in ``apart``; plans to report, sums merged, tensors to move."""
+    copy = ModelProto()
+    copy.CopyFrom(loaded.proto)
+    graphs = _graphs(loaded, copy, options)
+    editor = OnnxEditor(graphs)
+    plans, done = [], set()
+    for scope in graphs.scopes:
+        outcomes: list[tuple[AffineOp, Fold | Kept]] = []
+        for merge in merges(scope):
+            if merge.target.name not in apart and write_merge(merge, editor) is None:
+                done.add(merge.target.name)
+                outcomes += [(op, Fold(op, "upstream", (merge.conv,), ("Add",))) for op in merge.ops]
+        plans.append(Plan(scope, outcomes, {}))
+    editor.finish()
+    return replace(loaded, proto=copy), plans, frozenset(done), frozenset(editor.moved)
+
+
+def _graphs(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> OnnxGraphs:
+    try:
+        return OnnxGraphs(proto, loaded.external.read, freeze=options.freeze)
+    except InputError as error:
+        raise InputError(f"{loaded.name}: {error}", error.hint) from None
+
+
+def _settle_proto(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> tuple[OnnxGraphs, list[Settled]]:
+    graphs = _graphs(loaded, proto, options)
+    chosen = {name: getattr(options, name) for name in ("only", "skip", "scales", "threshold")}
+    try:
+        return graphs, [settle(graph, **chosen) for graph in graphs.scopes]
+    except InputError as error:
+        raise InputError(f"{loaded.name}: {error}", error.hint) from None
+
+
+def _folds(settled: list[Settled]) -> int:
+    return sum(len(one.plan.folds) for one in settled)
+
+
+def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
+    """Apply the plans, note where the model came from; also the names of tensors to keep outside the file."""
+    loaded, graphs = ready.loaded, ready.graphs
+    editor = OnnxEditor(graphs)
+    for one in ready.settled:
+        write(one, editor)
+    editor.finish()
+    for key, value in (
+        ("bnfold.version", __version__),
+        ("bnfold.source", "<stdin>" if loaded.path is None else loaded.path.name),
+        ("bnfold.source_sha256", loaded.sha256),
+    ):
+        entry = next((entry for entry in graphs.model.metadata_props if entry.key == key), None)
+        if entry is None:
+            graphs.model.metadata_props.add(key=key, value=value)
+        else:
+            entry.value = value
+    return replace(loaded, proto=graphs.model), frozenset(editor.moved)

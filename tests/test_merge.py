@@ -1,0 +1,80 @@
+"""Parallel branches that become one convolution, and those that must not."""
+
+import numpy as np
+import onnx
+import pytest
+from build import ANY, batch_norm, bn_node, make, node, tensor, weights
+from conftest import assert_same, feeds_for, run
+
+from bnfold.api import FoldOptions, fold
+
+
+def block(*, stride=1, group=1, identity=True, pads=(1, 1, 1, 1), small=1, tap=False):
+    """A RepVGG block behind a ReLU: 3×3, 1×1 and the input itself, each with a BatchNorm."""
+    nodes = [
+        node("Relu", ["x"], ["r"], name="relu"),
+        node("Conv", ["r", "w3"], ["c3"], name="three", pads=list(pads), strides=[stride] * 2, group=group),
+        bn_node("c3", "b3", "bn3"),
+        node("Conv", ["r", "w1", "k1"], ["c1"], name="one", strides=[stride] * 2, group=group, pads=[small // 2] * 4),
+        bn_node("c1", "b1", "bn1"),
+        node("Add", ["b3", "b1"], ["s"], name="sum1"),
+    ]
+    last = "s"
+    if identity:
+        nodes += [bn_node("r", "b0", "bn0"), node("Add", ["s", "b0"], ["t"], name="sum2")]
+        last = "t"
+    nodes.append(node("Relu", [last], ["y"], name="out"))
+    held = {"w3": weights(1, 4, 4 // group, 3, 3), "w1": weights(2, 4, 4 // group, small, small), "k1": weights(3, 4)}
+    for k in (0, 1, 3):
+        held |= batch_norm(f"bn{k}", 4, k)
+    outputs = [ANY, onnx.helper.make_tensor_value_info("c1", 1, None)] if tap else [ANY]
+    return make(nodes, [tensor("x", ["N", 4, 8, 8])], outputs, held)
+
+
+def merged(model, tmp_path, **options):
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(model.SerializeToString())
+    result = fold(path, out, FoldOptions(merge=True, **options), force=True)
+    feeds = feeds_for(model)
+    folded = onnx.load(out)
+    assert_same(run(model, feeds), run(folded, feeds))
+    return result, [n.op_type for n in folded.graph.node]
+
+
+@pytest.mark.parametrize("options", [{}, {"group": 2}, {"group": 4}, {"stride": 2, "identity": False}, {"small": 3}])
+def test_branches_merge_into_one_convolution(options, tmp_path):
+    result, operators = merged(block(**options), tmp_path)
+    assert operators == ["Relu", "Conv", "Relu"]
+    assert result.inspection.kept == 0
+    assert result.verification.verdict == "equivalent"
+
+
+@pytest.mark.parametrize(
+    "options", [{"pads": (0, 0, 2, 2)}, {"tap": True}, {"pads": (2, 2, 0, 0), "identity": False}], ids=str
+)
+def test_branches_of_another_geometry_or_with_readers_stay(options, tmp_path):
+    _, operators = merged(block(**options), tmp_path)
+    assert operators.count("Conv") == 2
+
+
+def test_nothing_merges_unless_asked_for(tmp_path):
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(block().SerializeToString())
+    fold(path, out)
+    assert [n.op_type for n in onnx.load(out).graph.node].count("Conv") == 2
+
+
+def test_a_wrong_merge_is_found(tmp_path):
+    from bnfold.api import verify
+
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(block().SerializeToString())
+    fold(path, out, FoldOptions(merge=True))
+    model = onnx.load(out)
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    data = onnx.numpy_helper.to_array(weight).copy()
+    data[0] *= np.float32(1.001)
+    weight.CopyFrom(onnx.numpy_helper.from_array(data, weight.name))
+    out.write_bytes(model.SerializeToString())
+    gates = {gate.gate: gate.verdict for gate in verify(path, out).verification.gates}
+    assert gates == {"weights": "fail", "outputs": "fail"}
