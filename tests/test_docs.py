@@ -68,3 +68,20 @@ def test_every_sample_is_described():
     names = {path.stem for path in (ROOT / "sample_models").glob("*.onnx") if ".folded" not in path.name}
     described = set(re.findall(r"^\| `(\w+)` \|", (ROOT / "sample_models/README.md").read_text(), re.M))
     assert names == described
+
+
+def test_the_page_of_rules_is_the_table_in_the_code():
+    from bnfold.ops import table
+
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/rules.md").read_text(), re.M)
+    assert rows == [(op, rule.upstream, rule.downstream) for op, rule in sorted(table().items())]
+
+
+def test_every_rule_has_a_case_that_folds():
+    import cases_gauge  # noqa: F401 - registers its cases
+    from cases import CASES
+
+    from bnfold.ops import table
+
+    covered = {node.op_type for case in CASES if case.folds for node in case.build().graph.node}
+    assert set(table()) <= covered

@@ -141,7 +141,7 @@ def singular(map_: Affine, node: Node) -> Kept | None:
 
 def lookup(op: str) -> Rule | None:
     """The rule of an operator; None pins it."""
-    return _table().get(op)
+    return table().get(op)
 
 
 def pinned(node: Node) -> Kept:
@@ -170,7 +170,8 @@ KNOWN = frozenset(
 )
 
 
-def _table() -> dict[str, Rule]:
+def table() -> dict[str, Rule]:
+    """Every rule, by operator."""
     from bnfold.ops import activation, elementwise, layout, linear, normalization, pooling, recurrent, transparent
 
     if not _RULES:
