@@ -193,7 +193,7 @@ def DeepSpeech() -> ModelProto:  # noqa: N802
 
 
 @family
-def re_ID_BNNeck() -> ModelProto:
+def re_ID_BNNeck() -> ModelProto:  # noqa: N802
     n = Net()
     x = n.add("Relu", n.bn(n.conv("x", 3, 8), 8))
     x = n.add("Flatten", n.bn(n.add("GlobalAveragePool", x), 8))

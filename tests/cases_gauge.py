@@ -596,6 +596,11 @@ def behind_a_global_max_pool():
 
 
 @case(nodes=2)
+def behind_a_maximum():
+    return between(node("ReduceMax", ["t"], ["t2"], axes=[2, 3], keepdims=0), bn=positive("bn", 4))
+
+
+@case(nodes=2)
 def behind_a_minimum():
     return between(node("ReduceMin", ["t"], ["t2"], axes=[2, 3]), bn=positive("bn", 4))
 
