@@ -120,11 +120,12 @@ def main() -> None:
     rows.append(f"| **sum** | | {' | '.join(str(totals[tool]) for tool in TOOLS)} |")
     text = [
         "# Beside the other tools\n",
-        "BatchNorms left (one operator, or a factor per channel that stands alone; onnxoptimizer writes one out as several),",
+        "BatchNorms left (one operator, or a factor per channel that stands alone; onnxoptimizer writes one out as",
+        "several),",
         f"by `benchmarks/peers.py`, with {packages}.",
         "The networks are small ones in the shape of each family, built by `benchmarks/architectures.py`.",
-        "*Wrong*: does not run, or differs by more than 1e-4 of the largest output from the original on onnxruntime with all",
-        "optimisation off.\n",
+        "*Wrong*: does not run, or differs by more than 1e-4 of the largest output from the original on onnxruntime",
+        "with all optimisation off.\n",
         f"| network | in it | {' | '.join(TOOLS)} |",
         "|---|---|" + "---|" * len(TOOLS),
         *rows,

@@ -38,7 +38,8 @@ class Refused(OutputError):
 def inspect(model: str | Path, options: FoldOptions | None = None) -> Inspection:
     """Where every BatchNorm of ``model`` would fold to, or why it stays. Changes nothing. Raises InputError."""
     original = load(model)
-    return Inspection(_info(original), rows(prepare(original, options or FoldOptions()).plans))
+    plans = prepare(original, options or FoldOptions()).plans
+    return Inspection(_info(original), rows(plans), plans)
 
 
 def fold(
@@ -56,48 +57,39 @@ def fold(
     """
     options = options or FoldOptions()
     clock = _Clock()
-    loaded = load(model)
-    place = _target(loaded, target, force or dry_run)
+    original = load(model)
+    place = _target(original, target, force or dry_run)
     clock.lap("load")
-    original = loaded
     ready = prepare(original, options)
     clock.lap("plan")
-    inspection = Inspection(_info(original), rows(ready.plans, done=not dry_run))
+    nodes, size = len(original.proto.graph.node), _total_bytes(original)
+    inspection = Inspection(_info(original), rows(ready.plans, done=not dry_run), ready.plans)
     folding = Folding(
-        inspection,
-        None,
-        {"before": len(original.proto.graph.node), "after": len(original.proto.graph.node)},
-        {"before": _total_bytes(original), "after": _total_bytes(original)},
-        clock.seconds,
+        inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
     )
     if dry_run:
         return folding
-    moved = ready.moved
-    if ready.changed:
-        loaded, more = rewrite(ready)
-        moved |= more
-    changed = ready.changed
+    folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
     clock.lap("fold")
-    with staged(loaded, place, external=options.external, moved=moved, changed=changed) as files:
+    with staged(folded, place, external=options.external, moved=moved, changed=ready.changed) as files:
         clock.lap("write")
-        verification = None
-        if changed and options.verify is not None:
-            verification = _verify_staged(original, files, options.verify)
-            clock.lap("verify")
-        sizes = [path.stat().st_size for path in (files.model, *files.data)]
-        folding = replace(
-            folding,
-            output={"path": str(place or "-"), "sha256": files.sha256},
-            nodes={**folding.nodes, "after": len(loaded.proto.graph.node)},
-            bytes={**folding.bytes, "after": sum(sizes) if changed else folding.bytes["before"]},
-            verification=verification,
-        )
-        if verification is not None and verification.verdict == "different":
-            cause = next(gate for gate in verification.gates if gate.verdict == "fail")
-            raise Refused(f"{original.name}: the {cause.gate} gate fails: {cause.detail}", folding)
+        if ready.changed:
+            written = sum(path.stat().st_size for path in (files.model, *files.data))
+            folding.nodes["after"], folding.bytes["after"] = len(folded.proto.graph.node), written
+            if options.verify is not None:
+                verification = _verify_staged(original, files, options.verify)
+                clock.lap("verify")
+                folding = replace(folding, verification=verification)
+                _refuse_different(original, folding, verification)
         files.publish()
     clock.lap("write")
-    return folding
+    return replace(folding, output={"path": str(place or "-"), "sha256": files.sha256})
+
+
+def _refuse_different(original: LoadedModel, folding: Folding, verification: Verification) -> None:
+    if verification.verdict == "different":
+        cause = next(gate for gate in verification.gates if gate.verdict == "fail")
+        raise Refused(f"{original.name}: the {cause.gate} gate fails: {cause.detail}", folding)
 
 
 def verify(original: str | Path | None, folded: str | Path, options: VerifyOptions | None = None) -> Comparison:

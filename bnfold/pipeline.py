@@ -138,4 +138,4 @@ def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
             graphs.model.metadata_props.add(key=key, value=value)
         else:
             entry.value = value
-    return replace(loaded, proto=graphs.model), frozenset(editor.moved)
+    return replace(loaded, proto=graphs.model), ready.moved | editor.moved

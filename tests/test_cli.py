@@ -241,3 +241,21 @@ def test_a_full_device_is_an_output_error(here):
         )  # fmt: skip
     assert done.returncode == 5
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("name", ["picture.svg", "picture.html"])
+def test_the_neighbourhood_is_drawn_with_the_maps(name, here):
+    from xml.etree import ElementTree
+
+    assert call("inspect", "two_consumers.onnx", "--graph", name).exit_code == 0
+    text = Path(name).read_text()
+    assert "kept, consumers" in text
+    assert "Sigmoid" in text
+    assert call("inspect", "digits.onnx", "--graph", name).exit_code == 0
+    text = Path(name).read_text()
+    assert text.count("folds upstream") == 3
+    assert 'class="map"' in text
+    if name.endswith("svg"):
+        ElementTree.fromstring(text)
+    assert call("inspect", "digits.onnx", "--graph", "picture.png").exit_code == 2
+    assert call("inspect", "conv.onnx", "half.onnx", "--graph", name).exit_code == 2

@@ -22,7 +22,7 @@ ALLOWED = {
     "fold": {"affine", "find", "graph", "merge", "ops", "plan", "reasons"},
     "files": {"files", "errors"},
     "verify": {"verify", "affine", "errors", "files", "find", "graph", "merge", "ops", "plan", "fold", "reasons", ""},
-    "report": {"report", "find", "plan", "reasons", "verify", ""},
+    "report": {"report", "affine", "find", "graph", "plan", "reasons", "verify", ""},
 }
 
 

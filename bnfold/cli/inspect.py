@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 
 from bnfold.cli.options import check_json_target, common, expand, plan_options, planning, report_stream, write_json
+from bnfold.errors import OutputError, UsageError
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
 @click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.option(
+    "--graph", "picture", metavar="FILE", help="Draw each one with its neighbours and their maps: .svg or .html."
+)
 @planning
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
 @common
@@ -24,6 +29,8 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     from bnfold.report import text
 
     check_json_target(given["json_file"])
+    if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or len(expand(models)) > 1):
+        raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
     results = []
     console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
     for model in expand(models):
@@ -31,6 +38,19 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         results.append(inspection)
         if not given["quiet"] and given["json_file"] != "-":
             text.print_inspection(console, inspection, verbose=given["verbose"])
+    if given["picture"]:
+        _draw(given["picture"], results)
     write_json(given["json_file"], [result.to_dict() for result in results])
     if given["strict"] and any(result.kept for result in results):
         sys.exit(1)
+
+
+def _draw(target: str, results: list[Any]) -> None:
+    from bnfold.report import drawing
+
+    (result,) = results
+    text = drawing.svg(result.plans) if target.endswith(".svg") else drawing.page(result.plans, result.model.path)
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror or error}") from None

@@ -47,6 +47,7 @@ class Inspection:
 
     model: ModelInfo
     rows: list[BatchNormRow]
+    plans: list[Plan] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def batch_norms(self) -> list[BatchNormRow]:
