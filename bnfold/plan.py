@@ -208,17 +208,29 @@ class _Planner:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
             return self._leave_add(op, map_)
+        if op.target.readers and all(reader.op == "MatMul" for reader in op.target.readers):
+            before_product = self._leave_add(op, map_, downstream=True)
+            if isinstance(before_product, Fold):
+                return before_product
         if self.threshold and (fold := self._leave_max(op, map_)) is not None:
             return fold
         return _most_telling(refusals)
 
-    def _leave_add(self, op: AffineOp, map_: Affine) -> Fold | Kept:
-        """Only the gain goes; the shift stays as one Add."""
+    def _leave_add(self, op: AffineOp, map_: Affine, *, downstream: bool = False) -> Fold | Kept:
+        """Only the gain goes, to the producer or into the products behind; the shift stays as one Add."""
         assert op.map is not None
-        flood = _Flood(self, op, BUDGETS[-1]).run([(op.source, map_.gain_only()), (op.target, IDENTITY)])
+        gain = map_.gain_only()
+        if not downstream:
+            start = [(op.source, gain), (op.target, IDENTITY)]
+        elif gain.invertible:
+            start = [(op.source, IDENTITY), (op.target, gain.inverse())]
+        else:
+            return TOO_FAR
+        flood = _Flood(self, op, BUDGETS[-1]).run(start)
         if isinstance(flood, Kept):
             return flood
-        return self._commit(op, flood, "upstream", StandIn("Add", tuple(op.nodes), op.source, op.target, op.map))
+        stand_in = StandIn("Add", tuple(op.nodes), op.source, op.target, op.map)
+        return self._commit(op, flood, "downstream" if downstream else "upstream", stand_in)
 
     def _leave_max(self, op: AffineOp, map_: Affine) -> Fold | None:
         """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""

@@ -114,6 +114,38 @@ def before_matmul_and_add():
 
 
 @case(nodes=2)
+def before_matmul_alone_becomes_an_add():
+    return ahead(
+        node("MatMul", ["b", "w"], ["y"], name="dense"),
+        held={"w": weights(1, 6, 5)},
+        channels=6,
+        x=tensor("x", ["N", 6]),
+    )
+
+
+@case(nodes=1)
+def gemm_mul_add():
+    nodes = [
+        node("Gemm", ["x", "w", "c"], ["g"], name="dense"),
+        node("Mul", ["g", "m"], ["p"]),
+        node("Add", ["p", "k"], ["y"], name="bn"),
+    ]
+    held = {"w": weights(1, 6, 5), "c": weights(2, 5), "m": weights(3, 5), "k": weights(4, 1, 5)}
+    return make(nodes, [tensor("x", ["N", 6])], [ANY], held)
+
+
+@case(nodes=4)
+def matmul_of_rank_3_between_transposes():
+    nodes = [
+        node("MatMul", ["x", "w"], ["m"], name="dense"),
+        node("Transpose", ["m"], ["t"], perm=[0, 2, 1]),
+        bn_node("t", "b", "bn"),
+        node("Transpose", ["b"], ["y"], perm=[0, 2, 1]),
+    ]
+    return make(nodes, [tensor("x", ["N", 7, 6])], [ANY], {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
+
+
+@case(nodes=2)
 def a_dead_channel_goes_to_the_producer():
     bn = batch_norm("bn", 4)
     bn["bn_scale"][1] = 0

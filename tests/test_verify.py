@@ -177,3 +177,32 @@ def test_tolerances_override_and_are_reported(pair):
     result = verify(*pair, options)
     assert result.verification.verdict == "equivalent"
     assert "on request" in result.verification.gates[0].detail
+
+
+def test_flips_that_the_last_bits_cause_are_no_fault(tmp_path):
+    """An index of the largest of two equal numbers is noise."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="conv"),
+        bn_node("c", "b", "bn"),
+        node("GlobalAveragePool", ["b"], ["p"]),
+        node("ArgMax", ["p"], ["y"], axis=1, keepdims=0),
+    ]
+    held = {"w": np.repeat(weights(1, 1, 3, 3, 3), 8, 0), **batch_norm("bn", 8)}
+    held |= {name: np.full(8, abs(data[0]) + 0.3, "f4") for name, data in held.items() if name.startswith("bn")}
+    model = make(nodes, [tensor("x", [16, 3, 8, 8])], [onnx.helper.make_tensor_value_info("y", 7, None)], held)
+    original, folded = tmp_path / "flip.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(model.SerializeToString())
+    assert fold(original, folded).verification.verdict != "different"
+
+
+def test_weights_in_constant_nodes_are_moved_too(tmp_path, samples):
+    model = onnx.load(samples / "digits.onnx")
+    held = list(model.graph.initializer)
+    del model.graph.initializer[:]
+    for position, stored in enumerate(held):
+        model.graph.node.insert(position, node("Constant", [], [stored.name], value=stored))
+    original, folded = tmp_path / "constants.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(model.SerializeToString())
+    result = fold(original, folded).verification
+    assert result.verdict == "equivalent"
+    assert max(output.ratio for output in result.outputs) < 4

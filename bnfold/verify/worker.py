@@ -47,6 +47,9 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         with np.load(folder / f"input-{sample}.npz") as stored:
             feed = {name: stored[key] for key, name in enumerate_keys(job["inputs"]) if name in wanted}
         outputs = session.run(names, feed)
+        for name, value in zip(names, outputs, strict=True):
+            if np.asarray(value).dtype.kind not in "fiub":
+                return {"error": f"output {name!r} is not a tensor of numbers that numpy knows"}
         arrays: dict[str, Any] = {f"o{index}": np.asarray(value) for index, value in enumerate(outputs)}
         np.savez(folder / f"output-{sample}.npz", **arrays)
     return {
