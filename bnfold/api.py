@@ -13,8 +13,8 @@ from bnfold.files.load import LoadedModel, load
 from bnfold.files.save import External, Staged, staged
 from bnfold.pipeline import PlanOptions, prepare, rewrite
 from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, rows
-from bnfold.verify import VerifyOptions, verify_files
-from bnfold.verify.results import Verification
+from bnfold.verification import VerifyOptions, verify_files
+from bnfold.verification.results import Verification
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,16 @@ def fold(
     folding = Folding(
         inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
     )
+    folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
+    folding.nodes["after"] = len(folded.proto.graph.node)
+    clock.lap("fold")
     if dry_run:
         return folding
-    folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
-    clock.lap("fold")
     with staged(folded, place, external=options.external, moved=moved, changed=ready.changed) as files:
         clock.lap("write")
         if ready.changed:
             written = sum(path.stat().st_size for path in (files.model, *files.data))
-            folding.nodes["after"], folding.bytes["after"] = len(folded.proto.graph.node), written
+            folding.bytes["after"] = written
             if options.verify is not None:
                 verification = _verify_staged(original, files, options.verify)
                 clock.lap("verify")
@@ -112,7 +113,7 @@ def find_original(folded: Path) -> Path:
     if not name or not digest:
         raise InputError(f"{folded}: it does not say what it was folded from", "name the original too")
     path = folded.parent / Path(name).name
-    if not path.is_file():
+    if not path.is_file() or path.samefile(folded):
         raise InputError(f"{folded}: its original {name!r} is not beside it", "name the original too")
     if _sha256(path) != digest:
         raise InputError(f"{path}: it has changed since {folded.name} was folded from it", "fold it again")
@@ -144,7 +145,7 @@ def _target(loaded: LoadedModel, target: str | Path | None, force: bool) -> Path
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: not a regular file", "name another")
         if path.exists() and not force:
-            raise UsageError(f"{path}: exists already", "pass --force to replace it, or name another with -o")
+            raise UsageError(f"{path}: exists already", "pass --force to replace it, or choose another place")
         data = {loaded.external.span(tensor).path for tensor in external_tensors(loaded.proto)}
         if path.resolve() in data:
             raise UsageError(f"{path}: holds the weights of the model", "name another file")

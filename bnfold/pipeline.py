@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 from onnx import ModelProto
 
 from bnfold import __version__
-from bnfold.errors import InputError
+from bnfold.apply import Settled, settle, write, write_merge
+from bnfold.errors import InputError, UsageError
 from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp
-from bnfold.fold import Settled, settle, write, write_merge
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import OnnxEditor
 from bnfold.graph.onnx_functions import inlined
@@ -71,6 +72,8 @@ class Prepared:
 def prepare(loaded: LoadedModel, options: PlanOptions) -> Prepared:
     """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding."""
     apart: frozenset[str] = frozenset()
+    if options.only or options.skip:
+        _check_names(_settle(loaded, options)[2], options)
     while options.merge:
         model, merged_plans, merged, moved = _merged(loaded, options, apart)
         graphs, settled, plans = _settle(model, options)
@@ -106,6 +109,18 @@ def _graphs(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> Onn
         return OnnxGraphs(proto, loaded.external.read, freeze=options.freeze)
     except InputError as error:
         raise InputError(f"{loaded.name}: {error}", error.hint) from None
+
+
+def _check_names(plans: list[Plan], options: PlanOptions) -> None:
+    """Raise UsageError for a name in ``only`` or ``skip`` that no affine operator answers to."""
+    known = [
+        name for plan in plans for op, _ in plan.outcomes for node in op.nodes for name in (node.name, node.output.name)
+    ]
+    for name in (*options.only, *options.skip):
+        if name not in known:
+            near = get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "inspect lists their names"
+            raise UsageError(f"no BatchNorm is called {name!r}", hint)
 
 
 def _settle_proto(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> tuple[OnnxGraphs, list[Settled]]:

@@ -15,8 +15,8 @@ class Kept:
 
 REASONS: dict[str, tuple[str, str]] = {
     "consumers": (
-        "Somebody else reads the value too and could not undo the change.",
-        "Give the other reader its own copy of the layer, or let it read the normalised value.",
+        "Somebody else reads the value too and could not undo the change (nobody can undo a scale of zero).",
+        "Give the other reader its own copy of the layer, let it read the normalised value, or prune dead channels.",
     ),
     "graph-output": (
         "The value is an output of the model: callers would see the change.",
@@ -85,6 +85,10 @@ REASONS: dict[str, tuple[str, str]] = {
     "control-flow": (
         "The value crosses the border of a nested graph.",
         "Move the BatchNorm into the same graph as its layer.",
+    ),
+    "skipped": (
+        "It was left out on request.",
+        "Leave out --only, --skip or --only-batchnorm.",
     ),
     "unsupported-dtype": (
         "The type is not float16, bfloat16, float32 or float64, or it changes in between.",

@@ -13,8 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "sample_models"), str(Path(__file__).parent)]
 
+from bnfold.apply import settle, write  # noqa: E402
 from bnfold.files.load import load_bytes  # noqa: E402
-from bnfold.fold import settle, write  # noqa: E402
 from bnfold.graph.onnx import OnnxGraphs  # noqa: E402
 from bnfold.graph.onnx_edit import OnnxEditor  # noqa: E402
 from bnfold.graph.onnx_functions import inlined  # noqa: E402

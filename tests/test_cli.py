@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 from bnfold.cli import main
-from bnfold.verify import runtime
+from bnfold.verification import runtime
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "bnfold/report/schema.json").read_text())
@@ -259,3 +259,50 @@ def test_the_neighbourhood_is_drawn_with_the_maps(name, here):
         ElementTree.fromstring(text)
     assert call("inspect", "digits.onnx", "--graph", "picture.png").exit_code == 2
     assert call("inspect", "conv.onnx", "half.onnx", "--graph", name).exit_code == 2
+
+
+def test_names_that_nobody_has_are_refused_with_a_suggestion(here):
+    result = call("fold", "conv.onnx", "--only", "bn_bm")
+    assert result.exit_code == 2
+    assert "did you mean 'bn_bn'?" in result.stderr
+    assert call("fold", "conv.onnx", "--skip", "zzz").exit_code == 2
+
+
+def test_one_failing_model_does_not_stop_the_others(here):
+    result = call(
+        "fold", "conv.onnx", "nope.onnx", "half.onnx", "--output-dir", "out", "--no-verify", "--json", "all.jsonl"
+    )
+    assert result.exit_code == 4
+    assert "nope.onnx" in result.stderr
+    assert sorted(os.listdir("out")) == ["conv.onnx", "half.onnx"]
+    assert len(Path("all.jsonl").read_text().splitlines()) == 2
+
+
+def test_inputs_that_the_model_refuses_are_the_users_mistake(here):
+    import numpy as np
+
+    np.save("bad.npy", np.zeros((1, 3, 8), "f4"))
+    result = call("fold", "conv.onnx", "--inputs", "bad.npy")
+    assert result.exit_code == 4
+    assert not Path("conv.folded.onnx").exists()
+    assert call("verify", "conv.onnx", "conv.onnx", "--shape", "x:1,2,8,8").exit_code == 2
+
+
+def test_verify_does_not_take_a_model_for_its_own_original(here):
+    assert call("fold", "conv.onnx", "--output-dir", "out").exit_code == 0
+    result = call("verify", "out/conv.onnx")
+    assert result.exit_code == 4
+    assert "not beside it" in result.stderr
+
+
+def test_a_gate_that_compared_nothing_does_not_pass(here):
+    data = json.loads(call("verify", "conv.onnx", "half.onnx", "--json", "-").stdout)
+    assert data["gates"][0]["verdict"] == "undecided"
+    data = json.loads(call("verify", "conv.onnx", "conv.onnx", "--json", "-").stdout)
+    assert data["verdict"] == "equivalent"
+
+
+def test_bare_call_shows_the_help(here):
+    result = call()
+    assert result.exit_code == 2
+    assert "Commands:" in result.stderr

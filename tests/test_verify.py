@@ -7,9 +7,9 @@ from build import ANY, IMAGE, batch_norm, bn_node, make, node, tensor, weights, 
 from onnx import numpy_helper
 
 from bnfold.api import FoldOptions, Refused, fold, verify
-from bnfold.verify import VerifyOptions, runtime
-from bnfold.verify.inputs import InputOptions
-from bnfold.verify.outputs import OutputOptions
+from bnfold.verification import VerifyOptions, runtime
+from bnfold.verification.inputs import InputOptions
+from bnfold.verification.outputs import OutputOptions
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
 
 
 def test_what_fails_is_not_written(tmp_path, samples, monkeypatch):
-    import bnfold.fold as fold_module
+    import bnfold.apply as fold_module
 
     honest = fold_module.rounded
     monkeypatch.setattr(fold_module, "rounded", lambda values, dtype: honest(values * 1.01, dtype))

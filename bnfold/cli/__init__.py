@@ -46,6 +46,9 @@ class Commands(click.Group):
             if sys.stdout is not None:
                 sys.stdout.flush()
             sys.exit(code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            sys.exit(error.exit_code)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
             path = "bnfold" if context is None else context.command_path

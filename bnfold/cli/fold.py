@@ -11,6 +11,7 @@ import click
 from bnfold.cli.options import (
     check_json_target,
     common,
+    each,
     expand,
     plan_options,
     planning,
@@ -65,22 +66,24 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
     check_json_target(given["json_file"], model_on_stdout=on_stdout)
     console = text.console(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
-    results = []
-    for model in files:
+
+    def work(model: str) -> Any:
         target = _target(model, given)
         if not given["in_place"] and _same_file(target, model):
             raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
         try:
             result = fold(model, target, options, force=given["force"] or given["in_place"], dry_run=given["dry_run"])
         except Refused as error:
-            write_json(given["json_file"], [error.folding.to_dict()])
+            if len(files) == 1:
+                write_json(given["json_file"], [error.folding.to_dict()])
             raise
-        results.append(result)
         if not given["quiet"] and given["json_file"] != "-":
             text.print_folding(console, result, verbose=given["verbose"])
+        return result
+
+    results, code = each(files, work)
     write_json(given["json_file"], [result.to_dict() for result in results])
-    if given["strict"] and any(result.inspection.kept for result in results):
-        sys.exit(1)
+    sys.exit(code or int(given["strict"] and any(result.inspection.kept for result in results)))
 
 
 def _check_targets(files: list[str], given: dict[str, Any]) -> None:

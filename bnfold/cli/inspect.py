@@ -8,7 +8,16 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import check_json_target, common, expand, plan_options, planning, report_stream, write_json
+from bnfold.cli.options import (
+    check_json_target,
+    common,
+    each,
+    expand,
+    plan_options,
+    planning,
+    report_stream,
+    write_json,
+)
 from bnfold.errors import OutputError, UsageError
 
 
@@ -31,18 +40,20 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     check_json_target(given["json_file"])
     if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or len(expand(models)) > 1):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
-    results = []
+    options = FoldOptions(**plan_options(given))
     console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
-    for model in expand(models):
-        inspection = inspect(model, FoldOptions(**plan_options(given)))
-        results.append(inspection)
+
+    def work(model: str) -> Any:
+        inspection = inspect(model, options)
         if not given["quiet"] and given["json_file"] != "-":
             text.print_inspection(console, inspection, verbose=given["verbose"])
+        return inspection
+
+    results, code = each(expand(models), work)
     if given["picture"]:
         _draw(given["picture"], results)
     write_json(given["json_file"], [result.to_dict() for result in results])
-    if given["strict"] and any(result.kept for result in results):
-        sys.exit(1)
+    sys.exit(code or int(given["strict"] and any(result.kept for result in results)))
 
 
 def _draw(target: str, results: list[Any]) -> None:

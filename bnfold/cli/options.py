@@ -12,7 +12,7 @@ from typing import IO, Any
 
 import click
 
-from bnfold.errors import InputError, OutputError, UndecidedError, UsageError
+from bnfold.errors import BnfoldError, InputError, OutputError, UndecidedError, UsageError
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -93,10 +93,10 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def verify_options(given: dict[str, Any]) -> Any:
-    """The :class:`bnfold.verify.VerifyOptions` that the options above ask for. Raises UsageError."""
-    from bnfold.verify import GATES, VerifyOptions
-    from bnfold.verify.inputs import KINDS, InputOptions
-    from bnfold.verify.outputs import K, OutputOptions
+    """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
+    from bnfold.verification import GATES, VerifyOptions
+    from bnfold.verification.inputs import KINDS, InputOptions
+    from bnfold.verification.outputs import K, OutputOptions
 
     if given["device"] != "cpu":
         if given["device"].split(":")[0] != "cuda":
@@ -165,7 +165,7 @@ def expand(models: tuple[str, ...]) -> list[str]:
         if not name:
             raise UsageError("a model's name is empty")
         if name != "-" and _is_folder(name):
-            found = sorted(str(path) for path in Path(name).glob("*.onnx"))
+            found = sorted(str(path) for path in Path(name).glob("*.onnx") if ".folded" not in path.suffixes)
             if not found:
                 raise InputError(f"{name}: no .onnx file in this folder", "name the files")
             files += found
@@ -205,6 +205,23 @@ def check_json_target(target: str | None, *, model_on_stdout: bool = False) -> N
             raise OutputError(f"--json {target}: its folder does not exist")
     except OSError as error:
         raise OutputError(f"--json {target}: {error.strerror or error}") from None
+
+
+def each(models: list[str], work: Callable[[str], Any]) -> tuple[list[Any], int]:
+    """Do the work for each model: one that fails is reported and does not stop the others.
+
+    Returns the results and the exit code of the first failure (0: none). A single model's failure is raised.
+    """
+    results, code = [], 0
+    for model in models:
+        try:
+            results.append(work(model))
+        except BnfoldError as error:
+            if len(models) == 1:
+                raise
+            click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
+            code = code or error.exit_code
+    return results, code
 
 
 def write_json(target: str | None, results: list[dict[str, Any]]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from bnfold.find import AffineOp
 from bnfold.plan import Fold, Plan
 from bnfold.reasons import Kept
-from bnfold.verify.results import Verification
+from bnfold.verification.results import Verification
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,13 @@ class Folding:
     seconds: dict[str, float]
     verification: Verification | None = None
 
+    @property
+    def verdict(self) -> str:
+        """The verification's verdict; ``unchanged`` where nothing was folded, ``not verified`` where nobody asked."""
+        if self.verification is not None:
+            return self.verification.verdict
+        return "not verified" if any(row.status == "folded" for row in self.inspection.rows) else "unchanged"
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""
         return {
@@ -116,6 +123,11 @@ class Comparison:
     folded: ModelInfo
     verification: Verification
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> str:
+        """``equivalent``, ``different`` or ``undecided``."""
+        return self.verification.verdict
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""

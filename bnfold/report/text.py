@@ -11,7 +11,7 @@ from rich.table import Table
 
 from bnfold.reasons import REASONS
 from bnfold.report.results import BatchNormRow, Comparison, Folding, Inspection
-from bnfold.verify.results import Verification
+from bnfold.verification.results import Verification
 
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
 VERDICTS = {"equivalent": "green", "different": "red", "undecided": "yellow"}
@@ -36,9 +36,7 @@ def print_inspection(console: Console, result: Inspection, *, verbose: bool) -> 
     if shown:
         console.print(_table(shown))
     console.print(f"[bold]{escape(result.model.path)}[/]: {_count(result)}")
-    for code in sorted({row.reason["code"] for row in result.batch_norms if row.reason}):
-        why, remedy = REASONS[code]
-        console.print(f"  [yellow]{code}[/]: {why} [dim]{remedy}[/]")
+    _print_advice(console, result)
     _print_warnings(console, result)
 
 
@@ -53,13 +51,17 @@ def print_folding(console: Console, result: Folding, *, verbose: bool) -> None:
     console.print(
         f"[bold]{escape(inspection.model.path)}[/]: {_count(inspection)}; {nodes['before']} → {nodes['after']} nodes"
     )
+    _print_advice(console, inspection)
     _print_warnings(console, inspection)
+    if result.output is None:
+        console.print("dry run: nothing written")
+        return
     if result.verification is not None:
         _print_verification(console, result.verification)
-    elif result.output is not None and nodes["before"] != nodes["after"]:
-        console.print("not verified")
-    if result.output is not None and result.output["path"] != "-":
-        console.print(f"written: {escape(result.output['path'])}")
+    else:
+        console.print(result.verdict)
+    if result.output["path"] != "-":
+        console.print(f"written: {escape(result.output['path'])}{' (a copy)' if result.verdict == 'unchanged' else ''}")
 
 
 def print_comparison(console: Console, result: Comparison, *, verbose: bool) -> None:
@@ -103,6 +105,13 @@ def _into(row: BatchNormRow) -> str:
     return f"{arrow} {', '.join(row.into) or 'nothing: it changes nothing'}{path}"
 
 
+def _print_advice(console: Console, result: Inspection) -> None:
+    """For each reason that occurs: why exactness asks for it, and what a user could change."""
+    for code in sorted({row.reason["code"] for row in result.batch_norms if row.reason}):
+        why, remedy = REASONS[code]
+        console.print(f"  [yellow]{code}[/]: {why} [dim]{remedy}[/]")
+
+
 def _print_warnings(console: Console, result: Inspection) -> None:
     for row in result.rows:
         for code in row.warnings:
@@ -113,9 +122,11 @@ def _print_verification(console: Console, result: Verification) -> None:
     console.print(f"[{VERDICTS[result.verdict]} bold]{result.verdict}[/]")
     for gate in result.gates:
         console.print(f"  {gate.gate}: [{GATES[gate.verdict]}]{gate.verdict}[/], {escape(gate.detail)}")
+    if not any(gate.gate == "outputs" for gate in result.gates):
+        console.print("  outputs: not asked for, nothing was run")
     source = result.inputs.get("source")
-    if source is not None:
+    if source is not None and result.device["used"] is not None:
         seed = f", seed {result.inputs['seed']}" if source == "generated" else ""
-        console.print(
-            f"  [dim]inputs: {source}, {result.inputs['samples']} samples{seed}; device: {result.device['used']}[/]"
-        )
+        count = result.inputs["samples"]
+        samples = f"{count} sample{'' if count == 1 else 's'}"
+        console.print(f"  [dim]inputs: {source}, {samples}{seed}; device: {result.device['used']}[/]")

@@ -17,11 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.verify.worker import enumerate_keys
+from bnfold.verification.worker import enumerate_keys
 
 Sample = Mapping[str, NDArray[Any]]
 
-WORKER = ["-m", "bnfold.verify.worker"]
+WORKER = ["-m", "bnfold.verification.worker"]
 """What Python is to run, before the path of the job."""
 
 TIME_LIMIT = 600.0

@@ -1,4 +1,4 @@
-"""One run of one model on onnxruntime, in a process of its own: ``python -m bnfold.verify.worker JOB.json``.
+"""One run of one model on onnxruntime, in a process of its own: ``python -m bnfold.verification.worker JOB.json``.
 
 onnxruntime can crash and a hostile model may make it: the tool itself must survive that. This is the only
 file that imports onnxruntime.

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 
 from bnfold.affine import ulp
-from bnfold.errors import UndecidedError
+from bnfold.errors import InputError, UndecidedError, UsageError
 from bnfold.files.external import tensors_of
 from bnfold.files.load import LoadedModel, load
 from bnfold.files.save import staged
-from bnfold.verify import runtime
-from bnfold.verify.inputs import (
+from bnfold.verification import runtime
+from bnfold.verification.inputs import (
     FREE_SIZES,
     InputOptions,
     Sample,
@@ -33,7 +33,7 @@ from bnfold.verify.inputs import (
     has_free_dimensions,
     user_samples,
 )
-from bnfold.verify.results import GateResult, Judgement, OutputResult
+from bnfold.verification.results import GateResult, Judgement, OutputResult
 
 K = 8.0
 """How many times the unavoidable error two correct models may differ by."""
@@ -66,7 +66,8 @@ def check_outputs(
         device["used"] = base.provider.removesuffix("ExecutionProvider").lower()
         noise = _noise(model, samples, options)
     except (runtime.RunFailed, UndecidedError) as error:
-        return GateResult("outputs", "undecided", f"the original can't be run: {error}"), [], fed, device
+        hint = f" ({error.hint})" if isinstance(error, UndecidedError) and error.hint else ""
+        return GateResult("outputs", "undecided", f"the original can't be run: {error}{hint}"), [], fed, device
     results: list[OutputResult] = []
     for level in dict.fromkeys(("disable", options.level)):
         try:
@@ -111,7 +112,10 @@ def _feed(
     if inputs.data is not None:
         samples = user_samples(inputs, model.proto)
         fed.update(source=str(inputs.data), samples=len(samples))
-        return samples, runtime.run(path, samples, "disable", options.time_limit)
+        try:
+            return samples, runtime.run(path, samples, "disable", options.time_limit)
+        except runtime.RunFailed as error:
+            raise InputError(f"{inputs.data}: the model does not run on these inputs: {error}") from None
     sizes = FREE_SIZES if has_free_dimensions(inputs, model.proto) else FREE_SIZES[:1]
     for free in reversed(sizes) if len(sizes) == 1 else (32, 224, 8, 64, 128, 256, 1):
         samples = generated_samples(inputs, model.proto, free)
@@ -123,6 +127,8 @@ def _feed(
         shapes = {name: list(array.shape) for name, array in samples[0].items()}
         fed.update(source="generated", samples=len(samples), kinds=list(inputs.kinds), shapes=shapes)
         return samples, base
+    if inputs.shapes:
+        raise UsageError(f"--shape: the model does not run on inputs of these shapes: {failure}")
     raise failure
 
 
@@ -222,8 +228,9 @@ def _rms(values: NDArray[np.float64]) -> float:
 
 def _verdict(results: list[OutputResult], options: OutputOptions) -> tuple[Judgement, str]:
     if options.rtol is not None or options.atol is not None:
-        bad = [r for r in results if r.max_abs > (options.atol or 0) and r.max_rel > (options.rtol or 0)]
-        told = f"judged by rtol={options.rtol} and atol={options.atol} on request"
+        rtol, atol = options.rtol or 0.0, options.atol or 0.0
+        bad = [r for r in results if r.max_abs > atol + rtol * (r.max_abs / r.max_rel if r.max_rel else 0.0)]
+        told = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
         return ("fail", f"output {bad[0].name!r} differs by {bad[0].max_rel:.3g}; {told}") if bad else ("pass", told)
     worst = max(results, key=lambda r: r.ratio, default=None)
     if worst is None:

@@ -10,9 +10,9 @@ from typing import Any
 
 from bnfold import __version__
 from bnfold.files.load import LoadedModel, load
-from bnfold.verify.outputs import OutputOptions, check_outputs
-from bnfold.verify.results import GateResult, LayerResult, OutputResult, Verification
-from bnfold.verify.weights import check_weights
+from bnfold.verification.outputs import OutputOptions, check_outputs
+from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification
+from bnfold.verification.weights import check_weights
 
 GATES = ("weights", "outputs")
 

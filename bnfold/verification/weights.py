@@ -22,7 +22,7 @@ from bnfold.graph.onnx_functions import inlined
 from bnfold.merge import merges
 from bnfold.ops import lookup
 from bnfold.plan import Plan, plan
-from bnfold.verify.results import GateResult, LayerResult
+from bnfold.verification.results import GateResult, LayerResult
 
 EXACT = 0.5 + 1e-6
 """Ulps that a single rounding may cost: what bnfold's own folds are held to."""
@@ -63,6 +63,9 @@ def check_weights(
         return GateResult("weights", "fail", detail, figures), layers
     if missing:
         detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
+        return GateResult("weights", "undecided", detail, figures), layers
+    if not layers and original.proto.graph != folded.proto.graph:
+        detail = "nothing that was folded could be recognised in these two models"
         return GateResult("weights", "undecided", detail, figures), layers
     detail = f"{len(layers)} folded tensors, each within {figures['max_ulp']:.3g} ulp of the exact fold"
     return GateResult("weights", "pass", detail, figures), layers
