@@ -61,6 +61,9 @@ def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
         except NotEvaluable as error:
             unfit[_culprit(planned, node)] = Kept("dynamic-weights", str(error))
             continue
+        except ZeroDivisionError:
+            unfit[_culprit(planned, node)] = Kept("overflow", f"the maps around {node.op} {node.name!r} vanish")
+            continue
         except Unfit as error:
             unfit[_culprit(planned, node)] = error.refusal
             continue
@@ -83,8 +86,7 @@ def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
 
 def _culprit(planned: Plan, node: Node) -> str:
     """The fold to give up where ``node`` can't store its constants: of those that changed it, the widest."""
-    changed = [fold for fold in planned.folds if node in fold.into]
-    assert changed, f"{node.name} was changed by no fold"
+    changed = [fold for fold in planned.folds if node in fold.into] or planned.folds
     return max(changed, key=lambda fold: len(fold.into)).op.target.name
 
 
@@ -165,6 +167,5 @@ def write(settled: Settled, editor: Editor) -> None:
     for fold in settled.plan.folds:
         if fold.stand_in is None:
             editor.remove(fold.op.nodes, fold.op.source, fold.op.target)
-        else:
-            stand_in, nodes = fold.stand_in, list(fold.stand_in.nodes)
-            editor.replace(stand_in.op, nodes, stand_in.source, settled.operands[stand_in])
+    for stand_in, data in settled.operands.items():
+        editor.replace(stand_in.op, list(stand_in.nodes), stand_in.source, data)

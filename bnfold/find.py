@@ -105,6 +105,7 @@ def _form(op: AffineOp) -> Form:
     kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes}
     behind = op.source.producer
     assert op.map is not None
-    if len(kinds) == 2 and op.map.gain.size > 1 and not (behind and behind.op == "BatchNormalization"):
+    varies = op.map.gain.min() != op.map.gain.max()
+    if len(kinds) == 2 and varies and not (behind and behind.op == "BatchNormalization"):
         return "decomposed"
     return "scale"

@@ -67,7 +67,8 @@ class StandIn:
         """The constant that the settled maps leave, as the shift of a map."""
         before, after = gauge(self.source), gauge(self.target)
         if self.op == "Add":
-            return after.after(self.constant).after(before.inverse()).shift_only()
+            moved = after.after(self.constant).shift_only()
+            return Affine.of(1.0, -before.shift).after(moved)
         return before.after(Affine.of(0.0, self.constant.shift)).shift_only()
 
 
@@ -195,6 +196,8 @@ class _Planner:
         Ways that stay near are looked for first: what reaches far is tried only when they have failed.
         """
         assert op.map is not None
+        if not self.gauge(op.source).invertible:
+            return Kept("consumers", f"the input of {op.name!r} has a scale of zero already")
         map_ = self.gauge(op.target).after(op.map).after(self.gauge(op.source).inverse())
         if not map_.finite:
             return Kept("overflow", f"the map of {op.name!r} is not finite")
@@ -208,7 +211,8 @@ class _Planner:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
             return self._leave_add(op, map_)
-        if op.target.readers and all(reader.op == "MatMul" for reader in op.target.readers):
+        readers = self._readers(op.target)
+        if readers and all(reader.op == "MatMul" for reader in readers):
             before_product = self._leave_add(op, map_, downstream=True)
             if isinstance(before_product, Fold):
                 return before_product
@@ -234,10 +238,9 @@ class _Planner:
 
     def _leave_max(self, op: AffineOp, map_: Affine) -> Fold | None:
         """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""
-        readers = op.target.readers
+        readers = self._readers(op.target)
         relu = readers[0] if len(readers) == 1 else None
-        shut = op.target.is_output or op.target.captured
-        if relu is None or relu.op != "Relu" or relu.opset < 8 or shut or not map_.positive or not map_.invertible:
+        if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
             return None
         edge = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
         flood = _Flood(self, edge, BUDGETS[-1]).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
@@ -266,17 +269,31 @@ class _Planner:
                 refusals.setdefault(direction, flood)
         return best, farther
 
+    def _readers(self, value: Value) -> list[Node]:
+        """Who reads ``value``, beyond operators that are gone already; empty where a caller may read it too."""
+        readers: list[Node] = []
+        pending, seen = [value], set[Value]()
+        while pending:
+            current = pending.pop()
+            seen.add(current)
+            if current.is_output or current.captured:
+                return []
+            readers += [node for node in current.readers if node not in self.gone]
+            pending += [v for v in self.bridges.get(current, ()) if v not in seen and v.producer in self.gone]
+        return readers
+
     def _check(self, op: AffineOp, flood: _Flooded) -> _Flooded | Kept:
-        """Numbers of a sensible size must be left around ``op``."""
+        """Numbers of a sensible size must be left on values that others read: they undo the map."""
         before = flood.maps[op.source]
-        if op.statistics is None or len(op.source.readers) == 1 or not before.invertible:
+        shared = any(map_.has_shift and len(value.readers) > 1 for value, map_ in flood.maps.items())
+        if not shared or not before.invertible:
             return flood
         total = before.after(self.gauge(op.source))
-        vectors = total.vectors(1, op.statistics.mean.size)
-        if vectors is None:
-            return flood
-        size = np.abs(op.statistics.mean) + np.sqrt(op.statistics.var + op.statistics.epsilon)
-        condition = float(np.max(np.abs(vectors[1] / vectors[0]) / size))
+        offset, size = np.abs(total.shift / total.gain), np.ones(())
+        if op.statistics is not None and (vectors := total.vectors(1, op.statistics.mean.size)) is not None:
+            offset = np.abs(vectors[1] / vectors[0])
+            size = np.abs(op.statistics.mean) + np.sqrt(op.statistics.var + op.statistics.epsilon)
+        condition = float(np.max(offset / size, initial=0.0))
         if condition > WORST_CONDITION:
             return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
         return flood
@@ -369,12 +386,14 @@ class _Flood:
         if (stand_in := self.planner.stand_ins.get(node)) is not None:
             return stand_in.spread(self.given(stand_in.source), self.given(stand_in.target))
         rule = lookup(node.op)
-        if rule is None or not node.outputs or node.outputs[0] is None:
+        if rule is None or not node.live_outputs or (rule.makes_first and node.outputs[0] is None):
             return self._blame(node, pinned(node))
         try:
             ways = rule.spread(node, self)
         except NotEvaluable as error:
             return Kept("dynamic-weights", str(error))
+        except ZeroDivisionError:
+            return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
         if isinstance(ways, Kept):
             return self._blame(node, ways)
         self.state.nodes[node] = None

@@ -278,3 +278,129 @@ def test_a_loop_of_links_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(InputError):
         fold(tmp_path / "m.onnx", tmp_path / "out.onnx", FoldOptions(verify=None))
+
+
+# --- found by random graphs
+
+
+def conv_then(*nodes, **held):
+    first = node("Conv", ["x", "w"], ["t"], name="c")
+    return make([first, *nodes], [tensor("x", [2, 3, 8, 8])], [ANY], {"w": normal(4, 3, 1, 1), **STATISTICS, **held})
+
+
+def test_a_dead_channel_behind_a_product_of_matrices():
+    held = {"w": normal(6, 4), **STATISTICS, "s": np.array([2, 0, 0.5, -1], "f4")}
+    assert same(make([node("MatMul", ["x", "w"], ["p"]), bn("p")], [tensor("x", [2, 6])], [ANY], held)) == 1
+
+
+def test_a_dead_channel_behind_a_division():
+    zeros = np.zeros(4, "f4")
+    held = {"k": np.float32(255), **STATISTICS, "s": np.array([2, 0, 0.5, -1], "f4"), "b": zeros, "m": zeros}
+    same(make([node("Div", ["x", "k"], ["u"]), bn("u")], [tensor("x", [2, 4, 4, 4])], [ANY], held))
+
+
+def test_a_factor_of_zero_from_an_earlier_fold():
+    dead = normal(4, 1, 1)
+    dead[1] = 0
+    nodes = [
+        node("Mul", ["t", "k1"], ["p"]),
+        node("Conv", ["x", "w2"], ["c0"]),
+        node("Relu", ["c0"], ["r"]),
+        bn("r", "z"),
+        node("Transpose", ["p"], ["mt"], perm=[0, 1, 3, 2]),
+        node("Mul", ["mt", "k2"], ["u"]),
+        node("Add", ["u", "z"], ["y"]),
+    ]
+    same(conv_then(*nodes, w2=normal(4, 3, 1, 1), k1=normal(4, 1, 1), k2=dead))
+
+
+def test_a_constant_beside_a_value_of_unknown_height():
+    nodes = [
+        node("Conv", ["x", "w"], ["t"]),
+        node("Concat", ["t", "k"], ["z"], axis=2),
+        bn("z"),
+    ]
+    held = {"w": normal(4, 3, 1, 1), "k": normal(2, 4, 3, 8), **STATISTICS}
+    model = make(nodes, [tensor("x", ["N", 3, "H", 8])], [ANY], held)
+    assert same(model, {"x": normal(2, 3, 5, 8)}) == 1
+
+
+def test_rearranged_positions_carry_no_map_that_varies_along_them():
+    nodes = [
+        node("Mul", ["x", "j"], ["a"]),
+        node("DepthToSpace", ["a"], ["b"], blocksize=2),
+        node("Mul", ["b", "k"], ["y"]),
+    ]
+    same(make(nodes, [tensor("x", [2, 4, 4, 4])], [ANY], {"k": normal(8), "j": normal(1)}))
+
+
+def test_integer_weights_that_are_an_output_stay():
+    nodes = [node("DequantizeLinear", ["q", "one"], ["w"]), node("Conv", ["x", "w"], ["t"]), bn("t")]
+    integers = np.random.default_rng(0).integers(-100, 100, (4, 3, 1, 1)).astype("i1")
+    outputs = [ANY, helper.make_tensor_value_info("w", 1, None)]
+    held = {"q": integers, "one": np.float32(0.01), **STATISTICS}
+    assert same(make(nodes, [tensor("x", [2, 3, 8, 8])], outputs, held)) == 0
+
+
+def test_a_resize_that_keeps_the_number_of_channels_is_still_one():
+    resize = node("Resize", ["t", "", "scales"], ["z"], axes=[1, 2], mode="linear")
+    model = conv_then(resize, bn("z"), scales=np.array([1.2, 2], "f4"))
+    model.opset_import[0].version = 18
+    assert same(model) == 0
+    resize = node("Resize", ["t", "", "scales"], ["z"], axes=[2, 3], mode="linear")
+    model = conv_then(resize, bn("z"), scales=np.array([1.2, 2], "f4"))
+    model.opset_import[0].version = 18
+    assert same(model) == 1
+
+
+def test_a_clip_whose_bounds_are_the_wrong_way_round_is_not_turned_over():
+    nodes = [node("Clip", ["t", "low", "high"], ["z"]), node("Mul", ["z", "k"], ["y"])]
+    same(conv_then(*nodes, low=np.float32(2), high=np.float32(-1), k=np.float32(-2)))
+
+
+@pytest.mark.parametrize(
+    "between", [[node("Identity", ["t"], ["u"])], [node("Transpose", ["t"], ["u"], perm=[0, 1, 3, 2])]]
+)
+def test_the_shift_that_others_undo_is_looked_at_behind_other_operators_too(between):
+    held = {
+        **STATISTICS,
+        "s": np.full(4, 1e-6, "f4"),
+        "b": np.ones(4, "f4"),
+        "m": np.zeros(4, "f4"),
+        "v": np.ones(4, "f4"),
+    }
+    nodes = [
+        node("Conv", ["x", "w"], ["t"], name="c"),
+        *between,
+        bn("u"),
+        node("Conv", ["t", "w2"], ["q"], name="c2"),
+    ]
+    outputs = [ANY, helper.make_tensor_value_info("q", 1, None)]
+    model = make(
+        nodes, [tensor("x", [2, 3, 8, 8])], outputs, {"w": normal(4, 3, 1, 1), "w2": normal(4, 4, 1, 1), **held}
+    )
+    assert same(model) == 0
+
+
+def test_folding_twice_with_options_changes_nothing_more():
+    nodes = [
+        node("Sigmoid", ["x"], ["g"]),
+        bn("g", "u"),
+        node("BatchNormalization", ["u", "one", "b", "m", "v"], ["z"]),
+        node("Relu", ["z"], ["r"]),
+        node("Conv", ["r", "w"], ["y"]),
+    ]
+    held = {"w": normal(3, 4, 1, 1), **STATISTICS, "s": np.abs(STATISTICS["s"]), "one": np.ones(4, "f4")}
+    model = make(nodes, [X], [ANY], held)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert len(plan.folds) == 2
+    assert not fold_proto(folded, threshold=True)[1][0].folds
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 256)
+
+
+def test_a_recurrent_layer_without_its_first_output():
+    nodes = [bn("x", "u"), node("Transpose", ["u"], ["s3"], perm=[2, 0, 1])]
+    nodes.append(node("LSTM", ["s3", "w", "r"], ["", "y"], hidden_size=5))
+    held = {"w": normal(1, 20, 4), "r": normal(1, 20, 5), **STATISTICS}
+    assert same(make(nodes, [tensor("x", [2, 4, 3])], [ANY], held)) == 1

@@ -39,7 +39,7 @@ class OnnxEditor:
             inputs.append("")
             node.inputs.append(None)
         old = node.inputs[index]
-        stem = old.name if old is not None else f"{node.output.name}_bias"
+        stem = old.name if old is not None else f"{node.live_outputs[0].name}_bias"
         inputs[index] = self._add_initializer(stem, data, node.graph.handle)
         if old is not None and self._graphs.is_external(old):
             self.moved.add(inputs[index])

@@ -66,7 +66,8 @@ class Unfit(Exception):
 class Rule:
     """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input.
 
-    ``rows`` sees the weights of a linear operator as one row per output channel.
+    ``rows`` sees the weights of a linear operator as one row per output channel. ``makes_first`` is False for an
+    operator whose first output may be absent.
     """
 
     upstream: str
@@ -74,6 +75,7 @@ class Rule:
     spread: Callable[[Node, Flood], Spread]
     rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
     rows: Callable[[Node, NDArray[Any]], NDArray[Any]] | None = None
+    makes_first: bool = True
 
 
 def constant(node: Node, index: int) -> NDArray[Any]:

@@ -95,7 +95,7 @@ def _spread_clip(node: Node, flood: Flood) -> Spread:
         if map_ is None:
             continue
         total = map_.after(flood.gauge(value))
-        if not total.positive and (not (total.gain < 0).all() or low is None or high is None):
+        if not total.positive and (not (total.gain < 0).all() or low is None or high is None or low > high):
             return Kept("nonlinear", f"gains that are not positive don't pass Clip {node.name!r}")
         if any(bound is not None and _moved_bound(total, bound) is None for bound in (low, high)):
             return Kept("nonlinear", f"the bounds of Clip {node.name!r} would differ from channel to channel")

@@ -237,7 +237,8 @@ def _spread_product(node: Node, flood: Flood) -> Spread:
     source = node.inputs[operands[0]]
     assert source is not None
     before, after = flood.given(source), flood.given(node.output)
-    if before is not None and not before.invertible:
+    unsuited = [map_ for map_ in (before, after if node.op == "Div" else None) if map_ is not None]
+    if any(not map_.invertible for map_ in unsuited):
         return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
     if not (k != 0).all() or not np.isfinite(k).all():
         return Kept("nonlinear", f"{node.op} {node.name!r} has a factor of zero")
@@ -253,7 +254,7 @@ def _spread_product(node: Node, flood: Flood) -> Spread:
     if before is None:
         if not after.has_shift:
             return DONE
-        if not after.invertible:
+        if not scaled.invertible:
             return Kept("consumers", f"{node.op} {node.name!r} has no constant to take a shift")
         return [[(source, scaled.inverse().after(after.shift_only()).shift_only())]]
     arrived = scaled.after(before.gain_only().inverse()).after(Affine.of(1.0, before.shift))

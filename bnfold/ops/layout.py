@@ -268,11 +268,13 @@ def _space_to_depth(node: Node, flood: Flood) -> Spread:
     crd = node.attr("mode", "DCR") == "CRD"
 
     def spread(array: Array, _: float) -> Array:
+        _only_channels(array)
         if array.shape[1] == 1:
             return array
         return np.repeat(array, block, axis=1) if crd else np.concatenate([array] * block, axis=1)
 
     def gather(array: Array, _: float) -> Array:
+        _only_channels(array)
         if array.shape[1] == 1:
             return array
         channels = array.shape[1] // block
@@ -285,6 +287,11 @@ def _space_to_depth(node: Node, flood: Flood) -> Spread:
 
     deep = node.op == "SpaceToDepth"
     return pass_moved(node, flood, spread if deep else gather, gather if deep else spread)
+
+
+def _only_channels(array: Array) -> None:
+    if any(size != 1 for size in array.shape[2:]):
+        raise Unmovable("it rearranges the positions along which the map varies")
 
 
 def _concat(node: Node, flood: Flood) -> Spread:
@@ -301,8 +308,8 @@ def _concat(node: Node, flood: Flood) -> Spread:
 def _split(node: Node, flood: Flood) -> Spread:
     source = node.inputs[0]
     assert source is not None
-    if source.rank is None:
-        return Kept("unknown-shape", f"the rank of {source.name!r} is not known")
+    if source.rank is None or None in node.outputs:
+        return Kept("unknown-shape", f"the rank of {source.name!r}, or an output of {node.name!r}, is not known")
     return _parts(node, flood, source, node.live_outputs, node.attr("axis", 0) % source.rank)
 
 
@@ -367,6 +374,8 @@ def _rewrite_concat(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
         return Rewrite()
     assert rank is not None
     axis = node.attr("axis", 1) % rank
+    if map_.gain.shape[axis : axis + 1] in ((), (1,)):
+        return Rewrite({(node, i): map_(constant(node, i)) for i in fixed})
     sizes = [value.shape[axis] for value in node.inputs if value is not None and value.shape is not None]
     pieces = _pieces(map_, rank, axis, [size for size in sizes if isinstance(size, int)])
     return Rewrite({(node, i): pieces[i](constant(node, i)) for i in fixed})

@@ -120,23 +120,38 @@ def _resize(node: Node, flood: Flood) -> Spread:
                 return Kept("channel-axis", f"{node.op} {node.name!r} resizes the channels")
             continue
         sizes = [None if shape is None else shape[axis] for shape in (source.shape, target.shape)]
-        if not isinstance(sizes[0], int) or sizes[0] != sizes[1]:
+        if not _by_sizes(node) or not isinstance(sizes[0], int) or sizes[0] != sizes[1]:
             return Kept("unknown-shape", f"whether {node.op} {node.name!r} resizes the channels is not known")
     return pass_on(node, flood)
 
 
+def _by_sizes(node: Node) -> bool:
+    """True if the output's size alone says how each axis is resized: equal sizes are then no resizing."""
+    return (
+        node.op == "Resize"
+        and node.input(3) is not None
+        and node.attr("keep_aspect_ratio_policy", "stretch") == "stretch"
+    )
+
+
 def _scales(node: Node) -> list[float] | None:
-    """The scales per axis where they are constants and say it all; with sizes or axes the shapes must."""
-    if node.attr("axes") or node.attr("keep_aspect_ratio_policy", "stretch") != "stretch":
-        return None
+    """The scale of each axis where constants give it; None where they don't, or give sizes."""
     if "scales" in node.attrs:
         return [float(scale) for scale in node.attrs["scales"]]
     index = 1 if node.op == "Upsample" or node.opset < 11 else 2
-    value = node.input(index)
+    value, source = node.input(index), node.inputs[0]
     if value is None or not node.graph.constants.is_constant(value):
         return None
     found = [float(scale) for scale in constant(node, index).reshape(-1)]
-    return found or None
+    axes = node.attr("axes")
+    if not axes or not found:
+        return found or None
+    if source is None or source.rank is None:
+        return None
+    scales = [1.0] * source.rank
+    for axis, scale in zip(axes, found, strict=True):
+        scales[axis] = scale
+    return scales
 
 
 def _spread_pad(node: Node, flood: Flood) -> Spread:

@@ -36,7 +36,8 @@ def refusal(node: Node, index: int, axis: int | None) -> Kept | None:
     scale, quantized = dequantize.input(1), dequantize.input(0)
     if dequantize.attr("block_size", 0) or scale is None or quantized is None or scale.shape is None:
         return Kept("unsupported-dtype", f"{where} in blocks")
-    if len(dequantize.output.readers) > 1:
+    made = dequantize.output
+    if len(made.readers) > 1 or made.is_output or made.captured:
         return Kept("consumers", f"{where}, shares them with another node")
     if quantized.dtype is None or quantized.dtype.name not in ("int8", "uint8", "int16", "uint16"):
         return Kept("unsupported-dtype", f"{where} of type {quantized.dtype}")

@@ -100,7 +100,7 @@ def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[Layer
         except NotEvaluable:
             continue
         for (owner, index), values in expected.items():
-            names = (name for name in heirs(owner.output) if name in producers)
+            names = (name for name in heirs(owner.live_outputs[0]) if name in producers)
             twin = next((producers[name] for name in names if producers[name].op == owner.op), None)
             actual = None if twin is None else _constant(twin, index)
             name = f"{owner.op} {owner.name!r} input {index}"
