@@ -77,7 +77,7 @@ def prepare(loaded: LoadedModel, options: PlanOptions) -> Prepared:
     while options.merge:
         model, merged_plans, merged, moved = _merged(loaded, options, apart)
         graphs, settled, plans = _settle(model, options)
-        touched = {node.output.name for one in settled for fold in one.plan.folds for node in fold.into} & merged
+        touched = {node.live_outputs[0].name for one in settled for fold in one.plan.folds for node in fold.into} & merged
         if not touched:
             return Prepared(model, graphs, settled, [*merged_plans, *plans], merged, moved)
         apart |= touched
