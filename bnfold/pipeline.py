@@ -77,7 +77,8 @@ def prepare(loaded: LoadedModel, options: PlanOptions) -> Prepared:
     while options.merge:
         model, merged_plans, merged, moved = _merged(loaded, options, apart)
         graphs, settled, plans = _settle(model, options)
-        touched = {node.live_outputs[0].name for one in settled for fold in one.plan.folds for node in fold.into} & merged
+        changed = {node for one in settled for fold in one.plan.folds for node in fold.into}
+        touched = {node.live_outputs[0].name for node in changed} & merged
         if not touched:
             return Prepared(model, graphs, settled, [*merged_plans, *plans], merged, moved)
         apart |= touched
