@@ -10,11 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import rounded, smallest_normal
+from bnfold.folds import Plan, StandIn
 from bnfold.graph import Editor, Graph, Node
 from bnfold.graph.constants import NotEvaluable
 from bnfold.merge import Merge
 from bnfold.ops import FLOATS, Unfit, lookup
-from bnfold.plan import Plan, StandIn, plan
+from bnfold.plan import plan
 from bnfold.reasons import Kept
 
 DEAD = 2.0**-100

@@ -13,11 +13,11 @@ from bnfold.apply import Settled, settle, write, write_merge
 from bnfold.errors import InputError, UsageError
 from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp
+from bnfold.folds import Fold, Plan
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import OnnxEditor
 from bnfold.graph.onnx_functions import inlined
 from bnfold.merge import merges
-from bnfold.plan import Fold, Plan
 from bnfold.reasons import Kept
 
 

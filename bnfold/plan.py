@@ -12,107 +12,27 @@ may pass through an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping
 
 import numpy as np
 
 from bnfold.affine import IDENTITY, Affine
 from bnfold.find import AffineOp, affine_ops
+from bnfold.flood import TOO_FAR, Flood, Flooded
+from bnfold.folds import Fold, Plan, StandIn
 from bnfold.graph import Graph, Node, Value
-from bnfold.graph.constants import NotEvaluable
-from bnfold.ops import Demands, lookup, pinned
+from bnfold.ops import Demands
 from bnfold.reasons import Kept
 
 BUDGETS = (32, 512, 20_000)
 """Operators that one flood may ask before it gives up: near solutions first, then farther ones."""
 
-TOO_FAR = Kept("consumers", "the map would reach too many operators")
-
-MOST_ALTERNATIVES = 64
-"""Untried alternatives that one flood remembers."""
-
 WORST_CONDITION = 64.0
 """How many times larger than the activations a shift around other readers may be."""
 
 
-@dataclass(frozen=True, eq=False)
-class StandIn:
-    """One node of two operands, a value and a constant, in the place of several.
-
-    ``Add``: the factor that took the gain has no bias, so the shift stays behind. ``Max``: ``relu(a x + b)`` is
-    ``a max(x, -b / a) + b`` for positive ``a``; what surrounds the maximum goes into the linear operator behind.
-    ``constant`` belongs to the original value of ``source``.
-    """
-
-    op: str
-    nodes: tuple[Node, ...]
-    source: Value
-    target: Value
-    constant: Affine
-
-    def spread(self, before: Affine | None, after: Affine | None) -> list[Demands] | Kept:
-        """An Add ties the gains and takes any shift; a Max passes any map with positive gains."""
-        known = before if before is not None else after
-        assert known is not None
-        if self.op == "Max" and not known.positive:
-            return Kept("nonlinear", f"a gain that is not positive does not pass the Max at {self.target.name!r}")
-        passed = known.gain_only() if self.op == "Add" else known
-        if before is None or after is None:
-            return [[(self.target if after is None else self.source, passed)]]
-        agreed = passed.agrees(after.gain_only() if self.op == "Add" else after)
-        return [[]] if agreed else Kept("consumers", f"{self.target.name!r} would need two different maps")
-
-    def data(self, gauge: Callable[[Value], Affine]) -> Affine:
-        """The constant that the settled maps leave, as the shift of a map."""
-        before, after = gauge(self.source), gauge(self.target)
-        if self.op == "Add":
-            moved = after.after(self.constant).shift_only()
-            return Affine.of(1.0, -before.shift).after(moved)
-        return before.after(Affine.of(0.0, self.constant.shift)).shift_only()
-
-
 Way = tuple[str, Demands]
 """A direction, and the maps that it puts on the two ends of an affine operator."""
-
-
-@dataclass(frozen=True)
-class Fold:
-    """An affine operator that goes: which way its map went, through which operators, into which nodes.
-
-    ``stand_in`` is what stays in its place, if anything does.
-    """
-
-    op: AffineOp
-    direction: str
-    into: tuple[Node, ...]
-    via: tuple[str, ...]
-    stand_in: StandIn | None = None
-
-
-@dataclass
-class Plan:
-    """What happens to each affine operator of one graph, and the gauge of every value that gets one."""
-
-    graph: Graph
-    outcomes: list[tuple[AffineOp, Fold | Kept]]
-    gauges: dict[Value, Affine]
-
-    @property
-    def folds(self) -> list[Fold]:
-        """The folds alone."""
-        return [outcome for _, outcome in self.outcomes if isinstance(outcome, Fold)]
-
-    def gauge(self, value: Value) -> Affine:
-        """What the new graph carries in place of ``value``."""
-        return self.gauges.get(value, IDENTITY)
-
-    def touched(self) -> list[Node]:
-        """The nodes around gauged values that stay, in order."""
-        gone = {node for fold in self.folds for node in fold.op.nodes}
-        gone.update(node for fold in self.folds if fold.stand_in for node in fold.stand_in.nodes)
-        around = {node for value in self.gauges for node in (value.producer, *value.readers) if node}
-        return [node for node in self.graph.nodes if node in around and node not in gone]
 
 
 def plan(
@@ -131,30 +51,6 @@ def plan(
     BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear operator become one Max.
     """
     return _Planner(graph, threshold).solve(frozenset(only), frozenset(skip), refused or {}, scales)
-
-
-@dataclass
-class _Flooded:
-    """How far a flood has come: the maps it put on values, the operators that it met, those that absorbed.
-
-    Entries are only ever added, so going back means forgetting the latest (:meth:`rewind`).
-    """
-
-    maps: dict[Value, Affine] = field(default_factory=dict)
-    nodes: dict[Node, None] = field(default_factory=dict)
-    absorbers: dict[Node, None] = field(default_factory=dict)
-
-    def mark(self) -> tuple[int, int, int]:
-        """A point to come back to."""
-        return len(self.maps), len(self.nodes), len(self.absorbers)
-
-    def rewind(self, mark: tuple[int, int, int]) -> None:
-        """Forget what came after ``mark``."""
-        while len(self.maps) > mark[0]:
-            self.maps.popitem()
-        for entries, length in zip((self.nodes, self.absorbers), mark[1:], strict=True):
-            while len(entries) > length:
-                entries.popitem()
 
 
 class _Planner:
@@ -230,7 +126,7 @@ class _Planner:
             start = [(op.source, IDENTITY), (op.target, gain.inverse())]
         else:
             return TOO_FAR
-        flood = _Flood(self, op, BUDGETS[-1]).run(start)
+        flood = Flood(self, op, BUDGETS[-1]).run(start)
         if isinstance(flood, Kept):
             return flood
         stand_in = StandIn("Add", tuple(op.nodes), op.source, op.target, op.map)
@@ -243,7 +139,7 @@ class _Planner:
         if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
             return None
         edge = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
-        flood = _Flood(self, edge, BUDGETS[-1]).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
+        flood = Flood(self, edge, BUDGETS[-1]).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
         if isinstance(flood, Kept):
             return None
         level = self.gauge(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
@@ -251,15 +147,15 @@ class _Planner:
 
     def _cheapest(
         self, op: AffineOp, ways: list[Way], budget: int, refusals: dict[str, Kept]
-    ) -> tuple[tuple[_Flooded, str] | None, list[Way]]:
+    ) -> tuple[tuple[Flooded, str] | None, list[Way]]:
         """The success that changes the fewest weights, and the ways that ran out of budget."""
-        best: tuple[_Flooded, str] | None = None
+        best: tuple[Flooded, str] | None = None
         farther: list[Way] = []
         for direction, start in ways:
-            flood = _Flood(self, op, budget, len(best[0].absorbers) if best else None).run(start)
-            if isinstance(flood, _Flooded):
+            flood = Flood(self, op, budget, len(best[0].absorbers) if best else None).run(start)
+            if isinstance(flood, Flooded):
                 flood = self._check(op, flood)
-            if isinstance(flood, _Flooded):
+            if isinstance(flood, Flooded):
                 best = flood, direction
                 if len(flood.absorbers) <= 1:
                     break
@@ -282,7 +178,7 @@ class _Planner:
             pending += [v for v in self.bridges.get(current, ()) if v not in seen and v.producer in self.gone]
         return readers
 
-    def _check(self, op: AffineOp, flood: _Flooded) -> _Flooded | Kept:
+    def _check(self, op: AffineOp, flood: Flooded) -> Flooded | Kept:
         """Numbers of a sensible size must be left on values that others read: they undo the map."""
         before = flood.maps[op.source]
         shared = any(map_.has_shift and len(value.readers) > 1 for value, map_ in flood.maps.items())
@@ -298,7 +194,7 @@ class _Planner:
             return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
         return flood
 
-    def _commit(self, op: AffineOp, flood: _Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
+    def _commit(self, op: AffineOp, flood: Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
         for value, delta in flood.maps.items():
             self.gauges[value] = delta.after(self.gauge(value))
         if stand_in is not None:
@@ -310,102 +206,6 @@ class _Planner:
         via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
         return Fold(op, direction, tuple(flood.absorbers), via, stand_in)
-
-
-class _Flood:
-    """One try at removing one operator. See :class:`bnfold.ops.Flood` for what the rules may ask."""
-
-    def __init__(self, planner: _Planner, edge: AffineOp, budget: int, limit: int | None = None) -> None:
-        self.planner, self.edge, self.budget, self.limit = planner, edge, budget, limit
-        self.state = _Flooded()
-
-    def given(self, value: Value | None) -> Affine | None:
-        """The map that this flood has put on ``value``."""
-        return None if value is None else self.state.maps.get(value)
-
-    def gauge(self, value: Value) -> Affine:
-        """The map that ``value`` carries from earlier folds."""
-        return self.planner.gauge(value)
-
-    def run(self, start: Demands) -> _Flooded | Kept:
-        """Spread ``start`` until it rests; where it is refused, go back to the last alternative."""
-        first: Kept | None = None
-        untried: list[tuple[tuple[int, int, int], list[Node], Demands]] = [(self.state.mark(), [], start)]
-        while untried:
-            mark, queue, demands = untried.pop()
-            self.state.rewind(mark)
-            refusal = self._accept(demands, queue)
-            while refusal is None and queue:
-                node = queue.pop()
-                ways = self._ask(node)
-                self.budget -= 1
-                if isinstance(ways, Kept):
-                    refusal = ways
-                elif self.budget < 0 or (self.limit is not None and len(self.state.absorbers) >= self.limit):
-                    return TOO_FAR
-                else:
-                    if len(untried) < MOST_ALTERNATIVES:
-                        untried.extend((self.state.mark(), list(queue), way) for way in reversed(ways[1:]))
-                    refusal = self._accept(ways[0], queue)
-            if refusal is None:
-                return self.state
-            first = first or refusal
-        assert first is not None
-        return first
-
-    def _accept(self, demands: Demands, queue: list[Node]) -> Kept | None:
-        """Put maps on values; refuse what is pinned, or contradicts what is there already."""
-        demands = list(demands)
-        while demands:
-            value, map_ = demands.pop()
-            known = self.state.maps.get(value)
-            if known is not None:
-                if not known.agrees(map_):
-                    return Kept("consumers", f"{value.name!r} would have to carry two different maps")
-                continue
-            self.state.maps[value] = map_
-            if map_.is_identity:
-                continue
-            if not map_.finite:
-                return Kept("overflow", f"the map of {value.name!r} is not finite")
-            if self.planner.graph.constants.is_constant(value):
-                return Kept("dynamic-weights", f"{value.name!r} is a constant that its reader can't change")
-            if pin := _pin(value):
-                return pin
-            demands.extend((other, map_) for other in self.planner.bridges.get(value, ()))
-            queue.extend(self._around(value))
-        return None
-
-    def _around(self, value: Value) -> Iterator[Node]:
-        for node in dict.fromkeys((value.producer, *value.readers)):
-            if node is not None and node not in self.edge.nodes and node not in self.planner.gone:
-                yield node
-
-    def _ask(self, node: Node) -> list[Demands] | Kept:
-        """What ``node`` makes of the maps around it."""
-        if (stand_in := self.planner.stand_ins.get(node)) is not None:
-            return stand_in.spread(self.given(stand_in.source), self.given(stand_in.target))
-        rule = lookup(node.op)
-        if rule is None or not node.live_outputs or (rule.makes_first and node.outputs[0] is None):
-            return self._blame(node, pinned(node))
-        try:
-            ways = rule.spread(node, self)
-        except NotEvaluable as error:
-            return Kept("dynamic-weights", str(error))
-        except ZeroDivisionError:
-            return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
-        if isinstance(ways, Kept):
-            return self._blame(node, ways)
-        self.state.nodes[node] = None
-        if rule.rewrite and any(map(self.planner.graph.constants.is_constant, node.inputs)):
-            self.state.absorbers[node] = None
-        return ways
-
-    def _blame(self, node: Node, refusal: Kept) -> Kept:
-        """A node that merely reads the same value as the operator is another consumer, whatever it is."""
-        if self.edge.source in node.inputs and self.edge.source in self.state.maps:
-            return Kept("consumers", f"{self.edge.source.name!r} is read by {node.op} {node.name!r} too")
-        return refusal
 
 
 def _ways(op: AffineOp, map_: Affine) -> Iterator[Way]:
@@ -424,20 +224,6 @@ def _ways(op: AffineOp, map_: Affine) -> Iterator[Way]:
     yield "downstream", [(y, map_.inverse()), (x, IDENTITY)]
     if both:
         yield "both", [(x, gain), (y, shift.inverse())]
-
-
-def _pin(value: Value) -> Kept | None:
-    """Why ``value`` must stay what it is, whatever makes or reads it."""
-    nested = bool(value.graph.name)
-    if value.captured:
-        return Kept("control-flow", f"{value.name!r} is read by a nested graph")
-    if value.producer is None and not value.is_input:
-        return Kept("dynamic-weights", f"{value.name!r} is stored data that can't be changed here")
-    if value.is_output:
-        return Kept("control-flow" if nested else "graph-output", f"{value.name!r} is an output of its graph")
-    if value.is_input:
-        return Kept("control-flow" if nested else "graph-input", f"{value.name!r} is an input of its graph")
-    return None
 
 
 _INPUT_SIDE = ("graph-input", "nonlinear", "unknown-op", "control-flow", "quantized-activation")

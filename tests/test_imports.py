@@ -18,8 +18,10 @@ ALLOWED = {
     "ops": {"ops", "affine", "batchnorm", "graph", "reasons"},
     "find": {"affine", "batchnorm", "graph", "ops", "reasons"},
     "merge": {"affine", "find", "graph", "ops"},
-    "plan": {"affine", "find", "graph", "ops", "reasons"},
-    "apply": {"affine", "find", "graph", "merge", "ops", "plan", "reasons"},
+    "folds": {"affine", "find", "graph", "ops", "reasons"},
+    "flood": {"affine", "find", "folds", "graph", "ops", "reasons"},
+    "plan": {"affine", "find", "flood", "folds", "graph", "ops", "reasons"},
+    "apply": {"affine", "find", "folds", "graph", "merge", "ops", "plan", "reasons"},
     "files": {"files", "errors"},
     "verification": {
         "verification",
@@ -35,7 +37,7 @@ ALLOWED = {
         "reasons",
         "",
     },
-    "report": {"report", "affine", "find", "graph", "plan", "reasons", "verification", ""},
+    "report": {"report", "affine", "find", "folds", "graph", "plan", "reasons", "verification", ""},
 }
 
 

@@ -206,3 +206,21 @@ def test_weights_in_constant_nodes_are_moved_too(tmp_path, samples):
     result = fold(original, folded).verification
     assert result.verdict == "equivalent"
     assert max(output.ratio for output in result.outputs) < 4
+
+
+def test_bfloat16_is_folded_in_float64_and_rounded_once(tmp_path):
+    """onnxruntime's CPU has no bfloat16 convolution: the weights gate proves it alone."""
+    import ml_dtypes
+
+    held = {name: data.astype(ml_dtypes.bfloat16) for name, data in batch_norm("bn", 4).items()}
+    held["w"] = weights(1, 4, 3, 3, 3).astype(ml_dtypes.bfloat16)
+    kind = onnx.TensorProto.BFLOAT16
+    outputs = [onnx.helper.make_tensor_value_info("y", kind, None)]
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), bn_node("c", "y", "bn")]
+    model = make(nodes, [tensor("x", [1, 3, 8, 8], kind)], outputs, held, opset=22, ir_version=10)
+    original, folded = tmp_path / "b.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(model.SerializeToString())
+    result = fold(original, folded)
+    assert result.inspection.foldable == 1
+    assert gates(verify(original, folded)) == {"weights": "pass", "outputs": "undecided"}
+    assert {t.data_type for t in onnx.load(folded).graph.initializer} == {kind}

@@ -174,10 +174,20 @@ KNOWN = frozenset(
 
 def table() -> dict[str, Rule]:
     """Every rule, by operator."""
-    from bnfold.ops import activation, elementwise, layout, linear, normalization, pooling, recurrent, transparent
+    from bnfold.ops import (
+        activation,
+        blocks,
+        elementwise,
+        layout,
+        linear,
+        normalization,
+        pooling,
+        recurrent,
+        transparent,
+    )
 
     if not _RULES:
-        for family in (linear, recurrent, normalization, elementwise, activation, pooling, layout, transparent):
+        for family in (linear, recurrent, normalization, elementwise, activation, pooling, layout, blocks, transparent):
             _RULES.update(family.RULES)
     return _RULES
 

@@ -12,8 +12,8 @@ from xml.etree import ElementTree as Xml
 
 from bnfold.affine import Affine
 from bnfold.find import AffineOp
+from bnfold.folds import Fold, Plan
 from bnfold.graph import Node, Value
-from bnfold.plan import Fold, Plan
 from bnfold.reasons import Kept
 
 BOX = (190, 40)

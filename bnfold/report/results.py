@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bnfold.find import AffineOp
-from bnfold.plan import Fold, Plan
+from bnfold.folds import Fold, Plan
 from bnfold.reasons import Kept
 from bnfold.verification.results import Verification
 

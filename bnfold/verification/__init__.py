@@ -37,8 +37,9 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
         gate, layers = check_weights(first, second)
         gates.append(gate)
     if "outputs" in options.gates:
-        gate, outputs, fed, device = check_outputs(original, folded, options.outputs)
-        gates.append(gate)
+        found = check_outputs(original, folded, options.outputs)
+        gates.append(found.gate)
+        outputs, fed, device = found.results, found.fed, found.device
     return Verification(gates, layers, outputs, device, fed, versions()), first, second
 
 

@@ -33,7 +33,7 @@ from bnfold.verification.inputs import (
     has_free_dimensions,
     user_samples,
 )
-from bnfold.verification.results import GateResult, Judgement, OutputResult
+from bnfold.verification.results import GateResult, OutputResult
 
 K = 8.0
 """How many times the unavoidable error two correct models may differ by."""
@@ -51,15 +51,25 @@ class OutputOptions:
     inputs: InputOptions = field(default_factory=InputOptions)
 
 
-def check_outputs(
-    original: Path, folded: Path, options: OutputOptions
-) -> tuple[GateResult, list[OutputResult], dict[str, Any], dict[str, Any]]:
-    """Judge the outputs. Returns the gate, the outputs, what was fed, and the device that ran it."""
+@dataclass
+class Outputs:
+    """What the gate found: its verdict, each output at each level, what was fed, and the device that ran it."""
+
+    gate: GateResult
+    results: list[OutputResult]
+    fed: dict[str, Any]
+    device: dict[str, Any]
+
+
+def check_outputs(original: Path, folded: Path, options: OutputOptions) -> Outputs:
+    """Judge the outputs of two model files. Raises InputError or UsageError for inputs of the user that don't fit."""
     device: dict[str, Any] = {"asked": "cpu", "used": None, "nodes_on_cpu": [], "provider_options": {}}
     fed: dict[str, Any] = {"source": None, "seed": options.inputs.seed, "samples": 0}
+    found = Outputs(
+        _undecided("nothing was run: onnxruntime is not installed (pip install 'bnfold[cpu]')"), [], fed, device
+    )
     if not runtime.available():
-        detail = "nothing was run: onnxruntime is not installed (pip install 'bnfold[cpu]')"
-        return GateResult("outputs", "undecided", detail), [], fed, device
+        return found
     model = load(original)
     try:
         samples, base = _feed(original, model, options, fed)
@@ -67,41 +77,50 @@ def check_outputs(
         noise = _noise(model, samples, options)
     except (runtime.RunFailed, UndecidedError) as error:
         hint = f" ({error.hint})" if isinstance(error, UndecidedError) and error.hint else ""
-        return GateResult("outputs", "undecided", f"the original can't be run: {error}{hint}"), [], fed, device
-    results: list[OutputResult] = []
+        found.gate = _undecided(f"the original can't be run: {error}{hint}")
+        return found
     for level in dict.fromkeys(("disable", options.level)):
-        try:
-            reference = base if level == "disable" else runtime.run(original, samples, level, options.time_limit)
-        except runtime.RunFailed as error:
-            return (
-                GateResult("outputs", "undecided", f"the original fails at level {level}: {error}"),
-                results,
-                fed,
-                device,
-            )
-        try:
-            made = runtime.run(folded, samples, level, options.time_limit)
-        except runtime.RunFailed as error:
-            return GateResult("outputs", "fail", f"the folded model fails: {error}"), results, fed, device
-        wrong = _mismatch(reference, made)
-        if wrong and _mismatch(base, noise):
-            detail = f"{wrong}; but the last bits of the original's weights alone change as much"
-            return GateResult("outputs", "undecided", detail), results, fed, device
-        if wrong:
-            return GateResult("outputs", "fail", wrong), results, fed, device
-        if _mismatch(base, noise):
-            detail = (
-                "the last bits of the original's weights alone change the shape of its outputs, or where NaN stands"
-            )
-            return GateResult("outputs", "undecided", detail), results, fed, device
-        results += [_judge(name, level, reference, made, base, noise) for name in base.outputs[0]]
-    verdict, detail = _verdict(results, options)
-    if not any(_finite(value).any() for output in base.outputs for value in output.values()):
-        verdict, detail = "undecided", "the original's outputs hold no finite number: nothing could be compared"
-    figures: dict[str, Any] = {"ratio": max((r.ratio for r in results), default=0.0), "k": options.k}
-    if options.rtol is not None or options.atol is not None:
-        figures |= {"rtol": options.rtol, "atol": options.atol}
-    return GateResult("outputs", verdict, detail, figures), results, fed, device
+        reference = base if level == "disable" else None
+        outcome = _at_level(original, folded, samples, level, options, reference, base, noise)
+        if isinstance(outcome, GateResult):
+            found.gate = outcome
+            return found
+        found.results += outcome
+    found.gate = _verdict(found.results, base, options)
+    return found
+
+
+def _undecided(detail: str) -> GateResult:
+    return GateResult("outputs", "undecided", detail)
+
+
+def _at_level(
+    original: Path,
+    folded: Path,
+    samples: list[Sample],
+    level: str,
+    options: OutputOptions,
+    reference: runtime.Run | None,
+    base: runtime.Run,
+    noise: runtime.Run,
+) -> list[OutputResult] | GateResult:
+    """Every output at one optimisation level, or the verdict where they can't be compared."""
+    try:
+        reference = reference or runtime.run(original, samples, level, options.time_limit)
+    except runtime.RunFailed as error:
+        return _undecided(f"the original fails at level {level}: {error}")
+    try:
+        made = runtime.run(folded, samples, level, options.time_limit)
+    except runtime.RunFailed as error:
+        return GateResult("outputs", "fail", f"the folded model fails: {error}")
+    wrong = _mismatch(reference, made)
+    if _mismatch(base, noise):
+        return _undecided(
+            "the last bits of the original's weights alone change its outputs' shape, or where NaN stands"
+        )
+    if wrong:
+        return GateResult("outputs", "fail", wrong)
+    return [_judge(name, level, reference, made, base, noise) for name in base.outputs[0]]
 
 
 def _feed(
@@ -226,14 +245,21 @@ def _rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
-def _verdict(results: list[OutputResult], options: OutputOptions) -> tuple[Judgement, str]:
+def _verdict(results: list[OutputResult], base: runtime.Run, options: OutputOptions) -> GateResult:
+    """The gate's verdict over all outputs and levels."""
+    if not any(_finite(value).any() for output in base.outputs for value in output.values()):
+        return _undecided("the original's outputs hold no finite number: nothing could be compared")
+    worst = max(results, key=lambda r: r.ratio)
+    figures: dict[str, Any] = {"ratio": worst.ratio, "k": options.k}
     if options.rtol is not None or options.atol is not None:
         rtol, atol = options.rtol or 0.0, options.atol or 0.0
+        figures |= {"rtol": rtol, "atol": atol}
         bad = [r for r in results if r.max_abs > atol + rtol * (r.max_abs / r.max_rel if r.max_rel else 0.0)]
         told = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
-        return ("fail", f"output {bad[0].name!r} differs by {bad[0].max_rel:.3g}; {told}") if bad else ("pass", told)
-    worst = max(results, key=lambda r: r.ratio, default=None)
-    if worst is None:
-        return "pass", "the model has no outputs"
+        if bad:
+            return GateResult(
+                "outputs", "fail", f"{told}; output {bad[0].name!r} differs by {bad[0].max_rel:.3g}", figures
+            )
+        return GateResult("outputs", "pass", told, figures)
     told = f"{worst.ratio:.3g} times the unavoidable error (limit {options.k:g}) in output {worst.name!r}"
-    return ("pass" if worst.ratio <= options.k else "fail"), told
+    return GateResult("outputs", "pass" if worst.ratio <= options.k else "fail", told, figures)

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from bnfold.affine import ulp
 from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp, affine_ops
+from bnfold.folds import Plan
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_functions import inlined
 from bnfold.merge import merges
 from bnfold.ops import lookup
-from bnfold.plan import Plan, plan
+from bnfold.plan import plan
 from bnfold.verification.results import GateResult, LayerResult
 
 EXACT = 0.5 + 1e-6
