@@ -29,6 +29,7 @@ ALLOWED = {
         "errors",
         "files",
         "find",
+        "folds",
         "graph",
         "merge",
         "ops",
