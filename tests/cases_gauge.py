@@ -543,6 +543,34 @@ def channel_shuffle():
     )
 
 
+@case(nodes=8)
+def channel_shuffle_by_computed_shapes():
+    """As torch's TorchScript exporter writes it: the batch from Shape and Gather, a dimension left to inference."""
+    held = {"first": np.array([0]), "rest": np.array([2, -1, 6, 6]), "back": np.array([4, 6, 6])}
+    return between(
+        node("Shape", ["t"], ["s"]),
+        node("Gather", ["s", "first"], ["n"], axis=0),
+        node("Concat", ["n", "rest"], ["apart"], axis=0),
+        node("Concat", ["n", "back"], ["together"], axis=0),
+        node("Reshape", ["t", "apart"], ["a"]),
+        node("Transpose", ["a"], ["b"], perm=[0, 2, 1, 3, 4]),
+        node("Reshape", ["b", "together"], ["t2"]),
+        held=held,
+    )
+
+
+@case(nodes=5)
+def readers_of_the_size_alone():
+    model = between(
+        node("Size", ["t"], ["n"]),
+        node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),
+        node("Identity", ["t"], ["t2"]),
+        node("CastLike", ["f", "t"], ["z"]),
+    )
+    model.graph.output.append(tensor("z", []))
+    return model
+
+
 @case(nodes=2)
 def expanded():
     nodes = [

@@ -138,7 +138,8 @@ def _numbered(before: Shape, after: Shape) -> tuple[list[int], list[int]]:
     one, other = ([numbers.get(d) if isinstance(d, str) else d for d in shape] for shape in (before, after))
     if 0 in one or 0 in other or len(shared) + one.count(None) + other.count(None) > len(PRIMES):
         raise Unmovable("it has an empty dimension, or too many unknown ones")
-    free, bound = (one, other) if other.count(None) <= 1 else (other, one)
+    follows = other.count(None) == 0 or (one.count(None) <= 1 < other.count(None))
+    free, bound = (other, one) if follows else (one, other)
     if bound.count(None) > 1:
         raise Unmovable("several of its dimensions are unknown")
     known = [next(primes) if dim is None else dim for dim in free]

@@ -36,7 +36,20 @@ def _dropout(node: Node, flood: Flood) -> Spread:
     return pass_on(node, flood)
 
 
+def _shape_only(node: Node, flood: Flood) -> Spread:
+    """Shape and Size don't look at the values, CastLike not at those of its second input."""
+    read = node.inputs[0] if node.op == "CastLike" else None
+    if flood.given(read) is not None or any(flood.given(value) is not None for value in node.live_outputs):
+        return Kept("unsupported-dtype", f"{node.op} {node.name!r} changes the type")
+    return DONE
+
+
+_SHAPE = Rule("never", "any map: only the shape is read", _shape_only)
+
 RULES = {
+    "Shape": _SHAPE,
+    "Size": _SHAPE,
+    "CastLike": Rule("never", "any map on the second input: only the type is read", _shape_only),
     "Identity": Rule("passes", "passes", pass_on),
     "Dropout": Rule("passes at inference", "passes at inference", _dropout),
 }
