@@ -1,7 +1,6 @@
 """The reference against onnxruntime and torch, and against its own algebra."""
 
 import numpy as np
-import onnx
 import pytest
 from build import make, node, tensor
 from conftest import run
@@ -149,8 +148,3 @@ def test_the_affine_form_equals_the_definition_in_ulps(channels, seed):
     gain = np.abs(bn.affine().gain if bn.affine().gain.ndim == 0 else bn.affine().gain.reshape(1, -1, 1))
     size = gain * np.abs(x) + gain * np.abs(bn.mean.reshape(1, -1, 1)) + np.abs(bn.bias.reshape(1, -1, 1))
     assert (np.abs(exact - ours) <= 8 * ulp(size, np.float64)).all()
-
-
-def test_statistics_round_trip_through_onnx_types():
-    tensor_ = onnx.numpy_helper.from_array(layer(3).scale.astype(np.float32))
-    assert onnx.numpy_helper.to_array(tensor_).dtype == np.float32

@@ -14,8 +14,6 @@ import click
 
 from bnfold.errors import BnfoldError, InputError, OutputError, UndecidedError, UsageError
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
-
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--json``, ``--quiet``, ``--verbose``, ``--no-color``: every command has them."""

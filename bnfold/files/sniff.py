@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
-
 from bnfold.errors import InputError
 
 LEGACY_PICKLE = bytes.fromhex("80028a0a6cfc9c46f9")
@@ -34,8 +31,3 @@ def refuse_other_formats(head: bytes, size: int, name: str) -> None:
         raise InputError(f"{name}: a TFLite model", "fold before the conversion to TFLite")
     if head.lstrip()[:1] in (b"{", b"<"):
         raise InputError(f"{name}: a text file, not an ONNX model", "give the .onnx file itself")
-
-
-def is_zip(data: bytes) -> bool:
-    """True for the bytes of a zip archive."""
-    return zipfile.is_zipfile(io.BytesIO(data))

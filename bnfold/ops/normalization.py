@@ -24,8 +24,6 @@ from bnfold.ops import (
 )
 from bnfold.reasons import Kept
 
-PARAMETERS = ("scale", "bias", "mean", "var")
-
 
 def in_training(node: Node) -> str | None:
     """Why the node computes its statistics from the batch, or None if it is an inference BatchNormalization.

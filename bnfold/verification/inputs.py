@@ -20,7 +20,7 @@ Sample = dict[str, NDArray[Any]]
 
 KINDS = ("normal", "uniform", "large", "constant", "impulse")
 
-FREE_SIZES = (1, 8, 32, 64, 128, 224, 256)
+FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
 """Sizes to try for free dimensions behind the first one, until the model accepts one."""
 
 

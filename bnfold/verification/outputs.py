@@ -39,6 +39,10 @@ K = 8.0
 """How many times the unavoidable error two correct models may differ by."""
 
 
+MOST_MOVED = 2**27
+"""Weights that are moved to measure the unavoidable error; in a model of more, the rest stays where it is."""
+
+
 @dataclass(frozen=True)
 class OutputOptions:
     """``k`` scales the unavoidable error; ``rtol`` and ``atol``, if given, judge in its place."""
@@ -136,7 +140,7 @@ def _feed(
         except runtime.RunFailed as error:
             raise InputError(f"{inputs.data}: the model does not run on these inputs: {error}") from None
     sizes = FREE_SIZES if has_free_dimensions(inputs, model.proto) else FREE_SIZES[:1]
-    for free in reversed(sizes) if len(sizes) == 1 else (32, 224, 8, 64, 128, 256, 1):
+    for free in sizes:
         samples = generated_samples(inputs, model.proto, free)
         try:
             base = runtime.run(path, samples, "disable", options.time_limit)
@@ -155,8 +159,11 @@ def _noise(model: LoadedModel, samples: list[Sample], options: OutputOptions) ->
     """The original's outputs with its weights and inputs moved by up to an ulp."""
     moved = load(model.path) if model.path else model
     rng = np.random.default_rng(options.inputs.seed)
+    left = MOST_MOVED
     for tensor in tensors_of(moved.proto):
-        if tensor.data_type in _JITTERED and (len(tensor.dims) >= 2 or prod(tensor.dims) >= 16):
+        entries = prod(tensor.dims)
+        if tensor.data_type in _JITTERED and (len(tensor.dims) >= 2 or entries >= 16) and entries <= left:
+            left -= entries
             _jitter(tensor, moved, rng)
     stirred = [{name: _stirred(data, rng) for name, data in sample.items()} for sample in samples]
     with tempfile.TemporaryDirectory(prefix="bnfold-noise-") as folder:
