@@ -187,7 +187,10 @@ def smallest_normal(dtype: Any) -> float:
 
 
 def ulp(values: Array, dtype: Any) -> Array:
-    """The distance between neighbouring numbers of ``dtype`` at ``values``, in float64."""
+    """The distance between neighbouring numbers of ``dtype`` at ``values``, in float64; NaN where they overflow."""
+    if np.dtype(dtype).name != "bfloat16":
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(np.spacing(np.abs(np.asarray(values, dtype))), np.float64)
     info = _finfo(dtype)
     stored = np.abs(rounded(values, dtype).astype(np.float64))
     exponent = np.frexp(np.maximum(stored, float(info.smallest_normal)))[1]

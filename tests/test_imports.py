@@ -26,6 +26,8 @@ ALLOWED = {
     "verification": {
         "verification",
         "affine",
+        "batchnorm",
+        "pipeline",
         "errors",
         "files",
         "find",

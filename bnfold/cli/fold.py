@@ -52,6 +52,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     replaced without --force, the model itself never without --in-place.
     """
     from bnfold.api import FoldOptions, Refused, fold
+    from bnfold.cli import reports
     from bnfold.report import text
 
     files = expand(models)
@@ -65,7 +66,10 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     )
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
     check_json_target(given["json_file"], model_on_stdout=on_stdout)
+    wanted = reports.wanted(given["reports"], files)
     console = text.console(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
+
+    quiet_stdout = on_stdout or given["json_file"] == "-"
 
     def work(model: str) -> Any:
         target = _target(model, given)
@@ -76,9 +80,11 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         except Refused as error:
             if len(files) == 1:
                 write_json(given["json_file"], [error.folding.to_dict()])
+            reports.write(wanted, reports.of_fold(error.folding), to_stderr=quiet_stdout)
             raise
         if not given["quiet"] and given["json_file"] != "-":
             text.print_folding(console, result, verbose=given["verbose"])
+        reports.write(wanted, reports.of_fold(result), to_stderr=quiet_stdout)
         return result
 
     results, code = each(files, work)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import json
 import math
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import IO, Any
 
 import click
 
-from bnfold.errors import BnfoldError, InputError, OutputError, UndecidedError, UsageError
+from bnfold.errors import BnfoldError, InputError, OutputError, UsageError
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -59,8 +60,24 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
     """How a fold is verified: the same options for ``fold`` and ``verify``."""
     for option in reversed(
         (
-            click.option("--gates", default="weights,outputs", show_default=True, help="Which gates to run."),
-            click.option("--device", default="cpu", show_default=True, help="Where the outputs gate runs: cpu."),
+            click.option(
+                "--gates", default="structure,weights,layers,outputs", show_default=True, help="What to judge."
+            ),
+            click.option("--device", default="cpu", show_default=True, help="Where models run: cpu, cuda or cuda:N."),
+            click.option(
+                "--tf32",
+                type=click.Choice(["off", "on"]),
+                default="on",
+                show_default=True,
+                help="On CUDA: whether to judge a second run with TF32, as onnxruntime uses it by default.",
+            ),
+            click.option(
+                "--cpu-nodes",
+                type=click.Choice(["none", "shape", "any"]),
+                default="shape",
+                show_default=True,
+                help="On CUDA: which nodes may run on the CPU.",
+            ),
             click.option(
                 "--ort-level",
                 type=click.Choice(["disable", "basic", "extended", "all"]),
@@ -77,11 +94,19 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--shape", multiple=True, metavar="NAME:DIMS", help="Shape of an input: x:1,3,224,224."),
             click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values."),
-            click.option("--samples", type=click.IntRange(1), default=1, show_default=True, help="Per random kind."),
+            click.option(
+                "--samples", type=click.IntRange(1), help="Inputs of each kind.  [default: more for small outputs]"
+            ),
             click.option(
                 "--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated inputs."
             ),
-            click.option("--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 8]"),
+            click.option("--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 3, or 8]"),
+            click.option(
+                "--weight-policy", metavar="POLICY", help="exact, or ulp:N: how far folded weights may be off."
+            ),
+            click.option("--max-memory", metavar="SIZE", help="What one run may take, such as 2GB."),
+            click.option("--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]"),
+            click.option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=REPORTS_HELP),
             click.option("--rtol", type=float, help="Judge by tolerances instead (reported as such)."),
             click.option("--atol", type=float, help="See --rtol."),
         )
@@ -90,16 +115,21 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+REPORTS_HELP = "json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
+
+
 def verify_options(given: dict[str, Any]) -> Any:
     """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
     from bnfold.verification import GATES, VerifyOptions
     from bnfold.verification.inputs import KINDS, InputOptions
-    from bnfold.verification.outputs import K, OutputOptions
+    from bnfold.verification.measure import RunOptions
+    from bnfold.verification.outputs import Limits
+    from bnfold.verification.runtime import TIME_LIMIT
+    from bnfold.verification.runtime import Limits as RunLimits
 
-    if given["device"] != "cpu":
-        if given["device"].split(":")[0] != "cuda":
-            raise UsageError(f"--device {given['device']}: not a device", "use cpu")
-        raise UndecidedError("--device cuda: this version verifies on the CPU only", "use --device cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", given["device"]):
+        raise UsageError(f"--device {given['device']}: not a device", "use cpu, cuda or cuda:N")
+    seconds = TIME_LIMIT if given["time_limit"] is None else _limit("--time-limit", given["time_limit"])
     inputs = InputOptions(
         data=Path(given["inputs"]) if given["inputs"] else None,
         kinds=_words("--gen", given["gen"], KINDS),
@@ -108,14 +138,40 @@ def verify_options(given: dict[str, Any]) -> Any:
         samples=given["samples"],
         seed=given["seed"],
     )
-    outputs = OutputOptions(
+    runs = RunOptions(
+        device=given["device"],
         level=given["ort_level"],
-        k=K if given["k"] is None else _limit("--k", given["k"]),
-        rtol=None if given["rtol"] is None else _limit("--rtol", given["rtol"]),
-        atol=None if given["atol"] is None else _limit("--atol", given["atol"]),
+        tf32=given["tf32"] == "on",
+        cpu_nodes=given["cpu_nodes"],
+        limits=RunLimits(seconds, _bytes(given["max_memory"])),
         inputs=inputs,
     )
-    return VerifyOptions(_words("--gates", given["gates"], GATES), outputs)
+    limits = Limits(
+        *(None if given[name] is None else _limit(f"--{name}", given[name]) for name in ("k", "rtol", "atol"))
+    )
+    return VerifyOptions(_words("--gates", given["gates"], GATES), runs, limits, _policy(given["weight_policy"]))
+
+
+def _policy(text: str | None) -> float | None:
+    """How many ulps folded weights may be off."""
+    from bnfold.verification.weights import EXACT
+
+    if text is None or text == "exact":
+        return None if text is None else EXACT
+    try:
+        return _limit("--weight-policy", float(text.removeprefix("ulp:")))
+    except ValueError:
+        raise UsageError(f"--weight-policy {text}: neither 'exact' nor of the form ulp:4") from None
+
+
+def _bytes(text: str | None) -> int | None:
+    """``512MB``, ``2GiB`` and their like; units are powers of 1024."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise UsageError(f"--max-memory {text}: not a size", "write 512MB or 2GB")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
 
 
 def _limit(option: str, value: float) -> float:
@@ -126,6 +182,7 @@ def _limit(option: str, value: float) -> float:
 
 def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     words = tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(dict.fromkeys(words))
     if not words:
         raise UsageError(f"{option}: names nothing", f"known: {', '.join(known)}")
     for word in words:
@@ -226,7 +283,9 @@ def write_json(target: str | None, results: list[dict[str, Any]]) -> None:
     """Write one result as JSON, several as JSON Lines. Raises OutputError."""
     if target is None:
         return
-    results = [_finite(result) for result in results]
+    from bnfold.report.formats import finite
+
+    results = [finite(result) for result in results]
     if len(results) == 1:
         text = json.dumps(results[0], indent=2, allow_nan=False) + "\n"
     else:
@@ -238,15 +297,6 @@ def write_json(target: str | None, results: list[dict[str, Any]]) -> None:
         Path(target).write_text(text, encoding="utf-8")
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror or error}") from None
-
-
-def _finite(value: Any) -> Any:
-    """JSON has no infinity and no NaN: they become null."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def report_stream(json_file: str | None, model_on_stdout: bool) -> IO[str]:

@@ -24,13 +24,16 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     equivalent, 1 if they differ, 3 if that can't be decided here.
     """
     from bnfold.api import verify
+    from bnfold.cli import reports
     from bnfold.report import text
 
     options = verify_options(given)
     check_json_target(given["json_file"])
+    wanted = reports.wanted(given["reports"], [original, folded or original], together=True)
     result = verify(original, folded, options) if folded else verify(None, original, options)
     if not given["quiet"] and given["json_file"] != "-":
         console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
         text.print_comparison(console, result, verbose=given["verbose"])
     write_json(given["json_file"], [result.to_dict()])
+    reports.write(wanted, result, to_stderr=given["json_file"] == "-")
     sys.exit(EXIT_CODES[result.verification.verdict])

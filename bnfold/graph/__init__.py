@@ -92,12 +92,17 @@ Types = Callable[[str], tuple["np.dtype[Any] | None", "Shape | None"]]
 
 @dataclass(eq=False, slots=True)
 class Graph:
-    """One scope: the main graph or the body of an If, Loop or Scan. ``nodes`` are in topological order."""
+    """One scope: the main graph or the body of an If, Loop or Scan. ``nodes`` are in topological order.
+
+    ``inputs`` leaves initializers out; an output may be a value of a graph around this one.
+    """
 
     name: str
     types: Types
     constants: Constants
     nodes: list[Node] = field(default_factory=list)
+    inputs: list[Value] = field(default_factory=list)
+    outputs: list[Value] = field(default_factory=list)
     handle: Any = None
 
     def type_of(self, value: Value) -> tuple[np.dtype[Any] | None, Shape | None]:

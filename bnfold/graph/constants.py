@@ -98,7 +98,7 @@ class Constants:
         _refuse_absurd(node, inputs)
         if node.op == "DequantizeLinear":
             return _dequantized(node, inputs)
-        return _reference(node, inputs)[node.outputs.index(value)]
+        return evaluate_node(node, inputs)[node.outputs.index(value)]
 
 
 def _needed(node: Node) -> list[Value]:
@@ -152,33 +152,38 @@ def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:
         raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
 
 
-def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
-    """``(q - zero point) * scale``, per tensor, per axis or per block; in float64. Raises NotEvaluable.
+def dequantized(
+    quantized: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, axis: int, block: int
+) -> NDArray[Any]:
+    """``(q - zero point) * scale``, per tensor, per axis or per block; in float64. Raises ValueError, IndexError.
 
     The reference implementation knows this operator from opset 19 on only.
     """
+    offset = 0.0 if zero is None else spread_scale(zero, quantized.shape, axis, block)
+    return np.asarray((quantized.astype(np.float64) - offset) * spread_scale(scale, quantized.shape, axis, block))
+
+
+def spread_scale(part: NDArray[Any], shape: tuple[int, ...], axis: int, block: int) -> NDArray[Any]:
+    """A scale or zero point in float64, so that it broadcasts against quantized data of ``shape``."""
+    part = part.astype(np.float64)
+    if block:
+        return np.repeat(part, min(block, shape[axis]), axis).take(range(shape[axis]), axis)
+    if part.size == 1:
+        return part.reshape(())
+    return part.reshape([-1 if k == axis % len(shape) else 1 for k in range(len(shape))])
+
+
+def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
     quantized, scale, zero = (*inputs, None)[:3]
     if quantized is None or scale is None:
         raise NotEvaluable(f"DequantizeLinear {node.name!r} lacks an input")
-    axis, block = node.attr("axis", 1), node.attr("block_size", 0)
-
-    def spread(part: NDArray[Any]) -> NDArray[Any]:
-        """``part`` so that it broadcasts against the quantized data."""
-        part = part.astype(np.float64)
-        if block:
-            length = quantized.shape[axis]
-            return np.repeat(part, min(block, length), axis).take(range(length), axis)
-        if part.size == 1:
-            return part.reshape(())
-        return part.reshape([-1 if k == axis % quantized.ndim else 1 for k in range(quantized.ndim)])
-
     try:
-        return np.asarray((quantized.astype(np.float64) - (0.0 if zero is None else spread(zero))) * spread(scale))
+        return dequantized(quantized, scale, zero, node.attr("axis", 1), node.attr("block_size", 0))
     except (ValueError, IndexError, TypeError) as error:
         raise NotEvaluable(f"DequantizeLinear {node.name!r} can't be evaluated: {error}") from error
 
 
-def _reference(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
+def evaluate_node(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
     """One node on onnx's reference implementation. Raises NotEvaluable."""
     from onnx import helper, numpy_helper
     from onnx.reference import ReferenceEvaluator

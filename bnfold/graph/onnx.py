@@ -26,9 +26,12 @@ from bnfold.graph.onnx_types import Place, Type, bodies, check_node, infer_types
 
 TensorReader = Callable[[TensorProto], NDArray[Any]]
 
+_Nested = tuple[GraphProto, dict[str, Value], str, Place, tuple[Node, str] | None]
+"""A graph still to be added: what it sees, its name and place, the node and attribute that hold it."""
+
 
 class OnnxGraphs:
-    """Every scope of a model: ``scopes[0]`` is the main graph, then the bodies nested in it.
+    """Every scope of a model: ``scopes[0]`` is the main graph, then the bodies nested in it (``bodies``, by node).
 
     ``read`` gives the data of a TensorProto (it may lie outside the model). ``freeze`` takes initializers
     that a caller could override for the constants that they mostly are. Raises InputError for a graph that
@@ -44,9 +47,13 @@ class OnnxGraphs:
         self._types: dict[Place, dict[str, Type]] | None = None
         self._opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
         self.scopes: list[Graph] = []
-        self._nested: list[tuple[GraphProto, dict[str, Value], str, Place]] = [(model.graph, {}, "", ())]
+        self.bodies: dict[Node, list[tuple[str, Graph]]] = {}
+        self._nested: list[_Nested] = [(model.graph, {}, "", (), None)]
         while self._nested:
-            self._add_scope(*self._nested.pop(0))
+            proto, outer, name, place, holder = self._nested.pop(0)
+            self._add_scope(proto, outer, name, place)
+            if holder is not None:
+                self.bodies.setdefault(holder[0], []).append((holder[1], self.scopes[-1]))
 
     @property
     def initializers_are_inputs(self) -> bool:
@@ -77,6 +84,7 @@ class OnnxGraphs:
                 value.overridable = True
             value.is_input = value.overridable
             self._hold(value, tensor)
+        graph.inputs = [value for value in values.values() if value.is_input and value.tensor is None]
         for sparse in proto.sparse_initializer:
             self._hold_sparse(values.setdefault(sparse.values.name, Value(sparse.values.name, graph)), sparse)
         for node in proto.node:
@@ -85,11 +93,13 @@ class OnnxGraphs:
         for index, (node, view) in enumerate(zip(proto.node, graph.nodes, strict=True)):
             self._connect(node, view, sees)
             for label, body in bodies(node):
-                self._nested.append((body, sees, f"{name}{view.name}.{label}/", (*place, (index, label))))
+                inner = f"{name}{view.name}.{label}/"
+                self._nested.append((body, sees, inner, (*place, (index, label)), (view, label)))
         for info in proto.output:
             if info.name not in sees:
                 raise InputError(f"output {info.name!r} of graph {name or 'main'!r} is never made")
             value = sees[info.name]
+            graph.outputs.append(value)
             if value.graph is graph:
                 value.is_output = True
             else:

@@ -37,6 +37,16 @@ def bodies(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
             yield f"{attribute.name}[{index}]", body
 
 
+def reads(node: NodeProto) -> Iterator[str]:
+    """Every name that a node reads from around it, by itself or inside its nested graphs."""
+    yield from (name for name in node.input if name)
+    for _, body in bodies(node):
+        inner = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
+        inner |= {name for child in body.node for name in child.output}
+        needed = (name for child in body.node for name in reads(child))
+        yield from (name for name in (*needed, *(info.name for info in body.output)) if name not in inner)
+
+
 def np_dtype(data_type: int) -> np.dtype[Any] | None:
     """The numpy (or ml_dtypes) type of an ONNX element type; None for one without."""
     try:
@@ -77,7 +87,7 @@ def _schema(op: str, version: int) -> tuple[int, dict[str, int]] | None:
 
 def infer_types(model: ModelProto) -> dict[Place, dict[str, Type]]:
     """Element types and shapes of the values of each graph. Empty where inference fails."""
-    skeleton = _without_weights(model)
+    skeleton = without_weights(model)
     try:
         inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
     except Exception:  # onnx raises several kinds for invalid models; shapes are then simply unknown
@@ -106,7 +116,7 @@ def _type(info: onnx.ValueInfoProto) -> Type:
     return np_dtype(tensor.elem_type), tuple(dims)
 
 
-def _without_weights(model: ModelProto) -> ModelProto:
+def without_weights(model: ModelProto) -> ModelProto:
     """A copy in which tensors above LARGE bytes keep their names, types and dims but no data."""
     copy = ModelProto(ir_version=model.ir_version)
     copy.opset_import.extend(model.opset_import)

@@ -20,6 +20,9 @@ WARNINGS = {
     "training-mode": "is in training mode: it normalises by the batch; export in evaluation mode",
     "never-updated": "has mean 0 and variance 1 everywhere: was the network ever trained?",
 }
+SHOWN = 10
+"""Layers and outputs that are off, shown unasked."""
+
 WIDTH = 120
 """Columns where the output is no terminal."""
 
@@ -58,6 +61,7 @@ def print_folding(console: Console, result: Folding, *, verbose: bool) -> None:
         return
     if result.verification is not None:
         _print_verification(console, result.verification)
+        _print_details(console, result.verification, everything=verbose)
     else:
         console.print(result.verdict)
     if result.output["path"] != "-":
@@ -69,10 +73,29 @@ def print_comparison(console: Console, result: Comparison, *, verbose: bool) -> 
     for note in result.notes:
         console.print(escape(note))
     _print_verification(console, result.verification)
-    if verbose:
-        table = Table("folded tensor", "max ulp", "max abs", box=None)
-        for layer in result.verification.layers:
-            table.add_row(escape(layer.name), f"{layer.max_ulp:.3g}", f"{layer.max_abs:.3g}")
+    _print_details(console, result.verification, everything=verbose)
+
+
+def _print_details(console: Console, result: Verification, *, everything: bool) -> None:
+    """The folded layers and the outputs: all of them, or those that are not right."""
+    layers = [layer for layer in result.layers if everything or layer.verdict != "pass"]
+    if layers:
+        table = Table("layer", "", "gate", "ratio", "max ulp", "max abs", "channels", box=None, header_style="bold")
+        for layer in layers[: None if everything else SHOWN]:
+            figures = ("" if x is None else f"{x:.3g}" for x in (layer.ratio, layer.max_ulp, layer.max_abs))
+            channels = ", ".join(map(str, layer.channels[:6])) + (" …" if len(layer.channels) > 6 else "")
+            colour = GATES[layer.verdict]
+            table.add_row(escape(layer.name), f"[{colour}]{layer.verdict}[/]", layer.gate, *figures, channels)
+        console.print(table)
+    outputs = [output for output in result.outputs if everything or output.verdict != "pass"]
+    if outputs:
+        table = Table("output", "", "level", "ratio", "max abs", "max rel", "max ulp", "seen from", box=None)
+        for output in outputs[: None if everything else SHOWN]:
+            figures = (
+                f"{x:.3g}" for x in (output.ratio, output.max_abs, output.max_rel, output.max_ulp, output.sensitivity)
+            )
+            level = f"{output.level}{', TF32' if output.tf32 else ''}"
+            table.add_row(escape(output.name), f"[{GATES[output.verdict]}]{output.verdict}[/]", level, *figures)
         console.print(table)
 
 

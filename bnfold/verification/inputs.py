@@ -21,8 +21,16 @@ Sample = dict[str, NDArray[Any]]
 KINDS = ("normal", "uniform", "large", "constant", "impulse")
 
 FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
-"""Sizes to try for free dimensions behind the first one, until the model accepts one."""
+"""Sizes to try for free dimensions behind the first one where the graph does not tell which it takes."""
 
+CONSTANTS = (0.5, -1.0, 0.0, 2.0, -0.25, 1.0, 0.1, -3.0)
+"""What the constant inputs are filled with, one after the other."""
+
+LARGEST_FREE = 2048
+"""Free dimensions are solved for up to this size."""
+
+PLAIN_KINDS = frozenset({"constant", "impulse"})
+"""Kinds of inputs on which rounding errors don't average out."""
 
 MOST_ELEMENTS = 2**28
 """Elements above which an input is not generated (1 GiB in float32)."""
@@ -30,13 +38,16 @@ MOST_ELEMENTS = 2**28
 
 @dataclass(frozen=True)
 class InputOptions:
-    """Where inputs come from. ``shapes`` and ``ranges`` go by input name; ``data`` is the user's own."""
+    """Where inputs come from. ``shapes`` and ``ranges`` go by input name; ``data`` is the user's own.
+
+    ``samples`` is how many are made of each kind; None: as many as small outputs need.
+    """
 
     data: Path | None = None
     kinds: tuple[str, ...] = ("normal", "constant")
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    samples: int = 1
+    samples: int | None = None
     seed: int = 0
 
 
@@ -64,7 +75,22 @@ def user_samples(options: InputOptions, model: ModelProto) -> list[Sample]:
         raise InputError(f"{path}: no inputs for {', '.join(names)}: {error}", "see --help for the layouts") from None
     if not samples:
         raise InputError(f"{path}: no input_0.pb in it or in a test_data_set_0", "see --help for the layouts")
-    return samples
+    return [part for sample in samples for part in _batches(sample, infos)]
+
+
+def _batches(sample: Sample, infos: Sequence[ValueInfoProto]) -> list[Sample]:
+    """One sample cut into several where it holds more rows than the batch that the model declares."""
+    counts = set()
+    for info in infos:
+        dims = info.type.tensor_type.shape.dim
+        rows = sample[info.name].shape[0] if sample[info.name].ndim else 0
+        batch = dims[0].dim_value if dims and dims[0].HasField("dim_value") else 0
+        counts.add(rows // batch if batch and rows % batch == 0 else 1)
+    count = counts.pop() if len(counts) == 1 else 1
+    if count < 2:
+        return [sample]
+    cut = {name: np.split(array, count) for name, array in sample.items()}
+    return [{name: parts[index] for name, parts in cut.items()} for index in range(count)]
 
 
 def _folder_sample(folder: Path, names: Sequence[str]) -> Sample:
@@ -76,8 +102,8 @@ def _folder_sample(folder: Path, names: Sequence[str]) -> Sample:
     return sample
 
 
-def generated_samples(options: InputOptions, model: ModelProto, free: int) -> list[Sample]:
-    """Samples of each kind, free dimensions set to 1 (the first) and ``free`` (the others).
+def generated_samples(options: InputOptions, model: ModelProto, free: int) -> tuple[list[Sample], list[str]]:
+    """Samples and the kind of each, free dimensions set to 1 (the first) and ``free`` (the others).
 
     Raises UndecidedError for inputs that nothing sensible can be made for.
     """
@@ -86,26 +112,55 @@ def generated_samples(options: InputOptions, model: ModelProto, free: int) -> li
     unknown -= {info.name for info in infos}
     if unknown:
         raise UsageError(f"no input is called {sorted(unknown)[0]!r}", f"inputs: {[info.name for info in infos]}")
-    samples = []
+    samples, kinds = [], []
     for kind in options.kinds:
-        for index in range(options.samples if kind in ("normal", "uniform", "large") else 1):
+        for index in range(options.samples or 1):
             rng = np.random.default_rng([options.seed, KINDS.index(kind), index])
-            samples.append({info.name: _generate(info, kind, options, free, rng) for info in infos})
-    return samples
+            samples.append({info.name: _generate(info, kind, index, options, free, rng) for info in infos})
+            kinds.append(kind)
+    return samples, kinds
 
 
-def has_free_dimensions(options: InputOptions, model: ModelProto) -> bool:
-    """True if a dimension behind the first is neither declared nor given."""
-    return any(
-        not dim.HasField("dim_value")
+def feasible_sizes(options: InputOptions, model: ModelProto) -> list[int]:
+    """Sizes for the free dimensions behind the first, best first: what the graph's own shapes allow.
+
+    Products and reshapes fix the size of what they read; the size that makes them fit is looked for by bisection over
+    shape inference. Where that tells nothing, some common sizes.
+    """
+    free = [
+        (info.name, axis)
         for info in model_inputs(model)
         if info.name not in options.shapes
-        for dim in info.type.tensor_type.shape.dim[1:]
-    )
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim)
+        if axis and not dim.HasField("dim_value")
+    ]
+    if not free:
+        return [1]
+    from bnfold.verification.shapes import misfit
+
+    def at(size: int) -> int:
+        known = {
+            info.name: options.shapes.get(info.name)
+            or tuple(
+                dim.dim_value if dim.HasField("dim_value") else 1 if axis == 0 else size
+                for axis, dim in enumerate(info.type.tensor_type.shape.dim)
+            )
+            for info in model_inputs(model)
+        }
+        return misfit(model, known)
+
+    fitting = [size for size in FREE_SIZES if at(size) == 0]
+    if fitting:
+        return [*fitting, *(size for size in FREE_SIZES if size not in fitting)]
+    low, high = 1, LARGEST_FREE
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if at(middle) < 0 else (low, middle)
+    return [low, *FREE_SIZES] if at(low) == 0 else list(FREE_SIZES)
 
 
 def _generate(
-    info: ValueInfoProto, kind: str, options: InputOptions, free: int, rng: np.random.Generator
+    info: ValueInfoProto, kind: str, index: int, options: InputOptions, free: int, rng: np.random.Generator
 ) -> NDArray[Any]:
     tensor = info.type.tensor_type
     if not info.type.HasField("tensor_type") or (not tensor.HasField("shape") and info.name not in options.shapes):
@@ -129,10 +184,10 @@ def _generate(
         raise UndecidedError(
             f"input {info.name!r} has type {dtype}: its range can't be guessed", "give --range or --inputs"
         )
-    return _pattern(kind, shape, rng).astype(dtype)
+    return _pattern(kind, index, shape, rng).astype(dtype)
 
 
-def _pattern(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
+def _pattern(kind: str, index: int, shape: tuple[int, ...], rng: np.random.Generator) -> NDArray[Any]:
     if kind == "normal":
         return rng.standard_normal(shape)
     if kind == "uniform":
@@ -140,8 +195,9 @@ def _pattern(kind: str, shape: tuple[int, ...], rng: np.random.Generator) -> NDA
     if kind == "large":
         return 16.0 * rng.standard_normal(shape)
     if kind == "constant":
-        return np.full(shape, 0.5)
+        return np.full(shape, CONSTANTS[index % len(CONSTANTS)])
     corners = np.zeros(shape)
     if corners.size:
-        corners.reshape(-1)[[0, -1]] = 1.0
+        flat = corners.reshape(-1)
+        flat[[index % flat.size, -1 - index % flat.size]] = 1.0
     return corners

@@ -22,18 +22,31 @@ class GateResult:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One folded tensor: how far it is from the exact one, in ulps of its type, and in which channels."""
+    """One folded layer or tensor, as one gate sees it.
+
+    The weights gate gives ``max_ulp``, how far a stored tensor is from the exact one in ulps of its type; the layers
+    gate gives ``ratio``, the piece's error over the unavoidable one. ``max_abs`` is the largest difference.
+    ``channels`` are the output channels that are off. ``node`` is the node of the folded model that it stands for.
+    """
 
     name: str
     ratio: float | None
-    max_abs: float
-    max_ulp: float
+    max_abs: float | None
+    max_ulp: float | None
     channels: list[int]
+    gate: str = "weights"
+    verdict: Judgement = "pass"
+    node: str | None = None
 
 
 @dataclass(frozen=True)
 class OutputResult:
-    """One output at one optimisation level; ``ratio`` is the error over the unavoidable error."""
+    """One output of one run: an optimisation level, with TF32 or without.
+
+    ``ratio`` is the error over the unavoidable error, ``max_abs``, ``max_rel`` (of the largest entry) and ``max_ulp``
+    (of the output's type, at the largest entry) compare with the original, ``sensitivity`` is the smallest relative
+    error of scale that this run could have seen. ``channels`` are those that are off by themselves.
+    """
 
     name: str
     level: str
@@ -41,6 +54,11 @@ class OutputResult:
     max_abs: float
     max_rel: float
     sensitivity: float
+    max_ulp: float = 0.0
+    tf32: bool = False
+    kind: str | None = None
+    channels: list[int] = field(default_factory=list)
+    verdict: Judgement = "pass"
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Run models on onnxruntime, each in a subprocess with a time limit; a crash is an answer, not a disaster."""
+"""Run models in processes of their own, with limits of time and memory; a crash is an answer, not a disaster."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.verification.worker import enumerate_keys
+from bnfold.verification.worker import load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
 
@@ -27,17 +29,65 @@ WORKER = ["-m", "bnfold.verification.worker"]
 TIME_LIMIT = 600.0
 """Seconds that one run may take."""
 
+GATE_OPTIONS = {
+    "use_tf32": "0",
+    "cudnn_conv_algo_search": "HEURISTIC",
+    "arena_extend_strategy": "kSameAsRequested",
+}
+"""What the CUDA provider is told where rounding is judged: full float32, and the same algorithm every time."""
+
+PRODUCTION_OPTIONS = {"use_tf32": "1", "arena_extend_strategy": "kSameAsRequested"}
+"""What it is told for the second run: TF32, as onnxruntime does by default."""
+
+KNOWN_OPTIONS: dict[str, tuple[str, ...]] = {
+    "use_tf32": ("0", "1"),
+    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
+    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
+}
+"""onnxruntime takes a misspelt option, or a bad value, for a reason to use the CPU without a word: these are right."""
+
 
 class RunFailed(Exception):
     """The model could not be run; the message says why, in one line."""
 
 
+class DeviceMissing(RunFailed):
+    """The device asked for is not really there."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a model is run: the optimisation level and the options of the CUDA provider."""
+
+    level: str
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, value in self.options.items():
+            if value not in KNOWN_OPTIONS.get(name, ()):
+                raise ValueError(f"{name}={value} is not an option of onnxruntime's CUDA provider")
+
+    @property
+    def tf32(self) -> bool:
+        """True if products of float32 may be computed in TF32."""
+        return self.options.get("use_tf32") == "1"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take: seconds, and bytes of memory (None: as much as there is)."""
+
+    seconds: float = TIME_LIMIT
+    memory: int | None = None
+
+
 @dataclass(frozen=True)
 class Run:
-    """The outputs of every sample, by name, and what ran them."""
+    """The outputs of every sample by name, for each mode; what ran on the CPU although another device was asked for."""
 
-    outputs: list[dict[str, NDArray[Any]]]
-    provider: str
+    outputs: list[list[dict[str, NDArray[Any]]]]
+    names: list[str]
+    on_cpu: list[list[str]]
     version: str
 
 
@@ -46,40 +96,90 @@ def available() -> bool:
     return importlib.util.find_spec("onnxruntime") is not None
 
 
-def run(model: Path, samples: Sequence[Sample], level: str, time_limit: float = TIME_LIMIT) -> Run:
-    """Run ``model`` on every sample at an optimisation level. Raises RunFailed."""
+def run(
+    model: Path, samples: Sequence[Sample], modes: Sequence[Mode], device: str = "cpu", limits: Limits | None = None
+) -> Run:
+    """Run ``model`` on every sample in each mode. Raises RunFailed, DeviceMissing."""
+    with job_folder(samples) as folder:
+        inputs = list(samples[0])
+        job = {
+            "model": str(model.absolute()),
+            "modes": [{"level": mode.level, "options": dict(mode.options)} for mode in modes],
+            "device": device,
+            "inputs": inputs,
+            "samples": len(samples),
+        }
+        result = spawn(WORKER, folder, job, limits or Limits())
+        outputs = [
+            [load_arrays(folder / f"output-{mode}-{sample}.npz", result["outputs"]) for sample in range(len(samples))]
+            for mode in range(len(modes))
+        ]
+        return Run(outputs, result["outputs"], result["on_cpu"], result["onnxruntime"])
+
+
+@contextmanager
+def job_folder(samples: Sequence[Sample]) -> Iterator[Path]:
+    """A temporary folder with the samples in it, as ``input-<i>.npz``."""
     with tempfile.TemporaryDirectory(prefix="bnfold-run-") as temporary:
         folder = Path(temporary)
-        inputs = list(samples[0])
         for index, sample in enumerate(samples):
-            arrays: dict[str, Any] = {key: sample[name] for key, name in enumerate_keys(inputs)}
+            arrays: dict[str, Any] = {f"a{place}": array for place, array in enumerate(sample.values())}
             np.savez(folder / f"input-{index}.npz", **arrays)
-        job = {"model": str(model.absolute()), "level": level, "inputs": inputs, "samples": len(samples)}
-        (folder / "job.json").write_text(json.dumps(job))
-        result = _spawn(folder, time_limit)
-        outputs = []
-        for index in range(len(samples)):
-            with np.load(folder / f"output-{index}.npz", allow_pickle=False) as stored:
-                outputs.append({n: stored[f"o{k}"] for k, n in enumerate(result["outputs"])})
-        return Run(outputs, result["providers"][0], result["onnxruntime"])
+        yield folder
 
 
-def _spawn(folder: Path, time_limit: float) -> dict[str, Any]:
-    command = [sys.executable, *WORKER, str(folder / "job.json")]
+def spawn(worker: Sequence[str], folder: Path, job: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
+    """Let a worker do a job and give what it left in ``result.json``. Raises RunFailed, DeviceMissing."""
+    (folder / "job.json").write_text(json.dumps(job))
     root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=time_limit, check=False, env={**os.environ, "PYTHONPATH": path}
+    with open(folder / "log", "wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, *worker, str(folder / "job.json")],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONPATH": path},
         )
-    except subprocess.TimeoutExpired:
-        raise RunFailed(f"onnxruntime took more than {time_limit:.0f} s") from None
-    if done.returncode < 0:
-        raise RunFailed(f"onnxruntime crashed with {signal.Signals(-done.returncode).name}")
+        try:
+            _watch(process, limits)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+    if process.returncode < 0:
+        raise RunFailed(f"its process crashed with {signal.Signals(-process.returncode).name}")
     result_path = folder / "result.json"
-    if done.returncode or not result_path.exists():
-        raise RunFailed(f"onnxruntime's process ended with exit code {done.returncode}")
+    if process.returncode or not result_path.exists():
+        last = (folder / "log").read_text(errors="replace").strip().splitlines()[-1:]
+        raise RunFailed(f"its process ended with exit code {process.returncode}{': ' + last[0] if last else ''}"[:300])
     result: dict[str, Any] = json.loads(result_path.read_text())
     if "error" in result:
-        raise RunFailed(" ".join(str(result["error"]).split()))
+        message = " ".join(str(result["error"]).split())
+        raise DeviceMissing(message) if result.get("device") else RunFailed(message)
     return result
+
+
+def _watch(process: subprocess.Popen[bytes], limits: Limits) -> None:
+    """Wait for the end of a process, or for the moment in which it takes too much. Raises RunFailed."""
+    end = time.monotonic() + limits.seconds
+    while True:
+        try:
+            process.wait(min(0.05 if limits.memory else limits.seconds, max(end - time.monotonic(), 0.01)))
+            return
+        except subprocess.TimeoutExpired:
+            pass
+        if time.monotonic() >= end:
+            raise RunFailed(f"it took more than {limits.seconds:.3g} s")
+        if limits.memory and (taken := _resident(process.pid)) > limits.memory:
+            raise RunFailed(f"it took {taken / 2**20:.0f} MiB of memory; {limits.memory / 2**20:.0f} MiB are allowed")
+
+
+def _resident(pid: int) -> int:
+    """Bytes of memory that a process holds; 0 where the system does not tell."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return 0
+    found = [line.split() for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(found[0][1]) * 1024 if found else 0

@@ -1,12 +1,13 @@
 """The weights gate: recompute every folded tensor in float64 from the original and compare in ulps.
 
 It proves the folded layers for all inputs, dead channels and errors below the noise included, which no
-sampling can. The folds are found by comparing the two models: what is missing in the folded one was folded.
+sampling can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,10 @@ from bnfold.graph.onnx_functions import inlined
 from bnfold.merge import merges
 from bnfold.ops import lookup
 from bnfold.plan import plan
-from bnfold.verification.results import GateResult, LayerResult
+from bnfold.verification.alignment import Alignment, layers_before
+from bnfold.verification.alignment.reader import Reader
+from bnfold.verification.results import GateResult, Judgement, LayerResult
+from bnfold.verification.structure import folded_by_bnfold
 
 EXACT = 0.5 + 1e-6
 """Ulps that a single rounding may cost: what bnfold's own folds are held to."""
@@ -33,12 +37,108 @@ OTHERS = 4.0
 
 
 def check_weights(
-    original: LoadedModel, folded: LoadedModel, tolerance: float | None = None
+    original: LoadedModel, folded: LoadedModel, found: Alignment | str, tolerance: float | None = None
 ) -> tuple[GateResult, list[LayerResult]]:
-    """Judge every folded tensor. ``tolerance`` is in ulps; by default it depends on who folded."""
-    if tolerance is None:
-        ours = any(entry.key == "bnfold.version" for entry in folded.proto.metadata_props)
-        tolerance = EXACT if ours else OTHERS
+    """Judge every folded tensor. ``tolerance`` is in ulps; by default it depends on who folded.
+
+    bnfold's own folds are replayed: the plan says what each tensor must be. Any other model's are compared with the
+    original through the alignment (a sentence where there is none).
+    """
+    ours = folded_by_bnfold(folded)
+    tolerance = (EXACT if ours else OTHERS) if tolerance is None else tolerance
+    layers: list[LayerResult] = []
+    missing: list[str] = []
+    if ours:
+        layers, missing = _replayed(original, folded, tolerance)
+    if not ours or missing:
+        if isinstance(found, str):
+            return GateResult("weights", "undecided", found), layers
+        seen = {layer.node for layer in layers}
+        allowed = max(tolerance, OTHERS if ours else 0.0)
+        layers += [layer for layer in _aligned(found, allowed) if layer.node not in seen]
+        missing = [parting.name for parting in found.partings if parting.kind != "numbers"]
+    if not isinstance(found, str):
+        layers += _parted(found, layers) + ([] if ours else _moved_statistics(found))
+    return _judged(layers, missing, tolerance), layers
+
+
+def _judged(layers: list[LayerResult], missing: list[str], tolerance: float) -> GateResult:
+    ulps = [layer.max_ulp for layer in layers if layer.max_ulp is not None]
+    figures = {"tensors": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
+    wrong = [layer for layer in layers if layer.verdict == "fail"]
+    if wrong:
+        worst = max(wrong, key=lambda layer: np.inf if layer.max_ulp is None else layer.max_ulp)
+        by = "" if worst.max_ulp is None else f" by {worst.max_ulp:.3g} ulps"
+        channels = f" in {len(worst.channels)} channels" if worst.channels else ""
+        return GateResult("weights", "fail", f"{worst.name} is off{by}{channels}", figures)
+    if missing:
+        detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
+        return GateResult("weights", "undecided", detail, figures)
+    if not layers:
+        return GateResult("weights", "pass", "no tensor was folded", figures)
+    detail = f"{len(layers)} folded tensors, each within {figures['max_ulp']:.3g} ulp of the exact fold"
+    return GateResult("weights", "pass", detail, figures)
+
+
+def _aligned(found: Alignment, tolerance: float) -> list[LayerResult]:
+    """Each folded layer as the alignment sees it."""
+    results = []
+    for tensor in found.tensors:
+        worst = float(tensor.ulps.max(initial=0.0))
+        if worst == 0:
+            continue
+        allowed = 0.0 if tensor.plain else tolerance
+        channels = [int(channel) for channel in np.flatnonzero(tensor.ulps > allowed)]
+        largest = float(tensor.differences[np.isfinite(tensor.differences)].max(initial=0.0))
+        verdict: Judgement = "pass" if worst <= allowed else "fail"
+        name = f"{tensor.node.op} {tensor.node.name!r}"
+        results.append(LayerResult(name, None, largest, worst, channels, "weights", verdict, tensor.node.name))
+    return results
+
+
+def _parted(found: Alignment, known: list[LayerResult]) -> list[LayerResult]:
+    """Numbers that are none of the original's, where no tensor was measured: said with the layer before them."""
+    failing = {layer.node for layer in known if layer.verdict == "fail"}
+    results = []
+    for parting in found.partings:
+        if parting.kind != "numbers":
+            continue
+        before = {node.name: node for node in layers_before(parting.node)}
+        if not failing & before.keys():
+            node = next(iter(before.values()), parting.node)
+            name = f"{node.op} {node.name!r} (seen by {parting.name})"
+            results.append(LayerResult(name, None, None, None, parting.channels, "weights", "fail", node.name))
+    if not found.partings:
+        for output, channels in found.wrong_outputs.items():
+            if channels is not None and not failing:
+                results.append(LayerResult(f"output {output!r}", None, None, None, channels, "weights", "fail"))
+    return results
+
+
+def _moved_statistics(found: Alignment) -> list[LayerResult]:
+    """BatchNorms that stayed and have other parameters: no tool but bnfold folds into them."""
+
+    def parameters(reader: Reader, node: Node) -> Hashable:
+        constants = node.graph.constants
+        held = (value for value in node.inputs[1:5] if value is not None)
+        return reader.attributes(node), tuple(reader.form(v).base if constants.is_constant(v) else None for v in held)
+
+    known = {
+        parameters(found.original, node)
+        for scope in found.original.graphs.scopes
+        for node in scope.nodes
+        if node.op == "BatchNormalization"
+    }
+    return [
+        LayerResult(f"BatchNormalization {node.name!r}", None, None, None, [], "weights", "fail", node.name)
+        for scope in found.folded.graphs.scopes
+        for node in scope.nodes
+        if node.op == "BatchNormalization" and parameters(found.folded, node) not in known
+    ]
+
+
+def _replayed(original: LoadedModel, folded: LoadedModel, tolerance: float) -> tuple[list[LayerResult], list[str]]:
+    """Fold again what is gone from the original, and compare; also what could not be found."""
     frozen = len(folded.proto.graph.input) < len(original.proto.graph.input)
     after = {scope.name: scope for scope in OnnxGraphs(folded.proto, folded.external.read, freeze=True).scopes}
     source = original.proto
@@ -55,21 +155,9 @@ def check_weights(
             if isinstance(found, str):
                 missing.append(found)
             else:
-                layers.append(found)
-    figures = {"tensors": len(layers), "max_ulp": max((x.max_ulp for x in layers), default=0.0), "tolerance": tolerance}
-    wrong = [layer for layer in layers if not layer.max_ulp <= tolerance]
-    if wrong:
-        worst = max(wrong, key=lambda layer: np.nan_to_num(layer.max_ulp, nan=np.inf))
-        detail = f"{worst.name} is off by {worst.max_ulp:.3g} ulps in {len(worst.channels)} channels"
-        return GateResult("weights", "fail", detail, figures), layers
-    if missing:
-        detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
-        return GateResult("weights", "undecided", detail, figures), layers
-    if not layers and original.proto.graph != folded.proto.graph:
-        detail = "nothing that was folded could be recognised in these two models"
-        return GateResult("weights", "undecided", detail, figures), layers
-    detail = f"{len(layers)} folded tensors, each within {figures['max_ulp']:.3g} ulp of the exact fold"
-    return GateResult("weights", "pass", detail, figures), layers
+                verdict: Judgement = "pass" if found.max_ulp is not None and found.max_ulp <= tolerance else "fail"
+                layers.append(replace(found, verdict=verdict))
+    return layers, missing
 
 
 def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[LayerResult | str]:
@@ -82,7 +170,11 @@ def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[Layer
         for index, values in ((1, merge.weight), (2, merge.bias)):
             actual = None if twin is None or twin.op != "Conv" else _constant(twin, index)
             name = f"Conv {merge.conv.name!r} input {index}, of merged branches"
-            yield name if actual is None or actual.shape != values.shape else _layer(name, values, actual)
+            yield (
+                name
+                if actual is None or twin is None or actual.shape != values.shape
+                else _layer(name, values, actual, twin.name)
+            )
     explained = {op.target for merge in merged for op in merge.ops}
     gone = [op for op in affine_ops(before) if op.target not in explained and _is_gone(op, standing)]
     if not gone:
@@ -105,7 +197,11 @@ def _compare(before: Graph, after: Graph, folded: LoadedModel) -> Iterator[Layer
             twin = next((producers[name] for name in names if producers[name].op == owner.op), None)
             actual = None if twin is None else _constant(twin, index)
             name = f"{owner.op} {owner.name!r} input {index}"
-            yield name if actual is None or actual.shape != values.shape else _layer(name, values, actual)
+            yield (
+                name
+                if actual is None or twin is None or actual.shape != values.shape
+                else _layer(name, values, actual, twin.name)
+            )
     for fold in planned.folds:
         if (stand_in := fold.stand_in) is not None:
             twin = producers.get(stand_in.target.name)
@@ -143,7 +239,7 @@ def _constant(node: Node, index: int) -> NDArray[Any] | None:
     return constants.evaluate(value) if value is not None and constants.is_constant(value) else None
 
 
-def _layer(name: str, expected: NDArray[np.float64], actual: NDArray[Any]) -> LayerResult:
+def _layer(name: str, expected: NDArray[np.float64], actual: NDArray[Any], node: str | None = None) -> LayerResult:
     """Distance in ulps of the stored type at the exact value; NaN and infinity count as infinitely far."""
     stored = actual.astype(np.float64)
     error = np.abs(stored - expected)
@@ -153,4 +249,4 @@ def _layer(name: str, expected: NDArray[np.float64], actual: NDArray[Any]) -> La
     worst = rows.max(axis=1, initial=0.0)
     channels = [int(i) for i in np.flatnonzero(worst > EXACT)]
     finite = error[np.isfinite(error)]
-    return LayerResult(name, None, float(finite.max(initial=0.0)), float(ulps.max(initial=0.0)), channels)
+    return LayerResult(name, None, float(finite.max(initial=0.0)), float(ulps.max(initial=0.0)), channels, node=node)

@@ -1,4 +1,4 @@
-"""One run of one model on onnxruntime, in a process of its own: ``python -m bnfold.verification.worker JOB.json``.
+"""Runs of models on onnxruntime, in a process of their own: ``python -m bnfold.verification.worker JOB.json``.
 
 onnxruntime can crash and a hostile model may make it: the tool itself must survive that. This is the only
 file that imports onnxruntime.
@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",
@@ -21,47 +23,95 @@ LEVELS = {
 }
 
 
+class DeviceMissing(Exception):
+    """The device asked for is not really there; the message says what onnxruntime offers in its place."""
+
+
+class Session:
+    """One model on one device at one optimisation level.
+
+    ``device`` is ``cpu`` or ``cuda:N``; ``options`` go to the CUDA provider. Raises DeviceMissing where the session
+    would silently run on the CPU.
+    """
+
+    def __init__(
+        self, model: str | bytes, level: str, device: str = "cpu", options: Mapping[str, str] | None = None
+    ) -> None:
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
+        settings.log_severity_level = 3
+        settings.use_deterministic_compute = True
+        wanted = "CPUExecutionProvider"
+        providers: list[Any] = [wanted]
+        if device != "cpu":
+            wanted = "CUDAExecutionProvider"
+            if hasattr(onnxruntime, "preload_dlls"):
+                onnxruntime.preload_dlls()
+            if wanted not in onnxruntime.get_available_providers():
+                raise DeviceMissing(f"this onnxruntime {onnxruntime.__version__} has no CUDA")
+            settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+            providers = [(wanted, {"device_id": device.partition(":")[2] or "0", **(options or {})}), *providers]
+        self._session = onnxruntime.InferenceSession(model, settings, providers=providers)
+        used = self._session.get_providers()
+        if used[0] != wanted:
+            raise DeviceMissing(f"onnxruntime fell back to {used[0]}")
+        self.inputs = [item.name for item in self._session.get_inputs()]
+        self.outputs = [item.name for item in self._session.get_outputs()]
+        self.on_cpu = self._assigned_to_cpu() if device != "cpu" else []
+
+    def _assigned_to_cpu(self) -> list[list[str]]:
+        """Name, operator and domain of each node that onnxruntime put on the CPU."""
+        found = []
+        for part in self._session.get_provider_graph_assignment_info():
+            if part.ep_name == "CPUExecutionProvider":
+                found += [[node.name, node.op_type, node.domain] for node in part.get_nodes()]
+        return found
+
+    def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
+        """The outputs, in order. Raises ValueError for one that is not a tensor of numbers."""
+        outputs = self._session.run(self.outputs, {name: feed[name] for name in self.inputs if name in feed})
+        for name, value in zip(self.outputs, outputs, strict=True):
+            if np.asarray(value).dtype.kind not in "fiub":
+                raise ValueError(f"output {name!r} is not a tensor of numbers that numpy knows")
+        return [np.asarray(value) for value in outputs]
+
+
 def main(job_path: str) -> None:
     """Do what the job file says and leave ``result.json`` and the outputs beside it."""
     job = json.loads(Path(job_path).read_text())
     folder = Path(job_path).parent
     try:
         result = run(job, folder)
+    except DeviceMissing as error:
+        result = {"error": str(error), "device": True}
     except Exception as error:  # whatever onnxruntime raises is the answer
         result = {"error": f"{type(error).__name__}: {error}"}
     (folder / "result.json").write_text(json.dumps(result))
 
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
-    """Load the model once, run every sample, store the outputs of each as ``output-<sample>.npz``."""
+    """Run every sample in each mode, one session after the other; outputs go to ``output-<mode>-<sample>.npz``."""
     import onnxruntime
 
-    options = onnxruntime.SessionOptions()
-    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[job["level"]])
-    options.log_severity_level = 3
-    options.use_deterministic_compute = True
-    session = onnxruntime.InferenceSession(job["model"], options, providers=["CPUExecutionProvider"])
-    wanted = [item.name for item in session.get_inputs()]
-    names = [item.name for item in session.get_outputs()]
-    for sample in range(job["samples"]):
-        with np.load(folder / f"input-{sample}.npz") as stored:
-            feed = {name: stored[key] for key, name in enumerate_keys(job["inputs"]) if name in wanted}
-        outputs = session.run(names, feed)
-        for name, value in zip(names, outputs, strict=True):
-            if np.asarray(value).dtype.kind not in "fiub":
-                return {"error": f"output {name!r} is not a tensor of numbers that numpy knows"}
-        arrays: dict[str, Any] = {f"o{index}": np.asarray(value) for index, value in enumerate(outputs)}
-        np.savez(folder / f"output-{sample}.npz", **arrays)
-    return {
-        "outputs": names,
-        "providers": session.get_providers(),
-        "onnxruntime": onnxruntime.__version__,
-    }
+    names: list[str] = []
+    on_cpu: list[list[str]] = []
+    for number, mode in enumerate(job["modes"]):
+        session = Session(job["model"], mode["level"], job["device"], mode["options"])
+        names, on_cpu = session.outputs, on_cpu or session.on_cpu
+        for sample in range(job["samples"]):
+            outputs = session.run(load_arrays(folder / f"input-{sample}.npz", job["inputs"]))
+            arrays: dict[str, Any] = {f"a{index}": value for index, value in enumerate(outputs)}
+            np.savez(folder / f"output-{number}-{sample}.npz", **arrays)
+        del session
+    return {"outputs": names, "on_cpu": on_cpu, "onnxruntime": onnxruntime.__version__}
 
 
-def enumerate_keys(names: list[str]) -> list[tuple[str, str]]:
-    """The key under which each input is stored (names of tensors can't be names of zip members)."""
-    return [(f"i{index}", name) for index, name in enumerate(names)]
+def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
+    """Arrays that were stored in order, under their names (names of tensors can't be names of zip members)."""
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[f"a{index}"] for index, name in enumerate(names)}
 
 
 if __name__ == "__main__":

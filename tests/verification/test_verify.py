@@ -7,9 +7,12 @@ from build import ANY, IMAGE, batch_norm, bn_node, make, node, tensor, weights, 
 from onnx import numpy_helper
 
 from bnfold.api import FoldOptions, Refused, fold, verify
-from bnfold.verification import VerifyOptions, runtime
+from bnfold.errors import UndecidedError
+from bnfold.verification import VerifyOptions, noise, runtime
 from bnfold.verification.inputs import InputOptions
-from bnfold.verification.outputs import OutputOptions
+from bnfold.verification.measure import RunOptions
+from bnfold.verification.outputs import Limits, _specials
+from bnfold.verification.runtime import Mode
 
 
 @pytest.fixture
@@ -36,8 +39,8 @@ def gates(comparison):
 def test_a_right_fold_is_equivalent(pair):
     result = verify(*pair)
     assert result.verification.verdict == "equivalent"
-    assert gates(result) == {"weights": "pass", "outputs": "pass"}
-    assert all(layer.max_ulp <= 0.5 + 1e-6 for layer in result.verification.layers)
+    assert gates(result) == dict.fromkeys(("structure", "weights", "layers", "outputs"), "pass")
+    assert all(layer.max_ulp <= 0.5 + 1e-6 for layer in result.verification.layers if layer.gate == "weights")
     assert {output.level for output in result.verification.outputs} == {"disable", "all"}
 
 
@@ -52,12 +55,15 @@ def scaled(channel, factor):
 @pytest.mark.parametrize(
     ("edit", "caught"),
     [
-        (scaled(3, 1.01), {"weights", "outputs"}),
+        (scaled(3, 1.01), {"weights", "layers", "outputs"}),
         (scaled(3, 1 + 2**-21), {"weights"}),
-        (lambda data: data.astype(np.float16), {"weights", "outputs"}),
-        (lambda data: -data, {"weights", "outputs"}),
-        (lambda data: np.roll(data, 1, axis=0), {"weights", "outputs"}),
-        (lambda data: np.where(np.arange(data.size).reshape(data.shape) == 5, np.nan, data), {"weights", "outputs"}),
+        (lambda data: data.astype(np.float16), {"weights", "layers", "outputs"}),
+        (lambda data: -data, {"weights", "layers", "outputs"}),
+        (lambda data: np.roll(data, 1, axis=0), {"weights", "layers", "outputs"}),
+        (
+            lambda data: np.where(np.arange(data.size).reshape(data.shape) == 5, np.nan, data),
+            {"weights", "layers", "outputs"},
+        ),
     ],
     ids=["scale", "last bits", "through half", "sign", "neighbour", "nan"],
 )
@@ -68,7 +74,16 @@ def test_wrong_weights_are_different(pair, edit, caught):
     assert {gate for gate, verdict in gates(result).items() if verdict == "fail"} == caught
 
 
-def test_a_dead_channel_is_seen_by_the_weights_gate(tmp_path):
+def test_the_layer_and_its_channel_are_named(pair):
+    change(pair[1], "_bnfold", scaled(3, 1.01))
+    failed = [layer for layer in verify(*pair).verification.layers if layer.verdict == "fail"]
+    assert {(layer.gate, layer.node, tuple(layer.channels)) for layer in failed} == {
+        ("weights", "/0/Conv", (3,)),
+        ("layers", "/0/Conv", (3,)),
+    }
+
+
+def test_a_dead_channel_is_seen_by_weights_and_layers(tmp_path):
     """Its weights are zero, so no input shows that its bias is wrong after a ReLU that closes it."""
     bn = batch_norm("bn", 4)
     bn["bn_scale"][1], bn["bn_bias"][1] = 0, -3
@@ -77,7 +92,12 @@ def test_a_dead_channel_is_seen_by_the_weights_gate(tmp_path):
     original.write_bytes(make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **bn}).SerializeToString())
     fold(original, folded)
     change(folded, "_bias_bnfold", scaled(1, 1.5))
-    assert gates(verify(original, folded)) == {"weights": "fail", "outputs": "pass"}
+    assert gates(verify(original, folded)) == {
+        "structure": "pass",
+        "weights": "fail",
+        "layers": "fail",
+        "outputs": "pass",
+    }
 
 
 def test_missing_and_extra_outputs_are_different(pair):
@@ -98,13 +118,18 @@ def test_a_model_that_does_not_run_is_different(pair):
 def test_the_crash_of_onnxruntime_is_an_answer(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "WORKER", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
     with pytest.raises(runtime.RunFailed, match="SIGSEGV"):
-        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], "disable")
+        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], [Mode("disable")])
 
 
 def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
     monkeypatch.setattr(runtime, "WORKER", ["-c", "import time; time.sleep(30)"])
     with pytest.raises(runtime.RunFailed, match="more than"):
-        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], "disable", 0.5)
+        runtime.run(
+            write("conv", tmp_path),
+            [{"x": np.zeros((1, 3, 8, 8), np.float32)}],
+            [Mode("disable")],
+            limits=runtime.Limits(0.5),
+        )
 
 
 def test_what_fails_is_not_written(tmp_path, samples, monkeypatch):
@@ -133,7 +158,7 @@ def test_user_data_in_all_layouts(pair, tmp_path, samples, layout):
         folder = data / layout if layout == "test_data_set_0" else data
         folder.mkdir(parents=True)
         (folder / "input_0.pb").write_bytes(numpy_helper.from_array(image).SerializeToString())
-    options = VerifyOptions(outputs=OutputOptions(inputs=InputOptions(data=path)))
+    options = VerifyOptions(runs=RunOptions(inputs=InputOptions(data=path)))
     result = verify(*pair, options)
     assert result.verification.verdict == "equivalent"
     assert result.verification.inputs["source"] == str(path)
@@ -151,7 +176,7 @@ def test_integers_need_a_range(tmp_path):
     original.write_bytes(model.SerializeToString())
     fold(original, folded)
     assert verify(original, folded).verification.verdict == "undecided"
-    options = VerifyOptions(outputs=OutputOptions(inputs=InputOptions(ranges={"ids": (0, 9)})))
+    options = VerifyOptions(runs=RunOptions(inputs=InputOptions(ranges={"ids": (0, 9)})))
     assert verify(original, folded, options).verification.verdict == "equivalent"
 
 
@@ -172,7 +197,7 @@ def test_free_dimensions_are_tried_until_the_model_accepts_them(tmp_path):
 
 
 def test_tolerances_override_and_are_reported(pair):
-    options = VerifyOptions(["outputs"], OutputOptions(rtol=0.5, atol=0.0))
+    options = VerifyOptions(["outputs"], limits=Limits(rtol=0.5, atol=0.0))
     change(pair[1], "_bnfold", scaled(3, 1.01))
     result = verify(*pair, options)
     assert result.verification.verdict == "equivalent"
@@ -222,12 +247,101 @@ def test_bfloat16_is_folded_in_float64_and_rounded_once(tmp_path):
     original.write_bytes(model.SerializeToString())
     result = fold(original, folded)
     assert result.inspection.foldable == 1
-    assert gates(verify(original, folded)) == {"weights": "pass", "outputs": "undecided"}
+    assert gates(verify(original, folded)) == {
+        "structure": "pass",
+        "weights": "pass",
+        "layers": "undecided",
+        "outputs": "undecided",
+    }
     assert {t.data_type for t in onnx.load(folded).graph.initializer} == {kind}
 
 
-def test_a_model_of_more_weights_than_are_moved_is_still_judged(pair, monkeypatch):
-    import bnfold.verification.outputs as outputs
+def substituted(tmp_path):
+    """A model that float64 can't run: its RandomNormal is multiplied by zero."""
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="conv"),
+        bn_node("c", "b", "bn"),
+        node("RandomNormalLike", ["b"], ["r"], scale=1e-20, seed=1.0),
+        node("Add", ["b", "r"], ["y"]),
+    ]
+    held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
+    original, folded = tmp_path / "random.onnx", tmp_path / "folded.onnx"
+    original.write_bytes(make(nodes, [IMAGE], [ANY], held).SerializeToString())
+    return original, folded
 
-    monkeypatch.setattr(outputs, "MOST_MOVED", 500)
-    assert verify(*pair).verification.verdict == "equivalent"
+
+@pytest.mark.parametrize("most_moved", [2**27, 50])
+def test_without_a_float64_run_the_noise_comes_from_the_original(tmp_path, monkeypatch, most_moved):
+    monkeypatch.setattr(noise, "MOST_MOVED", most_moved)
+    pair = substituted(tmp_path)
+    fold(*pair)
+    gate = verify(*pair, VerifyOptions(["outputs"])).verification.gates[0]
+    assert gate.verdict == "pass"
+    assert "estimated from the original alone" in gate.detail
+    assert "random" in gate.figures["because"]
+    change(pair[1], "_bnfold", scaled(2, 1.001))
+    assert verify(*pair, VerifyOptions(["outputs"])).verification.verdict == "different"
+
+
+@pytest.mark.parametrize(
+    ("original", "folded", "true", "verdict"),
+    [
+        ([1, np.nan], [1, np.nan], [1, 2], None),
+        ([1, np.inf], [1, 2], [1, 2], "undecided"),
+        ([1, np.inf], [1, -np.inf], [1, 2], "fail"),
+        ([1, 2], [1, np.inf], [1, 2], "fail"),
+        ([1, np.inf], [1, 2], [1, np.inf], "fail"),
+    ],
+    ids=["same", "the original overflows alone", "sign", "the folded one overflows", "it should be infinite"],
+)
+def test_where_nan_and_infinity_stand(original, folded, true, verdict):
+    found = _specials(np.array(original, np.float32), np.array(folded, np.float32), np.array(true, np.float64))
+    assert (None if found is None else found[0]) == verdict
+
+
+def test_memory_is_limited(pair):
+    options = VerifyOptions(["outputs"], RunOptions(limits=runtime.Limits(memory=2**20)))
+    gate = verify(*pair, options).verification.gates[0]
+    assert gate.verdict == "undecided"
+    assert "1 MiB are allowed" in gate.detail
+
+
+def test_user_rows_beyond_the_declared_batch_become_samples(tmp_path):
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), bn_node("c", "y", "bn")]
+    held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
+    original, folded = tmp_path / "o.onnx", tmp_path / "f.onnx"
+    original.write_bytes(make(nodes, [tensor("x", [1, 3, 8, 8])], [ANY], held).SerializeToString())
+    fold(original, folded)
+    np.save(tmp_path / "x.npy", weights(3, 5, 3, 8, 8))
+    options = VerifyOptions(runs=RunOptions(inputs=InputOptions(data=tmp_path / "x.npy")))
+    result = verify(original, folded, options).verification
+    assert (result.verdict, result.inputs["samples"]) == ("equivalent", 5)
+
+
+def test_an_invalid_folded_model_is_different(pair):
+    model = onnx.load(pair[1])
+    del model.graph.initializer[0]
+    pair[1].write_bytes(model.SerializeToString())
+    result = verify(*pair).verification
+    assert result.verdict == "different"
+    assert "not valid" in result.gates[0].detail
+
+
+def test_cuda_that_is_not_there_is_undecided(pair):
+    if "CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers():
+        pytest.skip("CUDA is there")
+    with pytest.raises(UndecidedError, match="has no CUDA"):
+        verify(*pair, VerifyOptions(["outputs"], RunOptions(device="cuda")))
+
+
+@pytest.mark.parametrize(("name", "value"), [("use_tf32", "yes"), ("use_tf23", "0")])
+def test_misspelt_provider_options_are_refused(name, value):
+    """onnxruntime would print a line and use the CPU."""
+    with pytest.raises(ValueError, match=name):
+        Mode("all", {name: value})
+
+
+@pytest.mark.parametrize("policy", [0.4, 1e9])
+def test_the_weight_policy_decides(pair, policy):
+    result = verify(*pair, VerifyOptions(["weights"], ulps=policy))
+    assert result.verification.verdict == ("different" if policy < 0.5 else "equivalent")

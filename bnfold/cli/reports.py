@@ -1,0 +1,105 @@
+"""``--report KIND[=FILE]``: where the verification is told to machines."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bnfold.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.report.results import Comparison
+
+
+@dataclass(frozen=True)
+class Report:
+    """One report to write; ``github`` has no file."""
+
+    kind: str
+    path: Path | None
+
+
+def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False) -> list[Report]:
+    """What the options ask for, checked before any work is done. Raises UsageError, OutputError.
+
+    ``together``: the models are one comparison.
+    """
+    from bnfold.report.formats import FORMATS
+
+    found: list[Report] = []
+    for text in texts:
+        kind, _, file = text.partition("=")
+        if kind not in FORMATS:
+            near = get_close_matches(kind, FORMATS, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FORMATS)}"
+            raise UsageError(f"--report {text}: no such report", hint)
+        if (kind == "github") == bool(file):
+            form = "github takes no file" if file else f"write {kind}=FILE"
+            raise UsageError(f"--report {text}: {form}")
+        if file and len(models) > 1 and not together:
+            raise UsageError(f"--report {text}: one file for several models", "fold or verify them one by one")
+        found.append(Report(kind, _checked(Path(file), models) if file else None))
+    files = [str(report.path) for report in found if report.path is not None]
+    if len(set(files)) < len(files):
+        raise UsageError("two reports would go to one file")
+    return found
+
+
+def _checked(path: Path, models: list[str]) -> Path:
+    """A place that costs the user nothing: not a model, not a folder, in a folder that exists."""
+    try:
+        if any(Path(model).exists() and path.exists() and path.samefile(model) for model in models if model != "-"):
+            raise UsageError(f"--report: {path} is a model", "name another file")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"--report: {path} is not a regular file", "name another")
+        if not path.absolute().parent.is_dir():
+            raise OutputError(f"{path}: its folder does not exist")
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None
+    return path
+
+
+def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> None:
+    """Write every report. Raises OutputError."""
+    from bnfold.report.formats import github, render
+
+    for report in reports:
+        text = render(report.kind, comparison, str(Path.cwd()))
+        if report.path is not None:
+            _write(report.path, text)
+            continue
+        click.echo(text, nl=False, err=to_stderr)
+        if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
+            _write(Path(summary), github.step_summary(comparison, str(Path.cwd())), append=True)
+
+
+def _write(path: Path, text: str, *, append: bool = False) -> None:
+    try:
+        with path.open("a" if append else "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None
+
+
+def of_fold(folding: Any) -> Comparison:
+    """A fold as the comparison that its verification was."""
+    from dataclasses import replace
+
+    from bnfold.report.results import Comparison
+    from bnfold.verification import versions
+    from bnfold.verification.results import GateResult, Verification
+
+    model = folding.inspection.model
+    output = folding.output or {"path": model.path, "sha256": model.sha256}
+    found = folding.verification
+    if found is None:
+        copied = folding.verdict == "unchanged" and folding.output is not None
+        gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
+        device: dict[str, Any] = {"asked": "cpu", "used": None, "nodes_on_cpu": [], "provider_options": {}}
+        found = Verification(gates, [], [], device, {"source": None, "seed": 0, "samples": 0}, versions())
+    return Comparison(model, replace(model, path=output["path"], sha256=output["sha256"]), found)

@@ -1,0 +1,110 @@
+"""SARIF 2.1.0: a rule for each gate, a result for each check that did not pass."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from bnfold import __version__
+from bnfold.report.formats import Check, dumps, fingerprint, troubles, uri, visible
+from bnfold.report.results import Comparison
+from bnfold.verification.results import Verification
+
+SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
+
+LEVELS = {"fail": "error", "undecided": "warning"}
+
+RULES = {
+    "structure": (
+        "The folded model has the original's structure.",
+        "Inputs, outputs and every node that no fold explains must be those of the original model.",
+    ),
+    "weights": (
+        "The folded weights are the exact ones.",
+        "Every folded tensor is recomputed in float64 from the original and compared in ulps of its type.",
+    ),
+    "layers": (
+        "Every folded layer computes what its original did.",
+        "Each folded layer and the nodes it replaces are run alone on the same inputs; they may differ by a small "
+        "multiple of the unavoidable error.",
+    ),
+    "outputs": (
+        "The folded model computes the original's outputs.",
+        "Both models are run on the same inputs; their outputs may differ by a small multiple of the error that is "
+        "unavoidable.",
+    ),
+}
+"""What each gate demands: in short, and in full."""
+
+OTHER = ("The verification's other demands hold.", "A gate that this version of the rules does not describe.")
+
+
+def render(comparison: Comparison, root: str | None = None) -> str:
+    """One run over the folded model: failures are errors, what is undecided is a warning."""
+    found = troubles(comparison.verification)
+    rules = list(dict.fromkeys([*RULES, *(check.gate for check in found)]))
+    place = uri(comparison.folded.path, root)
+    verification = comparison.verification
+    run = {
+        "tool": {
+            "driver": {
+                "name": "bnfold",
+                "version": __version__,
+                "semanticVersion": __version__,
+                "rules": [_rule(gate) for gate in rules],
+            }
+        },
+        "automationDetails": {"id": f"bnfold/{place}/"},
+        "invocations": [{"executionSuccessful": True}],
+        "artifacts": [
+            {"location": {"uri": uri(model.path, root)}, "roles": [role], "hashes": {"sha-256": model.sha256}}
+            for role, model in (("analysisTarget", comparison.folded), ("referencedOnCommandLine", comparison.original))
+        ],
+        "results": [_result(comparison, check, rules.index(check.gate), root) for check in found],
+        "properties": {"verdict": comparison.verdict, **_run(verification)},
+    }
+    return dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
+
+
+def _run(verification: Verification) -> dict[str, Any]:
+    return {"device": verification.device, "inputs": verification.inputs, "versions": verification.versions}
+
+
+def _rule(gate: str) -> dict[str, Any]:
+    short, full = RULES.get(gate, OTHER)
+    return {
+        "id": visible(f"bnfold/{gate}"),
+        "shortDescription": {"text": short},
+        "fullDescription": {"text": full},
+        "defaultConfiguration": {"level": "error"},
+    }
+
+
+def _result(comparison: Comparison, check: Check, rule: int, root: str | None) -> dict[str, Any]:
+    """One result. Its region is the first line since GitHub wants a line, and a model has none."""
+    said = check.message if check.subject == "gate" else f"{check.title}: {check.message}"
+    mark = fingerprint(comparison, check, root)
+    location: dict[str, Any] = {
+        "physicalLocation": {
+            "artifactLocation": {"uri": uri(comparison.folded.path, root), "index": 0},
+            "region": {"startLine": 1},
+        }
+    }
+    if check.subject != "gate":
+        kind = "output" if check.subject == "output" else "node"
+        name = check.node or check.name
+        location["logicalLocations"] = [{"name": name, "fullyQualifiedName": f"{kind} {name}", "kind": kind}]
+    return {
+        "ruleId": visible(f"bnfold/{check.gate}"),
+        "ruleIndex": rule,
+        "level": LEVELS[check.verdict],
+        "message": {"text": _plain(said) or check.verdict},
+        "locations": [location],
+        "fingerprints": {"bnfold/v1": mark},
+        "partialFingerprints": {"primaryLocationLineHash": f"{mark}:1"},
+        "properties": {"verdict": check.verdict, **check.figures},
+    }
+
+
+def _plain(text: str) -> str:
+    """Text as SARIF's plain messages have it: braces doubled (§3.11.5), nothing that reads as a link (§3.11.6)."""
+    return visible(text).replace("{", "{{").replace("}", "}}").replace("](", "] (")

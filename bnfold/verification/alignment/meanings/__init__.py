@@ -1,0 +1,62 @@
+"""What operators mean, as forms (:mod:`bnfold.verification.alignment.forms`): one table, one file per family.
+
+Every function reads the forms of a node's inputs and sets those of its outputs; it answers False where it can't say
+more than :func:`opaque`, which takes an operator for what it is: a function of the very values that it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bnfold.graph import Node
+from bnfold.verification.alignment.meanings.activations import bend, clip, where
+from bnfold.verification.alignment.meanings.affine_ops import (
+    arithmetic,
+    batch_norm,
+    cast,
+    instance_norm,
+    negation,
+    passed,
+)
+from bnfold.verification.alignment.meanings.linear import conv, fused, gemm, matmul
+from bnfold.verification.alignment.meanings.moves import VIEWS, carried, concat, shape_of, table
+from bnfold.verification.alignment.meanings.opaque import opaque, recurrent
+from bnfold.verification.alignment.meanings.sums import add
+from bnfold.verification.alignment.reader import Reader
+
+__all__ = ["MEANINGS", "opaque"]
+
+Meaning = Callable[[Reader, Node], bool]
+
+MEANINGS: dict[str, Meaning] = {
+    "BatchNormalization": batch_norm,
+    "Neg": negation,
+    "Cast": cast,
+    "Conv": conv,
+    "ConvTranspose": conv,
+    "Gemm": gemm,
+    "MatMul": matmul,
+    "com.microsoft::FusedConv": fused,
+    "com.microsoft::FusedGemm": fused,
+    "Sum": add,
+    "Concat": concat,
+    "InstanceNormalization": instance_norm,
+    "Gather": table,
+    "Where": where,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),
+    **dict.fromkeys(("Identity", "Dropout"), passed),
+    **dict.fromkeys(("Relu", "Clip", "Max", "Min"), clip),
+    **dict.fromkeys(("LeakyRelu", "PRelu"), bend),
+    **dict.fromkeys(("Shape", "Size"), shape_of),
+    **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
+    **dict.fromkeys(
+        (
+            *VIEWS, "Transpose", "Expand", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
+            "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample", "Pad",
+            "Slice", "Split",
+        ),
+        carried,
+    ),
+}  # fmt: skip
+
+"""What each operator means; one that is not listed is opaque."""

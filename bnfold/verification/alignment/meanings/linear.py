@@ -1,0 +1,212 @@
+"""Linear operators with constant weights: the rows ``W g`` make the class, ``W h`` joins the bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+
+import numpy as np
+
+from bnfold.affine import IDENTITY, conv_transpose_view, conv_view, gemm_view, ulp
+from bnfold.graph import Node
+from bnfold.ops import constant
+from bnfold.ops.elementwise import split_operands
+from bnfold.verification.alignment.forms import LOOSE, Array, Either, Form, Numbers
+from bnfold.verification.alignment.meanings.activations import bent, clipped
+from bnfold.verification.alignment.meanings.operands import floats
+from bnfold.verification.alignment.meanings.sums import total_of
+from bnfold.verification.alignment.reader import Layer, Reader
+
+
+def conv(reader: Reader, node: Node) -> bool:
+    """Conv and ConvTranspose: rows of weights per output channel, on axis 1."""
+    shape = floats(node, 1)
+    if shape is None or len(shape) < 3 or (node.input(2) is not None and floats(node, 2) is None):
+        return False
+    group, transposed = node.attr("group", 1), node.op == "ConvTranspose"
+    form = reader.form(node.inputs[0])
+    padding = _padding(node, shape)
+    eps = reader.eps(node.inputs[1])
+    if form.map.has_shift and (transposed or padding is None or any(padding)):
+        form = reader.unshifted(node, form, eps)
+    base = form.base
+    if base in reader.pads and not transposed and padding is not None and not form.map.has_shift:
+        base, extra = reader.pads[base]
+        padding = [a + b for a, b in zip(padding, extra, strict=True)]
+    inner = shape[0] if transposed else shape[1] * group
+    view = conv_transpose_view if transposed else conv_view
+    settings = [
+        (name, value)
+        for name, value in reader.attributes(node)
+        if name not in _SPELLINGS and not (name in _PLAIN and set(value) <= _PLAIN[name])
+    ]
+    keys: list[Hashable] = [] if padding is None else [(node.op, base, shape, *settings, tuple(padding))]
+    if node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
+        keys.append((node.op, base, shape, *settings, node.attr("auto_pad")))
+    return _linear(reader, node, form, keys, lambda: view(constant(node, 1), group), 1, 1, inner, 2, 1.0, 1.0)
+
+
+_SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
+
+
+_PLAIN = {"strides": {1}, "dilations": {1}, "output_padding": {0}}
+
+
+def _padding(node: Node, shape: tuple[int, ...]) -> list[int] | None:
+    """Begins and ends of the padding where they can be told, else None (then the attributes tell)."""
+    mode, axes = node.attr("auto_pad", "NOTSET"), range(len(shape) - 2)
+    if mode == "NOTSET":
+        pads = list(node.attr("pads", [0 for _ in (*axes, *axes)]))
+        return pads if len(pads) == 2 * len(axes) else None
+    if mode == "VALID":
+        return [0 for _ in (*axes, *axes)]
+    source = node.inputs[0].shape if node.inputs[0] is not None else None
+    if node.op == "ConvTranspose" or source is None or len(source) != len(shape):
+        return None
+    strides, dilations = node.attr("strides", [1] * len(axes)), node.attr("dilations", [1] * len(axes))
+    begin, end = [], []
+    for k in axes:
+        size = source[k + 2]
+        if not isinstance(size, int):
+            return None
+        total = max((-(-size // strides[k]) - 1) * strides[k] + dilations[k] * (shape[k + 2] - 1) + 1 - size, 0)
+        less = total // 2 if mode == "SAME_UPPER" else total - total // 2
+        begin.append(less)
+        end.append(total - less)
+    return begin + end
+
+
+def gemm(reader: Reader, node: Node) -> bool:
+    """``alpha A B + beta C`` with constant B and C; rows per output feature, on axis 1."""
+    shape = floats(node, 1)
+    if shape is None or len(shape) != 2 or node.attr("transA", 0):
+        return False
+    terms = floats(node, 2) if node.input(2) is not None else ()
+    transposed = bool(node.attr("transB", 0))
+    outer, inner = shape if transposed else shape[::-1]
+    if terms is None or terms[-1:] not in ((), (1,), (outer,)) or len(terms) > 2:
+        return False
+    form = reader.form(node.inputs[0])
+    keys: list[Hashable] = [("product", form.base, inner, outer, 1)]
+    alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
+    return _linear(
+        reader, node, form, keys, lambda: gemm_view(constant(node, 1), transposed), 1, 1, inner, 2, alpha, beta
+    )
+
+
+def matmul(reader: Reader, node: Node) -> bool:
+    """A product with a constant matrix: a Gemm without its bias, in any rank."""
+    operands = split_operands(node)
+    if operands is None:
+        return False
+    data, index = operands
+    source, shape = node.inputs[data], floats(node, index)
+    rank = None if source is None else source.rank
+    if rank is None or rank < 2 or shape is None or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
+        return False
+    axis = rank - 1 if data == 0 else rank - 2
+    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
+    form = reader.form(source)
+    keys: list[Hashable] = [("product", form.base, inner, outer, axis)]
+
+    def view() -> Array:
+        weight = constant(node, index)
+        return gemm_view(weight.reshape(weight.shape[-2:]), transposed=index == 0)
+
+    return _linear(reader, node, form, keys, view, index, axis, inner, None, 1.0, 1.0)
+
+
+def fused(reader: Reader, node: Node) -> bool:
+    """Onnxruntime's own FusedConv and FusedGemm: the operator, perhaps a sum, an activation."""
+    plain = Node(
+        node.op.removeprefix("com.microsoft::Fused"), node.name, 13, node.graph, node.inputs[:3], node.outputs, {}
+    )
+    plain.attrs.update({name: value for name, value in node.attrs.items() if not name.startswith("activation")})
+    if not (conv if plain.op == "Conv" else gemm)(reader, plain):
+        return False
+    reader.layers[node] = reader.layers.pop(plain)
+    form = reader.forms[node.output]
+    if node.input(3) is not None:
+        total = total_of(reader, node, [(form, 1.0, node.output), (reader.form(node.input(3)), 1.0, node.input(3))])
+        if total is None:
+            return False
+        form = total
+    kind = node.attr("activation", "")
+    params = list(node.attr("activation_params", ()))
+    if kind in ("Relu", "Clip"):
+        low, high = params if kind == "Clip" else (0.0, np.inf)
+        form = clipped(reader, node, form, np.asarray(low, np.float64), np.asarray(high, np.float64))
+    elif kind == "LeakyRelu":
+        form = bent(reader, node, form, np.asarray(params[0] if params else 0.01, np.float64))
+    elif kind:
+        key = (kind, tuple(params), (reader.realised(node, form, reader.eps(node.output)),), 1, (), 0)
+        form = reader.made(node, key)
+    reader.forms[node.output] = form
+    return True
+
+
+def _linear(
+    reader: Reader,
+    node: Node,
+    form: Form,
+    keys: list[Hashable],
+    view: Callable[[], Array],
+    index: int,
+    axis: int,
+    inner: int,
+    bias_index: int | None,
+    alpha: float,
+    beta: float,
+) -> bool:
+    """``y = alpha W x + beta c`` with x a map of its class: rows ``W g`` make the class, ``W h`` joins the bias."""
+    source = node.inputs[0 if index else 1]
+    input_axis = 1 if axis == 1 and node.op in ("Conv", "ConvTranspose", "Gemm") else axis
+    vectors = form.map.vectors(input_axis, inner)
+    if vectors is None:
+        form = Form(reader.realised(node, form, reader.eps(source)))
+        keys = [(key[0], form.base, *key[2:]) for key in keys if isinstance(key, tuple)]
+        vectors = IDENTITY.vectors(input_axis, inner)
+    assert vectors is not None
+    gain, shift = vectors
+    gain_error = _along(form.gain_error, input_axis, inner)
+    shift_error = _along(form.shift_error, input_axis, inner)
+    key = Either(tuple(keys))
+    dtype, eps = reader.precision(node.inputs[index], key)
+
+    def rows() -> Numbers:
+        stored = view()
+        groups, outer, width, taps = stored.shape
+        lead = (1,) * axis + (groups * outer,)
+        values = stored * (alpha * gain.reshape(groups, 1, width, 1))
+        if not reader.rounds:
+            return Numbers(values.reshape(*lead, width * taps), np.zeros((*lead, 1)))
+        bars = ulp(stored, dtype)
+        bars *= LOOSE * abs(alpha) * np.abs(gain).reshape(groups, 1, width, 1)
+        if gain_error.any():
+            bars += np.abs(stored, dtype=np.float64) * gain_error.reshape(groups, 1, width, 1)
+        return Numbers(values.reshape(*lead, width * taps), bars.reshape(*lead, width * taps))
+
+    result = reader.made(node, key, rows, "any")
+    if shift.any() or shift_error.any():
+        weight = alpha * view().astype(np.float64)
+        groups, _, width, _ = weight.shape
+        pushed = np.einsum("goik,gi->go", weight, shift.reshape(groups, width)).reshape(-1)
+        moved = np.einsum("goik,gi->go", np.abs(weight), shift_error.reshape(groups, width)).reshape(-1)
+        terms = np.einsum("goik,gi->go", np.abs(weight), np.abs(shift).reshape(groups, width)).reshape(-1)
+        lead = (1,) * axis
+        result = result.shifted(
+            pushed.reshape(lead + pushed.shape), (moved + LOOSE * eps * terms).reshape(lead + moved.shape)
+        )
+    if bias_index is not None and node.input(bias_index) is not None:
+        bias = beta * constant(node, bias_index).astype(np.float64)
+        bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
+        result = result.shifted(bias, LOOSE * eps * np.abs(bias))
+    reader.layers[node] = Layer(rows, dtype, result)
+    reader.forms[node.output] = result
+    return True
+
+
+def _along(array: Array, axis: int, size: int) -> Array:
+    """An array laid out like a map as one vector along ``axis``: its largest entries where it varies elsewhere."""
+    if array.ndim > axis and array.size == array.shape[axis]:
+        return np.broadcast_to(array.reshape(-1), (size,))
+    return np.full(size, array.max(initial=0.0))

@@ -1,0 +1,100 @@
+"""Sums and products of computed values: gains per class, shifts together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.affine import Affine
+from bnfold.graph import Node, Value
+from bnfold.verification.alignment.forms import LOOSE, Array, Form, Numbers, aligned
+from bnfold.verification.alignment.reader import Reader
+
+
+def add(reader: Reader, node: Node) -> bool:
+    """Add, Sub and Sum: gains per class, shifts together."""
+    terms: list[tuple[Form, float, Value | None]] = []
+    for position, value in enumerate(node.inputs):
+        if value is None:
+            return False
+        terms.append((reader.form(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
+    if node.opset < 7 and node.attr("broadcast", 0):
+        return False
+    total = total_of(reader, node, terms)
+    if total is None:
+        return False
+    reader.forms[node.output] = total
+    return True
+
+
+def total_of(reader: Reader, node: Node, terms: list[tuple[Form, float, Value | None]]) -> Form | None:
+    """The sum of forms, each with its sign and the value that it stands for; None if it can't be told."""
+    rank = node.output.rank
+    eps = reader.eps(node.output)
+    gains: dict[int, tuple[Array, Array]] = {}
+    shift, moved = np.zeros(()), np.zeros(())
+    for form, sign, value in terms:
+        map_ = _lifted(form, value, rank)
+        if map_ is None:
+            form, map_ = Form(reader.realised(node, form, eps)), (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
+        gain, offset, gain_error, shift_error = map_
+        old, old_error = gains.get(form.base, (np.zeros(()), np.zeros(())))
+        gains[form.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
+        shift = sum_of(shift, sign * offset)
+        moved = sum_of(moved, shift_error, LOOSE * eps * np.abs(offset))
+    bases = sorted(gains)
+    if len(bases) == 1:
+        gain, error = gains[bases[0]]
+        return Form(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
+    numbers = Numbers.stacked([gains[base][0] for base in bases], [gains[base][1] for base in bases])
+    form = reader.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
+    return form.shifted(shift, moved)
+
+
+def sum_of(*arrays: Array) -> Array:
+    """The sum of arrays that are laid out like maps."""
+    total = np.zeros(())
+    for array in arrays:
+        first, second = aligned(total, array)
+        total = np.asarray(first + second)
+    return total
+
+
+def _lifted(form: Form, value: Value | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
+    """A form's four arrays, laid out for a result of ``rank`` axes; None if the axes can't be told."""
+    arrays = (form.map.gain, form.map.shift, form.gain_error, form.shift_error)
+    if all(array.ndim == 0 for array in arrays):
+        return arrays
+    own = None if value is None else value.rank
+    if own is None or rank is None:
+        return None
+    lead = (1,) * (rank - own)
+    return tuple(array.reshape(lead + array.shape) if array.ndim else array for array in arrays)  # type: ignore[return-value]
+
+
+def product(reader: Reader, node: Node) -> bool:
+    """Mul and Div of two computed values: the gains of both come out."""
+    eps, rank = reader.eps(node.output), node.output.rank
+    if len(node.inputs) != 2 or (node.opset < 7 and node.attr("broadcast", 0)):
+        return False
+    gain, error, bases = np.ones(()), np.zeros(()), []
+    for position, value in enumerate(node.inputs):
+        form = reader.unshifted(node, reader.form(value), eps)
+        lifted = _lifted(form, value, rank)
+        if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
+            form, lifted = (
+                Form(reader.realised(node, form, eps)),
+                (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(())),
+            )
+        own, own_error = aligned(lifted[0], lifted[2])
+        relative = own_error / np.where(own == 0, 1.0, np.abs(own))
+        if node.op == "Div" and position == 1:
+            own = 1.0 / own
+        a, b, c, d = aligned(gain, own, error, relative)
+        gain, error = a * b, c + d
+        bases.append(form.base)
+    if node.op == "Mul":
+        bases.sort()
+    form = reader.made(node, (node.op, "of values", tuple(bases)))
+    size, error = aligned(np.abs(gain), error)
+    reader.forms[node.output] = Form(form.base, Affine.of(gain, 0.0), size * error)
+    return True

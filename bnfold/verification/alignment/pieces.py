@@ -1,0 +1,213 @@
+"""Cut a folded model and its original into the pieces that differ: say Conv and BatchNorm here, one Conv there.
+
+A piece begins and ends at values that both models share, so that both halves can be run on the same input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from bnfold.affine import ulp
+from bnfold.files.load import LoadedModel
+from bnfold.graph import Node, Value
+from bnfold.graph.onnx_types import reads
+from bnfold.verification.alignment import Alignment, suspects
+from bnfold.verification.alignment.forms import LOOSE
+
+MOST_PIECES = 1000
+"""Pieces that are run; of more, this many are taken at even distances."""
+
+
+@dataclass(frozen=True)
+class End:
+    """A value at the border of a piece: its name and element type in the original and in the folded model."""
+
+    original: str
+    folded: str
+    original_type: int
+    folded_type: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Per channel, where one layer makes the piece: ``terms`` are the sizes of what its shift was added up from, as
+    rounding sees them, ``norms`` the lengths of its rows of weights.
+
+    ``sure`` is False where the outputs are paired by their names alone: a difference then proves nothing.
+    """
+
+    name: str
+    node: str
+    inputs: list[End]
+    outputs: list[End]
+    axis: int
+    terms: list[float]
+    norms: list[float]
+    sure: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the job of a worker."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Piece:
+        """The piece that :meth:`to_dict` wrote."""
+        ends = {side: [End(**end) for end in data[side]] for side in ("inputs", "outputs")}
+        return cls(**{**data, **ends})
+
+
+def pieces(found: Alignment) -> list[Piece]:
+    """The pieces in which the main graphs differ, in order."""
+    graph = found.folded.graphs.scopes[0]
+    changed = [
+        node
+        for node in graph.nodes
+        if node not in found.folded.untouched and not all(map(graph.constants.is_constant, node.live_outputs))
+    ]
+    made = []
+    anchors = {value: same for value in found.folded.forms if (same := found.folded.exactly(value)) is not None}
+    for region in _regions(changed, anchors):
+        piece = _piece(region, found, anchors)
+        if piece is not None:
+            made.append(piece)
+    step = max(1, -(-len(made) // MOST_PIECES))
+    return made[::step]
+
+
+def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[Node]]:
+    """Nodes that are joined by values which the original does not have."""
+    leader: dict[Node, Node] = {node: node for node in changed}
+
+    def lead(node: Node) -> Node:
+        while leader[node] is not node:
+            leader[node] = leader[leader[node]]
+            node = leader[node]
+        return node
+
+    for node in changed:
+        for value in node.inputs:
+            if value is not None and value not in anchors and value.producer in leader:
+                leader[lead(node)] = lead(value.producer)
+    regions: dict[Node, list[Node]] = {}
+    for node in changed:
+        regions.setdefault(lead(node), []).append(node)
+    yield from regions.values()
+
+
+def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value]) -> Piece | None:
+    inside = set(region)
+    constants = region[0].graph.constants
+    ends: dict[Value, Value] = {}
+    for value in dict.fromkeys(value for node in region for value in _reads(node, found)):
+        if value is None or constants.is_constant(value) or value.producer in inside:
+            continue
+        if value not in anchors or value.graph is not region[0].graph:
+            return None
+        ends[value] = anchors[value]
+    named = {value.name: value for value in found.original.forms if value.graph.name == ""}
+    outputs: dict[Value, Value] = {}
+    for value in (value for node in region for value in node.live_outputs):
+        if value.is_output or value.captured or any(reader not in inside for reader in value.readers):
+            twin = anchors.get(value) or named.get(value.name)
+            if twin is not None and twin.graph.name == "" and twin.producer is not None:
+                outputs[value] = twin
+    for node in inside & found.folded.layers.keys():
+        layer, value = found.folded.layers[node], node.output
+        if value not in anchors and layer.form is found.folded.raw.get(value):
+            meant = found.folded.meant(layer.form, value, nearest=node in suspects(found))
+            if meant is not None and meant.producer is not None and meant.graph.name == "":
+                outputs[value] = meant
+    if not ends or not outputs:
+        return None
+    layers = [node for node in region if node in found.folded.layers] or region
+    name = ", ".join(node.name for node in layers[:3]) + (" …" if len(layers) > 3 else "")
+    last = layers[-1]
+    channel_last = last.op in ("MatMul", "Gemm") and (last.output.rank or 2) > 2
+    axis = (last.output.rank or 2) - 1 if channel_last else 1
+    return Piece(
+        name,
+        last.name,
+        [_end(twin, value) for value, twin in ends.items()],
+        [_end(twin, value) for value, twin in outputs.items()],
+        axis,
+        *(_sizes(found, last) if len(layers) == 1 else ([], [])),
+        not any(parting.kind == "unknown" and parting.node in inside for parting in found.partings),
+    )
+
+
+def _reads(node: Node, found: Alignment) -> Iterator[Value | None]:
+    """What a node reads, by itself and inside its nested graphs."""
+    yield from node.inputs
+    for _, graph in found.folded.graphs.bodies.get(node, ()):
+        values = [*(v for inner in graph.nodes for v in _reads(inner, found)), *graph.outputs]
+        yield from (value for value in values if value is not None and value.graph is node.graph)
+
+
+def _end(original: Value, folded: Value) -> End:
+    types = [
+        TensorProto.FLOAT if value.dtype is None else int(helper.np_dtype_to_tensor_dtype(value.dtype))
+        for value in (original, folded)
+    ]
+    return End(original.name, folded.name, *types)
+
+
+def _sizes(found: Alignment, node: Node) -> tuple[list[float], list[float]]:
+    """The sizes of a layer's shift terms and rows."""
+    layer = found.folded.layers.get(node)
+    meant = None if layer is None else found.folded.meant(layer.form, node.output, nearest=True)
+    if layer is None or meant is None:
+        return [], []
+    target = found.original.forms[meant]
+    eps = float(ulp(np.ones(()), layer.dtype))
+    rows = layer.rows().values
+    norms = np.sqrt(np.square(rows).sum(axis=-1)).reshape(-1)
+    return (target.shift_error / (LOOSE * eps)).reshape(-1).tolist(), norms.tolist()
+
+
+def extract(model: LoadedModel, inputs: dict[str, int], outputs: list[str]) -> ModelProto | None:
+    """The part of a model's main graph that makes ``outputs`` from ``inputs`` (names and element types).
+
+    None if it needs anything else from outside. Its weights are inside.
+    """
+    graph = model.proto.graph
+    made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    sparse = {entry.values.name: entry for entry in graph.sparse_initializer}
+    picked: set[int] = set()
+    weights: dict[str, None] = {}
+    pending = list(outputs)
+    while pending:
+        name = pending.pop()
+        if name in inputs or name in weights:
+            continue
+        if name in held or name in sparse:
+            weights[name] = None
+        elif name in made:
+            if made[name] not in picked:
+                picked.add(made[name])
+                pending += list(reads(graph.node[made[name]]))
+        else:
+            return None
+    part = ModelProto(ir_version=model.proto.ir_version)
+    part.opset_import.extend(model.proto.opset_import)
+    part.functions.extend(model.proto.functions)
+    part.graph.name = "piece"
+    part.graph.node.extend(graph.node[index] for index in sorted(picked))
+    for name, kind in inputs.items():
+        part.graph.input.append(helper.make_tensor_value_info(name, kind, None))
+    part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    for name in weights:
+        if name in sparse:
+            part.graph.sparse_initializer.append(sparse[name])
+            continue
+        tensor = part.graph.initializer.add()
+        tensor.CopyFrom(numpy_helper.from_array(model.external.read(held[name]), name))
+        tensor.data_type = held[name].data_type
+        if part.ir_version < 4:
+            part.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+    return part

@@ -1,0 +1,189 @@
+"""The structure gate: the interface is the same, and every value that is not a fold is the original's.
+
+The proof rests on the alignment (:mod:`bnfold.verification.alignment`), which reads both models as mathematics and asks
+neither the planner nor the names inside the graph.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from bnfold.files.external import tensors_of
+from bnfold.files.load import LoadedModel
+from bnfold.graph.onnx_edit import SUFFIX
+from bnfold.graph.onnx_functions import inlined
+from bnfold.graph.onnx_types import bodies
+from bnfold.verification.alignment import Alignment
+from bnfold.verification.results import GateResult
+
+
+def check_structure(original: LoadedModel, folded: LoadedModel, found: Alignment | str) -> GateResult:
+    """Judge interface and graph; ``found`` is a sentence where the models could not be aligned."""
+    ours = folded_by_bnfold(folded)
+    if changed := next(_interface(original.proto, folded.proto), None):
+        return GateResult("structure", "fail", changed)
+    if ours and (changed := next(_beside_the_graph(original, folded), None)):
+        return GateResult("structure", "fail", changed)
+    if odd := _operator_sets(original.proto, folded.proto):
+        return GateResult("structure", "undecided", odd)
+    if isinstance(found, str):
+        return GateResult("structure", "undecided", found)
+    kinds = [parting.kind for parting in found.partings]
+    figures = {
+        "nodes": len(found.folded.graphs.scopes[0].nodes),
+        "unchanged": sum(node in found.folded.untouched for node in found.folded.graphs.scopes[0].nodes),
+        "parted": len(kinds) - kinds.count("numbers"),
+    }
+    for parting in found.partings:
+        if parting.kind == "attributes":
+            twin = "" if parting.twin is None else f" as {parting.twin.op} {parting.twin.name!r} of the original"
+            detail = f"{parting.name} reads the same{twin} and is set otherwise"
+            return GateResult("structure", "fail", detail, figures)
+    for parting in found.partings:
+        if parting.kind == "unknown":
+            detail = f"{parting.name} computes something that the original does not, as far as can be told"
+            return GateResult("structure", "fail" if ours else "undecided", detail, figures)
+    wrong = [name for name, channels in found.wrong_outputs.items() if channels is None and not kinds]
+    if wrong:
+        return GateResult("structure", "fail", f"output {wrong[0]!r} is another function of the inputs", figures)
+    detail = (
+        f"the same interface, {figures['unchanged']} of {figures['nodes']} nodes as they were, the others are folds"
+    )
+    return GateResult("structure", "pass", detail, figures)
+
+
+def folded_by_bnfold(model: LoadedModel) -> bool:
+    """True if bnfold wrote the model: it is then held to what bnfold promises."""
+    return any(entry.key == "bnfold.version" for entry in model.proto.metadata_props)
+
+
+def _interface(before: ModelProto, after: ModelProto) -> Iterator[str]:
+    """What callers would notice, one sentence each."""
+    held = {tensor.name for tensor in before.graph.initializer}
+    held_after = {tensor.name for tensor in after.graph.initializer} if after.ir_version < 4 else set()
+    inputs = [info for info in before.graph.input if info.name not in held]
+    now = [info for info in after.graph.input if info.name not in held | held_after]
+    for what, old, new in (("inputs", inputs, now), ("outputs", list(before.graph.output), list(after.graph.output))):
+        if [info.name for info in old] != [info.name for info in new]:
+            yield f"the {what} are {[info.name for info in new]}, not {[info.name for info in old]}"
+            return
+        for one, other in zip(old, new, strict=True):
+            if cause := _type_change(one, other, strict=what == "inputs"):
+                yield f"{what[:-1]} {one.name!r} {cause}"
+    overridable = {tensor.name for tensor in after.graph.initializer} & {info.name for info in after.graph.input}
+    overridable -= held | held_after
+    if overridable:
+        yield f"the initializer {sorted(overridable)[0]!r} can be overridden by callers, which the original has not"
+
+
+def _type_change(before: ValueInfoProto, after: ValueInfoProto, *, strict: bool) -> str | None:
+    """A declared type or shape that promises something else; what only one side declares is no change."""
+    old, new = before.type.tensor_type, after.type.tensor_type
+    if old.elem_type and new.elem_type and old.elem_type != new.elem_type:
+        kind = onnx.TensorProto.DataType.Name
+        return f"has type {kind(new.elem_type)}, not {kind(old.elem_type)}"
+    if not old.HasField("shape") or not new.HasField("shape"):
+        return None
+    if len(old.shape.dim) != len(new.shape.dim):
+        return f"has {len(new.shape.dim)} axes, not {len(old.shape.dim)}"
+    for axis, (a, b) in enumerate(zip(old.shape.dim, new.shape.dim, strict=True)):
+        fixed = a.HasField("dim_value"), b.HasField("dim_value")
+        if all(fixed) and a.dim_value != b.dim_value:
+            return f"has size {b.dim_value} on axis {axis}, not {a.dim_value}"
+        if strict and fixed == (False, True):
+            return f"is fixed to size {b.dim_value} on axis {axis}, which was free"
+    return None
+
+
+def _beside_the_graph(original: LoadedModel, folded: LoadedModel) -> Iterator[str]:
+    """What bnfold never touches: versions, metadata, every initializer that it did not make."""
+    before, after = original.proto, folded.proto
+    for name in ("ir_version", "producer_name", "producer_version", "domain", "model_version", "doc_string"):
+        if getattr(before, name) != getattr(after, name):
+            yield f"{name} is {getattr(after, name)!r}, not {getattr(before, name)!r}"
+    if sorted((e.domain, e.version) for e in before.opset_import) != sorted(
+        (e.domain, e.version) for e in after.opset_import
+    ):
+        yield "the operator sets have changed"
+    yield from _strangers(original, folded)
+    notes = [
+        {entry.key: entry.value for entry in model.metadata_props if not entry.key.startswith("bnfold.")}
+        for model in (before, after)
+    ]
+    if notes[0] != notes[1]:
+        yield "the metadata has changed"
+
+
+REWRITTEN = frozenset({"Gemm", "Clip", "DequantizeLinear", "If", "Loop", "Scan"})
+"""Operators whose attributes a fold may set: beta, bounds, an axis, the graphs inside."""
+
+STAND_INS = frozenset({"Add", "Max", "Identity"})
+"""What a fold may leave in the place of a node."""
+
+
+def _strangers(original: LoadedModel, folded: LoadedModel) -> Iterator[str]:
+    """Nodes and stored tensors that are neither the original's, byte by byte, nor made by a fold."""
+    source = original.proto
+    if len(folded.proto.functions) < len(source.functions):
+        source = inlined(source) or source
+    before = [Counter(map(_identity, _nodes(model))) for model in (source, folded.proto)]
+    gone = before[0] - before[1]
+    names, kinds = {name for _, _, name, _ in gone}, {entry[:3] for entry in gone if entry[1] in REWRITTEN}
+    for domain, op, name, settings in before[1] - before[0]:
+        if (domain, op, name) not in kinds and not (op in STAND_INS and name in names):
+            yield f"{op} {name!r} is neither a node of the original nor made by a fold"
+        del settings
+    held = [{tensor.name: tensor for tensor in tensors_of(model) if tensor.name} for model in (source, folded.proto)]
+    for name, tensor in held[1].items():
+        if SUFFIX in name and name not in held[0]:
+            continue
+        if name not in held[0]:
+            yield f"the initializer {name!r} is neither the original's nor made by a fold"
+        elif not _same_data(held[0][name], tensor, original, folded):
+            yield f"the initializer {name!r} has changed, and is no fold's"
+
+
+def _nodes(model: ModelProto) -> Iterator[NodeProto]:
+    pending = [model.graph]
+    while pending:
+        for node in pending.pop().node:
+            yield node
+            pending.extend(body for _, body in bodies(node))
+
+
+def _identity(node: NodeProto) -> tuple[str, str, str, bytes]:
+    plain = sorted(a.SerializeToString() for a in node.attribute if not a.HasField("g") and not a.graphs)
+    return node.domain, node.op_type, node.name, b"".join(plain)
+
+
+def _same_data(old: TensorProto, new: TensorProto, original: LoadedModel, folded: LoadedModel) -> bool:
+    """True if two tensors hold the same bits, wherever they are stored."""
+    if old.data_type != new.data_type or list(old.dims) != list(new.dims):
+        return False
+    if old.HasField("raw_data") and new.HasField("raw_data"):
+        return old.raw_data == new.raw_data
+    if old.data_type == TensorProto.STRING:
+        return list(old.string_data) == list(new.string_data)
+    return original.external.read(old).tobytes() == folded.external.read(new).tobytes()
+
+
+def _operator_sets(before: ModelProto, after: ModelProto) -> str | None:
+    """Why the two models' operators may mean different things: other versions, in which they have changed."""
+    versions = [
+        {"" if e.domain == "ai.onnx" else e.domain: e.version for e in model.opset_import} for model in (before, after)
+    ]
+    old, new = (version.get("", 0) for version in versions)
+    if old == new:
+        return None
+    for op in sorted({node.op_type for node in after.graph.node if node.domain in ("", "ai.onnx")}):
+        try:
+            since = [onnx.defs.get_schema(op, version, "").since_version for version in (old, new)]
+        except onnx.defs.SchemaError:
+            return f"{op} is not known in opset {new}"
+        if since[0] != since[1] or new > onnx.defs.onnx_opset_version():
+            return f"{op} of opset {new} may mean something else than that of opset {old}"
+    return None

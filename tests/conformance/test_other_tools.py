@@ -1,0 +1,88 @@
+"""``verify`` judges folds of other tools: right ones pass, and where a tool writes a wrong model it is said so."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
+
+from architectures import FAMILIES  # noqa: E402
+from faults.networks import NETWORKS  # noqa: E402
+
+from bnfold.verification import GATES, VerifyOptions, verify_files  # noqa: E402
+
+
+def by_onnxruntime(level: str) -> Callable[[Path, Path], None]:
+    def fold(source: Path, target: Path) -> None:
+        import onnxruntime as ort
+
+        options = ort.SessionOptions()
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, level)
+        options.optimized_model_filepath = str(target)
+        options.log_severity_level = 4
+        ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+
+    return fold
+
+
+def by_onnxsim(source: Path, target: Path) -> None:
+    onnxsim = pytest.importorskip("onnxsim", reason="onnxsim is not installed")
+    onnx.save(onnxsim.simplify(onnx.load(source))[0], target)
+
+
+def by_onnxslim(source: Path, target: Path) -> None:
+    onnxslim = pytest.importorskip("onnxslim", reason="onnxslim is not installed")
+    onnx.save(onnxslim.slim(onnx.load(source)), target)
+
+
+TOOLS = {
+    "onnxruntime basic": by_onnxruntime("ORT_ENABLE_BASIC"),
+    "onnxruntime extended": by_onnxruntime("ORT_ENABLE_EXTENDED"),
+    "onnxsim": by_onnxsim,
+    "onnxslim": by_onnxslim,
+}
+
+REWRITTEN = {
+    ("onnxruntime basic", "Keras NHWC"), ("onnxruntime extended", "Keras NHWC"),
+    ("onnxruntime basic", "classifier float16"), ("onnxruntime extended", "classifier float16"),
+}  # fmt: skip
+"""Models that a tool rewrites beyond what can be proved (transposes pushed about, Softmax written out): undecided."""
+
+
+def models(seed: int) -> dict[str, Callable[[], onnx.ModelProto]]:
+    found = {name: family for name, family in FAMILIES.items() if seed == 0}
+    for name, build in NETWORKS.items():
+        for dtype in ("float32", "float16"):
+            found[f"{name} {dtype}"] = lambda build=build, dtype=dtype: build(seed, dtype)
+    return found
+
+
+def check(tool: str, seed: int, gates: tuple[str, ...], folder: Path) -> None:
+    for name, build in models(seed).items():
+        source, target = folder / "original.onnx", folder / "folded.onnx"
+        source.write_bytes(build().SerializeToString())
+        TOOLS[tool](source, target)
+        found = verify_files(source, target, VerifyOptions(gates))[0]
+        wrong = [f"{gate.gate}: {gate.detail}" for gate in found.gates if gate.verdict != "pass"]
+        assert found.verdict != "different", (name, wrong)
+        assert found.verdict == "equivalent" or (tool, name) in REWRITTEN, (name, wrong)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tool", TOOLS)
+def test_right_folds_of_other_tools_are_proved(tool, tmp_path):
+    check(tool, 0, ("structure", "weights"), tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("tool", TOOLS)
+def test_right_folds_of_other_tools_pass_all_gates(tool, seed, tmp_path):
+    check(tool, seed, GATES, tmp_path)

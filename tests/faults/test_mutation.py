@@ -1,0 +1,84 @@
+"""Mutation test of ``bnfold verify``: every wrong fold is caught, and no right one is called wrong.
+
+The proofs (structure and weights) are asked about all of them, in this process. All four gates together, with models
+really run, take a second each: a choice here, all of them with ``-m slow``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import onnx
+import pytest
+
+from bnfold.verification import GATES, VerifyOptions, verify_files
+from bnfold.verification.results import Verification
+from faults.faults import FAULTS, cases, network
+from faults.networks import NETWORKS
+
+
+def ours(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model as bnfold would write it: with its note of where it came from."""
+    copy = onnx.ModelProto.FromString(model.SerializeToString())
+    copy.metadata_props.add(key="bnfold.version", value="test")
+    return copy
+
+
+def judged(
+    original: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, gates: Collection[str] = ("structure", "weights")
+) -> Verification:
+    paths = folder / "original.onnx", folder / "folded.onnx"
+    for path, model in zip(paths, (original, folded), strict=True):
+        path.write_bytes(model.SerializeToString())
+    return verify_files(*paths, VerifyOptions(gates))[0]
+
+
+def test_every_fault_is_caught_by_proof(tmp_path):
+    found = [(name, judged(original, ours(wrong), tmp_path).verdict) for name, original, _, wrong, _ in cases()]
+    assert len({name.split("-")[0] for name, _ in found}) == len(FAULTS) >= 30
+    assert [name for name, verdict in found if verdict != "different"] == []
+
+
+BELOW_FOUR_ULPS = frozenset(
+    """
+    epsilon_dropped epsilon_dropped_once epsilon_outside_root gain_hundredth_percent gain_faintest variance_unbiased
+    scaled_activation shifted_activation activation_rounded unfolded_last_bit unfolded_last_bits
+    """.split()  # noqa: SIM905
+)
+"""Faults that move numbers by no more than folding in the storage type does: not told from such folds."""
+
+
+def test_faults_of_other_tools_are_no_proof_of_equality(tmp_path):
+    """Without bnfold's note a model is held to 4 ulps, and an unknown rewrite is undecided: never equivalent."""
+    for name, original, _, wrong, fault in cases(("float32",)):
+        verdict = judged(original, wrong, tmp_path).verdict
+        silent = getattr(fault, "silent", False)
+        assert verdict != "equivalent" or silent or name.split("-")[0] in BELOW_FOUR_ULPS, name
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_right_folds_pass_all_gates(dtype, tmp_path):
+    for name in NETWORKS:
+        original, correct = network(name, dtype)
+        for folded in (ours(correct), correct):
+            found = judged(original, folded, tmp_path, GATES)
+            assert found.verdict == "equivalent", [gate for gate in found.gates if gate.verdict != "pass"]
+
+
+@pytest.mark.parametrize(
+    "fault", ["epsilon_too_large", "gain_hundredth_percent", "rounded_to_half", "padding_border", "relu_dropped"]
+)
+def test_the_gates_that_run_models_see_them_too(fault, tmp_path):
+    for name in NETWORKS:
+        original, correct = network(name, "float32")
+        wrong = FAULTS[fault](original, correct)
+        if wrong is not None:
+            assert judged(original, wrong, tmp_path, ("layers", "outputs")).verdict == "different", name
+            break
+
+
+@pytest.mark.slow
+def test_every_fault_is_caught_with_all_gates(tmp_path):
+    for name, original, _, wrong, _ in cases():
+        assert judged(original, ours(wrong), tmp_path, GATES).verdict == "different", name
