@@ -1,7 +1,7 @@
-"""Measure what catches a wrong fold: ``python benchmarks/wrong_folds.py`` writes the table of ``docs/verification.md``.
+"""Measure what catches a wrong fold: ``python benchmarks/wrong_folds.py`` writes a table of ``docs/verification.md``.
 
-Each fault of the mutation test (``tests/faults``) is put into a correct fold of a small residual network, once ending in
-logits and once in a Softmax. Beside bnfold's gates stands what most tools do: ``allclose`` on random inputs.
+Each fault of the mutation test (``tests/faults``) is put into a correct fold of a small residual network, once ending
+in logits and once in a Softmax. Beside bnfold's gates stands what most tools do: ``allclose`` on random inputs.
 """
 
 from __future__ import annotations

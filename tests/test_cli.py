@@ -306,3 +306,74 @@ def test_bare_call_shows_the_help(here):
     result = call()
     assert result.exit_code == 2
     assert "Commands:" in result.stderr
+
+
+class TestReports:
+    """``--report``: written beside the answer, never over a model."""
+
+    @pytest.mark.parametrize("kind", ["json", "junit", "sarif", "gitlab", "intoto"])
+    def test_files(self, here, kind):
+        call("fold", "conv.onnx", "--no-verify")
+        result = call("verify", "conv.onnx", "conv.folded.onnx", "--report", f"{kind}=report.out")
+        assert result.exit_code == 0
+        text = Path("report.out").read_text()
+        assert text.startswith("<?xml" if kind == "junit" else "[" if kind == "gitlab" else "{")
+
+    def test_github(self, here, monkeypatch):
+        monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary.md")
+        result = call("fold", "conv.onnx", "--report", "github")
+        assert result.exit_code == 0
+        assert "::notice" in result.stdout
+        assert "equivalent" in Path("summary.md").read_text()
+
+    @pytest.mark.parametrize(
+        ("report", "message"),
+        [
+            ("junti=x.xml", "did you mean 'junit'"),
+            ("junit", "write junit=FILE"),
+            ("github=x", "github takes no file"),
+            ("html=x.html", "no such report"),
+            ("junit=conv.onnx", "is a model"),
+            ("junit=nowhere/x.xml", "does not exist"),
+        ],
+    )
+    def test_refused(self, here, report, message):
+        before = Path("conv.onnx").read_bytes()
+        result = call("verify", "conv.onnx", "conv.onnx", "--report", report)
+        assert result.exit_code in (2, 5)
+        assert message in result.stderr
+        assert Path("conv.onnx").read_bytes() == before
+
+    def test_a_failed_fold_is_reported_too(self, here, monkeypatch):
+        import bnfold.apply as apply
+
+        honest = apply.rounded
+        monkeypatch.setattr(apply, "rounded", lambda values, dtype: honest(values * 1.01, dtype))
+        result = call("fold", "conv.onnx", "--report", "junit=r.xml")
+        assert result.exit_code == 1
+        assert "<failure" in Path("r.xml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--device", "tpu", "not a device"),
+        ("--device", "cuda:x", "not a device"),
+        ("--weight-policy", "loose", "neither 'exact' nor"),
+        ("--max-memory", "much", "not a size"),
+        ("--gates", "structure,weight", "not one of"),
+        ("--time-limit", "-1", "not negative"),
+    ],
+)
+def test_wrong_values_of_verification_options(here, option, value, message):
+    result = call("verify", "conv.onnx", "conv.onnx", option, value)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("gates", ["structure", "weights", "layers", "outputs", "layers,structure"])
+def test_gates_can_be_chosen(here, gates):
+    call("fold", "conv.onnx", "--no-verify")
+    data = json.loads(call("verify", "conv.onnx", "conv.folded.onnx", "--gates", gates, "--json", "-").stdout)
+    assert {gate["gate"] for gate in data["gates"]} == set(gates.split(","))
+    assert data["verdict"] == "equivalent"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -108,9 +109,13 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     return {"outputs": names, "on_cpu": on_cpu, "onnxruntime": onnxruntime.__version__}
 
 
+_READING = threading.Lock()
+"""numpy reads a file's header with ``ast``, which some releases of Python 3.11 can't do in two threads at once."""
+
+
 def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
     """Arrays that were stored in order, under their names (names of tensors can't be names of zip members)."""
-    with np.load(path, allow_pickle=False) as stored:
+    with _READING, np.load(path, allow_pickle=False) as stored:
         return {name: stored[f"a{index}"] for index, name in enumerate(names)}
 
 
