@@ -51,7 +51,7 @@ class Follower(Reader):
         self._coarse: dict[int, float] = {}
         for value, form in original.forms.items():
             self._coarse[form.base] = max(self._coarse.get(form.base, 0.0), original.eps(value))
-        self._named = {value.name: value for value in original.forms}
+        self.named = {value.name: value for value in original.forms}
         self._by_reads: dict[Hashable, list[Node]] = {}
         self._congruent: dict[Hashable, Node] = {}
         for value in original.forms:
@@ -111,7 +111,7 @@ class Follower(Reader):
         alike = alike and twin is not None and _bases(self.original, twin) == _bases(self, node)
         self.partings.append(Parting("attributes" if alike else "unknown", node, twin, []))
         for made in node.live_outputs:
-            named = self._named.get(made.name)
+            named = self.named.get(made.name)
             known = named.producer if named is not None else None
             if named is not None and known is not None and (alike or known.op == node.op):
                 self.forms[made] = self.original.forms[named]
@@ -242,14 +242,14 @@ class Follower(Reader):
     def _twin(self, node: Node) -> Node | None:
         """The original's node to compare with: one that makes a value of the same name, or reads the same values."""
         for value in node.live_outputs:
-            known = self._named.get(value.name)
+            known = self.named.get(value.name)
             if known is not None and known.producer is not None and known.producer.op == node.op:
                 return known.producer
         reading = self._by_reads.get((node.op, _bases(self, node)), ())
         return (
             reading[0]
             if reading
-            else next((self._named[v.name].producer for v in node.live_outputs if v.name in self._named), None)
+            else next((self.named[v.name].producer for v in node.live_outputs if v.name in self.named), None)
         )
 
 

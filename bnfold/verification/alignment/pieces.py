@@ -71,8 +71,9 @@ def pieces(found: Alignment) -> list[Piece]:
     ]
     made = []
     anchors = {value: same for value in found.folded.forms if (same := found.folded.exactly(value)) is not None}
+    blamed = suspects(found)
     for region in _regions(changed, anchors):
-        piece = _piece(region, found, anchors)
+        piece = _piece(region, found, anchors, blamed)
         if piece is not None:
             made.append(piece)
     step = max(1, -(-len(made) // MOST_PIECES))
@@ -99,7 +100,7 @@ def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[
     yield from regions.values()
 
 
-def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value]) -> Piece | None:
+def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value], blamed: set[Node]) -> Piece | None:
     inside = set(region)
     constants = region[0].graph.constants
     ends: dict[Value, Value] = {}
@@ -109,7 +110,7 @@ def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value]) ->
         if value not in anchors or value.graph is not region[0].graph:
             return None
         ends[value] = anchors[value]
-    named = {value.name: value for value in found.original.forms if value.graph.name == ""}
+    named = found.folded.named
     outputs: dict[Value, Value] = {}
     for value in (value for node in region for value in node.live_outputs):
         if value.is_output or value.captured or any(reader not in inside for reader in value.readers):
@@ -119,7 +120,7 @@ def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value]) ->
     for node in inside & found.folded.layers.keys():
         layer, value = found.folded.layers[node], node.output
         if value not in anchors and layer.form is found.folded.raw.get(value):
-            meant = found.folded.meant(layer.form, value, nearest=node in suspects(found))
+            meant = found.folded.meant(layer.form, value, nearest=node in blamed)
             if meant is not None and meant.producer is not None and meant.graph.name == "":
                 outputs[value] = meant
     if not ends or not outputs:

@@ -29,8 +29,8 @@ from bnfold.verification.alignment.forms import LOOSE, Classes, Form, Matched, N
 FOLDED_AWAY = 2**20
 """Elements up to which a node that reads nothing but constants is evaluated, as simplifiers do."""
 
-IRRELEVANT = frozenset({"momentum", "is_test", "consumed_inputs", "ratio", "seed"})
-"""Attributes that change nothing at inference."""
+SETS_OF_AXES = frozenset({"Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"})
+"""Operators whose ``axes`` are a set, counted in their input."""
 
 
 @dataclass(frozen=True)
@@ -222,10 +222,12 @@ class Reader:
         found = {}
         for name, value in node.attrs.items():
             plain = _plain(value)
-            if name in IRRELEVANT or (name in defaults and defaults[name] == plain):
+            if name == "consumed_inputs" or (name in defaults and defaults[name] == plain):
                 continue
-            if name in ("axis", "axes") and rank:
-                plain = plain % rank if isinstance(plain, int) else tuple(sorted(n % rank for n in plain))
+            if rank and name == "axis" and isinstance(plain, int) and plain < 0:
+                plain += rank
+            if rank and name == "axes" and node.op in SETS_OF_AXES:
+                plain = tuple(sorted(n % rank for n in plain))
             found[name] = plain
         for attribute in getattr(node.handle, "attribute", ()):
             if attribute.name not in node.attrs and not attribute.HasField("g") and not attribute.graphs:

@@ -67,6 +67,8 @@ def passed(reader: Reader, node: Node) -> bool:
     """Identity, and Dropout at inference."""
     if len(node.live_outputs) > 1 or node.outputs[0] is None:
         return False
+    if node.op == "Dropout" and node.opset < 7 and not node.attr("is_test", 0):
+        return False
     training = node.input(2)
     if (
         node.op == "Dropout"
