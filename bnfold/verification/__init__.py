@@ -18,6 +18,7 @@ from bnfold.files.load import LoadedModel, load
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.verification import runtime
 from bnfold.verification.alignment import Alignment, align
+from bnfold.verification.alignment.blocked import BLOCKS, blocked_values, is_blocked, unblocked
 from bnfold.verification.alignment.pieces import Piece, pieces
 from bnfold.verification.float64 import NotInFloat64, inlined
 from bnfold.verification.layers import check_layers
@@ -62,7 +63,8 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
     if "weights" in options.gates:
         gate, layers = check_weights(first, second, found, options.ulps)
         gates.append(gate)
-    cut = pieces(found) if "layers" in options.gates and isinstance(found, Alignment) else []
+    hidden = blocked_values(second.proto)
+    cut = pieces(found, hidden) if "layers" in options.gates and isinstance(found, Alignment) else []
     del found
     proved = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
     slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
@@ -161,13 +163,15 @@ def _align(first: LoadedModel, second: LoadedModel) -> Alignment | str:
         original = OnnxGraphs(inlined(first.proto), first.external.read, freeze=True)
     except (NotInFloat64, BnfoldError) as error:
         return f"the original can't be read: {error}"
+    layouts = [unblocked(second, block) for block in BLOCKS] if is_blocked(second.proto) else []
+    tries = [proto for proto in layouts if proto is not None] or [second.proto]
     try:
-        folded = OnnxGraphs(inlined(second.proto), second.external.read, freeze=True)
+        folded = [OnnxGraphs(inlined(proto), second.external.read, freeze=True) for proto in tries]
     except NotInFloat64 as error:
         return str(error)
     except BnfoldError as error:
         raise InvalidModel(str(error)) from None
-    return align(original, folded)
+    return min((align(original, graphs) for graphs in folded), key=lambda found: len(found.partings))
 
 
 class InvalidModel(Exception):

@@ -121,7 +121,7 @@ def _moved_statistics(found: Alignment) -> list[LayerResult]:
     def parameters(reader: Reader, node: Node) -> Hashable:
         constants = node.graph.constants
         held = (value for value in node.inputs[1:5] if value is not None)
-        return node.attr("epsilon", 1e-5), tuple(
+        return np.float32(node.attr("epsilon", 1e-5)), tuple(
             reader.form(v).base if constants.is_constant(v) else None for v in held
         )
 

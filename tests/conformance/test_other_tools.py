@@ -44,6 +44,7 @@ def by_onnxslim(source: Path, target: Path) -> None:
 TOOLS = {
     "onnxruntime basic": by_onnxruntime("ORT_ENABLE_BASIC"),
     "onnxruntime extended": by_onnxruntime("ORT_ENABLE_EXTENDED"),
+    "onnxruntime all": by_onnxruntime("ORT_ENABLE_ALL"),
     "onnxsim": by_onnxsim,
     "onnxslim": by_onnxslim,
 }
@@ -52,7 +53,10 @@ REWRITTEN = {
     ("onnxruntime basic", "Keras NHWC"), ("onnxruntime extended", "Keras NHWC"),
     ("onnxruntime basic", "classifier float16"), ("onnxruntime extended", "classifier float16"),
 }  # fmt: skip
-"""Models that a tool rewrites beyond what can be proved (transposes pushed about, Softmax written out): undecided."""
+"""Models that a tool rewrites beyond what can be proved (transposes pushed about, Softmax written out): undecided.
+
+So are many that onnxruntime saves in its blocked layout, with channels that don't fill a block.
+"""
 
 
 def models(seed: int) -> dict[str, Callable[[], onnx.ModelProto]]:
@@ -64,6 +68,7 @@ def models(seed: int) -> dict[str, Callable[[], onnx.ModelProto]]:
 
 
 def check(tool: str, seed: int, gates: tuple[str, ...], folder: Path) -> None:
+    proved = 0
     for name, build in models(seed).items():
         source, target = folder / "original.onnx", folder / "folded.onnx"
         source.write_bytes(build().SerializeToString())
@@ -71,7 +76,10 @@ def check(tool: str, seed: int, gates: tuple[str, ...], folder: Path) -> None:
         found = verify_files(source, target, VerifyOptions(gates))[0]
         wrong = [f"{gate.gate}: {gate.detail}" for gate in found.gates if gate.verdict != "pass"]
         assert found.verdict != "different", (name, wrong)
-        assert found.verdict == "equivalent" or (tool, name) in REWRITTEN, (name, wrong)
+        far = (tool, name) in REWRITTEN or tool == "onnxruntime all"
+        assert found.verdict == "equivalent" or far, (name, wrong)
+        proved += found.verdict == "equivalent"
+    assert proved >= len(models(seed)) // 2
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -5,7 +5,7 @@ A piece begins and ends at values that both models share, so that both halves ca
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -61,8 +61,8 @@ class Piece:
         return cls(**{**data, **ends})
 
 
-def pieces(found: Alignment) -> list[Piece]:
-    """The pieces in which the main graphs differ, in order."""
+def pieces(found: Alignment, hidden: Collection[str] = ()) -> list[Piece]:
+    """The pieces in which the main graphs differ, in order. They don't begin or end at ``hidden`` values."""
     graph = found.folded.graphs.scopes[0]
     changed = [
         node
@@ -70,10 +70,14 @@ def pieces(found: Alignment) -> list[Piece]:
         if node not in found.folded.untouched and not all(map(graph.constants.is_constant, node.live_outputs))
     ]
     made = []
-    anchors = {value: same for value in found.folded.forms if (same := found.folded.exactly(value)) is not None}
+    anchors = {
+        value: same
+        for value in found.folded.forms
+        if value.name not in hidden and (same := found.folded.exactly(value)) is not None
+    }
     blamed = suspects(found)
     for region in _regions(changed, anchors):
-        piece = _piece(region, found, anchors, blamed)
+        piece = _piece(region, found, anchors, blamed, hidden)
         if piece is not None:
             made.append(piece)
     step = max(1, -(-len(made) // MOST_PIECES))
@@ -100,7 +104,9 @@ def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[
     yield from regions.values()
 
 
-def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value], blamed: set[Node]) -> Piece | None:
+def _piece(
+    region: list[Node], found: Alignment, anchors: dict[Value, Value], blamed: set[Node], hidden: Collection[str]
+) -> Piece | None:
     inside = set(region)
     constants = region[0].graph.constants
     ends: dict[Value, Value] = {}
@@ -113,13 +119,15 @@ def _piece(region: list[Node], found: Alignment, anchors: dict[Value, Value], bl
     named = found.folded.named
     outputs: dict[Value, Value] = {}
     for value in (value for node in region for value in node.live_outputs):
+        if value.name in hidden:
+            continue
         if value.is_output or value.captured or any(reader not in inside for reader in value.readers):
             twin = anchors.get(value) or named.get(value.name)
             if twin is not None and twin.graph.name == "" and twin.producer is not None:
                 outputs[value] = twin
     for node in inside & found.folded.layers.keys():
         layer, value = found.folded.layers[node], node.output
-        if value not in anchors and layer.form is found.folded.raw.get(value):
+        if value not in anchors and value.name not in hidden and layer.form is found.folded.raw.get(value):
             meant = found.folded.meant(layer.form, value, nearest=node in blamed)
             if meant is not None and meant.producer is not None and meant.graph.name == "":
                 outputs[value] = meant

@@ -125,11 +125,10 @@ def fused(reader: Reader, node: Node) -> bool:
         return False
     reader.layers[node] = reader.layers.pop(plain)
     form = reader.forms[node.output]
-    if node.input(3) is not None:
-        total = total_of(reader, node, [(form, 1.0, node.output), (reader.form(node.input(3)), 1.0, node.input(3))])
-        if total is None:
-            return False
-        form = total
+    if (other := node.input(3)) is not None:
+        weight = node.inputs[1]
+        rank = None if weight is None else weight.rank
+        form = total_of(reader, node, [(form, 1.0, node.output), (reader.form(other), 1.0, other)], rank)
     kind = node.attr("activation", "")
     params = list(node.attr("activation_params", ()))
     if kind in ("Relu", "Clip"):

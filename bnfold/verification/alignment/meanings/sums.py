@@ -19,21 +19,20 @@ def add(reader: Reader, node: Node) -> bool:
         terms.append((reader.form(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
     if node.opset < 7 and node.attr("broadcast", 0):
         return False
-    total = total_of(reader, node, terms)
-    if total is None:
-        return False
-    reader.forms[node.output] = total
+    reader.forms[node.output] = total_of(reader, node, terms)
     return True
 
 
-def total_of(reader: Reader, node: Node, terms: list[tuple[Form, float, Value | None]]) -> Form | None:
-    """The sum of forms, each with its sign and the value that it stands for; None if it can't be told."""
-    rank = node.output.rank
+def total_of(
+    reader: Reader, node: Node, terms: list[tuple[Form, float, Value | None]], rank: int | None = None
+) -> Form:
+    """The sum of forms, each with its sign and the value that it stands for; ``rank`` if all are known to have one."""
+    common, rank = rank, rank or node.output.rank
     eps = reader.eps(node.output)
     gains: dict[int, tuple[Array, Array]] = {}
     shift, moved = np.zeros(()), np.zeros(())
     for form, sign, value in terms:
-        map_ = _lifted(form, value, rank)
+        map_ = _lifted(form, common or (None if value is None else value.rank), rank)
         if map_ is None:
             form, map_ = Form(reader.realised(node, form, eps)), (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
         gain, offset, gain_error, shift_error = map_
@@ -59,12 +58,11 @@ def sum_of(*arrays: Array) -> Array:
     return total
 
 
-def _lifted(form: Form, value: Value | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
+def _lifted(form: Form, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
     """A form's four arrays, laid out for a result of ``rank`` axes; None if the axes can't be told."""
     arrays = (form.map.gain, form.map.shift, form.gain_error, form.shift_error)
     if all(array.ndim == 0 for array in arrays):
         return arrays
-    own = None if value is None else value.rank
     if own is None or rank is None:
         return None
     lead = (1,) * (rank - own)
@@ -79,7 +77,7 @@ def product(reader: Reader, node: Node) -> bool:
     gain, error, bases = np.ones(()), np.zeros(()), []
     for position, value in enumerate(node.inputs):
         form = reader.unshifted(node, reader.form(value), eps)
-        lifted = _lifted(form, value, rank)
+        lifted = _lifted(form, None if value is None else value.rank, rank)
         if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
             form, lifted = (
                 Form(reader.realised(node, form, eps)),
