@@ -107,10 +107,10 @@ def _compare_outputs(found: Alignment, original: OnnxGraphs, folded: OnnxGraphs)
 
 def _tensors(found: Alignment) -> Iterator[Tensor]:
     """Each linear layer whose stored numbers are not the original's, in ulps of the exact fold."""
-    lost = {parting.node for parting in found.partings if parting.kind != "numbers"}
+    lost = {parting.node for parting in found.folded.partings if parting.kind != "numbers"}
     blamed = suspects(found)
     for node, layer in found.folded.layers.items():
-        if node in lost:
+        if node in lost or any(value in found.folded.doubtful for value in node.inputs):
             continue
         form = layer.form
         entry = found.original.classes.entry(form.base)

@@ -36,7 +36,12 @@ class Parting:
 
 
 class Follower(Reader):
-    """Reads a folded model into the classes of an original that was read before."""
+    """Reads a folded model into the classes of an original that was read before.
+
+    ``partings`` is where it parts from the original, ``untouched`` the nodes that are the original's, ``doubtful`` the
+    values behind something unknown; ``raw`` holds the forms as they were read, before values that equal one of the
+    original's take its form.
+    """
 
     rounds = True
 
@@ -46,7 +51,7 @@ class Follower(Reader):
         self.partings: list[Parting] = []
         self.raw: dict[Value, Form] = {}
         self.untouched: set[Node] = set()
-        self._doubtful: set[Value | None] = set()
+        self.doubtful: set[Value | None] = set()
         self._missed: bool = False
         self._coarse: dict[int, float] = {}
         for value, form in original.forms.items():
@@ -76,14 +81,14 @@ class Follower(Reader):
         self._missed = False
         before = len(self.partings)
         super().read_node(node)
-        doubtful = any(value in self._doubtful for value in node.inputs)
+        doubtful = any(value in self.doubtful for value in node.inputs)
         for value in node.live_outputs:
             if (form := self.forms.get(value)) is not None:
                 self.raw[value] = form
                 if (same := self.equals(value)) is not None:
                     self.forms[value] = self.original.forms[same]
                 elif doubtful:
-                    self._doubtful.add(value)
+                    self.doubtful.add(value)
         if self._missed:
             del self.partings[before:]
             self._miss(node)
@@ -116,10 +121,10 @@ class Follower(Reader):
             if named is not None and known is not None and (alike or known.op == node.op):
                 self.forms[made] = self.original.forms[named]
             else:
-                self._doubtful.add(made)
+                self.doubtful.add(made)
         if twin is not None:
             for value, other in zip(node.outputs, twin.outputs, strict=False):
-                if value is not None and value in self._doubtful and other in self.original.forms:
+                if value is not None and value in self.doubtful and other in self.original.forms:
                     self.forms[value] = self.original.forms[other]
 
     def eps(self, *values: Value | None) -> float:
