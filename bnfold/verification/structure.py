@@ -63,10 +63,9 @@ def folded_by_bnfold(model: LoadedModel) -> bool:
 
 def _interface(before: ModelProto, after: ModelProto) -> Iterator[str]:
     """What callers would notice, one sentence each."""
-    held = {tensor.name for tensor in before.graph.initializer}
-    held_after = {tensor.name for tensor in after.graph.initializer} if after.ir_version < 4 else set()
+    held, held_after = ({tensor.name for tensor in model.graph.initializer} for model in (before, after))
     inputs = [info for info in before.graph.input if info.name not in held]
-    now = [info for info in after.graph.input if info.name not in held | held_after]
+    now = [info for info in after.graph.input if info.name not in held_after]
     for what, old, new in (("inputs", inputs, now), ("outputs", list(before.graph.output), list(after.graph.output))):
         if [info.name for info in old] != [info.name for info in new]:
             yield f"the {what} are {[info.name for info in new]}, not {[info.name for info in old]}"
@@ -74,9 +73,9 @@ def _interface(before: ModelProto, after: ModelProto) -> Iterator[str]:
         for one, other in zip(old, new, strict=True):
             if cause := _type_change(one, other, strict=what == "inputs"):
                 yield f"{what[:-1]} {one.name!r} {cause}"
-    overridable = {tensor.name for tensor in after.graph.initializer} & {info.name for info in after.graph.input}
-    overridable -= held | held_after
-    if overridable:
+    overridable = held_after & {info.name for info in after.graph.input}
+    overridable -= held & {info.name for info in before.graph.input}
+    if overridable and after.ir_version >= 4:
         yield f"the initializer {sorted(overridable)[0]!r} can be overridden by callers, which the original has not"
 
 

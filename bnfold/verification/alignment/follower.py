@@ -77,6 +77,7 @@ class Follower(Reader):
                     self.forms[value] = self.raw[value] = self.original.forms[other]
             if all(value in self.forms for value in node.live_outputs):
                 self.untouched.add(node)
+                self._check_widths(node)
                 return
         self._missed = False
         before = len(self.partings)
@@ -89,6 +90,7 @@ class Follower(Reader):
                     self.forms[value] = self.original.forms[same]
                 elif doubtful:
                     self.doubtful.add(value)
+        self._check_widths(node)
         if self._missed:
             del self.partings[before:]
             self._miss(node)
@@ -96,6 +98,21 @@ class Follower(Reader):
             self.partings[before:] = [replace(parting, kind="unknown") for parting in self.partings[before:]]
         elif len(self.partings) > before:
             self._assume_right(node)
+
+    def _check_widths(self, node: Node) -> None:
+        """Note results that are narrower than the original ever holds the same value."""
+        for value in node.live_outputs:
+            form = self.forms.get(value)
+            width = _width(value)
+            if form is None or not width:
+                continue
+            self.same_class(form)
+            eps = self.eps(value)
+            same = [
+                v for v, f in self._by_base.get(form.base, ()) if (a := form.agrees(f, eps)) is not None and a.all()
+            ]
+            if same and all(_width(other) > width for other in same):
+                self.partings.append(Parting("unknown", node, same[0].producer, []))
 
     def _assume_right(self, node: Node) -> None:
         """Go on from a node whose numbers are wrong as if they were not."""
@@ -113,7 +130,8 @@ class Follower(Reader):
         """Note what the original has nothing of, and go on from the value that should have been there."""
         twin = self._twin(node)
         alike = twin is not None and twin.op == node.op not in SPELT
-        alike = alike and twin is not None and _bases(self.original, twin) == _bases(self, node)
+        reading = _bases if node in self.layers else _reads  # a layer's weights are judged as numbers
+        alike = alike and twin is not None and reading(self.original, twin) == reading(self, node)
         self.partings.append(Parting("attributes" if alike else "unknown", node, twin, []))
         for made in node.live_outputs:
             named = self.named.get(made.name)
@@ -159,6 +177,11 @@ class Follower(Reader):
         self._part(node, entry.owner, matched.same)
         keep = matched.same if scale != "any" else np.ones_like(matched.same)
         return entry.base, Matched(np.where(keep, matched.factor, 1.0), matched.error, matched.same)
+
+    def rank(self, value: Value) -> int | None:
+        """As a reader does; behind operators that only onnxruntime knows, that of the original's same value."""
+        same = None if value.rank is not None else self.equals(value)
+        return value.rank if same is None else same.rank
 
     def was(self, value: Value, dtype: str) -> bool:
         """True if the original holds the same value in ``dtype``: its own results were that narrow."""
@@ -260,11 +283,19 @@ class Follower(Reader):
 
 SPELT = frozenset(
     """
-    Reshape Slice Pad Resize Upsample Expand Squeeze Unsqueeze Tile Gather Split
+    LSTM GRU RNN MaxPool AveragePool LpPool Reshape Slice Pad Resize Upsample Expand Squeeze Unsqueeze Tile Gather Split
     ReduceMean ReduceSum ReduceMax ReduceMin Cast ConstantOfShape Range Shape Size Where Dropout If Loop Scan
     """.split()  # noqa: SIM905
 )
 """Operators whose attributes and constants can be written in several ways that mean the same."""
+
+
+WIDTHS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
+
+
+def _width(value: Value) -> int:
+    """The bits of a value's float type; 0 if it has none, or it is not known."""
+    return 0 if value.dtype is None else WIDTHS.get(value.dtype.name, 0)
 
 
 def _bases(reader: Reader, node: Node) -> tuple[int, ...]:
@@ -277,6 +308,11 @@ def _bases(reader: Reader, node: Node) -> tuple[int, ...]:
     )
 
 
+def _reads(reader: Reader, node: Node) -> list[int]:
+    """The classes of all that a node reads, constants included."""
+    return [reader.form(value).base for value in node.inputs if value is not None]
+
+
 def _congruence(reader: Reader, node: Node) -> Hashable | None:
     """All that decides what a node makes: operator, attributes, and the very values that it reads."""
     if node in reader.graphs.bodies:
@@ -287,7 +323,8 @@ def _congruence(reader: Reader, node: Node) -> Hashable | None:
             reads.append(reader.fingerprint(value))
         else:
             form = reader.form(value)
-            reads.append((form.base, form.map.gain.tobytes(), form.map.shift.tobytes()))
+            gain, shift = form.map.gain, form.map.shift
+            reads.append((form.base, gain.shape, gain.tobytes(), shift.shape, shift.tobytes()))
     return node.op, node.opset, reader.attributes(node), tuple(reads)
 
 

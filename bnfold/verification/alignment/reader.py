@@ -24,10 +24,13 @@ from bnfold.graph.onnx import OnnxGraphs
 from bnfold.merge import Merge, merges
 from bnfold.ops import lookup
 from bnfold.reasons import Kept
-from bnfold.verification.alignment.forms import LOOSE, Classes, Form, Matched, Numbers, Scale, aligned
+from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, Matched, Numbers, Scale, aligned
 
 FOLDED_AWAY = 2**20
 """Elements up to which a node that reads nothing but constants is evaluated, as simplifiers do."""
+
+TRIVIAL = {"pads": 0, "strides": 1, "dilations": 1, "output_padding": 0}
+"""Attributes that say nothing where they hold nothing but this."""
 
 SETS_OF_AXES = frozenset({"Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"})
 """Operators whose ``axes`` are a set, counted in their input."""
@@ -56,6 +59,7 @@ class Reader:
         self.forms: dict[Value, Form] = {}
         self._merges = {merge.target: merge for scope in graphs.scopes if merged for merge in merges(scope)}
         self.pads: dict[int, tuple[int, list[int]]] = {}
+        self.clips: dict[int, tuple[Form, Array, Array]] = {}
         self.cuts: dict[int, tuple[int, dict[int, tuple[int, int, int]]]] = {}
         self.layers: dict[Node, Layer] = {}
         self._data: dict[int, NDArray[Any]] = {}
@@ -67,6 +71,10 @@ class Reader:
         for value in main.inputs:
             self.forms[value] = Form(self.class_of(None, ("input", value.name))[0])
         self._read_nodes(main.nodes)
+
+    def rank(self, value: Value) -> int | None:
+        """The number of axes of a value, if it is known."""
+        return value.rank
 
     def was(self, value: Value, dtype: str) -> bool:
         """True if ``value`` is known to have been held in ``dtype`` before."""
@@ -121,12 +129,16 @@ class Reader:
         known = self._fingerprints.get(value)
         if known is None:
             data = value.graph.constants.evaluate(value)
+            if data.dtype.kind in "OSU":
+                return (data.dtype.str, data.shape, repr(data.tolist()))
             digest = blake2b(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data, digest_size=16)
             known = self._fingerprints[value] = (data.dtype.str, data.shape, digest.hexdigest())
         return known
 
     def constant(self, data: NDArray[Any]) -> Form:
         """The form of constant data: equal data has one class, whatever its width."""
+        if data.dtype.kind in "OSU":
+            return Form(self.class_of(None, ("text", data.shape, repr(data.tolist())))[0])
         is_float = data.dtype.kind == "f" or data.dtype.name == "bfloat16"
         plain = data.astype(np.float64) if is_float else data.astype(np.int64) if data.dtype.kind in "iub" else data
         digest = blake2b(np.ascontiguousarray(plain).tobytes(), digest_size=16).hexdigest()
@@ -217,18 +229,23 @@ class Reader:
 
     def attributes(self, node: Node) -> tuple[tuple[str, Any], ...]:
         """The attributes that matter, axes counted from the first, defaults left out."""
-        defaults = _defaults(node.op, node.opset)
-        rank = next((value.rank for value in node.inputs if value is not None), None)
-        found = {}
+        rank = next((self.rank(value) for value in node.inputs if value is not None), None)
+        defaults = {
+            name: _counted(node.op, name, value, rank) for name, value in _defaults(node.op, node.opset).items()
+        }
+        found: dict[str, Any] = {}
         for name, value in node.attrs.items():
-            plain = _plain(value)
-            if name == "consumed_inputs" or (name in defaults and defaults[name] == plain):
-                continue
-            if rank and name == "axis" and isinstance(plain, int) and plain < 0:
-                plain += rank
-            if rank and name == "axes" and node.op in SETS_OF_AXES:
-                plain = tuple(sorted(n % rank for n in plain))
-            found[name] = plain
+            plain = _counted(node.op, name, _plain(value), rank)
+            trivial = name in TRIVIAL and isinstance(plain, tuple) and set(plain) <= {TRIVIAL[name]}
+            if name != "consumed_inputs" and not trivial and not (name in defaults and defaults[name] == plain):
+                found[name] = plain
+        if found.get("auto_pad") == "VALID":
+            found.pop("pads", None)
+            del found["auto_pad"]
+        if node.op == "AveragePool" and not found.keys() & {"pads", "auto_pad", "ceil_mode"}:
+            found.pop("count_include_pad", None)
+        if node.op == "Transpose" and rank:
+            found.setdefault("perm", tuple(reversed(range(rank))))
         for attribute in getattr(node.handle, "attribute", ()):
             if attribute.name not in node.attrs and not attribute.HasField("g") and not attribute.graphs:
                 found[attribute.name] = attribute.SerializeToString()
@@ -301,6 +318,15 @@ def _pushed(node: Node, map_: Affine) -> dict[Value, Affine] | None:
         return None
     demands = dict(ways[0])
     return demands if all(value in node.outputs for value in demands) and demands else None
+
+
+def _counted(op: str, name: str, value: Any, rank: int | None) -> Any:
+    """An attribute that names axes, with the axes counted from the first."""
+    if rank and name == "axis" and isinstance(value, int) and value < 0:
+        return value + rank
+    if rank and name == "axes" and op in SETS_OF_AXES and isinstance(value, tuple):
+        return tuple(sorted(n % rank for n in value))
+    return value
 
 
 @cache

@@ -53,6 +53,11 @@ def clipped(reader: Reader, node: Node, form: Form, low: Array, high: Array) -> 
     The class stands for the first such value that was read, so that a network which clips as it did gets no shift.
     A channel that does not vary is a constant, whatever was clipped.
     """
+    if form.is_plain and form.base in reader.clips:
+        form, inner_low, inner_high = reader.clips[form.base]
+        inner_low, inner_high, low, high = aligned(inner_low, inner_high, low, high)
+        low, high = (np.minimum(np.maximum(bound, low), high) for bound in (inner_low, inner_high))
+    low = np.minimum(*aligned(low, high))
     gain, shift, gain_error, shift_error, low, high = np.broadcast_arrays(
         *aligned(form.map.gain, form.map.shift, form.gain_error, form.shift_error, low, high)
     )
@@ -72,7 +77,10 @@ def clipped(reader: Reader, node: Node, form: Form, low: Array, high: Array) -> 
     moved = shift - total * first_shift
     level, dead = aligned(np.clip(shift, low, high), gain == 0)[0], aligned(total, gain == 0)[1]
     total, moved = np.where(dead, 0.0, total), np.where(dead, level, moved)
-    return Form(made.base, Affine.of(total, moved), error, shift_error * (moved != 0) + error * np.abs(first_shift))
+    made = Form(made.base, Affine.of(total, moved), error, shift_error * (moved != 0) + error * np.abs(first_shift))
+    if made.is_plain:
+        reader.clips.setdefault(made.base, (form, low, high))
+    return made
 
 
 def bend(reader: Reader, node: Node) -> bool:
@@ -94,7 +102,10 @@ def where(reader: Reader, node: Node) -> bool:
     if test is None or test.op != "Less" or len(node.inputs) != 3:
         return False
     bound = test.inputs[1]
-    if bound is None or not node.graph.constants.is_constant(bound) or constant(test, 1).any():
+    if bound is None or not node.graph.constants.is_constant(bound):
+        return False
+    zero = constant(test, 1)
+    if zero.size != 1 or zero.any() or zero.ndim > (node.output.rank or 0):
         return False
     form, below, above = (reader.form(value) for value in (test.inputs[0], *node.inputs[1:]))
     same = above.agrees(form, reader.eps(node.output))
@@ -120,11 +131,17 @@ def bent(reader: Reader, node: Node, form: Form, slope: Array) -> Form:
     )
     sign = np.where(gain < 0, -1.0, 1.0)
     above, below = np.where(sign > 0, 1.0, -slope), np.where(sign > 0, slope, -1.0)
-    size, place = np.abs(gain), sign * shift
+    alive = gain != 0
+    size, place = np.abs(gain), np.where(alive, sign * shift, 0.0)
     eps = LOOSE * reader.eps(node.output)
     bars = (gain_error + eps * size, shift_error + eps * np.abs(place))
     numbers = Numbers.stacked(
         (above * size, below * size, above * place, below * place),
         [np.abs(part) * bar for bar in bars for part in (above, below)],
     )
-    return reader.made(node, ("bend", form.base), lambda: numbers, "any")
+    made = reader.made(node, ("bend", form.base), lambda: numbers, "any")
+    if alive.all():
+        return made
+    level = np.where(shift > 0, shift, slope * shift)
+    factor, error, alive, level, shift_error = aligned(made.map.gain, made.gain_error, alive, level, shift_error)
+    return Form(made.base, Affine.of(np.where(alive, factor, 0.0), np.where(alive, 0.0, level)), error, shift_error)

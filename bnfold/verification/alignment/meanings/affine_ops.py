@@ -17,6 +17,8 @@ from bnfold.verification.alignment.reader import Reader
 
 def batch_norm(reader: Reader, node: Node) -> bool:
     """At inference a map per channel."""
+    if node.opset < 9 and not node.attr("spatial", 1):
+        return False
     own = normalization.as_affine(node)
     bn = None if isinstance(own, Kept) else normalization.statistics(node)
     if isinstance(own, Kept) or bn is None or isinstance(bn, Kept):

@@ -24,6 +24,10 @@ def carried(reader: Reader, node: Node) -> bool:
         return False
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
         form = reader.positive(node, form)
+    if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not form.is_plain:
+        if _filling(node) != 0:
+            return False
+        form = reader.unshifted(node, form, reader.eps(node.inputs[0]))
     forms = reader.carried(node, form)
     if forms is None:
         form = reader.unshifted(node, form, reader.eps(node.inputs[0]))
@@ -93,9 +97,16 @@ def _zero_pads(node: Node) -> list[int] | None:
     rank = node.inputs[0].rank if node.inputs[0] is not None else None
     if pads is None or rank is None or node.attr("mode", "constant") != "constant" or node.input(3) is not None:
         return None
-    filled = node.attr("value", 0.0) if node.input(2) is None else float(np.max(np.abs(constant(node, 2))))
     outer = [*pads[:2], *pads[rank : rank + 2]]
-    return None if filled or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
+    return None if _filling(node) != 0 or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
+
+
+def _filling(node: Node) -> float:
+    """What a Pad puts around; NaN where that is not known."""
+    if node.input(2) is None:
+        return float(node.attr("value", 0.0))
+    value = constant(node, 2) if node.graph.constants.is_constant(node.input(2)) else np.asarray(np.nan)
+    return float(np.max(np.abs(value.astype(np.float64)), initial=0.0))
 
 
 def concat(reader: Reader, node: Node) -> bool:

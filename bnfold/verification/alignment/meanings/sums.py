@@ -12,6 +12,8 @@ from bnfold.verification.alignment.reader import Reader
 
 def add(reader: Reader, node: Node) -> bool:
     """Add, Sub and Sum: gains per class, shifts together."""
+    if _counts(node):
+        return False
     terms: list[tuple[Form, float, Value | None]] = []
     for position, value in enumerate(node.inputs):
         if value is None:
@@ -21,6 +23,12 @@ def add(reader: Reader, node: Node) -> bool:
         return False
     reader.forms[node.output] = total_of(reader, node, terms)
     return True
+
+
+def _counts(node: Node) -> bool:
+    """True for integers: they wrap around, and their division rounds."""
+    types = (value.dtype for value in (node.output, *node.inputs) if value is not None)
+    return any(dtype is not None and dtype.kind in "iub" for dtype in types)
 
 
 def total_of(
@@ -40,7 +48,7 @@ def total_of(
         gains[form.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
         shift = sum_of(shift, sign * offset)
         moved = sum_of(moved, shift_error, LOOSE * eps * np.abs(offset))
-    bases = sorted(gains)
+    bases = sorted(base for base, (gain, _) in gains.items() if gain.any()) or sorted(gains)[:1]
     if len(bases) == 1:
         gain, error = gains[bases[0]]
         return Form(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
@@ -71,6 +79,8 @@ def _lifted(form: Form, own: int | None, rank: int | None) -> tuple[Array, Array
 
 def product(reader: Reader, node: Node) -> bool:
     """Mul and Div of two computed values: the gains of both come out."""
+    if _counts(node):
+        return False
     eps, rank = reader.eps(node.output), node.output.rank
     if len(node.inputs) != 2 or (node.opset < 7 and node.attr("broadcast", 0)):
         return False
