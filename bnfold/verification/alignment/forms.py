@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bnfold.affine import IDENTITY, Affine
 
 Array = NDArray[np.float64]
-Scale = Literal["any", "positive", "none"]
+Scale = Literal["any", "positive", "nonnegative", "none"]
 
 LOOSE = 8.0
 """Ulps that the numbers of two models may differ by and still count as meant to be the same."""
@@ -214,8 +214,8 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
         error = np.where(there, (errors_a / unit * np.abs(b / unit)).sum(axis=-1) / power, 0.0)
     exact = (a == b).all(axis=-1)
     factor, error = np.where(exact, 1.0, factor), np.where(exact, 0.0, error)
-    if scale == "positive":
-        same = same & (factor > 0)
+    if scale in ("positive", "nonnegative"):
+        same = same & ((factor > 0) if scale == "positive" else (factor >= 0))
     allowed = errors_a + np.abs(factor)[..., None] * errors_b + error[..., None] * np.abs(b) + _nothing(a)
     near = (np.abs(a - factor[..., None] * b) <= allowed).all(axis=-1)
     return Matched(factor, error, same & near)

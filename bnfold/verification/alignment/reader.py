@@ -194,12 +194,17 @@ class Reader:
         return self.made(node, ("shifted", form.base), lambda: numbers, "any")
 
     def positive(self, node: Node, form: Form) -> Form:
-        """The same value with negative signs of its gain taken into the class."""
-        sign = np.where(form.map.gain < 0, -1.0, 1.0)
-        if (sign > 0).all():
-            return form
+        """The same value with negative signs of its gain taken into the class; for a gain of 0 either sign will do."""
+        sign = np.sign(form.map.gain)
         numbers = Numbers.stacked((sign,), (np.zeros(()),))
-        base, _ = self.class_of(node, ("sign", form.base), lambda: numbers, "none")
+        known = self.classes.find(("sign", form.base), lambda: numbers, "nonnegative") if (sign == 0).any() else None
+        if known is None and (sign >= 0).all():
+            return form
+        base = (
+            known[0]
+            if known is not None
+            else self.class_of(node, ("sign", form.base), lambda: numbers, "nonnegative")[0]
+        )
         return Form(base, Affine.of(np.abs(form.map.gain), form.map.shift), form.gain_error, form.shift_error)
 
     # --- nodes
