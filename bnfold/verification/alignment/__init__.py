@@ -120,6 +120,8 @@ def _tensors(found: Alignment) -> Iterator[Tensor]:
         meant = found.folded.meant(form, node.output, nearest=node in blamed)
         target = None if meant is None else found.original.forms[meant]
         gain = form.map.gain if target is None else target.map.gain
+        if not _fits(gain, mine.values.shape[:-1]):
+            continue
         lead = mine.values.shape[:-1]
         spread = np.broadcast_to(gain.reshape(gain.shape + (1,) * (len(lead) - gain.ndim)), lead)
         differences = np.abs(mine.values - spread[..., None] * theirs.values)
@@ -168,12 +170,17 @@ def _one(first: Form, second: Form) -> bool:
     return bool(np.array_equal(gain, gain2) and np.array_equal(shift, shift2))
 
 
+def _fits(map_: Array, lead: tuple[int, ...]) -> bool:
+    """True if a map varies along no axis but that of the rows."""
+    shape = map_.shape + (1,) * (len(lead) - map_.ndim)
+    return len(shape) == len(lead) and all(size in (1, whole) for size, whole in zip(shape, lead, strict=True))
+
+
 def _own_bias(found: Alignment, node: Node) -> bool:
     """True if the layer's shift is its own: a bias, and no shift comes in that carries an error already."""
     source = found.folded.forms.get(node.inputs[0]) if node.inputs[0] is not None else None
-    wide = found.folded.layers[node].form.map.shift.ndim > (node.output.rank or 2) or (
-        found.folded.layers[node].form.map.shift.ndim and found.folded.layers[node].form.map.shift.shape[0] != 1
-    )
+    shift = found.folded.layers[node].form.map.shift
+    wide = shift.ndim > 0 and shift.shape[0] != 1
     return node.op != "MatMul" and source is not None and not source.shift_error.any() and not wide
 
 
