@@ -41,6 +41,8 @@ def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False)
         if (kind == "github") == bool(file):
             form = "github takes no file" if file else f"write {kind}=FILE"
             raise UsageError(f"--report {text}: {form}")
+        if file == "-":
+            raise UsageError(f"--report {text}: takes a file", "--json - writes the JSON to standard output")
         if file and len(models) > 1 and not together:
             raise UsageError(f"--report {text}: one file for several models", "fold or verify them one by one")
         found.append(Report(kind, _checked(Path(file), models) if file else None))

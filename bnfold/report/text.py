@@ -145,8 +145,11 @@ def _print_verification(console: Console, result: Verification) -> None:
     console.print(f"[{VERDICTS[result.verdict]} bold]{result.verdict}[/]")
     for gate in result.gates:
         console.print(f"  {gate.gate}: [{GATES[gate.verdict]}]{gate.verdict}[/], {escape(gate.detail)}")
-    if not any(gate.gate == "outputs" for gate in result.gates):
-        console.print("  outputs: not asked for, nothing was run")
+    left = [
+        name for name in ("structure", "weights", "layers", "outputs") if name not in {g.gate for g in result.gates}
+    ]
+    if left and result.gates:
+        console.print(f"  not asked for: {', '.join(left)}")
     source = result.inputs.get("source")
     if source is not None and result.device["used"] is not None:
         seed = f", seed {result.inputs['seed']}" if source == "generated" else ""

@@ -70,7 +70,8 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
     if replayed and isinstance(found, Alignment) and (found.partings or found.wrong_outputs):
         cut = []  # right by replay: what the alignment can't follow here, it can't cut out either
     del found
-    proved = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
+    exact = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
+    proved = exact and replayed  # only then is the folded model itself the best fold there is
     slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
     runs = replace(options.runs, slack=slack, exact=proved, k=options.limits.k)
     ran = _run_gates(first, folded, replace(options, runs=runs), cut)

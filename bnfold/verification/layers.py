@@ -43,7 +43,8 @@ def check_layers(found: Measured, cut: list[Piece], k: float | None) -> tuple[Ga
         return GateResult("layers", "pass", "no piece differs", numbers), layers
     worst = max(layers, key=lambda layer: layer.ratio or 0.0)
     numbers["ratio"] = worst.ratio or 0.0
-    detail = f"{len(layers)} pieces, at most {worst.ratio:.3g} times the unavoidable error (limit {limit:g})"
+    pieces = f"{len(layers)} piece{'' if len(layers) == 1 else 's'}"
+    detail = f"{pieces}, at most {worst.ratio:.3g} times the unavoidable error (limit {limit:g})"
     return GateResult("layers", "pass", detail, numbers), layers
 
 

@@ -17,8 +17,11 @@ from bnfold.affine import ulp
 from bnfold.verification.inputs import PLAIN_KINDS
 from bnfold.verification.measure import Measured
 from bnfold.verification.results import GateResult, Judgement, OutputResult
-from bnfold.verification.runtime import Mode, RunFailed
+from bnfold.verification.runtime import LimitReached, Mode, RunFailed
 from bnfold.verification.statistic import Tally, limit_of
+
+BLIND = 1.0
+"""A run that could not have seen a relative error of this size has shown nothing."""
 
 FLIPS = 4
 """Integers (of an ArgMax, say) that rounding alone may change where the yardstick shows none that do."""
@@ -40,7 +43,8 @@ class Limits:
 def check_outputs(found: Measured, limits: Limits) -> tuple[GateResult, list[OutputResult]]:
     """Judge the outputs of two models that were run."""
     if isinstance(found.folded, RunFailed):
-        return GateResult("outputs", "fail", f"the folded model fails: {found.folded}"), []
+        stopped = isinstance(found.folded, LimitReached)
+        return GateResult("outputs", "undecided" if stopped else "fail", f"the folded model fails: {found.folded}"), []
     assert found.folded is not None
     if found.folded.names != found.original.names:
         detail = f"the outputs are {found.folded.names}, not {found.original.names}"
@@ -56,6 +60,8 @@ def check_outputs(found: Measured, limits: Limits) -> tuple[GateResult, list[Out
                 doubts.append(outcome)
             else:
                 results.append(outcome)
+    if limits.rtol is not None or limits.atol is not None:
+        results = [replace(result, verdict="fail" if _beyond(result, limits) else "pass") for result in results]
     return _verdict(results, doubts, found, limits), results
 
 
@@ -168,6 +174,9 @@ def _verdict(results: list[OutputResult], doubts: list[GateResult], found: Measu
     assert worst is not None
     limit = limits.of(worst.kind or "normal", found.substitute is not None)
     seen = max(r.sensitivity for r in results)
+    if seen > BLIND:
+        detail = f"the unavoidable error is so large here that only an error of {seen:.2g} would have shown"
+        return GateResult("outputs", "undecided", detail, figures | {"k": limit, "sensitivity": seen})
     detail = f"{worst.ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
     detail += f"; an error of {seen:.2g} would show"
     return GateResult("outputs", "pass", detail, figures | {"k": limit, "sensitivity": seen})
@@ -179,8 +188,14 @@ def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
 
 def _by_tolerance(results: list[OutputResult], limits: Limits) -> GateResult:
     rtol, atol = limits.rtol or 0.0, limits.atol or 0.0
-    bad = [r for r in results if r.max_abs > atol + rtol * (r.max_abs / r.max_rel if r.max_rel else 0.0)]
+    bad = [r for r in results if r.verdict == "fail"]
     told = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
     if bad:
-        told += f"; output {bad[0].name!r} differs by {bad[0].max_rel:.3g}"
+        told += f"; output {bad[0].name!r} differs by {bad[0].max_abs:.3g}, {bad[0].max_rel:.3g} of the largest"
     return GateResult("outputs", "fail" if bad else "pass", told, {"rtol": rtol, "atol": atol})
+
+
+def _beyond(result: OutputResult, limits: Limits) -> bool:
+    """True if an output differs by more than the tolerances that were asked for."""
+    largest = result.max_abs / result.max_rel if result.max_rel else 0.0
+    return result.max_abs > (limits.atol or 0.0) + (limits.rtol or 0.0) * largest

@@ -7,6 +7,7 @@ judged by the weights gate.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from onnx import GraphProto, ModelProto, TensorProto
 
@@ -22,9 +23,11 @@ def is_replayed(original: LoadedModel, folded: LoadedModel) -> bool:
     wanted = _outline(folded.proto)
     freeze = len(folded.proto.graph.input) < len(original.proto.graph.input)
     for options in _options(original, folded, freeze):
+        copy = ModelProto()
+        copy.CopyFrom(original.proto)  # a rewrite works in place
         try:
-            ready = prepare(original, options)
-            made = rewrite(ready)[0].proto if ready.changed else original.proto
+            ready = prepare(replace(original, proto=copy), options)
+            made = rewrite(ready)[0].proto if ready.changed else copy
         except BnfoldError:
             continue
         if _outline(made) == wanted:

@@ -51,6 +51,10 @@ class RunFailed(Exception):
     """The model could not be run; the message says why, in one line."""
 
 
+class LimitReached(RunFailed):
+    """The run was stopped: it took more time or memory than it may. That says nothing about the model."""
+
+
 class DeviceMissing(RunFailed):
     """The device asked for is not really there."""
 
@@ -170,9 +174,11 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits) -> None:
         except subprocess.TimeoutExpired:
             pass
         if time.monotonic() >= end:
-            raise RunFailed(f"it took more than {limits.seconds:.3g} s")
+            raise LimitReached(f"it took more than {limits.seconds:.3g} s")
         if limits.memory and (taken := _resident(process.pid)) > limits.memory:
-            raise RunFailed(f"it took {taken / 2**20:.0f} MiB of memory; {limits.memory / 2**20:.0f} MiB are allowed")
+            raise LimitReached(
+                f"it took {taken / 2**20:.0f} MiB of memory; {limits.memory / 2**20:.0f} MiB are allowed"
+            )
 
 
 def _resident(pid: int) -> int:

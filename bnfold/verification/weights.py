@@ -74,14 +74,16 @@ def _judged(layers: list[LayerResult], missing: list[str], tolerance: float) -> 
     if wrong:
         worst = max(wrong, key=lambda layer: np.inf if layer.max_ulp is None else layer.max_ulp)
         by = "" if worst.max_ulp is None else f" by {worst.max_ulp:.3g} ulps"
-        channels = f" in {len(worst.channels)} channels" if worst.channels else ""
+        count = len(worst.channels)
+        channels = f" in {count} channel{'' if count == 1 else 's'}" if count else ""
         return GateResult("weights", "fail", f"{worst.name} is off{by}{channels}", figures)
     if missing:
         detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
         return GateResult("weights", "undecided", detail, figures)
     if not layers:
         return GateResult("weights", "pass", "no tensor was folded", figures)
-    detail = f"{len(layers)} folded tensors, each within {figures['max_ulp']:.3g} ulp of the exact fold"
+    tensors = f"{len(layers)} folded tensor{'' if len(layers) == 1 else 's'}"
+    detail = f"{tensors}, each within {figures['max_ulp']:.3g} ulp of the exact fold"
     return GateResult("weights", "pass", detail, figures)
 
 

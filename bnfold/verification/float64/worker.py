@@ -62,9 +62,13 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         if not job["exact"]:
             _loosen(ideal, job["slack"])
         best = Float64Model(ideal)
+        if set(best.outputs) != set(model.outputs):
+            ideal = None
+    if ideal is not None:
         for sample in range(job["samples"]):
             feed = load_arrays(folder / f"input-{sample}.npz", job["inputs"])
-            np.savez(folder / f"ideal-{sample}.npz", **_numbered(best.run(feed)))
+            made = best.run(feed)
+            np.savez(folder / f"ideal-{sample}.npz", **_numbered({name: made[name] for name in model.outputs}))
     return {"outputs": model.outputs, "ideal": ideal is not None, "pieces": judged}
 
 
