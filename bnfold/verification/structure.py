@@ -62,9 +62,9 @@ def check_structure(
     wrong = [name for name, channels in found.wrong_outputs.items() if channels is None and not kinds]
     if wrong:
         return GateResult("structure", "fail", f"output {wrong[0]!r} is another function of the inputs", figures)
-    detail = (
-        f"the same interface, {figures['unchanged']} of {figures['nodes']} nodes as they were, the others follow from folds"
-    )
+    unchanged, nodes = figures["unchanged"], figures["nodes"]
+    some = f"{unchanged} of {nodes} nodes as they were, the others follow from folds"
+    detail = f"the same interface, {some if unchanged < nodes else 'all nodes as they were'}"
     return GateResult("structure", "pass", detail, figures)
 
 
