@@ -67,11 +67,11 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
         gates.append(gate)
     hidden = blocked_values(second.proto)
     cut = pieces(found, hidden) if "layers" in options.gates and isinstance(found, Alignment) else []
-    if replayed and isinstance(found, Alignment) and (found.partings or found.wrong_outputs):
-        cut = []  # right by replay: what the alignment can't follow here, it can't cut out either
-    del found
     exact = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
     proved = exact and replayed  # only then is the folded model itself the best fold there is
+    if proved and isinstance(found, Alignment) and (found.partings or found.wrong_outputs):
+        cut = []  # right by replay: what the alignment can't follow here, it can't cut out either
+    del found
     slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
     runs = replace(options.runs, slack=slack, exact=proved, k=options.limits.k)
     ran = _run_gates(first, folded, replace(options, runs=runs), cut)

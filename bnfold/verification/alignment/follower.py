@@ -48,6 +48,7 @@ class Follower(Reader):
     def __init__(self, graphs: OnnxGraphs, original: Reader) -> None:
         super().__init__(graphs, original.classes)
         self.original = original
+        self.pads, self.cuts, self.clips = original.pads, original.cuts, original.clips
         self.partings: list[Parting] = []
         self.raw: dict[Value, Form] = {}
         self.untouched: set[Node] = set()
