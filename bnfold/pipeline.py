@@ -16,7 +16,7 @@ from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import OnnxEditor
-from bnfold.graph.onnx_functions import inlined
+from bnfold.graph.onnx_functions import batch_norms_inlined
 from bnfold.merge import merges
 from bnfold.reasons import Kept
 
@@ -44,7 +44,7 @@ def _settle(loaded: LoadedModel, options: PlanOptions) -> tuple[OnnxGraphs, list
     Also the plans to report: those of the inlined model, which shows what is inside the functions.
     """
     graphs, settled = _settle_proto(loaded, loaded.proto, options)
-    trial = inlined(loaded.proto)
+    trial = batch_norms_inlined(loaded.proto)
     if trial is None:
         return graphs, settled, [one.plan for one in settled]
     wider, more = _settle_proto(loaded, trial, options)

@@ -17,7 +17,7 @@ from bnfold.apply import settle, write  # noqa: E402
 from bnfold.files.load import load_bytes  # noqa: E402
 from bnfold.graph.onnx import OnnxGraphs  # noqa: E402
 from bnfold.graph.onnx_edit import OnnxEditor  # noqa: E402
-from bnfold.graph.onnx_functions import inlined  # noqa: E402
+from bnfold.graph.onnx_functions import batch_norms_inlined  # noqa: E402
 from bnfold.plan import Plan  # noqa: E402
 
 
@@ -28,7 +28,7 @@ def samples() -> Path:
 
 def fold_proto(model: onnx.ModelProto, freeze: bool = False, **names: Any) -> tuple[onnx.ModelProto, list[Plan]]:
     """A folded copy and its plans."""
-    copy = inlined(model) or onnx.ModelProto.FromString(model.SerializeToString())
+    copy = batch_norms_inlined(model) or onnx.ModelProto.FromString(model.SerializeToString())
     loaded = load_bytes(copy.SerializeToString())
     graphs = OnnxGraphs(loaded.proto, freeze=freeze)
     settled = [settle(scope, **names) for scope in graphs.scopes]

@@ -16,10 +16,9 @@ from bnfold.cli.options import (
     plan_options,
     planning,
     report_stream,
-    verify_options,
-    verifying,
     write_json,
 )
+from bnfold.cli.verifying import verify_options, verifying
 from bnfold.errors import OutputError, UsageError
 
 
@@ -54,6 +53,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     from bnfold.api import FoldOptions, Refused, fold
     from bnfold.cli import reports
     from bnfold.report import text
+    from bnfold.report.results import as_comparison
 
     files = expand(models)
     _check_targets(files, given)
@@ -80,11 +80,11 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         except Refused as error:
             if len(files) == 1:
                 write_json(given["json_file"], [error.folding.to_dict()])
-            reports.write(wanted, reports.of_fold(error.folding), to_stderr=quiet_stdout)
+            reports.write(wanted, as_comparison(error.folding), to_stderr=quiet_stdout)
             raise
         if not given["quiet"] and given["json_file"] != "-":
             text.print_folding(console, result, verbose=given["verbose"])
-        reports.write(wanted, reports.of_fold(result), to_stderr=quiet_stdout)
+        reports.write(wanted, as_comparison(result), to_stderr=quiet_stdout)
         return result
 
     results, code = each(files, work)

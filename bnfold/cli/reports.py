@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -86,22 +86,3 @@ def _write(path: Path, text: str, *, append: bool = False) -> None:
             file.write(text)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
-
-
-def of_fold(folding: Any) -> Comparison:
-    """A fold as the comparison that its verification was."""
-    from dataclasses import replace
-
-    from bnfold.report.results import Comparison
-    from bnfold.verification import versions
-    from bnfold.verification.results import GateResult, Verification
-
-    model = folding.inspection.model
-    output = folding.output or {"path": model.path, "sha256": model.sha256}
-    found = folding.verification
-    if found is None:
-        copied = folding.verdict == "unchanged" and folding.output is not None
-        gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
-        device: dict[str, Any] = {"asked": "cpu", "used": None, "nodes_on_cpu": [], "provider_options": {}}
-        found = Verification(gates, [], [], device, {"source": None, "seed": 0, "samples": 0}, versions())
-    return Comparison(model, replace(model, path=output["path"], sha256=output["sha256"]), found)

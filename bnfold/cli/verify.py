@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from bnfold.cli.options import check_json_target, common, report_stream, verify_options, verifying, write_json
+from bnfold.cli.options import check_json_target, common, report_stream, write_json
+from bnfold.cli.verifying import verify_options, verifying
 
 EXIT_CODES = {"equivalent": 0, "different": 1, "undecided": 3}
 

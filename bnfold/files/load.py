@@ -100,6 +100,12 @@ def _check(model: ModelProto, external: ExternalData, size: int) -> None:
     nodes = list(model.graph.node)
     if any(not node.op_type for node in nodes):
         raise InputError("a node has no operator", "the file is damaged")
+    for info in (*model.graph.input, *model.graph.output):
+        kind = info.type.tensor_type.elem_type
+        if info.type.HasField("tensor_type") and kind not in TensorProto.DataType.values():
+            raise InputError(
+                f"{info.name!r} has the unknown type {kind}", "the file is damaged, or newer than onnx here"
+            )
     for tensor in tensors_of(model):
         claimed = byte_size(tensor)
         if tensor.data_location != TensorProto.EXTERNAL and claimed > WIDEST * size:

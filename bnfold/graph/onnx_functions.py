@@ -7,7 +7,7 @@ from onnx import FunctionProto, ModelProto
 NORMALIZING = "BatchNormalization"
 
 
-def inlined(model: ModelProto) -> ModelProto | None:
+def batch_norms_inlined(model: ModelProto) -> ModelProto | None:
     """A copy in which every call of a function that holds a BatchNorm, at any depth, is replaced by its body.
 
     None if there is no such call, or if onnx can't inline it. Calls of other functions stay calls.

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.reasons import Kept
-from bnfold.verification.results import Verification
+from bnfold.verification.results import GateResult, Verification, nothing_ran
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,20 @@ class Comparison:
             "folded": {"path": self.folded.path, "sha256": self.folded.sha256},
             **self.verification.to_dict(),
         }
+
+
+def as_comparison(folding: Folding) -> Comparison:
+    """A fold as the comparison that its verification was; a copy passes without one."""
+    from bnfold.verification import versions
+
+    model = folding.inspection.model
+    output = folding.output or {"path": model.path, "sha256": model.sha256}
+    found = folding.verification
+    if found is None:
+        copied = folding.verdict == "unchanged" and folding.output is not None
+        gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
+        found = Verification(gates, [], [], *nothing_ran(), versions())
+    return Comparison(model, replace(model, path=output["path"], sha256=output["sha256"]), found)
 
 
 def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:

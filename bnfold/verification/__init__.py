@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,12 @@ from bnfold.verification import runtime
 from bnfold.verification.alignment import Alignment, align
 from bnfold.verification.alignment.blocked import BLOCKS, blocked_values, is_blocked, unblocked
 from bnfold.verification.alignment.pieces import Piece, pieces
-from bnfold.verification.float64 import NotInFloat64, inlined
+from bnfold.verification.float64 import NotInFloat64, without_functions
 from bnfold.verification.layers import check_layers
-from bnfold.verification.measure import Measured, RunOptions, measure, undecided_device
-from bnfold.verification.outputs import Limits, check_outputs
+from bnfold.verification.measure import Measured, RunOptions, Yardstick, measure, undecided_device
+from bnfold.verification.outputs import Tolerances, check_outputs
 from bnfold.verification.replay import is_replayed
-from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification
+from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran
 from bnfold.verification.structure import check_structure, folded_by_bnfold
 from bnfold.verification.weights import OTHERS, check_weights
 
@@ -41,7 +41,7 @@ class VerifyOptions:
 
     gates: Collection[str] = GATES
     runs: RunOptions = field(default_factory=RunOptions)
-    limits: Limits = field(default_factory=Limits)
+    tolerances: Tolerances = field(default_factory=Tolerances)
     ulps: float | None = None
 
 
@@ -73,8 +73,8 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
         cut = []  # right by replay: what the alignment can't follow here, it can't cut out either
     del found
     slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
-    runs = replace(options.runs, slack=slack, exact=proved, k=options.limits.k)
-    ran = _run_gates(first, folded, replace(options, runs=runs), cut)
+    yardstick = Yardstick(slack, proved, options.tolerances.k)
+    ran = _run_gates(first, folded, options, yardstick, cut)
     verification = Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions())
     return verification, first, second
 
@@ -98,11 +98,12 @@ class _Ran:
 
 
 def _nothing_ran(options: VerifyOptions) -> _Ran:
-    device: dict[str, Any] = {"asked": options.runs.device, "used": None, "nodes_on_cpu": [], "provider_options": {}}
-    return _Ran([], [], [], device, {"source": None, "seed": options.runs.inputs.seed, "samples": 0})
+    return _Ran([], [], [], *nothing_ran(options.runs.device, options.runs.inputs.seed))
 
 
-def _run_gates(original: LoadedModel, folded: Path, options: VerifyOptions, cut: list[Piece]) -> _Ran:
+def _run_gates(
+    original: LoadedModel, folded: Path, options: VerifyOptions, yardstick: Yardstick, cut: list[Piece]
+) -> _Ran:
     wanted = [gate for gate in ("layers", "outputs") if gate in options.gates]
     ran = _nothing_ran(options)
     if not wanted:
@@ -114,7 +115,7 @@ def _run_gates(original: LoadedModel, folded: Path, options: VerifyOptions, cut:
         ran.gates = [GateResult(gate, "undecided", detail) for gate in wanted]
         return ran
     try:
-        found = measure(original, folded, options.runs, cut, outputs="outputs" in wanted)
+        found = measure(original, folded, options.runs, yardstick, cut, outputs="outputs" in wanted)
     except runtime.DeviceMissing as error:
         raise undecided_device(options.runs.device, error) from None
     except (runtime.RunFailed, UndecidedError) as error:
@@ -125,10 +126,10 @@ def _run_gates(original: LoadedModel, folded: Path, options: VerifyOptions, cut:
     ran.fed = found.fed
     ran.device.update(_placed(original, found, options.runs))
     if "layers" in wanted:
-        gate, ran.layers = check_layers(found, cut, options.limits.k)
+        gate, ran.layers = check_layers(found, cut, options.tolerances.k)
         ran.gates.append(gate)
     if "outputs" in wanted:
-        gate, ran.outputs = check_outputs(found, options.limits)
+        gate, ran.outputs = check_outputs(found, options.tolerances)
         ran.gates.append(gate)
     return ran
 
@@ -165,13 +166,13 @@ _COMPUTE = frozenset(
 def _align(first: LoadedModel, second: LoadedModel) -> Alignment | str:
     """Both models, read side by side; or why that can't be done. Raises InvalidModel for an invalid second."""
     try:
-        original = OnnxGraphs(inlined(first.proto), first.external.read, freeze=True)
+        original = OnnxGraphs(without_functions(first.proto), first.external.read, freeze=True)
     except (NotInFloat64, BnfoldError) as error:
         return f"the original can't be read: {error}"
     layouts = [unblocked(second, block) for block in BLOCKS] if is_blocked(second.proto) else []
     tries = [proto for proto in layouts if proto is not None] or [second.proto]
     try:
-        folded = [OnnxGraphs(inlined(proto), second.external.read, freeze=True) for proto in tries]
+        folded = [OnnxGraphs(without_functions(proto), second.external.read, freeze=True) for proto in tries]
     except NotInFloat64 as error:
         return str(error)
     except BnfoldError as error:

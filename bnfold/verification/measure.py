@@ -39,18 +39,13 @@ class RunOptions:
 
     ``device`` is ``cpu`` or ``cuda[:N]``, ``level`` onnxruntime's optimisation level in deployment. ``tf32`` adds a
     second run on CUDA with TF32, as onnxruntime does by default. ``cpu_nodes`` says which nodes may be on the CPU
-    there. ``slack`` is how many ulps a folded channel's scale may be off, for a fold that was computed in the storage
-    type; ``exact`` says that the folded weights are proved to be the exact ones, rounded once. ``k`` replaces the
-    limits of the statistic.
+    there.
     """
 
     device: str = "cpu"
     level: str = "all"
     tf32: bool = True
     cpu_nodes: str = "shape"
-    slack: float = 0.0
-    exact: bool = False
-    k: float | None = None
     limits: Limits = field(default_factory=Limits)
     inputs: InputOptions = field(default_factory=InputOptions)
 
@@ -61,6 +56,20 @@ class RunOptions:
         if self.device != "cpu" and self.tf32:
             modes.append(Mode(self.level, runtime.PRODUCTION_OPTIONS))
         return modes
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What the proofs have found about the folded model, and so how its errors are to be measured.
+
+    ``slack`` is how many ulps a folded channel's scale may be off, for a fold that was computed in the storage type;
+    ``exact`` says that the folded weights are proved to be the exact ones, rounded once: the folded model itself is
+    then the best fold there is. ``k`` replaces the limits of the statistic.
+    """
+
+    slack: float = 0.0
+    exact: bool = False
+    k: float | None = None
 
 
 @dataclass
@@ -81,7 +90,13 @@ class Measured:
 
 
 def measure(
-    original: LoadedModel, folded: Path, options: RunOptions, cut: list[Piece], *, outputs: bool = True
+    original: LoadedModel,
+    folded: Path,
+    options: RunOptions,
+    yardstick: Yardstick,
+    cut: list[Piece],
+    *,
+    outputs: bool = True,
 ) -> Measured:
     """Run what is to be judged; ``outputs`` False leaves out what the layers gate does not need.
 
@@ -90,19 +105,19 @@ def measure(
     """
     assert original.path is not None
     found, samples = _feed(original, options)
-    found.slack = options.slack
+    found.slack = yardstick.slack
     with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
         other = pool.submit(_run_folded, found, folded, samples, options) if outputs else None
-        yardstick = pool.submit(_yardstick, found, original.path, folded, samples, options, cut, outputs)
+        true = pool.submit(_in_float64, found, original.path, folded, samples, options, yardstick, cut, outputs)
         if other is not None:
             other.result()
-        failure = yardstick.exception()
+        failure = true.exception()
     if isinstance(failure, runtime.DeviceMissing) or (failure is not None and not isinstance(failure, RunFailed)):
         raise failure
     if failure is not None:
         found.pieces_failed = str(failure)
         if cut and outputs:
-            _without_pieces(found, original, folded, samples, options)
+            _without_pieces(found, original, folded, samples, options, yardstick)
         elif outputs:
             _substitute(found, original, samples, options, str(failure))
     if outputs and not found.substitute and (odd := _misshapen(found)):
@@ -120,22 +135,28 @@ def _run_folded(found: Measured, folded: Path, samples: list[Sample], options: R
 
 
 def _without_pieces(
-    found: Measured, original: LoadedModel, folded: Path, samples: list[Sample], options: RunOptions
+    found: Measured,
+    original: LoadedModel,
+    folded: Path,
+    samples: list[Sample],
+    options: RunOptions,
+    yardstick: Yardstick,
 ) -> None:
     """Once more for the outputs alone: a piece may have crashed onnxruntime, or the whole not run in float64."""
     assert original.path is not None
     try:
-        _yardstick(found, original.path, folded, samples, options, [], outputs=True)
+        _in_float64(found, original.path, folded, samples, options, yardstick, [], outputs=True)
     except RunFailed as error:
         _substitute(found, original, samples, options, str(error))
 
 
-def _yardstick(
+def _in_float64(
     found: Measured,
     original: Path,
     folded: Path,
     samples: list[Sample],
     options: RunOptions,
+    yardstick: Yardstick,
     cut: list[Piece],
     outputs: bool,
 ) -> None:
@@ -153,9 +174,9 @@ def _yardstick(
             "pieces": [piece.to_dict() for piece in cut],
             "device": options.device,
             "options": dict(found.modes[0].options),
-            "slack": options.slack,
-            "exact": options.exact,
-            "k": limit_of(found.kinds[0], options.k),
+            "slack": yardstick.slack,
+            "exact": yardstick.exact,
+            "k": limit_of(found.kinds[0], yardstick.k),
         }
         try:
             result = runtime.spawn(FLOAT64_WORKER, folder, job, options.limits)

@@ -28,7 +28,7 @@ FLIPS = 4
 
 
 @dataclass(frozen=True)
-class Limits:
+class Tolerances:
     """``k`` replaces the limits of the statistic; ``rtol`` and ``atol``, if given, judge in its place."""
 
     k: float | None = None
@@ -40,7 +40,7 @@ class Limits:
         return limit_of("constant" if substitute else kind, self.k)
 
 
-def check_outputs(found: Measured, limits: Limits) -> tuple[GateResult, list[OutputResult]]:
+def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[GateResult, list[OutputResult]]:
     """Judge the outputs of two models that were run."""
     if isinstance(found.folded, RunFailed):
         stopped = isinstance(found.folded, LimitReached)
@@ -53,19 +53,19 @@ def check_outputs(found: Measured, limits: Limits) -> tuple[GateResult, list[Out
     doubts: list[GateResult] = []
     for number, mode in enumerate(found.modes):
         for name in found.original.names:
-            outcome = _judge(found, number, mode, name, limits)
+            outcome = _judge(found, number, mode, name, tolerances)
             if isinstance(outcome, GateResult):
                 if outcome.verdict == "fail":
                     return outcome, results
                 doubts.append(outcome)
             else:
                 results.append(outcome)
-    if limits.rtol is not None or limits.atol is not None:
-        results = [replace(result, verdict="fail" if _beyond(result, limits) else "pass") for result in results]
-    return _verdict(results, doubts, found, limits), results
+    if tolerances.rtol is not None or tolerances.atol is not None:
+        results = [replace(result, verdict="fail" if _beyond(result, tolerances) else "pass") for result in results]
+    return _verdict(results, doubts, found, tolerances), results
 
 
-def _judge(found: Measured, number: int, mode: Mode, name: str, limits: Limits) -> OutputResult | GateResult:
+def _judge(found: Measured, number: int, mode: Mode, name: str, tolerances: Tolerances) -> OutputResult | GateResult:
     """One output in one mode, over all samples: the worst of the groups of kinds."""
     assert isinstance(found.folded, type(found.original))
     where = f"output {name!r}" + (f" at level {mode.level}" if mode.level != "disable" else "")
@@ -85,7 +85,8 @@ def _judge(found: Measured, number: int, mode: Mode, name: str, limits: Limits) 
             ideal = true
         groups.setdefault(kind in PLAIN_KINDS, []).append((a, b, true, ideal))
     outcomes = [
-        _group(name, mode, arrays, "constant" if plain else "normal", found, limits) for plain, arrays in groups.items()
+        _group(name, mode, arrays, "constant" if plain else "normal", found, tolerances)
+        for plain, arrays in groups.items()
     ]
     return max(outcomes, key=lambda r: ({"fail": 2, "undecided": 1, "pass": 0}[r.verdict], r.ratio))
 
@@ -103,9 +104,9 @@ def _specials(a: NDArray[Any], b: NDArray[Any], true: NDArray[Any]) -> tuple[Jud
 
 
 def _group(
-    name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, limits: Limits
+    name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, tolerances: Tolerances
 ) -> OutputResult:
-    limit = limits.of(kind, found.substitute is not None)
+    limit = tolerances.of(kind, found.substitute is not None)
     if arrays[0][0].dtype.kind != "f":
         return _flips(name, mode, arrays, kind)
     tally = Tally(arrays[0][0].dtype, slack=found.slack)
@@ -145,12 +146,14 @@ def _flips(name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: 
     )
 
 
-def _verdict(results: list[OutputResult], doubts: list[GateResult], found: Measured, limits: Limits) -> GateResult:
+def _verdict(
+    results: list[OutputResult], doubts: list[GateResult], found: Measured, tolerances: Tolerances
+) -> GateResult:
     """The gate's verdict over all outputs and modes."""
     if not any(np.isfinite(array).any() for sample in found.original.outputs[0] for array in _numbers(sample)):
         return GateResult("outputs", "undecided", "the original's outputs hold no finite number: nothing was compared")
-    if limits.rtol is not None or limits.atol is not None:
-        return _by_tolerance(results, limits)
+    if tolerances.rtol is not None or tolerances.atol is not None:
+        return _by_tolerance(results, tolerances)
     worst = max(results, key=lambda r: r.ratio, default=None)
     figures: dict[str, Any] = {"ratio": worst.ratio if worst else None, "reference": "float64"}
     if found.substitute is not None:
@@ -161,7 +164,7 @@ def _verdict(results: list[OutputResult], doubts: list[GateResult], found: Measu
     wrong = [r for r in results if r.verdict == "fail"]
     if wrong:
         worst = max(wrong, key=lambda r: r.ratio)
-        limit = limits.of(worst.kind or "normal", found.substitute is not None)
+        limit = tolerances.of(worst.kind or "normal", found.substitute is not None)
         figures |= {"ratio": worst.ratio, "k": limit}
         detail = f"{worst.ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
         return GateResult("outputs", "fail", detail, figures)
@@ -172,7 +175,7 @@ def _verdict(results: list[OutputResult], doubts: list[GateResult], found: Measu
         detail = f"output {unsure[0].name!r}: the original's own error is so large that it could hide a fault"
         return GateResult("outputs", "undecided", detail, figures)
     assert worst is not None
-    limit = limits.of(worst.kind or "normal", found.substitute is not None)
+    limit = tolerances.of(worst.kind or "normal", found.substitute is not None)
     seen = max(r.sensitivity for r in results)
     if seen > BLIND:
         detail = f"the unavoidable error is so large here that only an error of {seen:.2g} would have shown"
@@ -186,8 +189,8 @@ def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
     yield from (array if array.dtype.kind == "f" else np.zeros(1) for array in sample.values())
 
 
-def _by_tolerance(results: list[OutputResult], limits: Limits) -> GateResult:
-    rtol, atol = limits.rtol or 0.0, limits.atol or 0.0
+def _by_tolerance(results: list[OutputResult], tolerances: Tolerances) -> GateResult:
+    rtol, atol = tolerances.rtol or 0.0, tolerances.atol or 0.0
     bad = [r for r in results if r.verdict == "fail"]
     told = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
     if bad:
@@ -195,7 +198,7 @@ def _by_tolerance(results: list[OutputResult], limits: Limits) -> GateResult:
     return GateResult("outputs", "fail" if bad else "pass", told, {"rtol": rtol, "atol": atol})
 
 
-def _beyond(result: OutputResult, limits: Limits) -> bool:
+def _beyond(result: OutputResult, tolerances: Tolerances) -> bool:
     """True if an output differs by more than the tolerances that were asked for."""
     largest = result.max_abs / result.max_rel if result.max_rel else 0.0
-    return result.max_abs > (limits.atol or 0.0) + (limits.rtol or 0.0) * largest
+    return result.max_abs > (tolerances.atol or 0.0) + (tolerances.rtol or 0.0) * largest

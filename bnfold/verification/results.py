@@ -61,6 +61,12 @@ class OutputResult:
     verdict: Judgement = "pass"
 
 
+def nothing_ran(device: str = "cpu", seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the report says of the device and of the inputs before anything has been run."""
+    used: dict[str, Any] = {"asked": device, "used": None, "nodes_on_cpu": [], "provider_options": {}}
+    return used, {"source": None, "seed": seed, "samples": 0}
+
+
 @dataclass(frozen=True)
 class Verification:
     """Everything that ``bnfold verify`` knows at its end."""

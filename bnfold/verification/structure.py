@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from bnfold.files.external import tensors_of
 from bnfold.files.load import LoadedModel
 from bnfold.graph.onnx_edit import SUFFIX
-from bnfold.graph.onnx_functions import inlined
+from bnfold.graph.onnx_functions import batch_norms_inlined
 from bnfold.graph.onnx_types import bodies
 from bnfold.verification.alignment import Alignment
 from bnfold.verification.results import GateResult
@@ -143,7 +143,7 @@ def _strangers(original: LoadedModel, folded: LoadedModel) -> Iterator[str]:
     """Nodes and stored tensors that are neither the original's, byte by byte, nor made by a fold."""
     source = original.proto
     if len(folded.proto.functions) < len(source.functions):
-        source = inlined(source) or source
+        source = batch_norms_inlined(source) or source
     before = [Counter(map(_identity, _nodes(model))) for model in (source, folded.proto)]
     gone = before[0] - before[1]
     names, kinds = {name for _, _, name, _ in gone}, {entry[:3] for entry in gone if entry[1] in REWRITTEN}

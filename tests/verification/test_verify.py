@@ -11,7 +11,7 @@ from bnfold.errors import UndecidedError
 from bnfold.verification import VerifyOptions, noise, runtime
 from bnfold.verification.inputs import InputOptions
 from bnfold.verification.measure import RunOptions
-from bnfold.verification.outputs import Limits, _specials
+from bnfold.verification.outputs import Tolerances, _specials
 from bnfold.verification.runtime import Mode
 
 
@@ -197,7 +197,7 @@ def test_free_dimensions_are_tried_until_the_model_accepts_them(tmp_path):
 
 
 def test_tolerances_override_and_are_reported(pair):
-    options = VerifyOptions(["outputs"], limits=Limits(rtol=0.5, atol=0.0))
+    options = VerifyOptions(["outputs"], tolerances=Tolerances(rtol=0.5, atol=0.0))
     change(pair[1], "_bnfold", scaled(3, 1.01))
     result = verify(*pair, options)
     assert result.verification.verdict == "equivalent"

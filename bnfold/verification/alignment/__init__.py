@@ -17,8 +17,9 @@ from bnfold.affine import ulp
 from bnfold.graph import Node, Value
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.merge import merges
-from bnfold.verification.alignment.follower import Follower, Parting, channels_of
+from bnfold.verification.alignment.follower import Follower
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, aligned
+from bnfold.verification.alignment.partings import Parting, channels_of
 from bnfold.verification.alignment.reader import Reader
 
 
@@ -57,14 +58,14 @@ def align(original: OnnxGraphs, folded: OnnxGraphs) -> Alignment:
     Branches that a tool may merge into one convolution are read as that convolution where this explains more.
     """
     with np.errstate(all="ignore"):  # models hold infinities and NaN; they are compared as what they are
-        found = _aligned(original, folded, merged=False)
+        found = _read_both(original, folded, merged=False)
         if found.partings and any(merges(scope) for scope in original.scopes):
-            other = _aligned(original, folded, merged=True)
+            other = _read_both(original, folded, merged=True)
             found = other if len(other.partings) < len(found.partings) else found
         return found
 
 
-def _aligned(original: OnnxGraphs, folded: OnnxGraphs, *, merged: bool) -> Alignment:
+def _read_both(original: OnnxGraphs, folded: OnnxGraphs, *, merged: bool) -> Alignment:
     first = Reader(original, Classes(), merged=merged)
     first.read()
     second = Follower(folded, first)

@@ -1,10 +1,23 @@
-"""Read a folded model along its original: which class each value has there, and where the two part."""
+"""Read a folded model along its original: which class each value has there, and where the two part.
+
+An example: the original is ``y = Relu(BatchNorm(Conv(x)))``, the folded model ``y = Relu(Conv'(x))``.
+
+1. Reading the original enters the class *Conv of x with these rows* (call it c); the BatchNorm's output has the form
+   ``g c + h``, the Relu's is of the class *Relu of g c + h*.
+2. ``Conv'`` reads the same class of x. Its rows are found in the table as multiples of c's rows, by the factors g; with
+   its bias the output has the form ``g c + h`` within rounding. That is the form of the original's BatchNorm, so
+   from here on the two are one value (:class:`bnfold.verification.alignment.known.Known`).
+3. ``Relu`` reads what the original's Relu reads: its output is the original's ``y``.
+
+Had a row of ``Conv'`` been no multiple of c's, that would be noted (:class:`Parting`) and reading would go on from
+the nearest value that the original has.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,27 +25,9 @@ from numpy.typing import NDArray
 from bnfold.graph import Node, Value
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.verification.alignment.forms import DEAD, LOOSE, Form, Matched, Numbers, Scale, aligned
+from bnfold.verification.alignment.known import Known, width_of
+from bnfold.verification.alignment.partings import Parting, channels_of
 from bnfold.verification.alignment.reader import Reader
-
-
-@dataclass(frozen=True)
-class Parting:
-    """A node of the folded model that does not compute what the original computes.
-
-    ``numbers``: the operator is there, its numbers (or those of the layers before it) are others. ``attributes``: the
-    operator is there and set otherwise. ``unknown``: nothing in the original reads the same values in this way.
-    ``twin`` is the node of the original that it was compared with.
-    """
-
-    kind: Literal["numbers", "attributes", "unknown"]
-    node: Node
-    twin: Node | None
-    channels: list[int]
-
-    @property
-    def name(self) -> str:
-        """The node, for a message."""
-        return f"{self.node.op} {self.node.name!r}"
 
 
 class Follower(Reader):
@@ -53,11 +48,8 @@ class Follower(Reader):
         self.raw: dict[Value, Form] = {}
         self.untouched: set[Node] = set()
         self.doubtful: set[Value | None] = set()
+        self.known = Known(original)
         self._missed: bool = False
-        self._coarse: dict[int, float] = {}
-        for value, form in original.forms.items():
-            self._coarse[form.base] = max(self._coarse.get(form.base, 0.0), original.eps(value))
-        self.named = {value.name: value for value in original.forms}
         self._by_reads: dict[Hashable, list[Node]] = {}
         self._congruent: dict[Hashable, Node] = {}
         for value in original.forms:
@@ -104,16 +96,9 @@ class Follower(Reader):
         """Note results that are narrower than the original ever holds the same value."""
         for value in node.live_outputs:
             form = self.forms.get(value)
-            width = _width(value)
-            if form is None or not width:
-                continue
-            self.same_class(form)
-            eps = self.eps(value)
-            same = [
-                v for v, f in self._by_base.get(form.base, ()) if (a := form.agrees(f, eps)) is not None and a.all()
-            ]
-            if same and all(_width(other) > width for other in same):
-                self.partings.append(Parting("unknown", node, same[0].producer, []))
+            same = None if form is None else self.known.narrowed(form, width_of(value), self.eps(value))
+            if same is not None:
+                self.partings.append(Parting("unknown", node, same.producer, []))
 
     def _assume_right(self, node: Node) -> None:
         """Go on from a node whose numbers are wrong as if they were not."""
@@ -135,7 +120,7 @@ class Follower(Reader):
         alike = alike and twin is not None and reading(self.original, twin) == reading(self, node)
         self.partings.append(Parting("attributes" if alike else "unknown", node, twin, []))
         for made in node.live_outputs:
-            named = self.named.get(made.name)
+            named = self.known.named.get(made.name)
             known = named.producer if named is not None else None
             if named is not None and known is not None and (alike or known.op == node.op):
                 self.forms[made] = self.original.forms[named]
@@ -150,7 +135,7 @@ class Follower(Reader):
         """As a reader does, or that of the original's narrower type for the same values."""
         own = super().eps(*values)
         bases = [self.forms[value].base for value in values if value is not None and value in self.forms]
-        return max([own, *(self._coarse.get(base, 0.0) for base in bases)])
+        return max([own, *map(self.known.coarsest, bases)])
 
     def precision(self, weight: Value | None, key: Hashable) -> tuple[Any, float]:
         """That of the original's weight where it is coarser: a tool may fold in it and store in a wider type."""
@@ -198,7 +183,7 @@ class Follower(Reader):
 
     def realised(self, node: Node, form: Form, eps: float) -> int:
         """As a reader does; a map that no value of the original carries counts as the nearest one that does."""
-        candidates = self.same_class(form)
+        candidates = self.known.forms(form.base)
         agreeing = [other for other in candidates if (same := form.agrees(other, eps)) is not None and same.all()]
         if agreeing or not candidates:
             return self.original.realised(node, agreeing[0], eps) if agreeing else super().realised(node, form, eps)
@@ -208,30 +193,10 @@ class Follower(Reader):
         self._part(node, None, same)
         return self.original.realised(node, nearest, eps)
 
-    def same_class(self, form: Form) -> list[Form]:
-        """The forms of the original's values that are of the same class."""
-        if not hasattr(self, "_by_base"):
-            self._by_base: dict[int, list[tuple[Value, Form]]] = {}
-            for value, other in self.original.forms.items():
-                self._by_base.setdefault(other.base, []).append((value, other))
-        return [other for _, other in self._by_base.get(form.base, ())]
-
     def equals(self, value: Value) -> Value | None:
         """The value of the original that ``value`` equals, of the same name if several do."""
         form = self.forms.get(value)
-        return None if form is None else self._equal(form, value)
-
-    def _equal(self, form: Form, value: Value) -> Value | None:
-        self.same_class(form)
-        eps = self.eps(value)
-        found = None
-        for other, known in self._by_base.get(form.base, ()):
-            same = form.agrees(known, eps)
-            if same is not None and same.all():
-                if other.name == value.name:
-                    return other
-                found = found or other
-        return found
+        return None if form is None else self.known.equal(form, self.eps(value), value.name)
 
     def exactly(self, value: Value) -> Value | None:
         """As :meth:`equals`, but not where errors have added up on the way from layer to layer."""
@@ -251,17 +216,7 @@ class Follower(Reader):
         None where the folded model carries another multiple of it between two layers, as it is free to: then most
         channels differ. ``nearest``: something behind the layer is wrong, so it was not meant to differ.
         """
-        if (same := self._equal(form, value)) is not None:
-            return same
-        self.same_class(form)
-        best, share = None, 0.0 if nearest else 0.5
-        for other, known in self._by_base.get(form.base, ()):
-            agreed = form.agrees(known, self.eps(value))
-            part = 0.0 if agreed is None else float(agreed.mean())
-            closer = best is None or form.distance(known) < form.distance(self.original.forms[best])
-            if part > share or (part == share and closer and (nearest or part > 0)):
-                best, share = other, part
-        return best
+        return self.known.meant(form, self.eps(value), value.name, nearest=nearest)
 
     def _part(self, node: Node, twin: Any, same: NDArray[np.bool_]) -> None:
         owner = twin if isinstance(twin, Node) else None
@@ -271,14 +226,16 @@ class Follower(Reader):
     def _twin(self, node: Node) -> Node | None:
         """The original's node to compare with: one that makes a value of the same name, or reads the same values."""
         for value in node.live_outputs:
-            known = self.named.get(value.name)
+            known = self.known.named.get(value.name)
             if known is not None and known.producer is not None and known.producer.op == node.op:
                 return known.producer
         reading = self._by_reads.get((node.op, _bases(self, node)), ())
         return (
             reading[0]
             if reading
-            else next((self.named[v.name].producer for v in node.live_outputs if v.name in self.named), None)
+            else next(
+                (self.known.named[v.name].producer for v in node.live_outputs if v.name in self.known.named), None
+            )
         )
 
 
@@ -289,14 +246,6 @@ SPELT = frozenset(
     """.split()  # noqa: SIM905
 )
 """Operators whose attributes and constants can be written in several ways that mean the same."""
-
-
-WIDTHS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
-
-
-def _width(value: Value) -> int:
-    """The bits of a value's float type; 0 if it has none, or it is not known."""
-    return 0 if value.dtype is None else WIDTHS.get(value.dtype.name, 0)
 
 
 def _bases(reader: Reader, node: Node) -> tuple[int, ...]:
@@ -327,11 +276,3 @@ def _congruence(reader: Reader, node: Node) -> Hashable | None:
             gain, shift = form.map.gain, form.map.shift
             reads.append((form.base, gain.shape, gain.tobytes(), shift.shape, shift.tobytes()))
     return node.op, node.opset, reader.attributes(node), tuple(reads)
-
-
-def channels_of(wrong: NDArray[np.bool_]) -> list[int]:
-    """The channels, on the last axis along which a map varies, that are wrong."""
-    if wrong.ndim == 0 or wrong.size == 1:
-        return []
-    others = tuple(range(wrong.ndim - 1))
-    return [int(channel) for channel in np.flatnonzero(wrong.any(axis=others))]

@@ -116,7 +116,7 @@ def _piece(
         if value not in anchors or value.graph is not region[0].graph:
             return None
         ends[value] = anchors[value]
-    named = found.folded.named
+    named = found.folded.known.named
     outputs: dict[Value, Value] = {}
     for value in (value for node in region for value in node.live_outputs):
         if value.name in hidden:

@@ -1,21 +1,19 @@
 """Read a network as mathematics: the form of every value (:mod:`bnfold.verification.alignment.forms`), node by node.
 
-This knows nothing of the planner: it never asks what may be folded, only what is computed. What the operators mean is
-in :mod:`bnfold.verification.alignment.meanings`; here is what they share.
+The planner is not asked: this never says what may be folded, only what is computed. (How layout operators move a map,
+and which branches add up to one convolution, is read off :mod:`bnfold.ops` and :mod:`bnfold.merge`.) What the operators
+mean is in :mod:`bnfold.verification.alignment.meanings`; here is what they share.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper
 
 from bnfold.affine import IDENTITY, Affine
 from bnfold.graph import Node, Value
@@ -24,16 +22,11 @@ from bnfold.graph.onnx import OnnxGraphs
 from bnfold.merge import Merge, merges
 from bnfold.ops import lookup
 from bnfold.reasons import Kept
+from bnfold.verification.alignment.attributes import essential
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, Matched, Numbers, Scale, aligned
 
 FOLDED_AWAY = 2**20
 """Elements up to which a node that reads nothing but constants is evaluated, as simplifiers do."""
-
-TRIVIAL = {"pads": 0, "strides": 1, "dilations": 1, "output_padding": 0}
-"""Attributes that say nothing where they hold nothing but this."""
-
-SETS_OF_AXES = frozenset({"Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"})
-"""Operators whose ``axes`` are a set, counted in their input."""
 
 
 @dataclass(frozen=True)
@@ -76,9 +69,8 @@ class Reader:
         """The number of axes of a value, if it is known."""
         return value.rank
 
-    def was(self, value: Value, dtype: str) -> bool:
-        """True if ``value`` is known to have been held in ``dtype`` before."""
-        del value, dtype
+    def was(self, _value: Value, _dtype: str) -> bool:
+        """True if the value is known to have been held in that type before: nothing is, in an original."""
         return False
 
     def _read_nodes(self, nodes: Sequence[Node]) -> None:
@@ -121,14 +113,24 @@ class Reader:
             return Form(self.class_of(None, ("absent",))[0])
         known = self.forms.get(value)
         if known is None:
-            known = self.forms[value] = self.constant(value.graph.constants.evaluate(value))
+            try:
+                known = self.constant(value.graph.constants.evaluate(value))
+            except NotEvaluable:  # a constant too large to be computed is known by what makes it
+                if value.producer is None:
+                    raise
+                self.read_node(value.producer)
+                known = self.forms[value]
+            self.forms[value] = known
         return known
 
     def fingerprint(self, value: Value) -> Hashable:
         """What tells constants apart, bit by bit."""
         known = self._fingerprints.get(value)
         if known is None:
-            data = value.graph.constants.evaluate(value)
+            try:
+                data = value.graph.constants.evaluate(value)
+            except NotEvaluable:
+                return ("made", self.form(value).base)
             if data.dtype.kind in "OSU":
                 return (data.dtype.str, data.shape, repr(data.tolist()))
             digest = blake2b(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data, digest_size=16)
@@ -235,26 +237,7 @@ class Reader:
     def attributes(self, node: Node) -> tuple[tuple[str, Any], ...]:
         """The attributes that matter, axes counted from the first, defaults left out."""
         rank = next((self.rank(value) for value in node.inputs if value is not None), None)
-        defaults = {
-            name: _counted(node.op, name, value, rank) for name, value in _defaults(node.op, node.opset).items()
-        }
-        found: dict[str, Any] = {}
-        for name, value in node.attrs.items():
-            plain = _counted(node.op, name, _plain(value), rank)
-            trivial = name in TRIVIAL and isinstance(plain, tuple) and set(plain) <= {TRIVIAL[name]}
-            if name != "consumed_inputs" and not trivial and not (name in defaults and defaults[name] == plain):
-                found[name] = plain
-        if found.get("auto_pad") == "VALID":
-            found.pop("pads", None)
-            del found["auto_pad"]
-        if node.op == "AveragePool" and not found.keys() & {"pads", "auto_pad", "ceil_mode"}:
-            found.pop("count_include_pad", None)
-        if node.op == "Transpose" and rank:
-            found.setdefault("perm", tuple(reversed(range(rank))))
-        for attribute in getattr(node.handle, "attribute", ()):
-            if attribute.name not in node.attrs and not attribute.HasField("g") and not attribute.graphs:
-                found[attribute.name] = attribute.SerializeToString()
-        return tuple(sorted(found.items()))
+        return essential(node, rank)
 
     def bodies(self, node: Node, key: Hashable) -> tuple[Hashable, ...]:
         """What the nested graphs of ``node`` compute, as classes; their inputs are symbols that ``key`` tells apart."""
@@ -323,31 +306,3 @@ def _pushed(node: Node, map_: Affine) -> dict[Value, Affine] | None:
         return None
     demands = dict(ways[0])
     return demands if all(value in node.outputs for value in demands) and demands else None
-
-
-def _counted(op: str, name: str, value: Any, rank: int | None) -> Any:
-    """An attribute that names axes, with the axes counted from the first."""
-    if rank and name == "axis" and isinstance(value, int) and value < 0:
-        return value + rank
-    if rank and name == "axes" and op in SETS_OF_AXES and isinstance(value, tuple):
-        return tuple(sorted(n % rank for n in value))
-    return value
-
-
-@cache
-def _defaults(op: str, opset: int) -> dict[str, Hashable]:
-    try:
-        schema = onnx.defs.get_schema(op, opset, "")
-    except onnx.defs.SchemaError:
-        return {}
-    given = {name: attribute.default_value for name, attribute in schema.attributes.items()}
-    return {name: _plain(helper.get_attribute_value(value)) for name, value in given.items() if value.name}
-
-
-def _plain(value: Any) -> Any:
-    """An attribute's value as something that can be compared and hashed."""
-    if isinstance(value, np.ndarray):
-        return (value.shape, value.dtype.str, value.tobytes())
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    return tuple(value) if isinstance(value, list) else value

@@ -38,7 +38,7 @@ class Float64Model:
     """A model ready to run in float64 on any number of samples. Raises NotInFloat64."""
 
     def __init__(self, model: LoadedModel) -> None:
-        proto = inlined(model.proto)
+        proto = without_functions(model.proto)
         self._read = model.external.read
         self._graph = proto.graph
         self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -136,7 +136,7 @@ def promoted(value: Any) -> Any:
     return value
 
 
-def inlined(model: ModelProto) -> ModelProto:
+def without_functions(model: ModelProto) -> ModelProto:
     """The model without functions of its own: each call is its body. Raises NotInFloat64."""
     if not model.functions:
         return model

@@ -151,18 +151,12 @@ class _Bench:
             return {"skipped": "it can't be cut out"}
         values = {e.original: _stored(self._seen[e.original], e.original_type) for e in piece.inputs}
         theirs = {e.folded: _stored(values[e.original], e.folded_type) for e in piece.inputs}
-        try:
-            expected = self._run(before, values)
-        except DeviceMissing:
-            raise
-        except Exception as error:  # whatever onnxruntime raises is the answer
-            return {"skipped": f"the original piece does not run: {_short(error)}"}
-        try:
-            actual = self._run(after, theirs)
-        except DeviceMissing:
-            raise
-        except Exception as error:  # whatever onnxruntime raises is the answer
-            return {"failed": f"the folded piece does not run: {_short(error)}"}
+        expected = self._run(before, values)
+        if isinstance(expected, str):
+            return {"skipped": f"the original piece does not run: {expected}"}
+        actual = self._run(after, theirs)
+        if isinstance(actual, str):
+            return {"failed": f"the folded piece does not run: {actual}"}
         try:
             true = Float64Model(_in_memory(before)).run(values)
             if self._exact:
@@ -180,9 +174,15 @@ class _Bench:
             piece, expected, actual, true, ideal, Sizes(sizes if sizes.size else None, self._slack, self._k)
         )
 
-    def _run(self, model: ModelProto, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        session = Session(model.SerializeToString(), "disable", self._device, self._options)
-        return dict(zip(session.outputs, session.run(feed), strict=True))
+    def _run(self, model: ModelProto, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
+        """A piece's outputs on onnxruntime, or why it does not run."""
+        try:
+            session = Session(model.SerializeToString(), "disable", self._device, self._options)
+            return dict(zip(session.outputs, session.run(feed), strict=True))
+        except DeviceMissing:
+            raise
+        except Exception as error:  # whatever onnxruntime raises is the answer
+            return _short(error)
 
 
 def _figures(

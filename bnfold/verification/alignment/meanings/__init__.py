@@ -58,5 +58,4 @@ MEANINGS: dict[str, Meaning] = {
         carried,
     ),
 }  # fmt: skip
-
 """What each operator means; one that is not listed is opaque."""

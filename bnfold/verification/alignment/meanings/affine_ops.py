@@ -98,4 +98,3 @@ WIDENING = {
     ("float16", "float32"), ("float16", "float64"), ("bfloat16", "float32"), ("bfloat16", "float64"),
     ("float32", "float64"),
 }  # fmt: skip
-# fmt: skip

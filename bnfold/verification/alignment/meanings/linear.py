@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +17,24 @@ from bnfold.verification.alignment.meanings.activations import bent, clipped
 from bnfold.verification.alignment.meanings.operands import floats
 from bnfold.verification.alignment.meanings.sums import total_of
 from bnfold.verification.alignment.reader import Layer, Reader
+
+
+@dataclass(frozen=True)
+class Product:
+    """How a linear operator ``y = alpha W x + beta c`` is seen.
+
+    ``view`` gives W as ``(group, out, in, taps)``, ``key`` the class of ``W x`` for the class of x. ``inner`` channels
+    lie on ``axis`` of x and of y; ``weight`` and ``bias`` are the indices of W and c among the inputs.
+    """
+
+    view: Callable[[], Array]
+    key: Callable[[int], Hashable]
+    inner: int
+    axis: int = 1
+    weight: int = 1
+    bias: int | None = 2
+    alpha: float = 1.0
+    beta: float = 1.0
 
 
 def conv(reader: Reader, node: Node) -> bool:
@@ -39,10 +59,15 @@ def conv(reader: Reader, node: Node) -> bool:
         for name, value in reader.attributes(node)
         if name not in _SPELLINGS and not (name in _PLAIN and set(value) <= _PLAIN[name])
     ]
-    keys: list[Hashable] = [] if padding is None else [(node.op, base, shape, *settings, tuple(padding))]
+    ways: list[Hashable] = [] if padding is None else [tuple(padding)]
     if node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        keys.append((node.op, base, shape, *settings, node.attr("auto_pad")))
-    return _linear(reader, node, form, keys, lambda: view(constant(node, 1), group), 1, 1, inner, 2, 1.0, 1.0)
+        ways.append(node.attr("auto_pad"))
+
+    def key(base: int) -> Either:
+        return Either(tuple((node.op, base, shape, *settings, way) for way in ways))
+
+    seen = Product(lambda: view(constant(node, 1), group), key, inner)
+    return _linear(reader, node, form, base, seen)
 
 
 _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
@@ -86,11 +111,14 @@ def gemm(reader: Reader, node: Node) -> bool:
     if terms is None or terms[-1:] not in ((), (1,), (outer,)) or len(terms) > 2:
         return False
     form = reader.form(node.inputs[0])
-    keys: list[Hashable] = [("product", form.base, inner, outer, 1)]
-    alpha, beta = node.attr("alpha", 1.0), node.attr("beta", 1.0)
-    return _linear(
-        reader, node, form, keys, lambda: gemm_view(constant(node, 1), transposed), 1, 1, inner, 2, alpha, beta
+    seen = Product(
+        lambda: gemm_view(constant(node, 1), transposed),
+        lambda base: ("product", base, inner, outer, 1),
+        inner,
+        alpha=node.attr("alpha", 1.0),
+        beta=node.attr("beta", 1.0),
     )
+    return _linear(reader, node, form, form.base, seen)
 
 
 def matmul(reader: Reader, node: Node) -> bool:
@@ -106,13 +134,15 @@ def matmul(reader: Reader, node: Node) -> bool:
     axis = rank - 1 if data == 0 else rank - 2
     inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
     form = reader.form(source)
-    keys: list[Hashable] = [("product", form.base, inner, outer, axis)]
 
     def view() -> Array:
         weight = constant(node, index)
         return gemm_view(weight.reshape(weight.shape[-2:]), transposed=index == 0)
 
-    return _linear(reader, node, form, keys, view, index, axis, inner, None, 1.0, 1.0)
+    def key(base: int) -> Hashable:
+        return ("product", base, inner, outer, axis)
+
+    return _linear(reader, node, form, form.base, Product(view, key, inner, axis, weight=index, bias=None))
 
 
 def fused(reader: Reader, node: Node) -> bool:
@@ -143,65 +173,64 @@ def fused(reader: Reader, node: Node) -> bool:
     return True
 
 
-def _linear(
-    reader: Reader,
-    node: Node,
-    form: Form,
-    keys: list[Hashable],
-    view: Callable[[], Array],
-    index: int,
-    axis: int,
-    inner: int,
-    bias_index: int | None,
-    alpha: float,
-    beta: float,
-) -> bool:
-    """``y = alpha W x + beta c`` with x a map of its class: rows ``W g`` make the class, ``W h`` joins the bias."""
-    source = node.inputs[0 if index else 1]
-    input_axis = 1 if axis == 1 and node.op in ("Conv", "ConvTranspose", "Gemm") else axis
-    vectors = form.map.vectors(input_axis, inner)
+def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) -> bool:
+    """``y = alpha W x + beta c`` with x a map of its class: rows ``W g`` make the class, ``W h`` joins the bias.
+
+    ``base`` is the class to read, where a padding before the operator has been taken into it.
+    """
+    source, axis = node.inputs[0 if seen.weight else 1], seen.axis
+    vectors = form.map.vectors(axis, seen.inner)
     if vectors is None:
-        form = Form(reader.realised(node, form, reader.eps(source)))
-        keys = [(key[0], form.base, *key[2:]) for key in keys if isinstance(key, tuple)]
-        vectors = IDENTITY.vectors(input_axis, inner)
+        base = reader.realised(node, form, reader.eps(source))
+        form = Form(base)
+        vectors = IDENTITY.vectors(axis, seen.inner)
     assert vectors is not None
-    gain, shift = vectors
-    gain_error = _along(form.gain_error, input_axis, inner)
-    shift_error = _along(form.shift_error, input_axis, inner)
-    key = Either(tuple(keys))
-    dtype, eps = reader.precision(node.inputs[index], key)
+    errors = _along(form.gain_error, axis, seen.inner), _along(form.shift_error, axis, seen.inner)
+    key = seen.key(base)
+    dtype, eps = reader.precision(node.inputs[seen.weight], key)
 
     def rows() -> Numbers:
-        stored = view()
-        groups, outer, width, taps = stored.shape
-        lead = (1,) * axis + (groups * outer,)
-        values = stored * (alpha * gain.reshape(groups, 1, width, 1))
-        if not reader.rounds:
-            return Numbers(values.reshape(*lead, width * taps), np.zeros((*lead, 1)))
-        bars = ulp(stored, dtype)
-        bars *= LOOSE * abs(alpha) * np.abs(gain).reshape(groups, 1, width, 1)
-        if gain_error.any():
-            bars += np.abs(stored, dtype=np.float64) * gain_error.reshape(groups, 1, width, 1)
-        return Numbers(values.reshape(*lead, width * taps), bars.reshape(*lead, width * taps))
+        return _rows(seen, vectors[0], errors[0], dtype if reader.rounds else None)
 
     result = reader.made(node, key, rows, "any")
-    if shift.any() or shift_error.any():
-        weight = alpha * view().astype(np.float64)
-        groups, _, width, _ = weight.shape
-        pushed = np.einsum("goik,gi->go", weight, shift.reshape(groups, width)).reshape(-1)
-        moved = np.einsum("goik,gi->go", np.abs(weight), shift_error.reshape(groups, width)).reshape(-1)
-        terms = np.einsum("goik,gi->go", np.abs(weight), np.abs(shift).reshape(groups, width)).reshape(-1)
-        lead = (1,) * axis
-        result = result.shifted(
-            pushed.reshape(lead + pushed.shape), (moved + LOOSE * eps * terms).reshape(lead + moved.shape)
-        )
-    if bias_index is not None and node.input(bias_index) is not None:
-        bias = beta * constant(node, bias_index).astype(np.float64)
+    if vectors[1].any() or errors[1].any():
+        result = result.shifted(*_pushed_shift(seen, vectors[1], errors[1], eps))
+    if seen.bias is not None and node.input(seen.bias) is not None:
+        bias = seen.beta * constant(node, seen.bias).astype(np.float64)
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
         result = result.shifted(bias, LOOSE * eps * np.abs(bias))
     reader.layers[node] = Layer(rows, dtype, result)
     reader.forms[node.output] = result
     return True
+
+
+def _rows(seen: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Numbers:
+    """``W g`` per output channel, with error bars where the weights are rounded to a type."""
+    stored = seen.view()
+    groups, outer, width, taps = stored.shape
+    rows = (*(1,) * seen.axis, groups * outer)
+    gain, gain_error = (vector.reshape(groups, 1, width, 1) for vector in (gain, gain_error))
+    values = (stored * (seen.alpha * gain)).reshape(*rows, width * taps)
+    if rounded_to is None:
+        return Numbers(values, np.zeros((*rows, 1)))
+    bars = ulp(stored, rounded_to)
+    bars *= LOOSE * abs(seen.alpha) * np.abs(gain)
+    if gain_error.any():
+        bars += np.abs(stored, dtype=np.float64) * gain_error
+    return Numbers(values, bars.reshape(*rows, width * taps))
+
+
+def _pushed_shift(seen: Product, shift: Array, error: Array, eps: float) -> tuple[Array, Array]:
+    """``W h``, laid out like a map, and a bound of its error."""
+    weight = seen.alpha * seen.view().astype(np.float64)
+    groups, _, width, _ = weight.shape
+
+    def through(weights: Array, vector: Array) -> Array:
+        sums = np.einsum("goik,gi->go", weights, vector.reshape(groups, width))
+        return np.asarray(sums.reshape((1,) * seen.axis + (-1,)))
+
+    size = np.abs(weight)
+    return through(weight, shift), through(size, error) + LOOSE * eps * through(size, np.abs(shift))
 
 
 def _along(array: Array, axis: int, size: int) -> Array:

@@ -152,7 +152,7 @@ def table(reader: Reader, node: Node) -> bool:
     bars = LOOSE * reader.eps(node.inputs[0]) * np.abs(held).T.reshape(lead + shape[::-1])
     key = ("table", shape, reader.form(indices).base)
     form = reader.made(node, key, lambda: Numbers(columns, bars), "any")
-    offset = (middle.reshape(lead + middle.shape)) - 0.0
+    offset = middle.reshape(lead + middle.shape)
     reader.forms[node.output] = form.shifted(offset, bars.max(axis=-1))
     return True
 

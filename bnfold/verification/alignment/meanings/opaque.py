@@ -6,7 +6,7 @@ import numpy as np
 
 from bnfold.graph import Node
 from bnfold.ops import constant
-from bnfold.verification.alignment.forms import LOOSE, Form, Numbers
+from bnfold.verification.alignment.forms import LOOSE, Numbers
 from bnfold.verification.alignment.meanings.operands import floats
 from bnfold.verification.alignment.reader import Reader
 
@@ -37,14 +37,8 @@ def recurrent(reader: Reader, node: Node) -> bool:
     """LSTM, GRU and RNN: a map of the features joins the input weights and their bias."""
     shape = floats(node, 1)
     form = reader.form(node.inputs[0])
-    if shape is None or (node.input(3) is not None and floats(node, 3) is None) or form.is_plain:
-        return opaque(reader, node) if shape is None else _recurrent(reader, node, form, shape)
-    return _recurrent(reader, node, form, shape)
-
-
-def _recurrent(reader: Reader, node: Node, form: Form, shape: tuple[int, ...]) -> bool:
-    vectors = form.map.vectors(2, shape[2])
-    if vectors is None:
+    vectors = None if shape is None else form.map.vectors(2, shape[2])
+    if shape is None or vectors is None or (node.input(3) is not None and floats(node, 3) is None):
         return False
     weight = constant(node, 1).astype(np.float64)
     bias = constant(node, 3).astype(np.float64) if node.input(3) is not None else np.zeros((shape[0], 2 * shape[1]))

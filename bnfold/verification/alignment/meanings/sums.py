@@ -9,6 +9,9 @@ from bnfold.graph import Node, Value
 from bnfold.verification.alignment.forms import LOOSE, Array, Form, Numbers, aligned
 from bnfold.verification.alignment.reader import Reader
 
+PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
+"""Gain, shift and their errors of a value that is its class's own."""
+
 
 def add(reader: Reader, node: Node) -> bool:
     """Add, Sub and Sum: gains per class, shifts together."""
@@ -42,7 +45,7 @@ def total_of(
     for form, sign, value in terms:
         map_ = _lifted(form, common or (None if value is None else value.rank), rank)
         if map_ is None:
-            form, map_ = Form(reader.realised(node, form, eps)), (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
+            form, map_ = Form(reader.realised(node, form, eps)), PLAIN
         gain, offset, gain_error, shift_error = map_
         old, old_error = gains.get(form.base, (np.zeros(()), np.zeros(())))
         gains[form.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
@@ -89,10 +92,7 @@ def product(reader: Reader, node: Node) -> bool:
         form = reader.unshifted(node, reader.form(value), eps)
         lifted = _lifted(form, None if value is None else value.rank, rank)
         if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
-            form, lifted = (
-                Form(reader.realised(node, form, eps)),
-                (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(())),
-            )
+            form, lifted = Form(reader.realised(node, form, eps)), PLAIN
         own, own_error = aligned(lifted[0], lifted[2])
         relative = own_error / np.where(own == 0, 1.0, np.abs(own))
         if node.op == "Div" and position == 1:

@@ -1,0 +1,160 @@
+"""How a fold is verified: the options that ``fold`` and ``verify`` share, and what they mean."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bnfold.errors import UsageError
+
+REPORTS_HELP = "json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
+
+OPTIONS = (
+    click.option("--gates", default="structure,weights,layers,outputs", show_default=True, help="What to judge."),
+    click.option("--device", default="cpu", show_default=True, help="Where models run: cpu, cuda or cuda:N."),
+    click.option(
+        "--tf32",
+        type=click.Choice(["off", "on"]),
+        default="on",
+        show_default=True,
+        help="On CUDA: whether to judge a second run with TF32, as onnxruntime uses it by default.",
+    ),
+    click.option(
+        "--cpu-nodes",
+        type=click.Choice(["none", "shape", "any"]),
+        default="shape",
+        show_default=True,
+        help="On CUDA: which nodes may run on the CPU.",
+    ),
+    click.option(
+        "--ort-level",
+        type=click.Choice(["disable", "basic", "extended", "all"]),
+        default="all",
+        show_default=True,
+        help="onnxruntime's optimisation level to judge besides 'disable'.",
+    ),
+    click.option("--inputs", metavar="PATH", help="Your data: .npz, .npy, or a folder with input_0.pb …"),
+    click.option(
+        "--gen",
+        default="normal,constant",
+        show_default=True,
+        help="Generated inputs: normal, uniform, large, constant, impulse.",
+    ),
+    click.option("--shape", multiple=True, metavar="NAME:DIMS", help="Shape of an input: x:1,3,224,224."),
+    click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values."),
+    click.option("--samples", type=click.IntRange(1), help="Inputs of each kind.  [default: more for small outputs]"),
+    click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated inputs."),
+    click.option("--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 3, or 8]"),
+    click.option("--weight-policy", metavar="POLICY", help="exact, or ulp:N: how far folded weights may be off."),
+    click.option("--max-memory", metavar="SIZE", help="What one run may take, such as 2GB."),
+    click.option("--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]"),
+    click.option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=REPORTS_HELP),
+    click.option("--rtol", type=float, help="Judge by tolerances instead (reported as such)."),
+    click.option("--atol", type=float, help="See --rtol."),
+)
+
+
+def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+def verify_options(given: dict[str, Any]) -> Any:
+    """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
+    from bnfold.verification import GATES, VerifyOptions
+    from bnfold.verification.inputs import KINDS, InputOptions
+    from bnfold.verification.measure import RunOptions
+    from bnfold.verification.outputs import Tolerances
+    from bnfold.verification.runtime import TIME_LIMIT, Limits
+
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", given["device"]):
+        raise UsageError(f"--device {given['device']}: not a device", "use cpu, cuda or cuda:N")
+    seconds = TIME_LIMIT if given["time_limit"] is None else _limit("--time-limit", given["time_limit"])
+    inputs = InputOptions(
+        data=Path(given["inputs"]) if given["inputs"] else None,
+        kinds=_words("--gen", given["gen"], KINDS),
+        shapes=dict(_shape(text) for text in given["shape"]),
+        ranges=dict(_range(text) for text in given["ranges"]),
+        samples=given["samples"],
+        seed=given["seed"],
+    )
+    runs = RunOptions(
+        device=given["device"],
+        level=given["ort_level"],
+        tf32=given["tf32"] == "on",
+        cpu_nodes=given["cpu_nodes"],
+        limits=Limits(seconds, _bytes(given["max_memory"])),
+        inputs=inputs,
+    )
+    tolerances = Tolerances(
+        *(None if given[name] is None else _limit(f"--{name}", given[name]) for name in ("k", "rtol", "atol"))
+    )
+    return VerifyOptions(_words("--gates", given["gates"], GATES), runs, tolerances, _policy(given["weight_policy"]))
+
+
+def _policy(text: str | None) -> float | None:
+    """How many ulps folded weights may be off."""
+    from bnfold.verification.replayed_weights import EXACT
+
+    if text is None or text == "exact":
+        return None if text is None else EXACT
+    try:
+        return _limit("--weight-policy", float(text.removeprefix("ulp:")))
+    except ValueError:
+        raise UsageError(f"--weight-policy {text}: neither 'exact' nor of the form ulp:4") from None
+
+
+def _bytes(text: str | None) -> int | None:
+    """``512MB``, ``2GiB`` and their like; units are powers of 1024."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise UsageError(f"--max-memory {text}: not a size", "write 512MB or 2GB")
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
+def _limit(option: str, value: float) -> float:
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"{option} {value}: must be a finite number, not negative")
+    return value
+
+
+def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    words = tuple(word.strip() for word in text.split(",") if word.strip())
+    words = tuple(dict.fromkeys(words))
+    if not words:
+        raise UsageError(f"{option}: names nothing", f"known: {', '.join(known)}")
+    for word in words:
+        if word not in known:
+            raise UsageError(f"{option} {word}: not one of {', '.join(known)}")
+    return words
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, dims = text.rpartition(":")
+    try:
+        shape = tuple(int(dim) for dim in dims.split(",") if dim)
+    except ValueError:
+        shape = (-1,)
+    if not name or any(dim < 0 for dim in shape):
+        raise UsageError(f"--shape {text}: not of the form NAME:1,3,224,224")
+    return name, shape
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, limits = text.rpartition(":")
+    try:
+        low, high = (float(limit) for limit in limits.split(","))
+    except ValueError:
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI") from None
+    if not name or not low <= high or not math.isfinite(high - low):
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI")
+    return name, (low, high)
