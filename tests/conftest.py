@@ -13,6 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "sample_models"), str(Path(__file__).parent)]
 
+from bnfold.api import FoldOptions, fold  # noqa: E402
 from bnfold.apply import settle, write  # noqa: E402
 from bnfold.files.load import load_bytes  # noqa: E402
 from bnfold.graph.onnx import OnnxGraphs  # noqa: E402
@@ -24,6 +25,14 @@ from bnfold.plan import Plan  # noqa: E402
 @pytest.fixture
 def samples() -> Path:
     return ROOT / "sample_models"
+
+
+@pytest.fixture
+def pair(tmp_path: Path, samples: Path) -> tuple[Path, Path]:
+    """The digits model and its fold."""
+    original, folded = samples / "digits.onnx", tmp_path / "folded.onnx"
+    fold(original, folded, FoldOptions(verify=None))
+    return original, folded
 
 
 def fold_proto(model: onnx.ModelProto, freeze: bool = False, **names: Any) -> tuple[onnx.ModelProto, list[Plan]]:

@@ -158,6 +158,14 @@ def test_tensors_that_lie_about_their_size_are_refused(tmp_path):
             fold(bad, tmp_path / "out.onnx", PLAIN, force=True)
 
 
+def test_an_unknown_element_type_is_refused(tmp_path, samples):
+    model = onnx.load(samples / "conv.onnx")
+    model.graph.input[0].type.tensor_type.elem_type = 99
+    onnx.save(model, tmp_path / "odd.onnx")
+    with pytest.raises(InputError, match="unknown type 99"):
+        fold(tmp_path / "odd.onnx")
+
+
 def test_graphs_that_are_none_are_refused(tmp_path):
     def broken(change):
         model = onnx.load(write("conv", tmp_path))

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, weights
+from build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 from conftest import fold_proto
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -35,8 +35,8 @@ def renamed(model: onnx.ModelProto) -> onnx.ModelProto:
     def fresh(name: str) -> str:
         return name if not name or name in kept else names.setdefault(name, f"v{len(names)}")
 
-    for tensor in copy.graph.initializer:
-        tensor.name = fresh(tensor.name)
+    for held in copy.graph.initializer:
+        held.name = fresh(held.name)
     for index, item in enumerate(copy.graph.node):
         item.name = f"n{index}"
         item.input[:] = [fresh(name) for name in item.input]
@@ -204,3 +204,22 @@ def test_the_alignment_asks_no_planner():
     assert "bnfold.apply" not in text
     assert "bnfold.flood" not in text
     assert ".rewrite(" not in text
+
+
+def test_a_constant_too_large_to_be_computed_is_known_by_what_makes_it():
+    nodes = [
+        node("Conv", ["x", "w"], ["c"], name="conv"),
+        bn_node("c", "y", "bn"),
+        node("ConstantOfShape", ["dims"], ["big"], name="big"),
+        node("ReduceSum", ["big"], ["z"], keepdims=0),
+    ]
+    held = {"w": weights(1, 4, 3, 1, 1), "dims": np.asarray([2**20, 2**20]), **batch_norm("bn", 4)}
+    model = make(nodes, [IMAGE], [tensor("y", [None] * 4), tensor("z", [])], held)
+    right = aligned(model, fold_proto(model)[0])
+    assert not right.partings and not right.wrong_outputs
+    other = fold_proto(model)[0]
+    next(t for t in other.graph.initializer if t.name == "dims").CopyFrom(
+        onnx.numpy_helper.from_array(np.asarray([2**20, 2**19]), "dims")
+    )
+    found = aligned(model, other)
+    assert found.partings or found.wrong_outputs
