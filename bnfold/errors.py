@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class BnfoldError(Exception):
     """A failure that bnfold explains: one line that names the file (and node), one with what to do."""
@@ -35,3 +37,13 @@ class OutputError(BnfoldError):
     """The output could not be written; what stood there before still stands."""
 
     exit_code = 5
+
+
+class Refused(OutputError):
+    """The folded model failed its verification and was not written; ``folding`` is what was found."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, folding: Any) -> None:
+        super().__init__(message, "nothing was written; please report this with the model if you can")
+        self.folding = folding

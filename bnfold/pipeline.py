@@ -73,7 +73,7 @@ def prepare(loaded: LoadedModel, options: PlanOptions) -> Prepared:
     """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding."""
     apart: frozenset[str] = frozenset()
     if options.only or options.skip:
-        _check_names(_settle(loaded, options)[2], options)
+        check_names(_settle(loaded, options)[2], options)
     while options.merge:
         model, merged_plans, merged, moved = _merged(loaded, options, apart)
         graphs, settled, plans = _settle(model, options)
@@ -112,7 +112,7 @@ def _graphs(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> Onn
         raise InputError(f"{loaded.name}: {error}", error.hint) from None
 
 
-def _check_names(plans: list[Plan], options: PlanOptions) -> None:
+def check_names(plans: list[Plan], options: PlanOptions) -> None:
     """Raise UsageError for a name in ``only`` or ``skip`` that no affine operator answers to."""
     known = [
         name for plan in plans for op, _ in plan.outcomes for node in op.nodes for name in (node.name, node.output.name)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "sample_models"), str(Path(__file__).parent)]
+sys.path[:0] = [str(ROOT / "sample_models"), str(Path(__file__).parent), str(Path(__file__).parent / "programs")]
 
 from bnfold.api import FoldOptions, fold  # noqa: E402
 from bnfold.apply import settle, write  # noqa: E402

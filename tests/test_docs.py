@@ -84,4 +84,4 @@ def test_every_rule_has_a_case_that_folds():
     from bnfold.ops import table
 
     covered = {node.op_type for case in CASES if case.folds for node in case.build().graph.node}
-    assert set(table()) <= covered
+    assert set(table()) <= covered | {"Linear"}  # torch's own: tests/programs/torch_kinds.py

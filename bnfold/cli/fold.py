@@ -16,10 +16,11 @@ from bnfold.cli.options import (
     plan_options,
     planning,
     report_stream,
+    unsafe_shapes,
     write_json,
 )
 from bnfold.cli.verifying import verify_options, verifying
-from bnfold.errors import OutputError, UsageError
+from bnfold.errors import OutputError, Refused, UsageError
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
@@ -41,7 +42,7 @@ from bnfold.errors import OutputError, UsageError
     show_default=True,
     help="Whether weights lie in a file beside the model.",
 )
-@click.option("--to", type=click.Choice(["onnx"]), default="onnx", show_default=True, help="Format to write.")
+@click.option("--to", type=click.Choice(["onnx", "pt2"]), help="Format to write.  [default: that of MODEL]")
 @verifying
 @common
 def command(models: tuple[str, ...], **given: Any) -> None:
@@ -50,18 +51,21 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     OUT is by default MODEL with '.folded' before its suffix, beside it. An existing file is never
     replaced without --force, the model itself never without --in-place.
     """
-    from bnfold.api import FoldOptions, Refused, fold
+    from bnfold.api import FoldOptions, fold
     from bnfold.cli import reports
     from bnfold.report import text
     from bnfold.report.results import as_comparison
 
     files = expand(models)
     _check_targets(files, given)
+    fixed = {"shape": ()} if given["allow_unsafe_load"] else {}  # the shapes are then those of the export
     options = FoldOptions(
         only=given["only"],
         skip=given["skip"],
         external=given["external_data"],
-        verify=verify_options(given) if given["verify"] else None,
+        verify=verify_options({**given, **fixed}) if given["verify"] else None,
+        to=given["to"],
+        unsafe_shapes=unsafe_shapes(given),
         **plan_options(given),
     )
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
@@ -120,7 +124,8 @@ def _same_file(target: str | None, model: str) -> bool:
 
 def _target(model: str, given: dict[str, Any]) -> str | None:
     if given["output_dir"]:
-        return str(Path(given["output_dir"]) / Path(model).name)
+        name = Path(model).with_suffix(f".{given['to']}").name if given["to"] else Path(model).name
+        return str(Path(given["output_dir"]) / name)
     if given["in_place"]:
         return model
     output: str | None = given["output"]

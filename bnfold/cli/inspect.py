@@ -16,6 +16,7 @@ from bnfold.cli.options import (
     plan_options,
     planning,
     report_stream,
+    unsafe_shapes,
     write_json,
 )
 from bnfold.errors import OutputError, UsageError
@@ -27,6 +28,7 @@ from bnfold.errors import OutputError, UsageError
     "--graph", "picture", metavar="FILE", help="Draw each one with its neighbours and their maps: .svg or .html."
 )
 @planning
+@click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
 @common
 def command(models: tuple[str, ...], **given: Any) -> None:
@@ -40,7 +42,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     check_json_target(given["json_file"])
     if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or len(expand(models)) > 1):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
-    options = FoldOptions(**plan_options(given))
+    options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
     console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
 
     def work(model: str) -> Any:

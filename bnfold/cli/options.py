@@ -38,6 +38,11 @@ def planning(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--merge-branches", is_flag=True, help="Merge parallel branches into one convolution (RepVGG)."
             ),
             click.option("--threshold", is_flag=True, help="Let BatchNorm, Relu, unpadded layer become Max and layer."),
+            click.option(
+                "--allow-unsafe-load",
+                is_flag=True,
+                help="Run TorchScript and pickled modules that you trust to load them; takes --shape.",
+            ),
         )
     ):
         function = option(function)
@@ -54,6 +59,13 @@ def plan_options(given: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def unsafe_shapes(given: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
+    """The shapes for models whose loading runs code; None unless that is allowed."""
+    from bnfold.cli.verifying import shape_of
+
+    return dict(shape_of(text) for text in given["shape"]) if given["allow_unsafe_load"] else None
+
+
 def expand(models: tuple[str, ...]) -> list[str]:
     """Files, globs and folders as one list of files (``-`` is standard input). Raises InputError."""
     files: list[str] = []
@@ -61,9 +73,10 @@ def expand(models: tuple[str, ...]) -> list[str]:
         if not name:
             raise UsageError("a model's name is empty")
         if name != "-" and _is_folder(name):
-            found = sorted(str(path) for path in Path(name).glob("*.onnx") if ".folded" not in path.suffixes)
+            inside = (path for suffix in ("onnx", "pt2") for path in Path(name).glob(f"*.{suffix}"))
+            found = sorted(str(path) for path in inside if ".folded" not in path.suffixes)
             if not found:
-                raise InputError(f"{name}: no .onnx file in this folder", "name the files")
+                raise InputError(f"{name}: no .onnx or .pt2 file in this folder", "name the files")
             files += found
         elif name != "-" and glob.has_magic(name) and not Path(name).exists():
             found = sorted(glob.glob(name, recursive=True))

@@ -80,7 +80,7 @@ def verify_options(given: dict[str, Any]) -> Any:
     inputs = InputOptions(
         data=Path(given["inputs"]) if given["inputs"] else None,
         kinds=_words("--gen", given["gen"], KINDS),
-        shapes=dict(_shape(text) for text in given["shape"]),
+        shapes=dict(shape_of(text) for text in given["shape"]),
         ranges=dict(_range(text) for text in given["ranges"]),
         samples=given["samples"],
         seed=given["seed"],
@@ -138,7 +138,8 @@ def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
-def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+def shape_of(text: str) -> tuple[str, tuple[int, ...]]:
+    """``NAME:1,3,224,224``. Raises UsageError."""
     name, _, dims = text.rpartition(":")
     try:
         shape = tuple(int(dim) for dim in dims.split(",") if dim)

@@ -13,13 +13,17 @@ from onnx import ModelProto, TensorProto
 
 from bnfold.errors import InputError
 from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
-from bnfold.files.sniff import refuse_other_formats
+from bnfold.files.sniff import kind_of
 
 LIMIT = 2**31 - 1
 """Bytes that protobuf can hold in one message."""
 
 WIDEST = 8
 """Bytes of data that one byte of a packed field can stand for, at most: a double written as one varint."""
+
+
+KINDS = {"pt2": "a program of torch (.pt2)", "torchscript": "a TorchScript archive", "pickle": "a pickled module"}
+"""What files that are not ONNX are called."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class LoadedModel:
         if self.path is None:
             assert self.raw is not None
             return self.raw
-        data = _read(self.path)
+        data = read_file(self.path)
         if hashlib.sha256(data).hexdigest() != self.sha256:
             raise InputError(f"{self.path}: the file has changed while it was being worked on")
         return data
@@ -59,13 +63,14 @@ def load(source: str | Path) -> LoadedModel:
             raise InputError("<stdin>: standard input is closed")
         return load_bytes(sys.stdin.buffer.read())
     path = Path(source)
-    return load_bytes(_read(path), path)
+    return load_bytes(read_file(path), path)
 
 
 def load_bytes(data: bytes, path: Path | None = None) -> LoadedModel:
     """Parse and check the bytes of an ONNX model; ``path`` says where its external data may lie."""
     name = str(path or "<stdin>")
-    refuse_other_formats(data[:64], len(data), name)
+    if (kind := kind_of(data, name)) != "onnx":
+        raise InputError(f"{name}: {KINDS[kind]}; only ONNX can be read here", "name the file to fold or verify it")
     proto = ModelProto()
     try:
         proto.ParseFromString(data)
@@ -81,7 +86,8 @@ def load_bytes(data: bytes, path: Path | None = None) -> LoadedModel:
     return LoadedModel(path, proto, hashlib.sha256(data).hexdigest(), len(data), external, None if path else data)
 
 
-def _read(path: Path) -> bytes:
+def read_file(path: Path) -> bytes:
+    """The bytes of a regular file. Raises InputError."""
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
@@ -93,6 +99,15 @@ def _read(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
+
+
+def read_head(path: Path) -> bytes:
+    """The first bytes of a file; none where it can't be read, which is found out later."""
+    try:
+        with path.open("rb") as file:
+            return file.read(16)
+    except (OSError, ValueError):
+        return b""
 
 
 def _check(model: ModelProto, external: ExternalData, size: int) -> None:

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -75,17 +75,41 @@ def staged(
     takes all in, ``auto`` leaves them where they are unless the model would not fit into one file. A model
     that is not ``changed`` is copied byte by byte, with its data files if the target lies elsewhere.
     """
-    name = "model.onnx" if target is None else target.name
+
+    def fill(path: Path) -> tuple[str, tuple[Path, ...]]:
+        if changed:
+            return _write(model, path, target, external, moved)
+        return model.sha256, _copy(model, path, target)
+
+    with _staging(target, "model.onnx", fill) as files:
+        yield files
+
+
+@contextlib.contextmanager
+def staged_bytes(data: bytes, target: Path) -> Iterator[Staged]:
+    """Write a model that is one file into a folder beside ``target``; gone when the block ends."""
+
+    def fill(path: Path) -> tuple[str, tuple[Path, ...]]:
+        with open(path, "xb") as file:
+            file.write(data)
+            _sync(file)
+        return hashlib.sha256(data).hexdigest(), ()
+
+    with _staging(target, target.name, fill) as files:
+        yield files
+
+
+@contextlib.contextmanager
+def _staging(target: Path | None, name: str, fill: Callable[[Path], tuple[str, tuple[Path, ...]]]) -> Iterator[Staged]:
+    """A folder beside the target, filled, with the digest and the data files that ``fill`` gives."""
+    name = name if target is None else target.name
     with contextlib.ExitStack() as stack:
         with _output_errors(target or Path(tempfile.gettempdir())):
             parent = None if target is None else target.parent
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".bnfold-", dir=parent))
         path = Path(folder) / name
         with _output_errors(target or path):
-            if changed:
-                digest, data = _write(model, path, target, external, moved)
-            else:
-                digest, data = model.sha256, _copy(model, path, target)
+            digest, data = fill(path)
             os.chmod(path, 0o666 & ~_umask())
         yield Staged(path, digest, data, target)
 

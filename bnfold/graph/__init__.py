@@ -6,7 +6,7 @@ and inputs in ONNX's terms, and writes the planner's edits back. Rules and plann
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,7 +56,10 @@ class Value:
 
 @dataclass(eq=False, slots=True)
 class Node:
-    """An operator: ONNX's name (other domains as ``domain::Op``) and the version of its operator set."""
+    """An operator: ONNX's name (other domains as ``domain::Op``) and the version of its operator set.
+
+    ``settings`` is what tells it apart beside its attributes, for an adapter whose operators have more to say.
+    """
 
     op: str
     name: str
@@ -66,6 +69,7 @@ class Node:
     outputs: list[Value | None]
     attrs: dict[str, Any]
     handle: Any = None
+    settings: Hashable = ()
 
     def input(self, index: int) -> Value | None:
         """The value read at ``index``, or None where the input is absent."""
@@ -108,6 +112,13 @@ class Graph:
     def type_of(self, value: Value) -> tuple[np.dtype[Any] | None, Shape | None]:
         """Element type and shape by inference."""
         return self.types(value.name)
+
+
+class Graphs(Protocol):
+    """A model as an adapter shows it: its main graph first, then the graphs nested in it (``bodies``, by node)."""
+
+    scopes: list[Graph]
+    bodies: dict[Node, list[tuple[str, Graph]]]
 
 
 class Editor(Protocol):

@@ -105,7 +105,8 @@ def _conv_rows(node: Node, weight: Array) -> Array:
     return seen.reshape(seen.shape[0] * seen.shape[1], -1)
 
 
-# --- Gemm: Y = alpha A B + beta C, with constant B and C; channels on axis 1
+# --- Gemm: Y = alpha A B + beta C, with constant B and C; channels on axis 1.
+# --- Linear, as torch has it: Y = A B' + C for A of any rank; channels on the last axis.
 
 
 def _spread_gemm(node: Node, flood: Flood) -> Spread:
@@ -113,22 +114,33 @@ def _spread_gemm(node: Node, flood: Flood) -> Spread:
         return refusal
     shape = constant_shape(node, 1)
     if len(shape) != 2 or 0 in shape:
-        return Kept("unknown-shape", f"the weight of Gemm {node.name!r} has shape {list(shape)}")
-    transposed = bool(node.attr("transB", 0))
+        return Kept("unknown-shape", f"the weight of {node.op} {node.name!r} has shape {list(shape)}")
+    transposed, axis = _gemm_layout(node)
     inner, outer = shape[::-1] if transposed else shape
+    if axis is None:
+        return Kept("unknown-shape", f"the rank of the input of {node.op} {node.name!r} is not known")
     if node.attr("transA", 0) and flood.given(node.inputs[0]) is not None:
         return Kept("channel-axis", f"Gemm {node.name!r} transposes its input")
     terms = constant_shape(node, 2) if node.input(2) is not None else ()
     if len(terms) > 2 or terms[-1:] not in ((), (1,), (outer,)):
         return Kept("unknown-shape", f"C of Gemm {node.name!r} has shape {list(terms)}")
-    return _absorb(node, flood, Ends(node.inputs[0], 1, inner, 1, outer), 0 if transposed else 1)
+    return _absorb(node, flood, Ends(node.inputs[0], axis, inner, axis, outer), 0 if transposed else 1)
+
+
+def _gemm_layout(node: Node) -> tuple[bool, int | None]:
+    """Whether the weight is stored as rows per output, and the axis of the channels."""
+    if node.op == "Gemm":
+        return bool(node.attr("transB", 0)), 1
+    rank = None if node.inputs[0] is None else node.inputs[0].rank
+    return True, rank - 1 if rank else None
 
 
 def _rewrite_gemm(node: Node, gauge: Gauge) -> Rewrite:
     """The factor alpha stays; beta goes into C, whose shape may grow from ``(M, 1)`` to ``(M, N)``."""
-    transposed = bool(node.attr("transB", 0))
+    transposed, axis = _gemm_layout(node)
+    assert axis is not None
     seen = gemm_view(constant(node, 1), transposed)
-    before, after = Ends(node.inputs[0], 1, seen.shape[2], 1, seen.shape[1]).vectors(node, gauge)
+    before, after = Ends(node.inputs[0], axis, seen.shape[2], axis, seen.shape[1]).vectors(node, gauge)
     gain, shift = after
     new, offset = fold_linear(seen, None, before, (gain, np.zeros_like(shift)))
     offset = node.attr("alpha", 1.0) * offset + shift
@@ -147,7 +159,7 @@ def _rewrite_gemm(node: Node, gauge: Gauge) -> Rewrite:
 
 
 def _gemm_rows(node: Node, weight: Array) -> Array:
-    return weight if node.attr("transB", 0) else weight.T
+    return weight if _gemm_layout(node)[0] else weight.T
 
 
 # --- MatMul with a constant matrix on either side; there is no bias to take a shift
@@ -301,6 +313,13 @@ RULES = {
     "Gemm": Rule(
         "any map; beta goes into C, alpha stays",
         "any gain but 0 and any shift, without transA",
+        _spread_gemm,
+        _rewrite_gemm,
+        _gemm_rows,
+    ),
+    "Linear": Rule(
+        "any map on the last axis (torch's own operator)",
+        "any gain but 0 and any shift, on the last axis",
         _spread_gemm,
         _rewrite_gemm,
         _gemm_rows,

@@ -6,6 +6,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from bnfold.errors import Refused
+from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.reasons import Kept
@@ -14,13 +16,13 @@ from bnfold.verification.results import GateResult, Verification, nothing_ran
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """A model file: where it lies, the sha256 of its bytes, what it declares."""
+    """A model file: where it lies, the sha256 of its bytes, what it declares (versions: ONNX alone)."""
 
     path: str
     sha256: str
     format: str
-    ir_version: int
-    opset: int
+    ir_version: int | None
+    opset: int | None
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,10 @@ class Inspection:
 
 @dataclass(frozen=True)
 class Folding:
-    """A fold that has been done: what ``inspect`` knows, and what was written and proved."""
+    """A fold that has been done: what ``inspect`` knows, and what was written and proved.
+
+    ``model`` is the folded model itself, where it came from a live object and was not written.
+    """
 
     inspection: Inspection
     output: dict[str, str] | None
@@ -95,6 +100,7 @@ class Folding:
     bytes: dict[str, int]
     seconds: dict[str, float]
     verification: Verification | None = None
+    model: Any = field(default=None, repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -151,6 +157,19 @@ def as_comparison(folding: Folding) -> Comparison:
         gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
         found = Verification(gates, [], [], *nothing_ran(), versions())
     return Comparison(model, replace(model, path=output["path"], sha256=output["sha256"]), found)
+
+
+def refuse_different(name: str, folding: Folding) -> None:
+    """Raise Refused if the folding failed its verification."""
+    if folding.verification is not None and folding.verification.verdict == "different":
+        cause = next(gate for gate in folding.verification.gates if gate.verdict == "fail")
+        raise Refused(f"{name}: the {cause.gate} gate fails: {cause.detail}", folding)
+
+
+def onnx_info(loaded: LoadedModel) -> ModelInfo:
+    """What a report says of an ONNX model."""
+    opset = next((entry.version for entry in loaded.proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    return ModelInfo(loaded.name, loaded.sha256, "onnx", loaded.proto.ir_version, opset)
 
 
 def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:

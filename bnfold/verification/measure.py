@@ -74,7 +74,10 @@ class Yardstick:
 
 @dataclass
 class Measured:
-    """What was fed and what came out. ``true`` and ``ideal`` are float64, or stand-ins; ``substitute`` says why."""
+    """What was fed and what came out. ``true`` and ``ideal`` are float64, or stand-ins; ``substitute`` says why.
+
+    ``held`` gives the types of outputs that are held in fewer bits than the arrays here.
+    """
 
     fed: dict[str, Any]
     kinds: list[str]
@@ -87,6 +90,7 @@ class Measured:
     pieces: dict[str, Any] = field(default_factory=dict)
     pieces_failed: str | None = None
     slack: float = 0.0
+    held: dict[str, Any] = field(default_factory=dict)
 
 
 def measure(

@@ -109,7 +109,8 @@ def _group(
     limit = tolerances.of(kind, found.substitute is not None)
     if arrays[0][0].dtype.kind != "f":
         return _flips(name, mode, arrays, kind)
-    tally = Tally(arrays[0][0].dtype, slack=found.slack)
+    dtype = found.held.get(name, arrays[0][0].dtype)
+    tally = Tally(dtype, slack=found.slack)
     for a, b, true, ideal in arrays:
         finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(true) & np.isfinite(ideal)
         masked = (np.where(finite, array.astype(np.float64), 0.0) for array in (b, a, true, ideal))
@@ -125,7 +126,7 @@ def _group(
         tally.max_abs,
         tally.max_abs / size if size else 0.0,
         tally.sensitivity(limit),
-        tally.max_abs / float(ulp(np.asarray(size), arrays[0][0].dtype)),
+        tally.max_abs / float(ulp(np.asarray(size, np.float64), dtype)),
         mode.tf32,
         kind,
         tally.channels(limit) if verdict == "fail" else [],

@@ -2,8 +2,8 @@
 
 With ``true`` computed in float64, ``R`` is the size of the folded model's error over that of what no fold can avoid:
 what the original's own arithmetic costs, what rounding the folded weights once costs (``ideal``: the best fold there
-is, evaluated in float64), and half a unit in the last place of the result. It is about 1 for a right fold, whatever
-the network, and grows in proportion to a fault.
+is, evaluated in float64; it counts only as far as rounding can explain it), and half a unit in the last place of the
+result. It is about 1 for a right fold, whatever the network, and grows in proportion to a fault.
 """
 
 from __future__ import annotations
@@ -27,6 +27,14 @@ K_PLAIN = 8.0
 
 CHANNEL = 256
 """Numbers per channel from which on a channel is judged by itself."""
+
+ROUNDING = 8.0
+"""How many times the original's own error rounding the folded weights may cost: the best fold that costs more is none.
+
+It is made by the same rules as the fold that is judged; their faults must not become the yardstick."""
+
+DEAD = 2.0**-100
+"""A channel this much smaller than the largest is dead, whatever its weights say."""
 
 NOISY = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
 """How large the original's own error may be, relative to the result, before it could hide a fault."""
@@ -96,8 +104,11 @@ class Tally:
         elif self.terms is not None:
             size = size + np.sqrt(np.square(self.terms).mean())
         floor = (0.5 + 2 * self.slack) * unit * size
-        noise = [self._rms(name, pooled=pooled) for name in ("original", "ideal")]
-        return np.asarray(np.sqrt(noise[0] ** 2 + noise[1] ** 2 + floor**2))
+        own = np.sqrt(self._rms("original", pooled=pooled) ** 2 + floor**2)
+        ideal, size = np.broadcast_arrays(self._rms("ideal", pooled=pooled), size)
+        dead = size <= DEAD * size.max(initial=0.0)  # its weights have lost their bits to underflow
+        rounding = np.where(dead, ideal, np.minimum(ideal, ROUNDING * own))
+        return np.asarray(np.sqrt(own**2 + rounding**2))
 
     def _ratios(self, *, pooled: bool) -> Array:
         error, floor = np.broadcast_arrays(self._rms("folded", pooled=pooled), self._unavoidable(pooled=pooled))

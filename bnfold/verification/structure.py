@@ -40,6 +40,11 @@ def check_structure(
         return GateResult("structure", "fail", changed)
     if odd := _operator_sets(original.proto, folded.proto):
         return GateResult("structure", "undecided", odd)
+    return judge_graph(found, ours=ours, replayed=replayed)
+
+
+def judge_graph(found: Alignment | str, *, ours: bool, replayed: bool) -> GateResult:
+    """Judge the graphs of two models of one interface by where they part."""
     if isinstance(found, str):
         return GateResult("structure", "undecided", found)
     kinds = [parting.kind for parting in found.partings]

@@ -46,14 +46,15 @@ def check_weights(
             return GateResult("weights", "undecided", found), layers
         seen = {layer.node for layer in layers}
         allowed = max(tolerance, OTHERS if ours else 0.0)
-        layers += [layer for layer in _by_alignment(found, allowed) if layer.node not in seen]
+        layers += [layer for layer in by_alignment(found, allowed) if layer.node not in seen]
         missing = [parting.name for parting in found.partings if parting.kind != "numbers"]
     if not isinstance(found, str) and not (replayed and not missing):
-        layers += _parted(found, layers) + ([] if ours else _moved_statistics(found))
-    return _judged(layers, missing, tolerance), layers
+        layers += wrong_numbers(found, layers) + ([] if ours else _moved_statistics(found))
+    return judge_tensors(layers, missing, tolerance), layers
 
 
-def _judged(layers: list[LayerResult], missing: list[str], tolerance: float) -> GateResult:
+def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: float) -> GateResult:
+    """The gate's verdict from every tensor's; ``missing`` names what had no counterpart."""
     ulps = [layer.max_ulp for layer in layers if layer.max_ulp is not None]
     figures = {"tensors": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
     wrong = [layer for layer in layers if layer.verdict == "fail"]
@@ -73,7 +74,7 @@ def _judged(layers: list[LayerResult], missing: list[str], tolerance: float) -> 
     return GateResult("weights", "pass", detail, figures)
 
 
-def _by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
+def by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
     """Each folded layer as the alignment sees it."""
     results = []
     for tensor in found.tensors:
@@ -89,7 +90,7 @@ def _by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
     return results
 
 
-def _parted(found: Alignment, known: list[LayerResult]) -> list[LayerResult]:
+def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResult]:
     """Numbers that are none of the original's, where no tensor was measured: said with the layer before them."""
     failing = {layer.node for layer in known if layer.verdict == "fail"}
     results = []

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.affine import ulp
-from bnfold.graph import Node, Value
-from bnfold.graph.onnx import OnnxGraphs
+from bnfold.graph import Graphs, Node, Value
 from bnfold.merge import merges
 from bnfold.verification.alignment.follower import Follower
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, aligned
@@ -52,7 +51,7 @@ class Alignment:
     wrong_outputs: dict[str, list[int] | None] = field(default_factory=dict)
 
 
-def align(original: OnnxGraphs, folded: OnnxGraphs) -> Alignment:
+def align(original: Graphs, folded: Graphs) -> Alignment:
     """Read both models and compare them value by value.
 
     Branches that a tool may merge into one convolution are read as that convolution where this explains more.
@@ -65,7 +64,7 @@ def align(original: OnnxGraphs, folded: OnnxGraphs) -> Alignment:
         return found
 
 
-def _read_both(original: OnnxGraphs, folded: OnnxGraphs, *, merged: bool) -> Alignment:
+def _read_both(original: Graphs, folded: Graphs, *, merged: bool) -> Alignment:
     first = Reader(original, Classes(), merged=merged)
     first.read()
     second = Follower(folded, first)
@@ -96,7 +95,7 @@ def _matters(parting: Parting, found: Alignment) -> bool:
     return False
 
 
-def _compare_outputs(found: Alignment, original: OnnxGraphs, folded: OnnxGraphs) -> None:
+def _compare_outputs(found: Alignment, original: Graphs, folded: Graphs) -> None:
     made = {value.name: value for value in folded.scopes[0].outputs}
     for value in original.scopes[0].outputs:
         if (mine := made.get(value.name)) is None:

@@ -38,6 +38,8 @@ def essential(node: Node, rank: int | None) -> tuple[tuple[str, Any], ...]:
     for attribute in getattr(node.handle, "attribute", ()):
         if attribute.name not in node.attrs and not attribute.HasField("g") and not attribute.graphs:
             found[attribute.name] = attribute.SerializeToString()
+    if node.settings:
+        found["settings"] = node.settings
     return tuple(sorted(found.items()))
 
 

@@ -22,8 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.graph import Node, Value
-from bnfold.graph.onnx import OnnxGraphs
+from bnfold.graph import Graphs, Node, Value
 from bnfold.verification.alignment.forms import DEAD, LOOSE, Form, Matched, Numbers, Scale, aligned
 from bnfold.verification.alignment.known import Known, width_of
 from bnfold.verification.alignment.partings import Parting, channels_of
@@ -40,7 +39,7 @@ class Follower(Reader):
 
     rounds = True
 
-    def __init__(self, graphs: OnnxGraphs, original: Reader) -> None:
+    def __init__(self, graphs: Graphs, original: Reader) -> None:
         super().__init__(graphs, original.classes)
         self.original = original
         self.pads, self.cuts, self.clips = original.pads, original.cuts, original.clips
@@ -118,6 +117,7 @@ class Follower(Reader):
         alike = twin is not None and twin.op == node.op not in SPELT
         reading = _bases if node in self.layers else _reads  # a layer's weights are judged as numbers
         alike = alike and twin is not None and reading(self.original, twin) == reading(self, node)
+        alike = alike and twin is not None and self.attributes(node) != self.original.attributes(twin)
         self.partings.append(Parting("attributes" if alike else "unknown", node, twin, []))
         for made in node.live_outputs:
             named = self.known.named.get(made.name)

@@ -136,7 +136,7 @@ def _piece(
     layers = [node for node in region if node in found.folded.layers] or region
     name = ", ".join(node.name for node in layers[:3]) + (" …" if len(layers) > 3 else "")
     last = layers[-1]
-    channel_last = last.op in ("MatMul", "Gemm") and (last.output.rank or 2) > 2
+    channel_last = last.op in ("MatMul", "Gemm", "Linear") and (last.output.rank or 2) > 2
     axis = (last.output.rank or 2) - 1 if channel_last else 1
     return Piece(
         name,

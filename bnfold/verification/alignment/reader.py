@@ -16,9 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, Affine
-from bnfold.graph import Node, Value
+from bnfold.graph import Graphs, Node, Value
 from bnfold.graph.constants import NotEvaluable, evaluate_node
-from bnfold.graph.onnx import OnnxGraphs
 from bnfold.merge import Merge, merges
 from bnfold.ops import lookup
 from bnfold.reasons import Kept
@@ -47,7 +46,7 @@ class Reader:
 
     rounds = False
 
-    def __init__(self, graphs: OnnxGraphs, classes: Classes, *, merged: bool = False) -> None:
+    def __init__(self, graphs: Graphs, classes: Classes, *, merged: bool = False) -> None:
         self.graphs, self.classes = graphs, classes
         self.forms: dict[Value, Form] = {}
         self._merges = {merge.target: merge for scope in graphs.scopes if merged for merge in merges(scope)}

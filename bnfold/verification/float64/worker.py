@@ -170,9 +170,7 @@ class _Bench:
         fed = [np.square(value.astype(np.float64)).mean() for value in values.values() if value.dtype.kind == "f"]
         sizes = np.asarray(piece.norms) * float(np.sqrt(max(fed, default=0.0)))
         sizes = sizes + np.asarray(piece.terms) if len(piece.terms) in (1, len(sizes)) else sizes
-        return _figures(
-            piece, expected, actual, true, ideal, Sizes(sizes if sizes.size else None, self._slack, self._k)
-        )
+        return figures(piece, expected, actual, true, ideal, Sizes(sizes if sizes.size else None, self._slack, self._k))
 
     def _run(self, model: ModelProto, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
         """A piece's outputs on onnxruntime, or why it does not run."""
@@ -185,7 +183,7 @@ class _Bench:
             return _short(error)
 
 
-def _figures(
+def figures(
     piece: Piece,
     expected: Mapping[str, NDArray[Any]],
     actual: Mapping[str, NDArray[Any]],
@@ -193,18 +191,20 @@ def _figures(
     ideal: Mapping[str, NDArray[Any]] | None,
     sizes: Sizes,
 ) -> dict[str, Any]:
+    """What one piece's outputs show: the worst ratio of its ends, or why the folded piece is wrong altogether."""
     worst: dict[str, Any] = {"ratio": 0.0, "max_abs": 0.0, "noisy": False, "channels": []}
     for end in piece.outputs:
         a, b, t = expected[end.original], actual[end.folded], true[end.original]
         if a.shape != b.shape:
             return {"failed": f"it makes {list(b.shape)} in place of {list(a.shape)}"}
+        dtype = a.dtype if a.dtype.itemsize <= b.dtype.itemsize else b.dtype
+        a, b = (x.astype(np.float32) if x.dtype.name == "bfloat16" else x for x in (a, b))
         if a.dtype.kind not in "f" or t.shape != a.shape:
             continue
         if not np.array_equal(np.isfinite(a), np.isfinite(b)):
             return {"failed": "it makes NaN or infinity in other places"}
         if not np.isfinite(a).all() or not np.isfinite(t).all():
             continue
-        dtype = a.dtype if a.dtype.itemsize <= b.dtype.itemsize else b.dtype
         tally = Tally(dtype, piece.axis, sizes.terms, sizes.slack)
         tally.add(b.astype(np.float64), a, t, None if ideal is None else ideal.get(end.original))
         if tally.ratio >= worst["ratio"]:

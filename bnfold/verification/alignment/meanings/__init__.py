@@ -35,6 +35,7 @@ MEANINGS: dict[str, Meaning] = {
     "Conv": conv,
     "ConvTranspose": conv,
     "Gemm": gemm,
+    "Linear": gemm,
     "MatMul": matmul,
     "com.microsoft::FusedConv": fused,
     "com.microsoft::FusedGemm": fused,

@@ -101,20 +101,25 @@ def _padding(node: Node, shape: tuple[int, ...]) -> list[int] | None:
 
 
 def gemm(reader: Reader, node: Node) -> bool:
-    """``alpha A B + beta C`` with constant B and C; rows per output feature, on axis 1."""
+    """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
     shape = floats(node, 1)
     if shape is None or len(shape) != 2 or node.attr("transA", 0):
         return False
     terms = floats(node, 2) if node.input(2) is not None else ()
-    transposed = bool(node.attr("transB", 0))
+    transposed = bool(node.attr("transB", 0)) or node.op == "Linear"
+    rank = None if node.inputs[0] is None else node.inputs[0].rank
+    axis = 1 if node.op == "Gemm" else (rank or 0) - 1
+    if axis < 0:
+        return False
     outer, inner = shape if transposed else shape[::-1]
     if terms is None or terms[-1:] not in ((), (1,), (outer,)) or len(terms) > 2:
         return False
     form = reader.form(node.inputs[0])
     seen = Product(
         lambda: gemm_view(constant(node, 1), transposed),
-        lambda base: ("product", base, inner, outer, 1),
+        lambda base: ("product", base, inner, outer, axis),
         inner,
+        axis,
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
     )

@@ -1,0 +1,291 @@
+"""The static check of a ``.pt2`` before torch sees it: nothing in it may be able to run.
+
+``torch.export.load`` runs code that a file can hold in six places: pickled sample inputs, pickled weights, opaque
+constants, symbolic shapes (sympy evaluates their text), compiled libraries, guards. Here every member is parsed as data
+and held against a short list of what torch.export writes. What passes is packed anew, so that torch reads what was
+checked and nothing else.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from bnfold.errors import InputError
+from bnfold.files.archive import Archive, read_archive
+from bnfold.files.sniff import tensors_only
+
+PLAIN_MEMBERS = frozenset({"archive_format", "archive_version", "byteorder", "version"})
+"""Members that hold a word or a number."""
+
+TARGETS = re.compile(
+    r"torch\.ops\.(aten|prims|quantized_decomposed)\.\w+(\.\w+)?"
+    r"|torch\.ops\.higher_order\.(wrap_with_set_grad_enabled|wrap_with_autocast|cond)"
+    r"|_operator\.(add|sub|mul|floordiv|truediv|mod|neg|pow|getitem|eq|ne|lt|le|gt|ge|and_|or_|not_|pos|abs)"
+    r"|math\.(ceil|floor|trunc|sqrt|pow)"
+    r"|torch\.sym_(int|float|max|min|ite|not|sqrt|sum)"
+)
+"""What a node may call. Other namespaces may be anybody's code."""
+
+FORBIDDEN = frozenset({"from_file"})
+"""ATen operators that touch files."""
+
+CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
+"""Types that inputs and outputs may be nested in."""
+
+SYMBOLIC = frozenset(
+    """
+    Symbol Integer Float Rational Half Zero One NegativeOne Add Mul Pow Mod PythonMod FloorDiv CleanDiv CeilDiv Min Max
+    Identity Where Eq Equality Ne Unequality Lt StrictLessThan Le LessThan Gt StrictGreaterThan Ge GreaterThan And Or
+    Not true false TruncToInt CeilToInt FloorToInt RoundToInt ToFloat IntTrueDiv FloatTrueDiv ModularIndexing Abs
+    """.split()  # noqa: SIM905
+)
+"""Names that a symbolic size may use."""
+
+LONGEST = 4000
+"""Characters of an expression."""
+
+LARGEST_EXPONENT = 8
+"""A power with a larger one could keep sympy busy for ever."""
+
+METADATA = frozenset({"stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom"})
+
+Json = Any
+
+
+def checked(data: bytes, name: str) -> Archive:
+    """The members of a ``.pt2``, all of them found harmless. Raises InputError with what is not."""
+    archive = read_archive(data, name)
+    try:
+        _members(archive)
+        (model,) = (member for member in archive.members if member.startswith("models/"))
+        program = _json(archive, model)
+        _program(program)
+        archive.members[model] = json.dumps(program).encode()
+        sample = f"data/sample_inputs/{model[7:-5]}.pt"
+        archive.members[sample] = _harmless_sample(archive.members.get(sample, b""), name)
+        for kind in ("weights", "constants"):
+            _payloads(archive, kind)
+    except _Unsafe as error:
+        raise InputError(f"{name}: {error}", "nothing was run from it; save it again with torch.export.save") from None
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+        raise InputError(f"{name}: not a .pt2 that torch.export wrote ({error})", "save it again") from None
+    return archive
+
+
+class _Unsafe(Exception):
+    """Something that could run, or that torch.export does not write."""
+
+
+def _members(archive: Archive) -> None:
+    if archive.members.get("archive_format") != b"pt2":
+        raise _Unsafe("its archive_format is not pt2")
+    models = [member for member in archive.members if member.startswith("models/")]
+    if len(models) != 1 or not re.fullmatch(r"models/[\w.-]+\.json", models[0]):
+        raise _Unsafe(f"it holds {len(models)} programs, not one")
+    for member in archive.members:
+        top = member.split("/")[0]
+        known = member in PLAIN_MEMBERS or top in ("models", ".data", "extra") or member.startswith(".")
+        inside = re.fullmatch(r"data/(weights|constants|sample_inputs)/[^/]+", member)
+        if not known and not inside:
+            raise _Unsafe(f"it has the unknown member {member!r}")
+        if member.endswith((".so", ".pyd", ".dll", ".dylib", ".py", ".pyc", ".cpp")) and top != "extra":
+            raise _Unsafe(f"it has code in {member!r}")
+
+
+def _json(archive: Archive, member: str) -> Json:
+    try:
+        return json.loads(archive.members[member])
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise _Unsafe(f"{member} is no JSON ({error})") from None
+
+
+def _harmless_sample(sample: bytes, name: str) -> bytes:
+    """The sample inputs, packed anew, if they are nothing but tensors; else none: a program does without."""
+    if not sample.startswith(b"PK"):
+        return b""
+    inside = read_archive(sample, f"{name}, sample inputs")
+    return inside.repacked() if tensors_only(inside.members["data.pkl"], name) else b""
+
+
+# --- weights and constants
+
+
+def _payloads(archive: Archive, kind: str) -> None:
+    """Every tensor is raw bytes; a pickled one, or an object that is no tensor, is refused."""
+    folder = f"data/{kind}/"
+    configs = [member for member in archive.members if member.startswith(folder) and member.endswith("_config.json")]
+    if len(configs) != 1:
+        raise _Unsafe(f"its {kind} have no one list: another program's, or an older torch's")
+    listed = set()
+    config = _json(archive, configs[0])
+    archive.members[configs[0]] = json.dumps(config).encode()
+    for tensor, entry in config["config"].items():
+        path = entry["path_name"]
+        if entry["use_pickle"]:
+            raise _Unsafe(f"{tensor!r} is pickled")
+        if kind == "constants" and not str(path).startswith("tensor_"):
+            raise _Unsafe(f"the constant {tensor!r} is no tensor")
+        if folder + path not in archive.members or not re.fullmatch(r"\w+", path):
+            raise _Unsafe(f"the data of {tensor!r} is not there")
+        listed.add(folder + path)
+        _texts(entry)
+    for member in archive.members:
+        if member.startswith(folder) and member not in listed and member != configs[0]:
+            raise _Unsafe(f"{member!r} belongs to no tensor")
+
+
+# --- the program
+
+
+def _program(program: Json) -> None:
+    for line in program.get("guards_code") or ():
+        _guard(line)
+    for symbol in program.get("range_constraints") or ():
+        if not re.fullmatch(r"\w+", symbol):
+            raise _Unsafe(f"a size is called {symbol!r}")
+    graph_module = program["graph_module"]
+    for call in graph_module["module_call_graph"]:
+        signature = call["signature"]
+        for spec in ("in_spec", "out_spec") if signature else ():
+            _treespec(json.loads(signature[spec]))
+    if graph_module.get("treespec_namedtuple_fields"):
+        raise _Unsafe("its inputs or outputs are named tuples")
+    for graph in _graphs(graph_module["graph"]):
+        if graph.get("custom_obj_values"):
+            raise _Unsafe("it holds objects that are no tensors")
+        for node in graph["nodes"]:
+            _target(node["target"])
+            _metadata(node)
+    _texts(program)
+
+
+def _graphs(graph: Json) -> Iterator[Json]:
+    """A graph and the ones nested in its nodes' arguments."""
+    pending = [graph]
+    while pending:
+        graph = pending.pop()
+        yield graph
+        inside = [node["inputs"] for node in graph["nodes"]]
+        while inside:
+            part = inside.pop()
+            if isinstance(part, dict) and "nodes" in part and "tensor_values" in part:
+                pending.append(part)
+            elif isinstance(part, dict):
+                inside.extend(part.values())
+            elif isinstance(part, list):
+                inside.extend(part)
+
+
+def _target(target: str) -> None:
+    operator = target.split(".")[3:4]
+    if not TARGETS.fullmatch(target) or (operator and operator[0] in FORBIDDEN):
+        raise _Unsafe(f"it calls {target!r}, which bnfold does not let run")
+
+
+def _metadata(node: Json) -> None:
+    found = node["metadata"]
+    for key in [key for key in found if key not in METADATA]:
+        del found[key]
+    for entry in filter(None, found.get("source_fn_stack", "").split(";")):
+        if not re.fullmatch(r"[\w.,]+", entry):
+            raise _Unsafe(f"node {node.get('name')!r} comes from {entry[:80]!r}")
+
+
+def _texts(part: Json) -> None:
+    """Every text that torch would evaluate, wherever it stands."""
+    pending = [part]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            if "expr_str" in part:
+                symbolic(part["expr_str"])
+            if part.get("as_custom_obj") is not None:
+                raise _Unsafe("it holds an object that is no tensor")
+            if part.get("as_operator") is not None:
+                _target(part["as_operator"])
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+
+
+def _treespec(spec: Json) -> None:
+    """How inputs are nested: a list of version and node, or a node ``{type, context, children_spec}``."""
+    pending = [spec[1] if isinstance(spec, list) else spec]
+    while pending:
+        node = pending.pop()
+        if node["type"] not in CONTAINERS:
+            raise _Unsafe(f"its inputs or outputs are of type {node['type']!r}")
+        if node["context"] is not None:
+            json.loads(node["context"])
+        pending.extend(node["children_spec"])
+
+
+def symbolic(text: str) -> None:
+    """Raise unless ``text`` is arithmetic of symbols and numbers, as sympy writes it."""
+    tree = _parsed(text)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            if not isinstance(node.func, ast.Name) or node.func.id not in SYMBOLIC:
+                raise _Unsafe(f"a size is given as {text[:80]!r}")
+            if node.func.id == "Pow" and not _small(node.args[1] if len(node.args) > 1 else None):
+                raise _Unsafe(f"a size is given as {text[:80]!r}")
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.LShift):
+            if not _small(node.right):
+                raise _Unsafe(f"a size is given as {text[:80]!r}")
+        elif isinstance(node, ast.Name):
+            if node.id not in SYMBOLIC and not re.fullmatch(r"[suz]\w{0,12}", node.id):
+                raise _Unsafe(f"a size is given as {text[:80]!r}")
+        elif isinstance(node, ast.Constant):
+            if not isinstance(node.value, int | float | str) or (
+                isinstance(node.value, str) and not re.fullmatch(r"[\w.+-]{0,40}", node.value)
+            ):
+                raise _Unsafe(f"a size is given as {text[:80]!r}")
+        elif not isinstance(node, _ARITHMETIC):
+            raise _Unsafe(f"a size is given as {text[:80]!r}")
+
+
+def _small(exponent: ast.expr | None) -> bool:
+    """True for a plain small number, also as ``Integer(n)``."""
+    if isinstance(exponent, ast.UnaryOp):
+        return _small(exponent.operand)
+    if isinstance(exponent, ast.Call) and len(exponent.args) == 1:
+        return _small(exponent.args[0])
+    return (
+        isinstance(exponent, ast.Constant)
+        and isinstance(exponent.value, int)
+        and abs(exponent.value) <= LARGEST_EXPONENT
+    )
+
+
+_ARITHMETIC = (
+    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Add, ast.Sub,
+    ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.USub, ast.UAdd, ast.Compare, ast.Eq, ast.NotEq, ast.Lt,
+    ast.LtE, ast.Gt, ast.GtE,
+)  # fmt: skip
+
+_GUARDS = (*_ARITHMETIC, ast.BoolOp, ast.And, ast.Or, ast.Not, ast.Subscript, ast.Attribute, ast.Tuple, ast.List)
+_READ = frozenset({"size", "stride", "storage_offset", "dim", "ndim", "shape", "numel", "dtype", "device"})
+
+
+def _guard(text: str) -> None:
+    """A guard compares sizes of inputs: ``L['x'].size()[0] >= 2``."""
+    for node in ast.walk(_parsed(text)):
+        unknown = isinstance(node, ast.Name) and node.id != "L"
+        odd_call = isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute)
+        odd_part = isinstance(node, ast.Attribute) and node.attr not in _READ
+        power = isinstance(node, ast.Pow | ast.LShift)
+        if unknown or odd_call or odd_part or power or not isinstance(node, _GUARDS):
+            raise _Unsafe(f"it has the guard {text[:80]!r}")
+
+
+def _parsed(text: str) -> ast.Expression:
+    if not isinstance(text, str) or len(text) > LONGEST:
+        raise _Unsafe("an expression is no text, or far too long")
+    try:
+        return ast.parse(text, mode="eval")
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        raise _Unsafe(f"{text[:80]!r} is no expression") from None

@@ -1,0 +1,48 @@
+"""A program as an ONNX model, by torch's own exporter, and as it stands: the exporter must not fold anything itself."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from onnx import ModelProto
+
+from bnfold.errors import InputError
+from bnfold.graph.torch import TorchGraphs
+from bnfold.ops.normalization import in_training
+from bnfold.programs.load import INSTALL, import_torch, quiet
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def to_onnx(program: ExportedProgram, name: str) -> ModelProto:
+    """The program in ONNX, dynamic dimensions dynamic. ``name`` is for messages.
+
+    A BatchNorm in training mode would silently become one at inference there: refused. Raises InputError.
+    """
+    torch = import_torch("writing ONNX")
+    for node in TorchGraphs(program).graph.nodes:
+        if node.op == "BatchNormalization" and (cause := in_training(node)):
+            raise InputError(
+                f"{name}: {node.name!r} is in training mode ({cause}); the exporter would change what it computes",
+                "export the model in evaluation mode: model.eval()",
+            )
+    try:
+        import onnxscript.optimizer
+        from onnxscript import ir
+    except ImportError as error:
+        raise InputError(f"{name}: writing ONNX takes onnxscript, which is not installed ({error})", INSTALL) from None
+    try:
+        with quiet():
+            exported: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+            model: Any = ir.from_proto(exported.model_proto)
+            # a bias that is computed from shapes becomes a constant; nothing else is simplified
+            onnxscript.optimizer.fold_constants(model)
+            onnxscript.optimizer.remove_unused_nodes(model)
+            proto: ModelProto = ir.to_proto(model)
+    except Exception as error:  # the exporter raises many kinds for what it can't translate
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{name}: torch can't export it to ONNX ({cause})", "fold to .pt2 instead: --to pt2") from None
+    for node_proto in proto.graph.node:  # paths and lines of the user's code
+        del node_proto.metadata_props[:]
+    return proto

@@ -1,0 +1,203 @@
+"""Run programs in torch and their ONNX models on onnxruntime: everything that the layers and outputs gates judge."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, helper
+from torch import Tensor
+from torch.export.graph_signature import InputKind
+
+from bnfold.errors import UndecidedError
+from bnfold.files.load import load
+from bnfold.graph.torch import np_dtype
+from bnfold.programs.load import LoadedProgram
+from bnfold.verification import VerifyOptions, runtime
+from bnfold.verification.alignment.pieces import Piece
+from bnfold.verification.inputs import Sample, generated_samples, user_samples
+from bnfold.verification.layers import check_layers
+from bnfold.verification.measure import Measured
+from bnfold.verification.outputs import check_outputs
+from bnfold.verification.results import GateResult, LayerResult, OutputResult, nothing_ran
+from bnfold.verification.runtime import Mode, RunFailed
+from bnfold.verification.statistic import limit_of
+from bnfold.verification.worker import load_arrays
+
+WORKER = ["-m", "bnfold.programs.worker"]
+
+
+@dataclass
+class Ran:
+    """What the gates that run something judge, or why nothing could be run."""
+
+    device: dict[str, Any]
+    fed: dict[str, Any]
+    measured: Measured | None = None
+    failure: str | None = None
+    torch: str | None = None
+
+    def layers(self, cut: list[Piece], options: VerifyOptions) -> tuple[GateResult, list[LayerResult]]:
+        """The layers gate."""
+        if self.measured is None:
+            return GateResult("layers", "undecided", str(self.failure)), []
+        return check_layers(self.measured, cut, options.tolerances.k)
+
+    def outputs(self, options: VerifyOptions) -> tuple[GateResult, list[OutputResult]]:
+        """The outputs gate."""
+        if self.measured is None:
+            return GateResult("outputs", "undecided", str(self.failure)), []
+        return check_outputs(self.measured, options.tolerances)
+
+
+def run_programs(
+    original: LoadedProgram,
+    folded: Path | None,
+    cut: list[Piece],
+    options: VerifyOptions,
+    *,
+    exact: bool,
+    slack: float,
+    onnx: Path | None = None,
+) -> Ran:
+    """Run the original in torch, as it is and in float64, and the folded model where it belongs."""
+    runs = options.runs
+    device, fed = nothing_ran(runs.device, runs.inputs.seed)
+    ran = Ran(device, fed)
+    if not set(options.gates) & {"layers", "outputs"}:
+        return ran
+    try:
+        interface, types = interface_of(original)
+        samples, kinds, ran.fed = _samples(interface, options)
+        with runtime.job_folder(samples) as folder:
+            job = {
+                "original": str(original.path),
+                "folded": None if folded is None else str(folded),
+                "inputs": list(samples[0]),
+                "types": types,
+                "samples": len(samples),
+                "device": runs.device,
+                "pieces": [piece.to_dict() for piece in cut],
+                "exact": exact,
+                "slack": slack,
+                "k": limit_of(kinds[0], options.tolerances.k),
+            }
+            result = runtime.spawn(WORKER, folder, job, runs.limits)
+            measured = _measured(result, folder, len(samples), kinds, ran.fed)
+            if onnx is not None:
+                measured.folded = _on_onnxruntime(onnx, samples, measured, options)
+    except runtime.DeviceMissing as error:
+        raise UndecidedError(f"--device {runs.device}: {error}", "install a torch with CUDA") from None
+    except (RunFailed, UndecidedError) as error:
+        ran.failure = f"the original can't be run: {error}"
+        return ran
+    measured.slack, measured.pieces = slack, result["pieces"]
+    ran.measured, ran.torch = measured, result["torch"]
+    ran.device["used"] = runs.device
+    return ran
+
+
+def _measured(result: dict[str, Any], folder: Path, samples: int, kinds: list[str], fed: dict[str, Any]) -> Measured:
+    """What a worker left. Raises RunFailed if the original did not run."""
+    if result["original"] is not None:
+        raise RunFailed(result["original"])
+    names: list[str] = result["outputs"]
+    positions = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names)]
+
+    def outputs(what: str) -> list[dict[str, Any]]:
+        return [load_arrays(folder / f"{what}-{k}.npz", positions) for k in range(samples)]
+
+    def run(what: str) -> runtime.Run | RunFailed | None:
+        if what not in result:
+            return None
+        if result[what] is not None:
+            return RunFailed(result[what])
+        return runtime.Run([outputs(what)], positions, [], result["torch"])
+
+    first = run("original")
+    assert isinstance(first, runtime.Run)
+    measured = Measured(fed, kinds, [Mode("disable")], first, run("folded"))
+    if result["bfloat16"]:
+        import ml_dtypes
+
+        measured.held = {positions[place]: np.dtype(ml_dtypes.bfloat16) for place in result["bfloat16"]}
+    if result["wide"] is None:
+        measured.true = outputs("true")
+        measured.ideal = outputs("ideal") if result.get("ideal", "") is None else None
+    else:
+        measured.true, measured.substitute = first.outputs[0], result["wide"]
+        measured.pieces_failed = result["wide"]
+    return measured
+
+
+def _on_onnxruntime(model: Path, samples: list[Sample], found: Measured, options: VerifyOptions) -> Any:
+    """The folded model's outputs, under the names of the original's."""
+    names = [info.name for info in load(model).proto.graph.input]
+    held = {tensor.name for tensor in load(model).proto.graph.initializer}
+    names = [name for name in names if name not in held]
+    if len(names) != len(samples[0]):
+        return RunFailed(f"it takes {len(names)} inputs, not {len(samples[0])}")
+    fed = [dict(zip(names, sample.values(), strict=True)) for sample in samples]
+    modes = options.runs.modes()
+    try:
+        run = runtime.run(model, fed, modes, options.runs.device, options.runs.limits)
+    except runtime.DeviceMissing:
+        raise
+    except RunFailed as error:
+        return error
+    known = found.original.names
+    if len(run.names) != len(known):
+        return RunFailed(f"it makes {len(run.names)} outputs, not {len(known)}")
+    renamed = [[dict(zip(known, sample.values(), strict=True)) for sample in mode] for mode in run.outputs]
+    found.modes = modes
+    found.original = runtime.Run(found.original.outputs * len(modes), known, [], run.version)
+    return runtime.Run(renamed, known, run.on_cpu, run.version)
+
+
+def interface_of(loaded: LoadedProgram) -> tuple[ModelProto, list[str]]:
+    """The program's inputs as an ONNX model without nodes, from which inputs are generated, and their types in torch.
+
+    Free dimensions take the size that the program was exported with. Raises UndecidedError for other inputs.
+    """
+    nodes = {node.name: node for node in loaded.program.graph.nodes}
+    model, types = ModelProto(ir_version=8), list[str]()
+    for spec in loaded.program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        held = nodes[spec.arg.name].meta.get("val") if spec.arg.name in nodes else None
+        dtype = np_dtype(held.dtype) if isinstance(held, Tensor) else None
+        if dtype is None or not isinstance(held, Tensor):
+            raise UndecidedError(f"input {spec.arg.name!r} is no tensor of numbers", "give another program")
+        shape = [_size(n, loaded) for n in held.shape]
+        types.append(dtype.name)
+        if dtype.name == "bfloat16":  # which files of numpy don't hold; the worker rounds
+            dtype = np.dtype(np.float32)
+        model.graph.input.append(
+            helper.make_tensor_value_info(spec.arg.name, helper.np_dtype_to_tensor_dtype(dtype), shape)
+        )
+    return model, types
+
+
+def _size(dimension: Any, loaded: LoadedProgram) -> int:
+    """A dimension, or the size that stood for it in the export; else the smallest that is allowed."""
+    if isinstance(dimension, int):
+        return dimension
+    hint = getattr(dimension.node, "hint", None)
+    if isinstance(hint, int):
+        return hint
+    allowed = loaded.program.range_constraints.get(dimension.node.expr)
+    return 2 if allowed is None else max(2, int(allowed.lower))
+
+
+def _samples(interface: ModelProto, options: VerifyOptions) -> tuple[list[Sample], list[str], dict[str, Any]]:
+    inputs = options.runs.inputs
+    if inputs.data is not None:
+        samples = user_samples(inputs, interface)
+        fed = {"source": str(inputs.data), "seed": inputs.seed, "samples": len(samples)}
+        return list(samples), ["data"] * len(samples), fed
+    found, kinds = generated_samples(inputs, interface, 1)
+    fed = {"source": "generated", "seed": inputs.seed, "samples": len(found), "kinds": list(inputs.kinds)}
+    shapes = {name: list(array.shape) for name, array in found[0].items()}
+    return list(found), kinds, {**fed, "shapes": shapes}

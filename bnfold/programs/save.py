@@ -1,0 +1,36 @@
+"""A program as the bytes of a ``.pt2``, with a note of where it came from."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+from bnfold import __version__
+from bnfold.programs.load import NOTES, LoadedProgram, import_torch, quiet
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+
+def program_bytes(program: ExportedProgram, source: LoadedProgram) -> bytes:
+    """What ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them."""
+    torch = import_torch("saving a program")
+    note = {
+        "version": __version__,
+        "source": "<program>" if source.path is None else source.path.name,
+        "source_sha256": source.sha256,
+    }
+    buffer = io.BytesIO()
+    with quiet():
+        torch.export.save(program, buffer, extra_files={**source.extra, NOTES: json.dumps(note)})
+    return buffer.getvalue()
+
+
+def note_of(loaded: LoadedProgram) -> dict[str, str]:
+    """What bnfold noted when it folded the program; empty if it did not."""
+    try:
+        found = json.loads(loaded.extra.get(NOTES, "{}"))
+    except ValueError:
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}

@@ -1,0 +1,188 @@
+"""Judge a folded program, or the ONNX model that it became, against the program that it came from.
+
+The truth is eager torch on the original: what the user's network computes. A folded program is followed by the same
+alignment as ONNX models; a folded ONNX model is compared, besides, with the ONNX that the original itself becomes, so
+that what the exporter changes and what the fold changes are told apart.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+from torch.export.graph_signature import InputKind
+
+from bnfold.errors import BnfoldError
+from bnfold.files.load import LoadedModel, load
+from bnfold.graph.torch import TorchGraphs
+from bnfold.pipeline import PlanOptions
+from bnfold.programs.convert import to_onnx
+from bnfold.programs.load import LoadedProgram
+from bnfold.programs.pipeline import prepare_program, rewrite_program
+from bnfold.programs.run import run_programs
+from bnfold.programs.save import note_of
+from bnfold.verification import VerifyOptions, verify_files, versions
+from bnfold.verification.alignment import Alignment, align
+from bnfold.verification.alignment.pieces import Piece, pieces
+from bnfold.verification.replayed_weights import EXACT
+from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran
+from bnfold.verification.structure import judge_graph
+from bnfold.verification.weights import OTHERS, by_alignment, judge_tensors, wrong_numbers
+
+
+def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: VerifyOptions) -> Verification:
+    """Judge one program against another. Both must be files. Raises UndecidedError if a device is not there."""
+    ours = bool(note_of(folded))
+    proof = _Proof(original, folded, ours, options)
+    gates: list[GateResult] = []
+    if "structure" in options.gates:
+        gates.append(proof.structure())
+    layers: list[LayerResult] = []
+    if "weights" in options.gates:
+        gate, layers = proof.weights()
+        gates.append(gate)
+    cut = proof.pieces() if "layers" in options.gates else []
+    ran = run_programs(original, folded.path, cut, options, exact=proof.replayed, slack=0.0 if ours else OTHERS / 2)
+    if "layers" in options.gates:
+        gate, more = ran.layers(cut, options)
+        gates.append(gate)
+        layers += more
+    outputs: list[OutputResult] = []
+    if "outputs" in options.gates:
+        gate, outputs = ran.outputs(options)
+        gates.append(gate)
+    return Verification(
+        gates,
+        layers,
+        outputs,
+        ran.device,
+        ran.fed,
+        {**versions(), **({} if ran.torch is None else {"torch": ran.torch})},
+    )
+
+
+def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel]:
+    """Judge an ONNX model against a program: proofs and layers against the original in ONNX, outputs against torch."""
+    model = load(folded)
+    with tempfile.TemporaryDirectory(prefix="bnfold-onnx-") as folder:
+        twin = Path(folder) / "original.onnx"
+        twin.write_bytes(to_onnx(original.program, original.name).SerializeToString())
+        proofs = [gate for gate in options.gates if gate != "outputs"]
+        found = None
+        if proofs:
+            told = VerifyOptions(proofs, options.runs, options.tolerances, options.ulps)
+            found = verify_files(twin, folded, told)[0]
+    gates = [] if found is None else list(found.gates)
+    layers = [] if found is None else found.layers
+    device, fed = nothing_ran() if found is None else (found.device, found.inputs)
+    outputs: list[OutputResult] = []
+    if "outputs" in options.gates:
+        ran = run_programs(original, None, [], options, exact=False, slack=OTHERS / 2, onnx=folded)
+        gate, outputs = ran.outputs(options)
+        gates.append(gate)
+        device, fed = ran.device, ran.fed
+    return Verification(gates, layers, outputs, device, fed, versions()), model
+
+
+@dataclass
+class _Proof:
+    """What can be said of two programs without running them."""
+
+    original: LoadedProgram
+    folded: LoadedProgram
+    ours: bool
+    options: VerifyOptions
+    replayed: bool = False
+    found: Alignment | str = ""
+
+    def __post_init__(self) -> None:
+        if set(self.options.gates) & {"structure", "weights", "layers"}:
+            self.found = _aligned(self.original, self.folded)
+            self.replayed = self.ours and is_replayed(self.original, self.folded)
+
+    def structure(self) -> GateResult:
+        """The same inputs and outputs, and a graph that follows from folds."""
+        if changed := _interface(self.original, self.folded):
+            return GateResult("structure", "fail", changed)
+        return judge_graph(self.found, ours=self.ours, replayed=self.replayed)
+
+    def weights(self) -> tuple[GateResult, list[LayerResult]]:
+        """Every folded tensor; a replayed program holds the very bits of the exact fold."""
+        tolerance = (EXACT if self.ours else OTHERS) if self.options.ulps is None else self.options.ulps
+        if isinstance(self.found, str):
+            if self.replayed:
+                return GateResult("weights", "pass", "bit for bit the exact fold, rounded once"), []
+            return GateResult("weights", "undecided", self.found), []
+        layers = by_alignment(self.found, max(tolerance, OTHERS))
+        if self.replayed:
+            count = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
+            detail = f"{count}, bit for bit the exact fold, rounded once"
+            return GateResult("weights", "pass", detail, {"tensors": len(layers), "tolerance": EXACT}), layers
+        layers += wrong_numbers(self.found, layers)
+        missing = [parting.name for parting in self.found.partings if parting.kind != "numbers"]
+        return judge_tensors(layers, missing, tolerance), layers
+
+    def pieces(self) -> list[Piece]:
+        """What differs, cut out between values that both share."""
+        if isinstance(self.found, str) or (self.replayed and (self.found.partings or self.found.wrong_outputs)):
+            return []
+        return pieces(self.found)
+
+
+def _aligned(original: LoadedProgram, folded: LoadedProgram) -> Alignment | str:
+    try:
+        return align(TorchGraphs(original.program), TorchGraphs(folded.program))
+    except (ValueError, IndexError, ArithmeticError, BnfoldError) as error:
+        return f"the programs can't be followed: {' '.join(str(error).split())[:200]}"
+
+
+def is_replayed(original: LoadedProgram, folded: LoadedProgram) -> bool:
+    """True if folding ``original`` with some of bnfold's options gives ``folded``: the same calls, the same bits."""
+    import torch
+
+    for merge in (False, True):
+        for threshold in (False, True):
+            for scales in (True, False):
+                ready = prepare_program(original, PlanOptions(merge=merge, threshold=threshold, scales=scales))
+                made = rewrite_program(ready) if ready.changed else original.program
+                same = str(made.graph) == str(folded.program.graph)
+                held = [{**p.state_dict, **p.constants} for p in (made, folded.program)]
+                if same and held[0].keys() == held[1].keys():
+                    pairs = ((held[0][name], held[1][name]) for name in held[0])
+                    if all(
+                        isinstance(a, Tensor) and a.dtype == b.dtype and torch.equal(a.detach(), b.detach())
+                        for a, b in pairs
+                    ):
+                        return True
+    return False
+
+
+def _interface(original: LoadedProgram, folded: LoadedProgram) -> str | None:
+    """What callers would notice."""
+    first, second = (_ends(loaded) for loaded in (original, folded))
+    for what, old, new in zip(("inputs", "outputs"), first, second, strict=True):
+        if len(old) != len(new):
+            return f"it has {len(new)} {what}, not {len(old)}"
+        for place, (one, other) in enumerate(zip(old, new, strict=True)):
+            if one != other:
+                return f"{what[:-1]} {place} is {other}, not {one}"
+    if original.program.range_constraints.keys() != folded.program.range_constraints.keys():
+        return "its free dimensions are others"
+    return None
+
+
+def _ends(loaded: LoadedProgram) -> tuple[list[str], list[str]]:
+    """Inputs and outputs: what kind, which type, which shape."""
+    program = loaded.program
+    nodes = {node.name: node for node in program.graph.nodes}
+    signature = program.graph_signature
+
+    def told(name: str) -> str:
+        held = nodes[name].meta.get("val") if name in nodes else None
+        return f"{held.dtype} {[str(n) for n in held.shape]}" if isinstance(held, Tensor) else str(type(held).__name__)
+
+    inputs = [s.arg.name for s in signature.input_specs if s.kind is InputKind.USER_INPUT]
+    outputs = [(s.kind.name, getattr(s.arg, "name", "")) for s in signature.output_specs]
+    return [f"{name}: {told(name)}" for name in inputs], [f"{kind} {told(name)}" for kind, name in outputs]

@@ -1,0 +1,122 @@
+"""Inspect, fold and verify programs of torch: what :mod:`bnfold.api` does for ONNX models."""
+
+from __future__ import annotations
+
+import tempfile
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from bnfold import __version__
+from bnfold.clock import Clock
+from bnfold.files.external import ExternalData
+from bnfold.files.load import LoadedModel, load, read_file
+from bnfold.files.save import External, Staged, staged, staged_bytes
+from bnfold.pipeline import PlanOptions
+from bnfold.programs.convert import to_onnx
+from bnfold.programs.load import LoadedProgram, load_program
+from bnfold.programs.pipeline import calls, prepare_program, rewrite_program
+from bnfold.programs.save import program_bytes
+from bnfold.programs.verify import verify_converted, verify_programs
+from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, onnx_info, refuse_different, rows
+from bnfold.verification import VerifyOptions
+from bnfold.verification.results import Verification
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+Format = Literal["pt2", "onnx"]
+
+
+def program_info(loaded: LoadedProgram) -> ModelInfo:
+    """What a report says of a program."""
+    return ModelInfo(loaded.name, loaded.sha256, "pt2", None, None)
+
+
+def inspect_program(loaded: LoadedProgram, options: PlanOptions) -> Inspection:
+    """Where every BatchNorm would fold to, or why it stays."""
+    plans = prepare_program(loaded, options).plans
+    return Inspection(program_info(loaded), rows(plans), plans)
+
+
+def fold_program(
+    loaded: LoadedProgram,
+    target: Path | None,
+    options: PlanOptions,
+    verify: VerifyOptions | None,
+    clock: Clock,
+    *,
+    to: Format = "pt2",
+    external: External = "auto",
+    dry_run: bool = False,
+) -> Folding:
+    """Fold a program, verify the result, write it to ``target`` (None: nowhere; the result is in ``Folding.model``).
+
+    Raises InputError, OutputError (:class:`bnfold.errors.Refused` for a failed verification).
+    """
+    ready = prepare_program(loaded, options)
+    clock.lap("plan")
+    found = Inspection(program_info(loaded), rows(ready.plans, done=not dry_run), ready.plans)
+    nodes = dict.fromkeys(("before", "after"), calls(loaded.program))
+    folding = Folding(found, None, nodes, dict.fromkeys(("before", "after"), loaded.size), clock.seconds)
+    program = rewrite_program(ready) if ready.changed else loaded.program
+    nodes["after"] = calls(program)
+    clock.lap("fold")
+    if dry_run:
+        return folding
+    with tempfile.TemporaryDirectory(prefix="bnfold-program-") as folder:
+        place = target or Path(folder) / f"folded.{to}"
+        with _written(loaded, program, place, to, external) as files:
+            clock.lap("write")
+            folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
+            if verify is not None and (ready.changed or to == "onnx"):
+                folding = replace(folding, verification=_judged(loaded, files.model, Path(folder), verify, to))
+                clock.lap("verify")
+                refuse_different(loaded.name, folding)
+            if target is None:
+                return replace(folding, model=program if to == "pt2" else load(files.model).proto)
+            files.publish()
+            clock.lap("write")
+            return replace(folding, output={"path": str(target), "sha256": files.sha256})
+
+
+def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions, *, program: bool) -> Comparison:
+    """Judge ``folded``, a ``.pt2`` (``program``) or an ONNX model, against the program."""
+    with tempfile.TemporaryDirectory(prefix="bnfold-program-") as folder:
+        source = _on_disk(original, Path(folder))
+        if program:
+            second = load_program(folded)
+            return Comparison(program_info(original), program_info(second), verify_programs(source, second, options))
+        verification, model = verify_converted(source, folded, options)
+        return Comparison(program_info(original), onnx_info(model), verification)
+
+
+def _written(
+    loaded: LoadedProgram, program: ExportedProgram, place: Path, to: Format, external: External
+) -> AbstractContextManager[Staged]:
+    """The program in a folder beside its place: one that was not changed keeps its bytes."""
+    if to == "pt2":
+        same = program is loaded.program and loaded.is_file and loaded.path is not None
+        return staged_bytes(read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded), place)
+    proto = to_onnx(program, loaded.name)
+    for key, value in (
+        ("bnfold.converted", __version__),
+        ("bnfold.source", Path(loaded.name).name),
+        ("bnfold.source_sha256", loaded.sha256),
+    ):
+        proto.metadata_props.add(key=key, value=value)
+    return staged(LoadedModel(None, proto, loaded.sha256, 0, ExternalData(None), b""), place, external=external)
+
+
+def _judged(loaded: LoadedProgram, folded: Path, folder: Path, options: VerifyOptions, to: Format) -> Verification:
+    return verify_program(_on_disk(loaded, folder), folded, options, program=to == "pt2").verification
+
+
+def _on_disk(loaded: LoadedProgram, folder: Path) -> LoadedProgram:
+    """The program as a ``.pt2`` file, which another process can read."""
+    if loaded.is_file:
+        return loaded
+    path = folder / "original.pt2"
+    path.write_bytes(program_bytes(loaded.program, loaded))
+    return replace(loaded, path=path, is_file=True)

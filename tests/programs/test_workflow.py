@@ -1,0 +1,236 @@
+"""Programs from the outside: files and live objects in, .pt2 and ONNX out, verdicts, refusals, without torch."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import onnx
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch import nn  # noqa: E402
+from torch_kinds import BN2, trained  # noqa: E402
+
+from bnfold.api import FoldOptions, fold, inspect, verify  # noqa: E402
+from bnfold.errors import InputError, Refused, UsageError  # noqa: E402
+from bnfold.programs.load import load_program  # noqa: E402
+from bnfold.verification import VerifyOptions  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+PROOFS = VerifyOptions(["structure", "weights"])
+
+
+def network():
+    return trained(
+        nn.Sequential(
+            nn.Conv2d(3, 8, 3, bias=False),
+            BN2(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 1),
+            BN2(8),
+            nn.Flatten(),
+            nn.Linear(288, 5),
+        )
+    )
+
+
+def export(module, batch=True):
+    sizes = ({0: torch.export.Dim("batch", min=2, max=64)},) if batch else None
+    return torch.export.export(module, (torch.randn(2, 3, 8, 8),), dynamic_shapes=sizes)
+
+
+@pytest.fixture
+def path(tmp_path):
+    torch.manual_seed(0)
+    torch.export.save(export(network()), tmp_path / "net.pt2", extra_files={"notes.txt": "mine"})
+    return tmp_path / "net.pt2"
+
+
+def test_a_program_is_folded_verified_and_found_again(path):
+    before = path.read_bytes()
+    result = fold(path)
+    target = path.with_name("net.folded.pt2")
+    assert (result.verdict, result.output["path"]) == ("equivalent", str(target))
+    assert path.read_bytes() == before
+    assert verify(None, target).verdict == "equivalent"
+    loaded = load_program(target)
+    assert loaded.extra["notes.txt"] == "mine"
+    assert [str(node.target) for node in loaded.program.graph.nodes if "norm" in str(node.target)] == []
+    assert list(loaded.program.state_dict) == ["0.weight", "3.weight", "3.bias", "6.weight", "6.bias", "0.bias"]
+    assert loaded.program.module()(torch.ones(7, 3, 8, 8)).shape == (7, 5)
+
+
+def test_folding_is_reproducible_and_idempotent(path, tmp_path):
+    first, second, again = (tmp_path / f"{name}.pt2" for name in ("first", "second", "again"))
+    fold(path, first, FoldOptions(verify=None))
+    fold(path, second, FoldOptions(verify=None))
+    assert first.read_bytes() == second.read_bytes()
+    assert fold(first, again).verdict == "unchanged"
+    assert first.read_bytes() == again.read_bytes()
+
+
+def test_to_onnx(path):
+    result = fold(path, options=FoldOptions(to="onnx"))
+    assert result.verdict == "equivalent"
+    model = onnx.load(path.with_name("net.folded.onnx"))
+    assert "BatchNormalization" not in {node.op_type for node in model.graph.node}
+    assert model.graph.input[0].type.tensor_type.shape.dim[0].dim_param
+    assert verify(path, path.with_name("net.folded.onnx")).verdict == "equivalent"
+
+
+def test_live_objects(path):
+    module, inputs = network(), (torch.randn(2, 3, 8, 8),)
+    folded = fold(module, example_inputs=inputs)
+    assert folded.verdict == "equivalent"
+    assert torch.allclose(folded.model.module()(*inputs), module(*inputs), atol=1e-5)
+    assert fold(export(module)).model.range_constraints
+    proto = fold(module, options=FoldOptions(to="onnx"), example_inputs=inputs).model
+    assert isinstance(proto, onnx.ModelProto)
+    assert inspect(module, example_inputs=inputs).foldable == 2
+    with pytest.raises(UsageError, match="training mode"):
+        fold(module.train(), example_inputs=inputs)
+    with pytest.raises(UsageError, match="example inputs"):
+        fold(module.eval())
+    with pytest.raises(UsageError, match="dict is no model"):
+        fold({})
+
+
+def test_a_live_onnx_model(samples):
+    model = onnx.load(samples / "conv.onnx")
+    before = model.SerializeToString()
+    result = fold(model)
+    assert result.verdict == "equivalent"
+    assert "BatchNormalization" not in {node.op_type for node in result.model.graph.node}
+    assert model.SerializeToString() == before
+
+
+def spoiled(path, change, stamped=True):
+    """A folded program with something wrong in it, with bnfold's note and without."""
+    target = path.with_name("spoiled.pt2")
+    fold(path, target, FoldOptions(verify=None), force=True)
+    loaded = load_program(target)
+    change(loaded.program)
+    torch.export.save(loaded.program, target, extra_files=loaded.extra if stamped else {})
+    return target
+
+
+def scale(name, factor, channel=None):
+    def change(program):
+        with torch.no_grad():
+            tensor = program.state_dict[name]
+            (tensor if channel is None else tensor[channel]).mul_(factor)
+
+    return change
+
+
+def no_relu(program):
+    for node in list(program.graph.nodes):
+        if "relu" in str(node.target):
+            node.replace_all_uses_with(node.args[0])
+            program.graph.erase_node(node)
+
+
+@pytest.mark.parametrize("stamped", [True, False], ids=["ours", "another tool's"])
+@pytest.mark.parametrize(
+    "change",
+    [scale("0.weight", 1.001), scale("0.bias", 1.001, 2), scale("6.weight", 1.0001), no_relu],
+    ids=["a weight", "a bias", "a layer that was not folded", "a lost relu"],
+)
+def test_wrong_programs_are_different(path, change, stamped):
+    assert verify(path, spoiled(path, change, stamped)).verdict == "different"
+
+
+@pytest.mark.parametrize("stamped", [True, False])
+def test_the_proofs_alone_see_wrong_numbers(path, stamped):
+    wrong = spoiled(path, scale("0.weight", 1 + 1e-5, 3), stamped)
+    result = verify(path, wrong, PROOFS)
+    assert [gate.verdict for gate in result.verification.gates] == ["pass", "fail"]
+    assert result.verification.layers[0].channels == [3]
+    assert verify(path, spoiled(path, lambda _: None, stamped), PROOFS).verdict == "equivalent"
+
+
+def test_a_fold_that_fails_is_not_written(path, monkeypatch):
+    from bnfold.graph import torch_edit
+
+    real = torch_edit.from_numpy
+    monkeypatch.setattr(torch_edit, "from_numpy", lambda data: real(data * 1.01))
+    with pytest.raises(Refused, match="gate fails"):
+        fold(path)
+    assert not path.with_name("net.folded.pt2").exists()
+
+
+def test_training_mode_is_named_and_never_exported(tmp_path):
+    module = network()
+    module[1].train()
+    torch.export.save(export(module, batch=False), tmp_path / "train.pt2")
+    found = inspect(tmp_path / "train.pt2")
+    assert [row.reason and row.reason["code"] for row in found.batch_norms] == ["training-mode", None]
+    assert found.batch_norms[0].warnings == ["training-mode"]
+    with pytest.raises(InputError, match="training mode"):
+        fold(tmp_path / "train.pt2", options=FoldOptions(to="onnx"))
+
+
+def test_statistics_that_were_never_updated_get_a_warning():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), BN2(4)).eval()
+    (row,) = inspect(module, example_inputs=(torch.randn(1, 3, 8, 8),)).batch_norms
+    assert row.warnings == ["never-updated"]
+
+
+def test_unsafe_files_are_loaded_only_on_request(tmp_path):
+    torch.jit.script(network()).save(tmp_path / "script.pt")
+    torch.save(network(), tmp_path / "module.pt")
+    for name in ("script.pt", "module.pt"):
+        with pytest.raises(InputError, match="runs what it holds"):
+            fold(tmp_path / name)
+        allowed = FoldOptions(unsafe_shapes={"x": (2, 3, 8, 8)}, verify=None)
+        result = fold(tmp_path / name, options=allowed, force=True)
+        assert result.inspection.foldable == 2
+        assert load_program((tmp_path / name).with_name(f"{name[:-3]}.folded.pt2"))
+        with pytest.raises(UsageError, match="shapes of its inputs"):
+            fold(tmp_path / name, options=FoldOptions(unsafe_shapes={}))
+
+
+def test_a_crash_of_the_unsafe_process_is_an_answer(tmp_path):
+    class Crash:
+        def __reduce__(self):
+            return (exec, ("import os; os.abort()",))
+
+    torch.save(Crash(), tmp_path / "crash.pt")
+    with pytest.raises(InputError, match="SIGABRT"):
+        fold(tmp_path / "crash.pt", options=FoldOptions(unsafe_shapes={"x": (1,)}))
+
+
+def test_formats_that_do_not_go_together(path, samples, tmp_path):
+    with pytest.raises(UsageError, match="can't become"):
+        fold(samples / "conv.onnx", tmp_path / "x.pt2", FoldOptions(to="pt2"))
+    with pytest.raises(UsageError, match="one of ONNX"):
+        verify(samples / "conv.onnx", path)
+    with pytest.raises(UsageError, match="standard output"):
+        fold(path, "-")
+
+
+def run(*arguments, without_torch=False):
+    hide = "sys.modules['torch'] = None; " if without_torch else ""
+    code = f"import sys; {hide}from bnfold.cli import main; main({list(map(str, arguments))!r})"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_command_line(path):
+    done = run("fold", path, "--to", "onnx", "--json", "-")
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert (told["model"]["format"], told["model"]["opset"]) == ("pt2", None)
+    assert told["verification"]["verdict"] == "equivalent"
+    assert not [line for line in done.stderr.splitlines() if line.startswith("W")], done.stderr
+
+
+def test_without_torch_all_else_works(path, samples, tmp_path):
+    done = run("fold", samples / "conv.onnx", "-o", tmp_path / "folded.onnx", without_torch=True)
+    assert done.returncode == 0, done.stderr
+    done = run("inspect", path, without_torch=True)
+    assert done.returncode == 4
+    assert "pip install 'bnfold[torch]'" in done.stderr
+    assert "Traceback" not in done.stderr
