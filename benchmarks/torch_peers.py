@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import copy
 import io
+import itertools
 import sys
 import time
 import warnings
@@ -30,6 +31,9 @@ from bnfold.api import FoldOptions  # noqa: E402
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 MARKS = ("<!-- torch-peers -->", "<!-- /torch-peers -->")
+
+PAIRS = [("conv", "bn"), ("conv1", "bn1"), ("conv2", "bn2"), ("linear", "bn")]
+"""Names under which layers and their BatchNorms stand in the kinds that are no Sequential."""
 
 Run = Callable[..., Any]
 Folded = tuple[Run, int]
@@ -52,19 +56,21 @@ def by_fx_fuse(module: nn.Module, inputs: tuple[Tensor, ...]) -> Folded:
 
 
 def by_fuse_modules(module: nn.Module, inputs: tuple[Tensor, ...]) -> Folded:
-    """``torch.ao.quantization.fuse_modules``, told every pair of a layer and the BatchNorm behind it."""
+    """``torch.ao.quantization.fuse_modules``, told the layer and the BatchNorm that belong together by their names."""
     from torch.ao.quantization import fuse_modules
 
     del inputs
     copied = copy.deepcopy(module)
-    if not isinstance(copied, nn.Sequential):
-        raise NotImplementedError("the pairs must be named by hand")
+    names = [name for name, _ in copied.named_children()]
     layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear, nn.ConvTranspose1d, nn.ConvTranspose2d)
     norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    together = [*itertools.pairwise(names)] if isinstance(copied, nn.Sequential) else PAIRS
     pairs = [
-        [str(place), str(place + 1)]
-        for place in range(len(copied) - 1)
-        if isinstance(copied[place], layers) and isinstance(copied[place + 1], norms)
+        list(pair)
+        for pair in together
+        if set(pair) <= set(names)
+        and isinstance(getattr(copied, pair[0]), layers)
+        and isinstance(getattr(copied, pair[1]), norms)
     ]
     fused = fuse_modules(copied, pairs) if pairs else copied
     return fused, _modules(fused)

@@ -115,10 +115,14 @@ class Graph:
 
 
 class Graphs(Protocol):
-    """A model as an adapter shows it: its main graph first, then the graphs nested in it (``bodies``, by node)."""
+    """A model as an adapter shows it: its main graph first, then the graphs nested in it (``bodies``, by node).
+
+    ``outputs_are_named``: callers know the outputs by their names, not by their places.
+    """
 
     scopes: list[Graph]
     bodies: dict[Node, list[tuple[str, Graph]]]
+    outputs_are_named: bool
 
 
 class Editor(Protocol):

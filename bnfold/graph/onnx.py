@@ -41,6 +41,7 @@ class OnnxGraphs:
     def __init__(self, model: ModelProto, read: TensorReader = numpy_helper.to_array, *, freeze: bool = False) -> None:
         self.model = model
         self.frozen = freeze
+        self.outputs_are_named = True
         self._read = read
         self._external: set[Value] = set()
         self._constants = Constants()

@@ -64,6 +64,7 @@ class TorchGraphs:
         self._nodes: dict[fx.Node, Node] = {}
         self.graph = Graph("", self._type_of, Constants(), handle=self.module.graph)
         self.scopes = [self.graph]
+        self.outputs_are_named = False
         for fx_node in self.module.graph.nodes:
             self._read(fx_node)
         self.graph.nodes = [node for node in self.graph.nodes if node.live_outputs]
@@ -82,15 +83,18 @@ class TorchGraphs:
         if node.op == "placeholder":
             self._placeholder(node)
         elif node.op == "output":
-            for used in node.all_input_nodes:
-                self._values[used].is_output = True
-                self.graph.outputs.append(self._values[used])
+            fx.map_arg(node.args, self._output)
         elif node.op == "get_attr":
             self._region(node)
         elif node.target is operator.getitem and node.args[0] in self._nodes:
             self._part(node)
         else:
             self._call(node)
+
+    def _output(self, used: fx.Node) -> fx.Node:
+        self._values[used].is_output = True
+        self.graph.outputs.append(self._values[used])
+        return used
 
     def _region(self, node: fx.Node) -> None:
         """A graph inside the graph: known by its code."""

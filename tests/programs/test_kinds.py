@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_kinds import KINDS, Kind, Made  # noqa: E402
+from torch_kinds import KINDS, Kind  # noqa: E402
 
 from bnfold.api import FoldOptions, fold  # noqa: E402
 
@@ -24,7 +24,7 @@ def exported(kind: Kind, form: str):
     dynamic = None
     if kind.dynamic:
         sizes = ({0: torch.export.Dim("batch", min=2, max=64)},)
-        dynamic = (sizes,) if isinstance(module, Made) else sizes
+        dynamic = sizes
     program = torch.export.export(module, inputs, strict=form == "strict", dynamic_shapes=dynamic)
     if form == "decomposed":
         program = program.run_decompositions()

@@ -152,6 +152,32 @@ def test_the_proofs_alone_see_wrong_numbers(path, stamped):
     assert verify(path, spoiled(path, lambda _: None, stamped), PROOFS).verdict == "equivalent"
 
 
+class Two(nn.Module):
+    """Two outputs of one shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Sequential(nn.Conv2d(3, 4, 1), BN2(4)), nn.Sequential(nn.Conv2d(3, 4, 1), BN2(4))
+
+    def forward(self, x):
+        return self.first(x), self.second(x)
+
+
+def test_swapped_outputs_are_different(tmp_path):
+    path = tmp_path / "two.pt2"
+    torch.export.save(torch.export.export(trained(Two()), (torch.randn(2, 3, 4, 4),)), path)
+
+    def swap(program):
+        (output,) = (node for node in program.graph.nodes if node.op == "output")
+        output.args = (output.args[0][::-1],)
+        specs = program.graph_signature.output_specs
+        specs[0].arg, specs[1].arg = specs[1].arg, specs[0].arg
+
+    assert verify(path, spoiled(path, lambda _: None), PROOFS).verdict == "equivalent"
+    assert verify(path, spoiled(path, swap), PROOFS).verdict == "different"
+    assert verify(path, spoiled(path, swap, stamped=False), VerifyOptions(["outputs"])).verdict == "different"
+
+
 def test_a_fold_that_fails_is_not_written(path, monkeypatch):
     from bnfold.graph import torch_edit
 

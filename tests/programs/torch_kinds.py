@@ -30,8 +30,8 @@ class Made(nn.Module):
             self.add_module(name, layer)
         self._run = run
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        return self._run(self, *inputs)
+    def forward(self, x: Tensor) -> Tensor:
+        return self._run(self, x)
 
 
 def trained(module: nn.Module) -> nn.Module:

@@ -96,13 +96,19 @@ def _matters(parting: Parting, found: Alignment) -> bool:
 
 
 def _compare_outputs(found: Alignment, original: Graphs, folded: Graphs) -> None:
-    made = {value.name: value for value in folded.scopes[0].outputs}
-    for value in original.scopes[0].outputs:
-        if (mine := made.get(value.name)) is None:
-            continue
+    for value, mine in outputs_side_by_side(original, folded):
         same = found.folded.form(mine).agrees(found.original.form(value), found.folded.eps(mine))
         if same is None or not same.all():
             found.wrong_outputs[value.name] = None if same is None else channels_of(~same)
+
+
+def outputs_side_by_side(original: Graphs, folded: Graphs) -> list[tuple[Value, Value]]:
+    """The outputs that stand for each other: of one name, or of one place where callers go by that."""
+    first, second = original.scopes[0].outputs, folded.scopes[0].outputs
+    if not original.outputs_are_named:
+        return list(zip(first, second, strict=False))
+    made = {value.name: value for value in second}
+    return [(value, made[value.name]) for value in first if value.name in made]
 
 
 def _tensors(found: Alignment) -> Iterator[Tensor]:
@@ -144,7 +150,8 @@ def _tensors(found: Alignment) -> Iterator[Tensor]:
 def suspects(found: Alignment) -> set[Node]:
     """The layers whose numbers may be behind what is wrong."""
     blamed = {layer for p in found.partings if p.kind == "numbers" for layer in layers_before(p.node)}
-    outputs = {value.name: value for value in found.folded.graphs.scopes[0].outputs}
+    sides = outputs_side_by_side(found.original.graphs, found.folded.graphs)
+    outputs = {value.name: mine for value, mine in sides}
     for name, channels in found.wrong_outputs.items():
         if channels is not None and (producer := outputs[name].producer) is not None:
             blamed.update(layers_before(producer))
