@@ -21,6 +21,7 @@ from torch.export.graph_signature import InputKind, InputSpec
 from bnfold.errors import InputError
 from bnfold.graph import Graph, Node, Shape, Value
 from bnfold.graph.constants import Constants
+from bnfold.graph.torch_constants import Computed
 from bnfold.graph.torch_ops import Operand, Seen, translate
 from bnfold.graph.torch_prepare import mutated, prepared
 
@@ -62,6 +63,7 @@ class TorchGraphs:
         self._values: dict[fx.Node, Value] = {}
         self._types = {node.name: type_of(node) for node in self.module.graph.nodes}
         self._nodes: dict[fx.Node, Node] = {}
+        self._computed = Computed()
         self.graph = Graph("", self._type_of, Constants(), handle=self.module.graph)
         self.scopes = [self.graph]
         self.outputs_are_named = False
@@ -86,6 +88,8 @@ class TorchGraphs:
             fx.map_arg(node.args, self._output)
         elif node.op == "get_attr":
             self._region(node)
+        elif node not in self.mutated and self._computed.add(node):
+            self._constant(node)
         elif node.target is operator.getitem and node.args[0] in self._nodes:
             self._part(node)
         else:
@@ -118,8 +122,15 @@ class TorchGraphs:
             value.is_input = True
             self.graph.inputs.append(value)
             return
-        value.tensor = lambda: to_numpy(tensor)
-        value.tensor_type = (np_dtype(tensor.dtype), tuple(tensor.shape))
+        self._computed.hold(node, tensor)
+        self._constant(node, value)
+
+    def _constant(self, node: fx.Node, value: Value | None = None) -> None:
+        """A stored tensor, or one that is computed from such; the type is that in which the program holds it."""
+        value = value or self._value(node)
+        value.tensor = lambda: to_numpy(self._computed.value(node))
+        dtype, shape = self._types[node.name]
+        value.tensor_type = (dtype, tuple(n for n in shape or () if isinstance(n, int)))
 
     def _call(self, node: fx.Node) -> None:
         seen = translate(node) if isinstance(node.target, torch._ops.OpOverload) else None

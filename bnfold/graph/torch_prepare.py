@@ -101,6 +101,8 @@ def _overwritten(node: fx.Node) -> Iterator[fx.Node]:
             given = node.args[position] if position < len(node.args) else node.kwargs.get(formal.name)
             several = given if isinstance(given, list | tuple) else [given]
             yield from (used for used in several if isinstance(used, fx.Node))
+    if node.target._schema.name in ("aten::batch_norm", "aten::instance_norm") and True in node.args[5:6]:
+        yield from (used for used in node.args[3:5] if isinstance(used, fx.Node))  # running statistics, in training
 
 
 def _family(node: fx.Node) -> set[fx.Node]:

@@ -171,6 +171,15 @@ def weight_normed() -> nn.Module:
     return trained(nn.Sequential(conv, nn.BatchNorm2d(8)))
 
 
+def computed_weight(module: nn.Module, x: Tensor) -> Tensor:
+    weight = module.scale.weight
+    return module.bn(F.conv2d(x, weight / weight.flatten(1).norm(dim=1).view(-1, 1, 1, 1) + 0.1))
+
+
+def weight_from_input(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(F.conv2d(x, module.conv.weight * x.mean()))
+
+
 def pre_activation(module: nn.Module, x: Tensor) -> Tensor:
     return module.conv2(F.relu(module.bn(module.conv1(x))))
 
@@ -262,7 +271,11 @@ KINDS: dict[str, Kind] = {
     "written_out": Kind(with_buffers, image(), 1),
     "relu6": Kind(seq(nn.Conv2d(3, 8, 3), BN2(8), nn.ReLU6()), image(), 1),
     "prelu": Kind(seq(nn.Conv2d(3, 8, 3), BN2(8), nn.PReLU(8)), image(), 1),
-    "weight_norm": Kind(weight_normed, image(), 0, ("dynamic-weights",)),
+    "weight_norm": Kind(weight_normed, image(), 1),
+    "computed_weight": Kind(made(computed_weight, lambda: {"scale": nn.Conv2d(3, 8, 3), "bn": BN2(8)}), image(), 1),
+    "weight_from_input": Kind(
+        made(weight_from_input, lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN2(8)}), image(), 0, ("dynamic-weights",)
+    ),
     "no_grad": Kind(made(without_gradient, lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN2(8)}), image(), 1),
     "in_place_relu": Kind(seq(nn.Conv2d(3, 8, 3), BN2(8), nn.ReLU(inplace=True)), image(), 1),
     "in_place_then_read": Kind(
