@@ -12,7 +12,8 @@ import ast
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from math import isfinite, prod
+from typing import Any, TypeGuard
 
 from bnfold.errors import InputError
 from bnfold.files.archive import Archive, read_archive
@@ -20,6 +21,9 @@ from bnfold.files.sniff import tensors_only
 
 PLAIN_MEMBERS = frozenset({"archive_format", "archive_version", "byteorder", "version"})
 """Members that hold a word or a number."""
+
+SAMPLE_MEMBERS = re.compile(r"data\.pkl|data/\w+|byteorder|version|\.\w+(/\w+)?")
+"""Members of an archive of tensors alone."""
 
 TARGETS = re.compile(
     r"torch\.ops\.(aten|prims|quantized_decomposed)\.\w+(\.\w+)?"
@@ -30,7 +34,7 @@ TARGETS = re.compile(
 )
 """What a node may call. Other namespaces may be anybody's code."""
 
-FORBIDDEN = frozenset({"from_file"})
+FORBIDDEN = frozenset({"from_file", "save", "load", "import_ir_module"})
 """ATen operators that touch files."""
 
 CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
@@ -50,6 +54,9 @@ LONGEST = 4000
 
 LARGEST_EXPONENT = 8
 """A power with a larger one could keep sympy busy for ever."""
+
+MOST_POWERS = 3
+"""Powers in one expression: nested ones grow without bound."""
 
 METADATA = frozenset({"stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom"})
 
@@ -108,6 +115,8 @@ def _harmless_sample(sample: bytes, name: str) -> bytes:
     if not sample.startswith(b"PK"):
         return b""
     inside = read_archive(sample, f"{name}, sample inputs")
+    if not all(SAMPLE_MEMBERS.fullmatch(member) for member in inside.members):
+        return b""  # TorchScript, say, which torch would load, and run, in place of tensors
     return inside.repacked() if tensors_only(inside.members["data.pkl"], name) else b""
 
 
@@ -133,6 +142,9 @@ def _payloads(archive: Archive, kind: str) -> None:
             raise _Unsafe(f"the data of {tensor!r} is not there")
         listed.add(folder + path)
         _texts(entry)
+        sizes = [size["as_int"] for size in entry["tensor_meta"]["sizes"]]
+        if min(sizes, default=0) < 0 or prod(sizes) > max(len(archive.members[folder + path]), 1):
+            raise _Unsafe(f"{tensor!r} claims {prod(sizes)} numbers, more than its data holds")
     for member in archive.members:
         if member.startswith(folder) and member not in listed and member != configs[0]:
             raise _Unsafe(f"{member!r} belongs to no tensor")
@@ -225,8 +237,11 @@ def _treespec(spec: Json) -> None:
 
 
 def symbolic(text: str) -> None:
-    """Raise unless ``text`` is arithmetic of symbols and numbers, as sympy writes it."""
+    """Raise unless ``text`` is arithmetic of symbols and numbers, as sympy writes it, that is done in no time."""
     tree = _parsed(text)
+    if sum(_is_power(node) for node in ast.walk(tree)) > MOST_POWERS or re.search(r"\d[eE][+-]?\d{3}|[jJ]\b", text):
+        raise _Unsafe(f"a size is given as {text[:80]!r}")
+    named = {id(node.args[0]) for node in ast.walk(tree) if _calls(node, "Symbol") and node.args}
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
             if not isinstance(node.func, ast.Name) or node.func.id not in SYMBOLIC:
@@ -240,12 +255,25 @@ def symbolic(text: str) -> None:
             if node.id not in SYMBOLIC and not re.fullmatch(r"[suz]\w{0,12}", node.id):
                 raise _Unsafe(f"a size is given as {text[:80]!r}")
         elif isinstance(node, ast.Constant):
-            if not isinstance(node.value, int | float | str) or (
-                isinstance(node.value, str) and not re.fullmatch(r"[\w.+-]{0,40}", node.value)
-            ):
+            if not _plain_constant(node.value, named=id(node) in named):
                 raise _Unsafe(f"a size is given as {text[:80]!r}")
         elif not isinstance(node, _ARITHMETIC):
             raise _Unsafe(f"a size is given as {text[:80]!r}")
+
+
+def _plain_constant(value: object, *, named: bool) -> bool:
+    """A finite number; a text only as the name of a symbol, since sympy evaluates any other."""
+    if isinstance(value, str):
+        return named and re.fullmatch(r"[A-Za-z_]\w{0,40}", value) is not None
+    return isinstance(value, int) or (isinstance(value, float) and isfinite(value))
+
+
+def _is_power(node: ast.AST) -> bool:
+    return _calls(node, "Pow") or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow))
+
+
+def _calls(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
 
 
 def _small(exponent: ast.expr | None) -> bool:

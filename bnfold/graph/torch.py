@@ -18,9 +18,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from bnfold.errors import InputError
 from bnfold.graph import Graph, Node, Shape, Value
-from bnfold.graph.constants import Constants
+from bnfold.graph.constants import Constants, NotEvaluable
 from bnfold.graph.torch_constants import Computed
 from bnfold.graph.torch_ops import Operand, Seen, translate
 from bnfold.graph.torch_prepare import mutated, prepared
@@ -52,12 +51,13 @@ class TorchGraphs:
 
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
-        self.module = prepared(program.graph_module)
         self.signature = copy.deepcopy(program.graph_signature)
+        self.module = prepared(program.graph_module, self.signature)
         self.state: dict[str, Tensor] = dict(program.state_dict)
         self.held: dict[str, Any] = dict(program.constants)
         self.mutated = mutated(self.module, self.signature)
         self.specs: dict[str, InputSpec] = {_name(spec.arg): spec for spec in self.signature.input_specs}
+        self._separate()
         self.bodies: dict[Node, list[tuple[str, Graph]]] = {}
         self.fx_of: dict[Value, fx.Node] = {}
         self._values: dict[fx.Node, Value] = {}
@@ -75,6 +75,15 @@ class TorchGraphs:
         """The tensor behind an input that the program provides itself."""
         found = self.state.get(spec.target or "", self.held.get(spec.target or ""))
         return found if isinstance(found, Tensor) else None
+
+    def _separate(self) -> None:
+        """Tensors that the program overwrites are its own: the copy must not share them with the original."""
+        for spec in (self.specs[node.name] for node in self.mutated if node.name in self.specs):
+            tensor = self.tensor_of(spec)
+            if tensor is not None and spec.target is not None:
+                own = tensor.detach().clone()
+                owner = self.state if spec.target in self.state else self.held
+                owner[spec.target] = torch.nn.Parameter(own) if isinstance(tensor, torch.nn.Parameter) else own
 
     def _type_of(self, name: str) -> tuple[np.dtype[Any] | None, Shape | None]:
         return self._types.get(name, (None, None))
@@ -136,6 +145,8 @@ class TorchGraphs:
         seen = translate(node) if isinstance(node.target, torch._ops.OpOverload) else None
         if seen is not None and seen.op != "Cast" and not self._one_type(node, seen):
             seen = None
+        if node in self.mutated and seen is not None and seen.op != "BatchNormalization":
+            seen = None  # what it makes is overwritten: no constant, and no map
         op = f"torch::{node.target}" if seen is None else seen.op
         attrs = {} if seen is None else dict(seen.attrs)
         name, handle = module_path(node) or node.name, Handle(node, seen)
@@ -188,11 +199,11 @@ class TorchGraphs:
                 return value
             read, shape = value.tensor, operand.shape
             return self._fixed(node, lambda: read().reshape(shape), (value.tensor_type or (None, ()))[0], shape)
-        if isinstance(found, int | float) and not isinstance(found, bool):
+        if isinstance(found, int | float):
             dtype = _float_type(node)
             counts = dtype is not None and dtype.kind in "iu"
             wide = dtype if counts or dtype == np.float64 else np.dtype(np.float32)  # as torch computes with it
-            return self._fixed(node, np.asarray(found, wide), dtype)
+            return self._fixed(node, np.asarray(found).astype(wide), dtype)
         return None if operand.default is None else self._fixed(node, operand.default(), _float_type(node))
 
     def _fixed(
@@ -283,10 +294,10 @@ def np_dtype(dtype: torch.dtype) -> np.dtype[Any] | None:
 
 
 def to_numpy(tensor: Tensor) -> NDArray[Any]:
-    """A tensor's data. Raises InputError for one that is not dense."""
+    """A tensor's data. Raises NotEvaluable for one that is not dense, or of a type that numpy has not."""
     tensor = tensor.detach()
-    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized:
-        raise InputError(f"a tensor of layout {tensor.layout} is not dense", "convert it before the export")
+    if tensor.layout is not torch.strided or tensor.is_meta or tensor.is_quantized or np_dtype(tensor.dtype) is None:
+        raise NotEvaluable(f"a tensor of type {tensor.dtype} and layout {tensor.layout} can't be read")
     tensor = tensor.cpu().contiguous()
     if tensor.dtype is torch.bfloat16:
         import ml_dtypes

@@ -6,6 +6,7 @@ name in the state_dict; what only a removed BatchNorm owned goes with it.
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
@@ -34,6 +35,7 @@ class TorchEditor:
         self._unread: list[fx.Node] = []
         self._gone: list[str] = []
         self.program = graphs.program
+        self._calls = copy.deepcopy(graphs.program.module_call_graph)
         self._targets = {spec.target for spec in graphs.signature.input_specs if spec.target}
         fakes = (node.meta.get("val") for node in self._graph.nodes)
         self._fake_mode: Any = next((fake.fake_mode for fake in fakes if hasattr(fake, "fake_mode")), None)
@@ -46,7 +48,7 @@ class TorchEditor:
             self._make_room(node)
             operand = node.handle.seen.inputs[index]
         old = argument(fx_node, operand)
-        if isinstance(old, int | float) and data.size == 1:
+        if data.size == 1 and (isinstance(old, int | float) or not _takes_tensor(fx_node, operand)):
             self._pass(fx_node, operand, float(data.reshape(())))
             return
         tensor = from_numpy(data if operand.shape is None else data.reshape(-1))
@@ -94,7 +96,7 @@ class TorchEditor:
         graphs, program = self._graphs, self._graphs.program
         self._graph.lint()
         graphs.module.recompile()
-        calls = [entry for entry in program.module_call_graph if entry.fqn not in self._lost_modules()]
+        calls = [entry for entry in self._calls if entry.fqn not in self._lost_modules()]
         self.program = ExportedProgram(
             root=graphs.module,
             graph=self._graph,
@@ -157,9 +159,14 @@ class TorchEditor:
         self._unread += [last, *(node.handle.fx_node for node in nodes)]
 
     def _rename_outputs(self, old: fx.Node, new: fx.Node) -> None:
-        for spec in self._graphs.signature.output_specs:
-            if getattr(spec.arg, "name", None) == old.name:
-                spec.arg.name = new.name
+        """Let the signatures, of the program and of the modules whose calls it preserves, name what is there now."""
+        ends = [spec.arg for spec in self._graphs.signature.output_specs]
+        for call in self._calls:
+            if call.signature is not None:
+                ends += [*call.signature.inputs, *call.signature.outputs]
+        for end in ends:
+            if getattr(end, "name", None) == old.name:
+                end.name = new.name
 
     def _keep_inputs_whole(self, node: fx.Node) -> None:
         """An operator that works in place must not do so on a tensor that it did not read before."""
@@ -266,3 +273,10 @@ class TorchEditor:
 
         left = {module_path(node) for node in self._graph.nodes}
         return {path for path in self._gone if path not in left}
+
+
+def _takes_tensor(node: fx.Node, operand: Operand) -> bool:
+    """True if a call may pass a tensor for the operand, and not a number alone."""
+    target: Any = node.target
+    formal = next(formal for formal in target._schema.arguments if formal.name == operand.name)
+    return "Tensor" in str(formal.type)

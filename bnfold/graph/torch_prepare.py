@@ -15,16 +15,24 @@ from torch.export.graph_signature import ExportGraphSignature
 
 NO_GRAD = "wrap_with_set_grad_enabled"
 
-MAY_RETURN_ITS_INPUT = frozenset({"dropout", "feature_dropout", "alpha_dropout", "feature_alpha_dropout"})
-"""Operators that may give back the very tensor that they read, though their schema does not say so."""
+FRESH = frozenset(
+    """
+    conv1d conv2d conv3d conv_transpose1d conv_transpose2d conv_transpose3d linear bilinear batch_norm instance_norm
+    group_norm layer_norm rms_norm matmul max_pool1d max_pool2d max_pool3d avg_pool1d adaptive_avg_pool1d
+    adaptive_avg_pool2d adaptive_avg_pool3d relu6 prelu selu softmax log_softmax embedding scaled_dot_product_attention
+    upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d interpolate pixel_shuffle
+    """.split()  # noqa: SIM905
+)
+"""Composed operators that surely make a new tensor. Of the others (dropout, type_as, einsum …) nobody promises it."""
 
 NORMALIZING = ("batch_norm", "native_batch_norm", "_native_batch_norm")
 
 
-def prepared(module: fx.GraphModule) -> fx.GraphModule:
+def prepared(module: fx.GraphModule, signature: ExportGraphSignature | None = None) -> fx.GraphModule:
     """A copy of the graph with regions under ``no_grad`` that hold a BatchNorm in line: they have no gradients anyway.
 
-    The names stay (fx renames a copy's nodes where Python knows the name, such as ``input``).
+    The names stay (fx renames a copy's nodes where Python knows the name, such as ``input``); where an output comes
+    straight out of a region, ``signature`` is told its new name.
     """
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
@@ -39,11 +47,13 @@ def prepared(module: fx.GraphModule) -> fx.GraphModule:
             if isinstance(inner, fx.GraphModule):
                 inner = prepared(inner)
                 if any(name in str(part.target) for part in inner.graph.nodes for name in NORMALIZING):
-                    _inline(copied, node, inner)
+                    _inline(copied, node, inner, signature)
     return copied
 
 
-def _inline(module: fx.GraphModule, call: fx.Node, inner: fx.GraphModule) -> None:
+def _inline(
+    module: fx.GraphModule, call: fx.Node, inner: fx.GraphModule, signature: ExportGraphSignature | None
+) -> None:
     parameters = [part for part in inner.graph.nodes if part.op == "placeholder"]
     made: dict[fx.Node, Any] = dict(zip(parameters, call.args[2:], strict=True))
     results: Any = ()
@@ -57,7 +67,10 @@ def _inline(module: fx.GraphModule, call: fx.Node, inner: fx.GraphModule) -> Non
             elif part.op != "placeholder":
                 made[part] = module.graph.node_copy(part, lambda used: made[used])
     for user in list(call.users):
-        user.replace_all_uses_with(results[user.args[1]])
+        result = results[user.args[1]]
+        user.replace_all_uses_with(result)
+        if signature is not None:
+            _rename_outputs(signature, user.name, result.name)
         module.graph.erase_node(user)
     region = call.args[1]
     module.graph.erase_node(call)
@@ -75,8 +88,8 @@ def mutated(module: fx.GraphModule, signature: ExportGraphSignature) -> set[fx.N
     order = {node: place for place, node in enumerate(module.graph.nodes)}
     for node in list(module.graph.nodes):
         for target in _overwritten(node):
-            family = _family(target)
-            alone = family == {target} and target.op == "call_function" and node.args[:1] == (target,)
+            sharing = family(target)
+            alone = sharing == {target} and target.op == "call_function" and node.args[:1] == (target,)
             if alone and isinstance(node.meta.get("val"), torch.Tensor):
                 later = [user for user in target.users if order[user] > order[node]]
                 for user in later:
@@ -84,7 +97,7 @@ def mutated(module: fx.GraphModule, signature: ExportGraphSignature) -> set[fx.N
                 if later:
                     _rename_outputs(signature, target.name, node.name)
             else:
-                found |= family | {node}
+                found |= sharing | {node}
     held = {*signature.buffers_to_mutate, *signature.user_inputs_to_mutate}
     found |= {node for node in module.graph.nodes if node.op == "placeholder" and node.name in held}
     buffers = set(signature.buffers_to_mutate.values())
@@ -105,7 +118,7 @@ def _overwritten(node: fx.Node) -> Iterator[fx.Node]:
         yield from (used for used in node.args[3:5] if isinstance(used, fx.Node))  # running statistics, in training
 
 
-def _family(node: fx.Node) -> set[fx.Node]:
+def family(node: fx.Node) -> set[fx.Node]:
     """A value and all that may share its memory: what it is a view of, and what is a view of it."""
     found: set[fx.Node] = set()
     pending = [node]
@@ -124,13 +137,17 @@ def is_view(node: fx.Node) -> bool:
     """True if the node's result may share the memory of its first input."""
     if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload):
         return isinstance(node.meta.get("val"), torch.Tensor)  # a part of a tuple, or a region: who knows
-    if node.op != "call_function":
+    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
         return False
-    schema = node.target._schema  # type: ignore[union-attr]
+    schema = node.target._schema
+    schema_name = f"{schema.name}.{schema.overload_name}" if schema.overload_name else schema.name
     name = schema.name.removeprefix("aten::")
     written = any(formal.alias_info is not None and formal.alias_info.is_write for formal in schema.arguments)
     shares = any(result.alias_info is not None for result in schema.returns)
-    return (shares and not written) or name in MAY_RETURN_ITS_INPUT
+    if written:
+        return False
+    composed = torch._C._dispatch_has_kernel_for_dispatch_key(schema_name, "CompositeImplicitAutograd")
+    return shares or (composed and name not in FRESH)
 
 
 def _rename_outputs(signature: ExportGraphSignature, old: str, new: str) -> None:

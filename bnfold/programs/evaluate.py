@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from bnfold.graph.torch_prepare import NO_GRAD, prepared
+from bnfold.graph.torch_prepare import NO_GRAD, family, prepared
 
 Observer = Callable[[str, Tensor], None]
 
@@ -26,9 +27,9 @@ class Evaluator:
     """
 
     def __init__(self, program: ExportedProgram, device: str = "cpu", *, wide: bool = False) -> None:
-        self._module, self._device, self._wide = prepared(program.graph_module), torch.device(device), wide
+        signature = copy.deepcopy(program.graph_signature)
+        self._module, self._device, self._wide = prepared(program.graph_module, signature), torch.device(device), wide
         self._overwrites = any(_writes(node) for node in self._module.graph.nodes)
-        signature = program.graph_signature
         self.inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
         self.outputs = [str(name) for name in signature.user_outputs]
         held = {**program.state_dict, **program.constants}
@@ -39,14 +40,21 @@ class Evaluator:
     ) -> dict[str, Tensor]:
         """The values ``wanted`` (by default the outputs) from those that are ``bound``, by name. Raises NotRunnable.
 
-        ``observe`` sees every tensor that is made on the way.
+        ``observe`` sees every tensor that is made on the way. A whole run sees its outputs as they are in the end, a
+        part as they are made.
         """
         names = list(self.outputs if wanted is None else wanted)
         with torch.no_grad():
-            return self._run(self._module, bound, names, observe)
+            return self._run(self._module, bound, names, observe, whole=wanted is None)
 
     def _run(
-        self, module: fx.GraphModule, bound: Mapping[str, Tensor], wanted: list[str], observe: Observer | None
+        self,
+        module: fx.GraphModule,
+        bound: Mapping[str, Tensor],
+        wanted: list[str],
+        observe: Observer | None,
+        *,
+        whole: bool,
     ) -> dict[str, Tensor]:
         nodes = {node.name: node for node in module.graph.nodes}
         needed = _needed([nodes[name] for name in wanted], bound)
@@ -61,7 +69,8 @@ class Evaluator:
             if observe is not None and isinstance(value, Tensor) and node.op != "get_attr":
                 observe(node.name, value)
             if node.name in wanted:
-                made[node.name] = value.clone() if isinstance(value, Tensor) else torch.as_tensor(value)
+                tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
+                made[node.name] = tensor if whole else tensor.clone()  # as it is before anybody overwrites it
             for used in node.all_input_nodes:
                 if last.get(used) is node:
                     known.pop(used, None)
@@ -98,7 +107,7 @@ class Evaluator:
         (output,) = (node for node in module.graph.nodes if node.op == "output")
         parameters = [node.name for node in module.graph.nodes if node.op == "placeholder"]
         names = [node.name for node in output.args[0]]
-        found = self._run(module, dict(zip(parameters, args, strict=True)), names, None)
+        found = self._run(module, dict(zip(parameters, args, strict=True)), names, None, whole=True)
         return [found[name] for name in names]
 
     def _ready(self, tensor: Any) -> Any:
@@ -127,7 +136,7 @@ def _needed(wanted: Iterable[fx.Node], bound: Mapping[str, Tensor]) -> set[fx.No
         needed.add(node)
         if node.name not in bound:
             pending.extend(node.all_input_nodes)
-            pending.extend(user for used in (node, *node.all_input_nodes) for user in used.users if _writes(user))
+        pending.extend(user for member in family(node) for user in member.users if _writes(user))
     return needed
 
 

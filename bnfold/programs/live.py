@@ -45,10 +45,11 @@ def from_live(model: Any, example_inputs: Sequence[Any] | None) -> LoadedProgram
 
 def _digest(program: Any) -> str:
     """What stands for the sha256 of a file: the graph's text and the tensors' bytes."""
-    from bnfold.graph.torch import to_numpy
+    import torch
 
     digest = hashlib.sha256(str(program.graph).encode())
     for name, tensor in sorted(program.state_dict.items()):
         digest.update(name.encode())
-        digest.update(to_numpy(tensor).tobytes())
+        data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+        digest.update(data.numpy().tobytes())
     return digest.hexdigest()

@@ -7,6 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bnfold import __version__
+from bnfold.errors import InputError
 from bnfold.programs.load import NOTES, LoadedProgram, import_torch, quiet
 
 if TYPE_CHECKING:
@@ -22,8 +23,12 @@ def program_bytes(program: ExportedProgram, source: LoadedProgram) -> bytes:
         "source_sha256": source.sha256,
     }
     buffer = io.BytesIO()
-    with quiet():
-        torch.export.save(program, buffer, extra_files={**source.extra, NOTES: json.dumps(note)})
+    try:
+        with quiet():
+            torch.export.save(program, buffer, extra_files={**source.extra, NOTES: json.dumps(note)})
+    except Exception as error:  # torch raises many kinds for what it can't write
+        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise InputError(f"{source.name}: torch can't save the program ({cause})", "export it again") from None
     return buffer.getvalue()
 
 

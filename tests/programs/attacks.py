@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 Members = dict[str, bytes]
 
@@ -79,6 +79,48 @@ def sample_inputs(members: Members, marker: Path) -> bytes:
     file = io.BytesIO()
     torch.save((Payload(marker),), file)
     return packed({**members, name: file.getvalue()})
+
+
+class Script(nn.Module):
+    """Scripted, it writes a file when it is loaded."""
+
+    def __init__(self, marker: str) -> None:
+        super().__init__()
+        self.marker = marker
+
+    @torch.jit.export
+    def __getstate__(self) -> tuple[str, bool]:
+        return (self.marker, self.training)
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[str, bool]) -> None:
+        self.marker, self.training = state[0], state[1]
+        torch.save(torch.ones(3), self.marker)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+def scripted_sample(members: Members, marker: Path) -> bytes:
+    """TorchScript in the place of the sample inputs, which looks like tensors alone."""
+    name = next(name for name in members if name.startswith("data/sample_inputs/"))
+    file = io.BytesIO()
+    torch.jit.save(torch.jit.script(Script(str(marker))), file)
+    marker.unlink(missing_ok=True)
+    with zipfile.ZipFile(file) as archive:
+        inner = {item.partition("/")[2]: archive.read(item) for item in archive.namelist()}
+    inner["constants.pkl"] = inner.pop("data.pkl")
+    inner["data.pkl"] = pickle.dumps((), protocol=2)
+    return packed({**members, name: packed(inner)})
+
+
+def expanded_weight(members: Members, marker: Path) -> bytes:
+    def change(data: Any) -> None:
+        meta = next(iter(data["config"].values()))["tensor_meta"]
+        meta["sizes"] = [{"as_int": n} for n in (400_000, 3, 300, 300)]
+        meta["strides"] = [{"as_int": 0}] * 4
+
+    return packed(edited(members, "data/weights/", change))
 
 
 def pickled_weight(members: Members, marker: Path) -> bytes:
@@ -155,6 +197,8 @@ def bomb(members: Members, marker: Path) -> bytes:
 
 ATTACKS: dict[str, Callable[[Members, Path], bytes]] = {
     "sample inputs": sample_inputs,
+    "scripted sample": scripted_sample,
+    "expanded weight": expanded_weight,
     "pickled weights": pickled_weight,
     "opaque constants": opaque_constant,
     "symbolic shapes": program(expression),
@@ -173,5 +217,5 @@ ATTACKS: dict[str, Callable[[Members, Path], bytes]] = {
 }
 """Each as a function of a harmless program's members and the marker's path."""
 
-HARMLESS_AFTER_CHECK = {"sample inputs"}
+HARMLESS_AFTER_CHECK = {"sample inputs", "scripted sample"}
 """What is left out, so that the rest can be loaded."""

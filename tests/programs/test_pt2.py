@@ -46,7 +46,7 @@ def test_nothing_of_a_file_runs(members, tmp_path, attack):
     assert not marker.exists()
 
 
-@pytest.mark.parametrize("attack", ["sample inputs", "pickled weights", "symbolic shapes"])
+@pytest.mark.parametrize("attack", ["sample inputs", "scripted sample", "pickled weights", "symbolic shapes"])
 def test_the_attacks_are_real(members, tmp_path, attack):
     """Torch itself runs them: a check that keeps out what can do no harm would prove nothing."""
     marker, path = tmp_path / "marker", tmp_path / "model.pt2"
@@ -103,6 +103,11 @@ def test_sizes_are_arithmetic(text):
         "(lambda: 0)()",
         "[0][0]",
         "9**9**9",
+        "((((9)**8)**8)**8)**8",
+        "Pow(Pow(Pow(Pow(9, 8), 8), 8), 8)",
+        "Rational('1e3000000000')",
+        "Float('1e3000000000')",
+        "1e3000000000",
         "Pow(Integer(2), Symbol('s0'))",
         "f'{s0}'",
         "x" * 5000,

@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+import torch_kinds  # noqa: E402
 from torch import nn  # noqa: E402
 from torch_kinds import BN2, trained  # noqa: E402
 
@@ -176,6 +177,77 @@ def test_swapped_outputs_are_different(tmp_path):
     assert verify(path, spoiled(path, lambda _: None), PROOFS).verdict == "equivalent"
     assert verify(path, spoiled(path, swap), PROOFS).verdict == "different"
     assert verify(path, spoiled(path, swap, stamped=False), VerifyOptions(["outputs"])).verdict == "different"
+
+
+def saved(tmp_path, name, run, **more):
+    module = trained(torch_kinds.Held(run, 4, 3, 3, 3))
+    torch.manual_seed(5)
+    path = tmp_path / f"{name}.pt2"
+    torch.export.save(torch.export.export(module, (torch.randn(2, 3, 8, 8),), **more), path)
+    return path
+
+
+def test_what_works_in_place_through_a_view_is_run(tmp_path):
+    def overwriting(factor):
+        def run(module, x):
+            y = module.conv(x)
+            if factor:
+                y.view(-1).mul_(factor)
+            return y
+
+        return run
+
+    torch.manual_seed(1)
+    paths = []
+    for factor in (0, 2, 3):
+        torch.manual_seed(1)
+        paths.append(saved(tmp_path, f"times{factor}", overwriting(factor)))
+    assert verify(paths[1], paths[0]).verdict == "different"
+    assert verify(paths[1], paths[2]).verdict == "different"
+    assert verify(paths[1], paths[1]).verdict != "different"
+
+
+def test_a_change_inside_a_branch_is_seen(tmp_path):
+    path = saved(tmp_path, "branches", torch_kinds.conditional)
+
+    def other_branch(program):
+        inner = program.graph_module.true_graph_0
+        (add,) = (node for node in inner.graph.nodes if "add" in str(node.target))
+        add.update_arg(1, 2)
+        inner.recompile()
+
+    assert verify(path, spoiled(path, lambda _: None)).verdict == "equivalent"
+    assert verify(path, spoiled(path, other_branch)).verdict == "different"
+
+
+def test_the_folded_program_shares_no_tensor_that_it_overwrites(tmp_path):
+    def counting(module, x):
+        module.count.add_(1)
+        return module.bn(module.conv(x)) * module.count
+
+    program = torch.export.export(trained(torch_kinds.Held(counting, 1)), (torch.randn(2, 3, 8, 8),))
+    folded = fold(program, options=FoldOptions(verify=None)).model
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(program.module()(x), folded.module()(x), atol=1e-5)
+    assert float(program.state_dict["count"]) == float(folded.state_dict["count"])
+
+
+def test_preserved_module_calls(tmp_path):
+    inner = nn.Sequential(nn.Conv2d(3, 4, 3), BN2(4))
+    module = trained(nn.Sequential(inner, nn.ReLU(), nn.Conv2d(4, 4, 1)))
+    program = torch.export.export(module, (torch.randn(2, 3, 8, 8),), preserve_module_call_signature=("0",))
+    folded = fold(program).model
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.allclose(torch.export.unflatten(folded)(x), module(x), atol=1e-5)
+
+
+def test_tensors_that_numpy_has_not_do_no_harm():
+    def run(module, x):
+        return module.bn(module.conv(x)) * module.odd.to(torch.float32).view(1, -1, 1, 1)
+
+    module = trained(torch_kinds.Held(run, 1))
+    module.register_buffer("odd", torch.ones(4).to(torch.float8_e4m3fn))
+    assert inspect(module, example_inputs=(torch.randn(2, 3, 8, 8),)).foldable == 1
 
 
 def test_a_fold_that_fails_is_not_written(path, monkeypatch):

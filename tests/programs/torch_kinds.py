@@ -12,13 +12,17 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Kind:
-    """``folded`` of the module's BatchNorms go, ``kept`` stay for the reasons named. ``drawn`` makes the inputs."""
+    """``folded`` of the module's BatchNorms go, ``kept`` stay for the reasons named. ``drawn`` makes the inputs.
+
+    ``decomposed`` of them go where nothing works in place any more, if that makes a difference.
+    """
 
     module: Callable[[], nn.Module]
     drawn: Callable[[], tuple[Tensor, ...]]
     folded: int
     kept: tuple[str, ...] = ()
     dynamic: bool = False
+    decomposed: int | None = None
 
 
 class Made(nn.Module):
@@ -184,6 +188,83 @@ def pre_activation(module: nn.Module, x: Tensor) -> Tensor:
     return module.conv2(F.relu(module.bn(module.conv1(x))))
 
 
+class Held(nn.Module):
+    """A module with a weight, a convolution and a BatchNorm, and a function of them."""
+
+    def __init__(self, run: Callable[..., Tensor], *shape: int, buffer: bool = False) -> None:
+        super().__init__()
+        self.conv, self.bn, self._run = nn.Conv2d(3, 4, 3), BN2(4), run
+        self.second = nn.Conv2d(4, 4, 1)
+        self.register_buffer("count", torch.ones(1))
+        if buffer:
+            self.register_buffer("w", torch.randn(*shape))
+        else:
+            self.w = nn.Parameter(torch.randn(*shape))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._run(self, x)
+
+
+def held(run: Callable[..., Tensor], *shape: int, buffer: bool = False) -> Callable[[], nn.Module]:
+    def build() -> nn.Module:
+        torch.manual_seed(3)
+        return trained(Held(run, *shape or (4, 3, 3, 3), buffer=buffer))
+
+    return build
+
+
+def masked_weight(module: nn.Module, x: Tensor) -> Tensor:
+    w = module.w * 1.0
+    w[0] = 0
+    return module.bn(F.conv2d(x, w))
+
+
+def scaled_through_a_view(module: nn.Module, x: Tensor) -> Tensor:
+    w = module.w.clone()
+    w.view(-1).mul_(3)
+    return module.bn(F.conv2d(x, w))
+
+
+def overwritten_mean(module: nn.Module, x: Tensor) -> Tensor:
+    mean = module.bn.running_mean.clone()
+    mean[0] = 100.0
+    return F.batch_norm(module.conv(x), mean, module.bn.running_var, module.bn.weight, module.bn.bias)
+
+
+def type_as_then_add(module: nn.Module, x: Tensor) -> Tensor:
+    y = module.conv(x)
+    z = module.bn(y)
+    w = y.type_as(x).add_(1)
+    return torch.cat([module.second(w), z], 1)
+
+
+def true_added(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(module.conv(x) + True)
+
+
+def split_weight(module: nn.Module, x: Tensor) -> Tensor:
+    a, b = module.w.split([1, 3])
+    return module.bn(torch.cat([F.conv2d(x, a), F.conv2d(x, b)], 1))
+
+
+def empty_joined(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(torch.cat([module.conv(x), torch.zeros(0)], 1))
+
+
+def plainly_padded(module: nn.Module, x: Tensor) -> Tensor:
+    return module.second(F.pad(x[:, :1].relu() * 2.0 + 1.0, (1, 1, 1, 1)).expand(-1, 4, -1, -1))
+
+
+@torch.no_grad()
+def no_grad_returned(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(module.conv(x))
+
+
+def conditional(module: nn.Module, x: Tensor) -> Tensor:
+    y = module.bn(module.conv(x))
+    return torch.cond(x.sum() > 1e6, lambda a: a + 1, lambda a: a * 1, (y,))
+
+
 def conv_bn(conv: nn.Module, bn: nn.Module) -> Callable[[], nn.Module]:
     return seq(conv, bn, nn.ReLU())
 
@@ -287,6 +368,17 @@ KINDS: dict[str, Kind] = {
     "read_before_in_place": Kind(
         made(read_before_in_place, lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN2(8)}), image(), 0, ("consumers",)
     ),
+    "masked_weight": Kind(held(masked_weight), image(), 0, ("dynamic-weights",), decomposed=1),
+    "masked_buffer": Kind(held(masked_weight, 4, 3, 3, 3, buffer=True), image(), 0, ("dynamic-weights",), decomposed=1),
+    "scaled_through_a_view": Kind(held(scaled_through_a_view), image(), 0, ("dynamic-weights",), decomposed=1),
+    "overwritten_mean": Kind(held(overwritten_mean), image(), 0, ("dynamic-statistics",), decomposed=1),
+    "type_as_then_add": Kind(held(type_as_then_add), image(), 0, ("control-flow",), decomposed=1),
+    "true_added": Kind(held(true_added), image(), 1),
+    "split_weight": Kind(held(split_weight), image(), 1),
+    "empty_joined": Kind(held(empty_joined), image(), 0, ("unknown-op",)),
+    "plainly_padded": Kind(held(plainly_padded), image(), 0),
+    "no_grad_returned": Kind(held(no_grad_returned), image(), 1),
+    "conditional": Kind(held(conditional), image(), 1),
     "dynamic_batch": Kind(
         seq(nn.Conv2d(3, 8, 3), BN2(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)), image(), 1, dynamic=True
     ),

@@ -52,6 +52,9 @@ def _cat(call: Call) -> Seen | None:
     tensors = call["tensors"]
     if not isinstance(tensors, list | tuple) or type(call["dim"]) is not int:
         return None
+    ranks = {len(t.meta["val"].shape) for t in tensors if isinstance(t.meta.get("val"), Tensor)}
+    if len(ranks) != 1:
+        return None  # an empty tensor of one axis joins anything
     inputs = [Operand("tensors", index) for index in range(len(tensors))]
     return Seen("Concat", inputs, {"axis": call["dim"]})
 

@@ -67,6 +67,9 @@ def _batch_norm(call: Call) -> Seen | None:
         return None
     channels = shape[1]
     kind = str(call.node.target)
+    epsilon = call["eps"] if call["eps"] is not None else call["epsilon"]
+    if type(epsilon) is not float:
+        return None
     trains = call["training"] if "training" in call.arguments else "no_training" not in kind
     trains = bool(trains) or call["running_mean"] is None or call["running_var"] is None
     inputs = [
@@ -76,7 +79,7 @@ def _batch_norm(call: Call) -> Seen | None:
         Operand("running_mean", default=lambda: np.zeros(channels, np.float32)),
         Operand("running_var", default=lambda: np.ones(channels, np.float32)),
     ]
-    return Seen("BatchNormalization", inputs, {"epsilon": call["eps"], "training_mode": int(trains)})
+    return Seen("BatchNormalization", inputs, {"epsilon": epsilon, "training_mode": int(trains)})
 
 
 def _instance_norm(call: Call) -> Seen | None:
