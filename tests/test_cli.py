@@ -361,6 +361,7 @@ class TestReports:
         ("--device", "cuda:x", "not a device"),
         ("--weight-policy", "loose", "neither 'exact' nor"),
         ("--max-memory", "much", "not a size"),
+        ("--max-memory", "2", "in which nothing runs"),
         ("--gates", "structure,weight", "not one of"),
         ("--time-limit", "-1", "not negative"),
     ],

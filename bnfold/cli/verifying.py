@@ -76,6 +76,10 @@ def verify_options(given: dict[str, Any]) -> Any:
 
     if not re.fullmatch(r"cpu|cuda(:\d+)?", given["device"]):
         raise UsageError(f"--device {given['device']}: not a device", "use cpu, cuda or cuda:N")
+    made = [f"--{name}" for name, value in (("shape", given["shape"]), ("range", given["ranges"])) if value]
+    made += [] if given["samples"] is None else ["--samples"]
+    if given["inputs"] and made:
+        raise UsageError(f"--inputs and {made[0]} exclude each other: your data is what it is")
     seconds = TIME_LIMIT if given["time_limit"] is None else _limit("--time-limit", given["time_limit"])
     inputs = InputOptions(
         data=Path(given["inputs"]) if given["inputs"] else None,
@@ -111,6 +115,10 @@ def _policy(text: str | None) -> float | None:
         raise UsageError(f"--weight-policy {text}: neither 'exact' nor of the form ulp:4") from None
 
 
+LEAST_MEMORY = 2**20
+"""Bytes below which a limit is a mistake: a number without its unit."""
+
+
 def _bytes(text: str | None) -> int | None:
     """``512MB``, ``2GiB`` and their like; units are powers of 1024."""
     if text is None:
@@ -118,7 +126,10 @@ def _bytes(text: str | None) -> int | None:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
     if found is None or not float(found[1]):
         raise UsageError(f"--max-memory {text}: not a size", "write 512MB or 2GB")
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    size = int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    if size < LEAST_MEMORY:
+        raise UsageError(f"--max-memory {text}: {size} bytes, in which nothing runs", "write 512MB or 2GB")
+    return size
 
 
 def _limit(option: str, value: float) -> float:

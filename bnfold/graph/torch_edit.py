@@ -7,12 +7,13 @@ name in the state_dict; what only a removed BatchNorm owned goes with it.
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
-from torch.export import ExportedProgram
+from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 from bnfold.graph import Node, Value
@@ -35,7 +36,7 @@ class TorchEditor:
         self._unread: list[fx.Node] = []
         self._gone: list[str] = []
         self.program = graphs.program
-        self._calls = copy.deepcopy(graphs.program.module_call_graph)
+        self._calls = [_copied(call) for call in graphs.program.module_call_graph]
         self._targets = {spec.target for spec in graphs.signature.input_specs if spec.target}
         fakes = (node.meta.get("val") for node in self._graph.nodes)
         self._fake_mode: Any = next((fake.fake_mode for fake in fakes if hasattr(fake, "fake_mode")), None)
@@ -273,6 +274,14 @@ class TorchEditor:
 
         left = {module_path(node) for node in self._graph.nodes}
         return {path for path in self._gone if path not in left}
+
+
+def _copied(call: ModuleCallEntry) -> ModuleCallEntry:
+    """An entry whose ends can be renamed; how they are nested stays shared."""
+    if call.signature is None:
+        return call
+    inputs, outputs = ([copy.copy(end) for end in ends] for ends in (call.signature.inputs, call.signature.outputs))
+    return replace(call, signature=replace(call.signature, inputs=inputs, outputs=outputs))
 
 
 def _takes_tensor(node: fx.Node, operand: Operand) -> bool:
