@@ -8,15 +8,15 @@ checked and nothing else.
 
 from __future__ import annotations
 
-import ast
 import json
 import re
 from collections.abc import Iterator
-from math import isfinite, prod
-from typing import Any, TypeGuard
+from math import prod
+from typing import Any
 
 from bnfold.errors import InputError
 from bnfold.files.archive import Archive, read_archive
+from bnfold.files.expressions import Unsafe, guard, symbolic
 from bnfold.files.sniff import tensors_only
 
 PLAIN_MEMBERS = frozenset({"archive_format", "archive_version", "byteorder", "version"})
@@ -40,24 +40,6 @@ FORBIDDEN = frozenset({"from_file", "save", "load", "import_ir_module"})
 CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
 """Types that inputs and outputs may be nested in."""
 
-SYMBOLIC = frozenset(
-    """
-    Symbol Integer Float Rational Half Zero One NegativeOne Add Mul Pow Mod PythonMod FloorDiv CleanDiv CeilDiv Min Max
-    Identity Where Eq Equality Ne Unequality Lt StrictLessThan Le LessThan Gt StrictGreaterThan Ge GreaterThan And Or
-    Not true false TruncToInt CeilToInt FloorToInt RoundToInt ToFloat IntTrueDiv FloatTrueDiv ModularIndexing Abs
-    """.split()  # noqa: SIM905
-)
-"""Names that a symbolic size may use."""
-
-LONGEST = 4000
-"""Characters of an expression."""
-
-LARGEST_EXPONENT = 8
-"""A power with a larger one could keep sympy busy for ever."""
-
-MOST_POWERS = 3
-"""Powers in one expression: nested ones grow without bound."""
-
 METADATA = frozenset({"stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom"})
 
 Json = Any
@@ -76,38 +58,34 @@ def checked(data: bytes, name: str) -> Archive:
         archive.members[sample] = _harmless_sample(archive.members.get(sample, b""), name)
         for kind in ("weights", "constants"):
             _payloads(archive, kind)
-    except _Unsafe as error:
+    except Unsafe as error:
         raise InputError(f"{name}: {error}", "nothing was run from it; save it again with torch.export.save") from None
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise InputError(f"{name}: not a .pt2 that torch.export wrote ({error})", "save it again") from None
     return archive
 
 
-class _Unsafe(Exception):
-    """Something that could run, or that torch.export does not write."""
-
-
 def _members(archive: Archive) -> None:
     if archive.members.get("archive_format") != b"pt2":
-        raise _Unsafe("its archive_format is not pt2")
+        raise Unsafe("its archive_format is not pt2")
     models = [member for member in archive.members if member.startswith("models/")]
     if len(models) != 1 or not re.fullmatch(r"models/[\w.-]+\.json", models[0]):
-        raise _Unsafe(f"it holds {len(models)} programs, not one")
+        raise Unsafe(f"it holds {len(models)} programs, not one")
     for member in archive.members:
         top = member.split("/")[0]
         known = member in PLAIN_MEMBERS or top in ("models", ".data", "extra") or member.startswith(".")
         inside = re.fullmatch(r"data/(weights|constants|sample_inputs)/[^/]+", member)
         if not known and not inside:
-            raise _Unsafe(f"it has the unknown member {member!r}")
+            raise Unsafe(f"it has the unknown member {member!r}")
         if member.endswith((".so", ".pyd", ".dll", ".dylib", ".py", ".pyc", ".cpp")) and top != "extra":
-            raise _Unsafe(f"it has code in {member!r}")
+            raise Unsafe(f"it has code in {member!r}")
 
 
 def _json(archive: Archive, member: str) -> Json:
     try:
         return json.loads(archive.members[member])
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise _Unsafe(f"{member} is no JSON ({error})") from None
+        raise Unsafe(f"{member} is no JSON ({error})") from None
 
 
 def _harmless_sample(sample: bytes, name: str) -> bytes:
@@ -128,26 +106,26 @@ def _payloads(archive: Archive, kind: str) -> None:
     folder = f"data/{kind}/"
     configs = [member for member in archive.members if member.startswith(folder) and member.endswith("_config.json")]
     if len(configs) != 1:
-        raise _Unsafe(f"its {kind} have no one list: another program's, or an older torch's")
+        raise Unsafe(f"its {kind} have no one list: another program's, or an older torch's")
     listed = set()
     config = _json(archive, configs[0])
     archive.members[configs[0]] = json.dumps(config).encode()
     for tensor, entry in config["config"].items():
         path = entry["path_name"]
         if entry["use_pickle"]:
-            raise _Unsafe(f"{tensor!r} is pickled")
+            raise Unsafe(f"{tensor!r} is pickled")
         if kind == "constants" and not str(path).startswith("tensor_"):
-            raise _Unsafe(f"the constant {tensor!r} is no tensor")
+            raise Unsafe(f"the constant {tensor!r} is no tensor")
         if folder + path not in archive.members or not re.fullmatch(r"\w+", path):
-            raise _Unsafe(f"the data of {tensor!r} is not there")
+            raise Unsafe(f"the data of {tensor!r} is not there")
         listed.add(folder + path)
         _texts(entry)
         sizes = [size["as_int"] for size in entry["tensor_meta"]["sizes"]]
         if min(sizes, default=0) < 0 or prod(sizes) > max(len(archive.members[folder + path]), 1):
-            raise _Unsafe(f"{tensor!r} claims {prod(sizes)} numbers, more than its data holds")
+            raise Unsafe(f"{tensor!r} claims {prod(sizes)} numbers, more than its data holds")
     for member in archive.members:
         if member.startswith(folder) and member not in listed and member != configs[0]:
-            raise _Unsafe(f"{member!r} belongs to no tensor")
+            raise Unsafe(f"{member!r} belongs to no tensor")
 
 
 # --- the program
@@ -155,20 +133,20 @@ def _payloads(archive: Archive, kind: str) -> None:
 
 def _program(program: Json) -> None:
     for line in program.get("guards_code") or ():
-        _guard(line)
+        guard(line)
     for symbol in program.get("range_constraints") or ():
         if not re.fullmatch(r"\w+", symbol):
-            raise _Unsafe(f"a size is called {symbol!r}")
+            raise Unsafe(f"a size is called {symbol!r}")
     graph_module = program["graph_module"]
     for call in graph_module["module_call_graph"]:
         signature = call["signature"]
         for spec in ("in_spec", "out_spec") if signature else ():
             _treespec(json.loads(signature[spec]))
     if graph_module.get("treespec_namedtuple_fields"):
-        raise _Unsafe("its inputs or outputs are named tuples")
+        raise Unsafe("its inputs or outputs are named tuples")
     for graph in _graphs(graph_module["graph"]):
         if graph.get("custom_obj_values"):
-            raise _Unsafe("it holds objects that are no tensors")
+            raise Unsafe("it holds objects that are no tensors")
         for node in graph["nodes"]:
             _target(node["target"])
             _metadata(node)
@@ -195,7 +173,7 @@ def _graphs(graph: Json) -> Iterator[Json]:
 def _target(target: str) -> None:
     operator = target.split(".")[3:4]
     if not TARGETS.fullmatch(target) or (operator and operator[0] in FORBIDDEN):
-        raise _Unsafe(f"it calls {target!r}, which bnfold does not let run")
+        raise Unsafe(f"it calls {target!r}, which bnfold does not let run")
 
 
 def _metadata(node: Json) -> None:
@@ -204,7 +182,7 @@ def _metadata(node: Json) -> None:
         del found[key]
     for entry in filter(None, found.get("source_fn_stack", "").split(";")):
         if not re.fullmatch(r"[\w.,]+", entry):
-            raise _Unsafe(f"node {node.get('name')!r} comes from {entry[:80]!r}")
+            raise Unsafe(f"node {node.get('name')!r} comes from {entry[:80]!r}")
 
 
 def _texts(part: Json) -> None:
@@ -216,7 +194,7 @@ def _texts(part: Json) -> None:
             if "expr_str" in part:
                 symbolic(part["expr_str"])
             if part.get("as_custom_obj") is not None:
-                raise _Unsafe("it holds an object that is no tensor")
+                raise Unsafe("it holds an object that is no tensor")
             if part.get("as_operator") is not None:
                 _target(part["as_operator"])
             pending.extend(part.values())
@@ -230,90 +208,7 @@ def _treespec(spec: Json) -> None:
     while pending:
         node = pending.pop()
         if node["type"] not in CONTAINERS:
-            raise _Unsafe(f"its inputs or outputs are of type {node['type']!r}")
+            raise Unsafe(f"its inputs or outputs are of type {node['type']!r}")
         if node["context"] is not None:
             json.loads(node["context"])
         pending.extend(node["children_spec"])
-
-
-def symbolic(text: str) -> None:
-    """Raise unless ``text`` is arithmetic of symbols and numbers, as sympy writes it, that is done in no time."""
-    tree = _parsed(text)
-    if sum(_is_power(node) for node in ast.walk(tree)) > MOST_POWERS or re.search(r"\d[eE][+-]?\d{3}|[jJ]\b", text):
-        raise _Unsafe(f"a size is given as {text[:80]!r}")
-    named = {id(node.args[0]) for node in ast.walk(tree) if _calls(node, "Symbol") and node.args}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            if not isinstance(node.func, ast.Name) or node.func.id not in SYMBOLIC:
-                raise _Unsafe(f"a size is given as {text[:80]!r}")
-            if node.func.id == "Pow" and not _small(node.args[1] if len(node.args) > 1 else None):
-                raise _Unsafe(f"a size is given as {text[:80]!r}")
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.LShift):
-            if not _small(node.right):
-                raise _Unsafe(f"a size is given as {text[:80]!r}")
-        elif isinstance(node, ast.Name):
-            if node.id not in SYMBOLIC and not re.fullmatch(r"[suz]\w{0,12}", node.id):
-                raise _Unsafe(f"a size is given as {text[:80]!r}")
-        elif isinstance(node, ast.Constant):
-            if not _plain_constant(node.value, named=id(node) in named):
-                raise _Unsafe(f"a size is given as {text[:80]!r}")
-        elif not isinstance(node, _ARITHMETIC):
-            raise _Unsafe(f"a size is given as {text[:80]!r}")
-
-
-def _plain_constant(value: object, *, named: bool) -> bool:
-    """A finite number; a text only as the name of a symbol, since sympy evaluates any other."""
-    if isinstance(value, str):
-        return named and re.fullmatch(r"[A-Za-z_]\w{0,40}", value) is not None
-    return isinstance(value, int) or (isinstance(value, float) and isfinite(value))
-
-
-def _is_power(node: ast.AST) -> bool:
-    return _calls(node, "Pow") or (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow))
-
-
-def _calls(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
-    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name
-
-
-def _small(exponent: ast.expr | None) -> bool:
-    """True for a plain small number, also as ``Integer(n)``."""
-    if isinstance(exponent, ast.UnaryOp):
-        return _small(exponent.operand)
-    if isinstance(exponent, ast.Call) and len(exponent.args) == 1:
-        return _small(exponent.args[0])
-    return (
-        isinstance(exponent, ast.Constant)
-        and isinstance(exponent.value, int)
-        and abs(exponent.value) <= LARGEST_EXPONENT
-    )
-
-
-_ARITHMETIC = (
-    ast.Expression, ast.Call, ast.keyword, ast.Name, ast.Load, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Add, ast.Sub,
-    ast.Mult, ast.Div, ast.FloorDiv, ast.Mod, ast.Pow, ast.USub, ast.UAdd, ast.Compare, ast.Eq, ast.NotEq, ast.Lt,
-    ast.LtE, ast.Gt, ast.GtE,
-)  # fmt: skip
-
-_GUARDS = (*_ARITHMETIC, ast.BoolOp, ast.And, ast.Or, ast.Not, ast.Subscript, ast.Attribute, ast.Tuple, ast.List)
-_READ = frozenset({"size", "stride", "storage_offset", "dim", "ndim", "shape", "numel", "dtype", "device"})
-
-
-def _guard(text: str) -> None:
-    """A guard compares sizes of inputs: ``L['x'].size()[0] >= 2``."""
-    for node in ast.walk(_parsed(text)):
-        unknown = isinstance(node, ast.Name) and node.id != "L"
-        odd_call = isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute)
-        odd_part = isinstance(node, ast.Attribute) and node.attr not in _READ
-        power = isinstance(node, ast.Pow | ast.LShift)
-        if unknown or odd_call or odd_part or power or not isinstance(node, _GUARDS):
-            raise _Unsafe(f"it has the guard {text[:80]!r}")
-
-
-def _parsed(text: str) -> ast.Expression:
-    if not isinstance(text, str) or len(text) > LONGEST:
-        raise _Unsafe("an expression is no text, or far too long")
-    try:
-        return ast.parse(text, mode="eval")
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        raise _Unsafe(f"{text[:80]!r} is no expression") from None

@@ -17,9 +17,10 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 from bnfold.graph import Node, Value
-from bnfold.graph.torch import TorchGraphs, argument, from_numpy
+from bnfold.graph.torch import TorchGraphs, argument
 from bnfold.graph.torch_ops import Operand
 from bnfold.graph.torch_prepare import is_view
+from bnfold.graph.torch_tensors import from_numpy
 
 SUFFIX = "_bnfold"
 

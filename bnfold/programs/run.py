@@ -13,7 +13,7 @@ from torch.export.graph_signature import InputKind
 
 from bnfold.errors import UndecidedError
 from bnfold.files.load import load
-from bnfold.graph.torch import np_dtype
+from bnfold.graph.torch_tensors import np_dtype
 from bnfold.programs.load import LoadedProgram
 from bnfold.verification import VerifyOptions, runtime
 from bnfold.verification.alignment.pieces import Piece

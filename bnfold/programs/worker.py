@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bnfold.errors import BnfoldError
-from bnfold.graph.torch import to_numpy
+from bnfold.graph.torch_tensors import to_numpy
 from bnfold.programs.evaluate import Evaluator, NotRunnable
 from bnfold.programs.load import load_program
 from bnfold.verification.alignment.pieces import Piece

@@ -15,8 +15,9 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from bnfold.errors import InputError  # noqa: E402
+from bnfold.files.expressions import symbolic  # noqa: E402
 from bnfold.files.load import load  # noqa: E402
-from bnfold.files.pt2 import checked, symbolic  # noqa: E402
+from bnfold.files.pt2 import checked  # noqa: E402
 from bnfold.files.sniff import kind_of  # noqa: E402
 from bnfold.programs.load import load_program  # noqa: E402
 
