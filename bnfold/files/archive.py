@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import posixpath
 import zipfile
+from collections import Counter
 from dataclasses import dataclass
 
 from bnfold.errors import InputError
@@ -74,7 +75,7 @@ def _check(infos: list[zipfile.ZipInfo], size: int, name: str) -> None:
         raise InputError(f"{name}: a zip archive of {len(infos)} members", hint)
     names = [info.filename for info in infos]
     if len(set(names)) < len(names):
-        twice = next(member for member in names if names.count(member) > 1)
+        twice = Counter(names).most_common(1)[0][0]
         raise InputError(f"{name}: the archive has two members called {twice!r}", hint)
     roots = {member.split("/", 1)[0] for member in names}
     for info in infos:

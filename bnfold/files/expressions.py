@@ -22,6 +22,9 @@ LONGEST = 4000
 LARGEST_EXPONENT = 8
 """A power with a larger one could keep sympy busy for ever."""
 
+MOST_SYMBOLS, MOST_PRODUCTS = 6, 24
+"""Symbols and products in one expression: with more, sympy may divide polynomials for ever."""
+
 MOST_POWERS = 3
 """Powers in one expression: nested ones grow without bound."""
 
@@ -34,6 +37,12 @@ def symbolic(text: str) -> None:
     """Raise unless ``text`` is arithmetic of symbols and numbers, as sympy writes it, that is done in no time."""
     tree = _parsed(text)
     if sum(_is_power(node) for node in ast.walk(tree)) > MOST_POWERS or re.search(r"\d[eE][+-]?\d{3}|[jJ]\b", text):
+        raise Unsafe(f"a size is given as {text[:80]!r}")
+    nodes = list(ast.walk(tree))
+    symbols = {ast.dump(node.args[0]) for node in nodes if _calls(node, "Symbol") and node.args}
+    symbols |= {node.id for node in nodes if isinstance(node, ast.Name) and node.id not in SYMBOLIC}
+    products = sum(_calls(node, "Mul") or isinstance(getattr(node, "op", None), ast.Mult) for node in nodes)
+    if len(symbols) > MOST_SYMBOLS or products > MOST_PRODUCTS:
         raise Unsafe(f"a size is given as {text[:80]!r}")
     named = {id(node.args[0]) for node in ast.walk(tree) if _calls(node, "Symbol") and node.args}
     for node in ast.walk(tree):

@@ -17,7 +17,7 @@ from typing import Any
 from bnfold.errors import InputError
 from bnfold.files.archive import Archive, read_archive
 from bnfold.files.expressions import Unsafe, guard, symbolic
-from bnfold.files.sniff import tensors_only
+from bnfold.files.sniff import shares_containers, tensors_only
 
 PLAIN_MEMBERS = frozenset({"archive_format", "archive_version", "byteorder", "version"})
 """Members that hold a word or a number."""
@@ -95,7 +95,8 @@ def _harmless_sample(sample: bytes, name: str) -> bytes:
     inside = read_archive(sample, f"{name}, sample inputs")
     if not all(SAMPLE_MEMBERS.fullmatch(member) for member in inside.members):
         return b""  # TorchScript, say, which torch would load, and run, in place of tensors
-    return inside.repacked() if tensors_only(inside.members["data.pkl"], name) else b""
+    data = inside.members["data.pkl"]
+    return inside.repacked() if tensors_only(data, name) and not shares_containers(data) else b""
 
 
 # --- weights and constants

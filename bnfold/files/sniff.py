@@ -100,6 +100,23 @@ def _globals(data: bytes) -> Iterator[str]:
                 yield "?"
 
 
+def shares_containers(data: bytes) -> bool:
+    """True if a pickle holds one list, tuple or dict in several places: nested, that can stand for any number."""
+    containers: set[object] = set()
+    previous, count = "", 0
+    for opcode, argument, _position in pickletools.genops(data):
+        name = opcode.name
+        if "PUT" in name or name == "MEMOIZE":
+            place = count if name == "MEMOIZE" else int(argument or 0)
+            count += 1
+            if "TUPLE" in previous or "LIST" in previous or "DICT" in previous:
+                containers.add(place)
+        elif "GET" in name and int(argument or 0) in containers:
+            return True
+        previous = name
+    return False
+
+
 def _refuse_others(head: bytes, size: int, name: str) -> None:
     """Raise InputError if a file that starts with ``head`` is evidently something else than ONNX."""
     if size == 0:

@@ -89,7 +89,12 @@ def mutated(module: fx.GraphModule, signature: ExportGraphSignature) -> set[fx.N
     for node in list(module.graph.nodes):
         for target in _overwritten(node):
             sharing = family(target)
-            alone = sharing == {target} and target.op == "call_function" and node.args[:1] == (target,)
+            alone = (
+                sharing == {target}
+                and target not in found
+                and target.op == "call_function"
+                and node.args[:1] == (target,)
+            )
             if alone and isinstance(node.meta.get("val"), torch.Tensor):
                 later = [user for user in target.users if order[user] > order[node]]
                 for user in later:

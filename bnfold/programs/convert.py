@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
@@ -15,8 +16,16 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def to_onnx(program: ExportedProgram, name: str) -> ModelProto:
+def output_names(program: ExportedProgram) -> list[str]:
+    """What the program calls its outputs, each name once."""
+    names = [str(name) for name in program.graph_signature.user_outputs]
+    return [name if names.index(name) == place else f"{name}_{place}" for place, name in enumerate(names)]
+
+
+def to_onnx(program: ExportedProgram, name: str, outputs: Sequence[str] | None = None) -> ModelProto:
     """The program in ONNX, dynamic dimensions dynamic. ``name`` is for messages.
+
+    ``outputs`` are their names (by default the program's own): those of the original, for a program that was folded.
 
     A BatchNorm in training mode would silently become one at inference there: refused. Raises InputError.
     """
@@ -34,7 +43,9 @@ def to_onnx(program: ExportedProgram, name: str) -> ModelProto:
         raise InputError(f"{name}: writing ONNX takes onnxscript, which is not installed ({error})", INSTALL) from None
     try:
         with quiet():
-            exported: Any = torch.onnx.export(program, dynamo=True, optimize=False, verbose=False)
+            exported: Any = torch.onnx.export(
+                program, dynamo=True, optimize=False, verbose=False, output_names=outputs or output_names(program)
+            )
             model: Any = ir.from_proto(exported.model_proto)
             # a bias that is computed from shapes becomes a constant; nothing else is simplified
             onnxscript.optimizer.fold_constants(model)

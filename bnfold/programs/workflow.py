@@ -14,7 +14,7 @@ from bnfold.files.external import ExternalData
 from bnfold.files.load import LoadedModel, load, read_file
 from bnfold.files.save import External, Staged, staged, staged_bytes
 from bnfold.pipeline import PlanOptions
-from bnfold.programs.convert import to_onnx
+from bnfold.programs.convert import output_names, to_onnx
 from bnfold.programs.load import LoadedProgram, load_program
 from bnfold.programs.pipeline import calls, prepare_program, rewrite_program
 from bnfold.programs.save import program_bytes
@@ -99,7 +99,7 @@ def _written(
     if to == "pt2":
         same = program is loaded.program and loaded.is_file and loaded.path is not None
         return staged_bytes(read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded), place)
-    proto = to_onnx(program, loaded.name)
+    proto = to_onnx(program, loaded.name, output_names(loaded.program))
     for key, value in (
         ("bnfold.converted", __version__),
         ("bnfold.source", Path(loaded.name).name),

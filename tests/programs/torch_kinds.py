@@ -225,6 +225,22 @@ def scaled_through_a_view(module: nn.Module, x: Tensor) -> Tensor:
     return module.bn(F.conv2d(x, w))
 
 
+def chained_in_place(module: nn.Module, x: Tensor) -> Tensor:
+    y = module.bn(module.conv(x))
+    y[:, :2].add_(1.0).mul_(3.0)
+    return module.second(y)
+
+
+def rounded_weight(module: nn.Module, x: Tensor) -> Tensor:
+    weight = torch.arange(0.05, 10.8, 0.1).reshape(4, 3, 3, 3)
+    return module.bn(F.conv2d(x, torch.round((module.w * 0 + weight) * 10) / 10))
+
+
+def weight_of_bits(module: nn.Module, x: Tensor) -> Tensor:
+    bits = (module.w * 2).view(torch.int32) & torch.tensor(-65536, dtype=torch.int32)
+    return module.bn(F.conv2d(x, bits.view(torch.float32)))
+
+
 def overwritten_mean(module: nn.Module, x: Tensor) -> Tensor:
     mean = module.bn.running_mean.clone()
     mean[0] = 100.0
@@ -372,6 +388,9 @@ KINDS: dict[str, Kind] = {
     "masked_buffer": Kind(held(masked_weight, 4, 3, 3, 3, buffer=True), image(), 0, ("dynamic-weights",), decomposed=1),
     "scaled_through_a_view": Kind(held(scaled_through_a_view), image(), 0, ("dynamic-weights",), decomposed=1),
     "overwritten_mean": Kind(held(overwritten_mean), image(), 0, ("dynamic-statistics",), decomposed=1),
+    "chained_in_place": Kind(held(chained_in_place), image(), 1),
+    "rounded_weight": Kind(held(rounded_weight), image(), 1),
+    "weight_of_bits": Kind(held(weight_of_bits), image(), 0, ("dynamic-weights",), decomposed=1),
     "type_as_then_add": Kind(held(type_as_then_add), image(), 0, ("control-flow",), decomposed=1),
     "true_added": Kind(held(true_added), image(), 1),
     "split_weight": Kind(held(split_weight), image(), 1),
