@@ -17,7 +17,7 @@ from onnx import ModelProto
 from bnfold.clock import Clock
 from bnfold.errors import InputError, OutputError, Refused, UsageError
 from bnfold.files.external import external_tensors
-from bnfold.files.load import LoadedModel, load, load_bytes, read_file, read_head
+from bnfold.files.load import KINDS, LoadedModel, load, load_bytes, read_file, read_head
 from bnfold.files.save import External, Staged, staged
 from bnfold.files.sniff import Kind, kind_of, may_be_torch
 from bnfold.pipeline import PlanOptions, prepare, rewrite
@@ -174,15 +174,12 @@ def _opened(
         return load_program(Path(model))
     if options.unsafe_shapes is None:
         raise InputError(
-            f"{model}: {UNSAFE[kind]}: loading it runs what it holds",
+            f"{model}: {KINDS[kind]}: loading it runs what it holds",
             "give the .pt2 that torch.export.save wrote; or, if you trust it, --allow-unsafe-load and --shape",
         )
     from bnfold.programs.unsafe import load_unsafe
 
     return load_unsafe(Path(model), options.unsafe_shapes)
-
-
-UNSAFE: dict[Kind, str] = {"torchscript": "a TorchScript archive", "pickle": "a pickled module"}
 
 
 def _kind(path: Path) -> Kind:

@@ -5,6 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 
+def one_line(error: BaseException, longest: int = 200) -> str:
+    """Somebody else's error, for a message of one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:longest]
+
+
 class BnfoldError(Exception):
     """A failure that bnfold explains: one line that names the file (and node), one with what to do."""
 

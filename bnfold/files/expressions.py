@@ -35,33 +35,28 @@ class Unsafe(Exception):
 
 def symbolic(text: str) -> None:
     """Raise unless ``text`` is arithmetic of symbols and numbers, as sympy writes it, that is done in no time."""
-    tree = _parsed(text)
-    if sum(_is_power(node) for node in ast.walk(tree)) > MOST_POWERS or re.search(r"\d[eE][+-]?\d{3}|[jJ]\b", text):
-        raise Unsafe(f"a size is given as {text[:80]!r}")
-    nodes = list(ast.walk(tree))
-    symbols = {ast.dump(node.args[0]) for node in nodes if _calls(node, "Symbol") and node.args}
+    nodes = list(ast.walk(_parsed(text)))
+    called = [node.args[0] for node in nodes if _calls(node, "Symbol") and node.args]
+    symbols = {ast.dump(name) for name in called}
     symbols |= {node.id for node in nodes if isinstance(node, ast.Name) and node.id not in SYMBOLIC}
     products = sum(_calls(node, "Mul") or isinstance(getattr(node, "op", None), ast.Mult) for node in nodes)
-    if len(symbols) > MOST_SYMBOLS or products > MOST_PRODUCTS:
+    small = sum(map(_is_power, nodes)) <= MOST_POWERS and len(symbols) <= MOST_SYMBOLS and products <= MOST_PRODUCTS
+    if not small or re.search(r"\d[eE][+-]?\d{3}", text) or not all(_is_arithmetic(node, called) for node in nodes):
         raise Unsafe(f"a size is given as {text[:80]!r}")
-    named = {id(node.args[0]) for node in ast.walk(tree) if _calls(node, "Symbol") and node.args}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Call):
-            if not isinstance(node.func, ast.Name) or node.func.id not in SYMBOLIC:
-                raise Unsafe(f"a size is given as {text[:80]!r}")
-            if node.func.id == "Pow" and not _small(node.args[1] if len(node.args) > 1 else None):
-                raise Unsafe(f"a size is given as {text[:80]!r}")
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Pow | ast.LShift):
-            if not _small(node.right):
-                raise Unsafe(f"a size is given as {text[:80]!r}")
-        elif isinstance(node, ast.Name):
-            if node.id not in SYMBOLIC and not re.fullmatch(r"[suz]\w{0,12}", node.id):
-                raise Unsafe(f"a size is given as {text[:80]!r}")
-        elif isinstance(node, ast.Constant):
-            if not _plain_constant(node.value, named=id(node) in named):
-                raise Unsafe(f"a size is given as {text[:80]!r}")
-        elif not isinstance(node, _ARITHMETIC):
-            raise Unsafe(f"a size is given as {text[:80]!r}")
+
+
+def _is_arithmetic(node: ast.AST, called: list[ast.expr]) -> bool:
+    """True for a part of an expression that may be there; ``called`` are the names that symbols are given as texts."""
+    if isinstance(node, ast.Call):
+        known = isinstance(node.func, ast.Name) and node.func.id in SYMBOLIC
+        return known and (not _calls(node, "Pow") or _small(node.args[1] if len(node.args) > 1 else None))
+    if isinstance(node, ast.BinOp):
+        return not isinstance(node.op, ast.Pow) or _small(node.right)
+    if isinstance(node, ast.Name):
+        return node.id in SYMBOLIC or re.fullmatch(r"[suz]\w{0,12}", node.id) is not None
+    if isinstance(node, ast.Constant):
+        return _plain_constant(node.value, named=any(node is name for name in called))
+    return isinstance(node, _ARITHMETIC)
 
 
 def _plain_constant(value: object, *, named: bool) -> bool:
@@ -108,7 +103,7 @@ def guard(text: str) -> None:
         unknown = isinstance(node, ast.Name) and node.id != "L"
         odd_call = isinstance(node, ast.Call) and not isinstance(node.func, ast.Attribute)
         odd_part = isinstance(node, ast.Attribute) and node.attr not in _READ
-        power = isinstance(node, ast.Pow | ast.LShift)
+        power = isinstance(node, ast.Pow)
         if unknown or odd_call or odd_part or power or not isinstance(node, _GUARDS):
             raise Unsafe(f"it has the guard {text[:80]!r}")
 

@@ -17,7 +17,7 @@ from torch.export import ExportedProgram, ModuleCallEntry
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 from bnfold.graph import Node, Value
-from bnfold.graph.torch import TorchGraphs, argument
+from bnfold.graph.torch import HELD, TorchGraphs, argument, module_path
 from bnfold.graph.torch_ops import Operand
 from bnfold.graph.torch_prepare import is_view
 from bnfold.graph.torch_tensors import from_numpy
@@ -35,6 +35,7 @@ class TorchEditor:
         self._graph: fx.Graph = graphs.module.graph
         self._aliases: dict[Value, Value] = {}
         self._unread: list[fx.Node] = []
+        self._erased: set[fx.Node] = set()
         self._gone: list[str] = []
         self.program = graphs.program
         self._calls = [_copied(call) for call in graphs.program.module_call_graph]
@@ -157,7 +158,7 @@ class TorchEditor:
         self._gone += [path for node in nodes if (path := node.name) != node.handle.fx_node.name]
         for node in nodes:
             for user in [user for user in node.handle.fx_node.users if not user.users and user.op == "call_function"]:
-                self._graph.erase_node(user)  # a part of the result that nobody reads
+                self._erase(user)  # a part of the result that nobody reads
         self._unread += [last, *(node.handle.fx_node for node in nodes)]
 
     def _rename_outputs(self, old: fx.Node, new: fx.Node) -> None:
@@ -237,12 +238,11 @@ class TorchEditor:
         """Erase calls that became unread, then the tensors that only they read."""
         while self._unread:
             node = self._unread.pop()
-            if node.users or node not in self._alive():
+            if node.users or node in self._erased:
                 continue
             if node.op == "call_function":
                 self._unread += node.all_input_nodes
-                self._graph.erase_node(node)
-                self._alive().discard(node)
+                self._erase(node)
             elif node.op == "placeholder":
                 self._drop_tensor(node)
         for module in self._lost_modules():
@@ -252,27 +252,23 @@ class TorchEditor:
                 if held is not None and not held.users:
                     self._drop_tensor(held)
 
-    def _alive(self) -> set[fx.Node]:
-        if not hasattr(self, "_nodes"):
-            self._nodes = set(self._graph.nodes)
-        return self._nodes
+    def _erase(self, node: fx.Node) -> None:
+        self._graph.erase_node(node)
+        self._erased.add(node)
 
     def _drop_tensor(self, node: fx.Node) -> None:
         spec = self._graphs.specs.get(node.name)
-        if spec is None or spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
+        if spec is None or spec.kind not in HELD:
             return
         self._graphs.signature.input_specs.remove(spec)
         del self._graphs.specs[node.name]
-        self._alive().discard(node)
-        self._graph.erase_node(node)
+        self._erase(node)
         if not any(other.target == spec.target for other in self._graphs.signature.input_specs):
             self._graphs.state.pop(spec.target or "", None)
             self._graphs.held.pop(spec.target or "", None)
 
     def _lost_modules(self) -> set[str]:
         """The paths of layers of which no call is left."""
-        from bnfold.graph.torch import module_path
-
         left = {module_path(node) for node in self._graph.nodes}
         return {path for path in self._gone if path not in left}
 

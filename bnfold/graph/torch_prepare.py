@@ -25,7 +25,8 @@ FRESH = frozenset(
 )
 """Composed operators that surely make a new tensor. Of the others (dropout, type_as, einsum …) nobody promises it."""
 
-NORMALIZING = ("batch_norm", "native_batch_norm", "_native_batch_norm")
+NORMALIZING = "batch_norm"
+"""What the names of all operators that normalise by channel have in common."""
 
 
 def prepared(module: fx.GraphModule, signature: ExportGraphSignature | None = None) -> fx.GraphModule:
@@ -46,7 +47,7 @@ def prepared(module: fx.GraphModule, signature: ExportGraphSignature | None = No
             inner = getattr(copied, str(region.target), None) if isinstance(region, fx.Node) else None
             if isinstance(inner, fx.GraphModule):
                 inner = prepared(inner)
-                if any(name in str(part.target) for part in inner.graph.nodes for name in NORMALIZING):
+                if any(NORMALIZING in str(part.target) for part in inner.graph.nodes):
                     _inline(copied, node, inner, signature)
     return copied
 
@@ -103,8 +104,6 @@ def mutated(module: fx.GraphModule, signature: ExportGraphSignature) -> set[fx.N
                     _rename_outputs(signature, target.name, node.name)
             else:
                 found |= sharing | {node}
-    held = {*signature.buffers_to_mutate, *signature.user_inputs_to_mutate}
-    found |= {node for node in module.graph.nodes if node.op == "placeholder" and node.name in held}
     buffers = set(signature.buffers_to_mutate.values())
     names = {name for name, buffer in signature.inputs_to_buffers.items() if buffer in buffers}
     return found | {node for node in module.graph.nodes if node.op == "placeholder" and node.name in names}
@@ -140,10 +139,10 @@ def family(node: fx.Node) -> set[fx.Node]:
 
 def is_view(node: fx.Node) -> bool:
     """True if the node's result may share the memory of its first input."""
-    if node.op == "call_function" and not isinstance(node.target, torch._ops.OpOverload):
-        return isinstance(node.meta.get("val"), torch.Tensor)  # a part of a tuple, or a region: who knows
-    if node.op != "call_function" or not isinstance(node.target, torch._ops.OpOverload):
+    if node.op != "call_function":
         return False
+    if not isinstance(node.target, torch._ops.OpOverload):
+        return isinstance(node.meta.get("val"), torch.Tensor)  # a part of a tuple, or a region: who knows
     schema = node.target._schema
     schema_name = f"{schema.name}.{schema.overload_name}" if schema.overload_name else schema.name
     name = schema.name.removeprefix("aten::")

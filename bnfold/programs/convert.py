@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx import ModelProto
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, one_line
 from bnfold.graph.torch import TorchGraphs
 from bnfold.ops.normalization import in_training
 from bnfold.programs.load import INSTALL, import_torch, quiet
@@ -52,8 +52,9 @@ def to_onnx(program: ExportedProgram, name: str, outputs: Sequence[str] | None =
             onnxscript.optimizer.remove_unused_nodes(model)
             proto: ModelProto = ir.to_proto(model)
     except Exception as error:  # the exporter raises many kinds for what it can't translate
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"{name}: torch can't export it to ONNX ({cause})", "fold to .pt2 instead: --to pt2") from None
+        raise InputError(
+            f"{name}: torch can't export it to ONNX ({one_line(error)})", "fold to .pt2 instead: --to pt2"
+        ) from None
     for node_proto in proto.graph.node:  # paths and lines of the user's code
         del node_proto.metadata_props[:]
     return proto

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from bnfold.errors import InputError, UsageError
+from bnfold.errors import InputError, UsageError, one_line
 from bnfold.programs.load import LoadedProgram, quiet
 
 
@@ -36,9 +36,8 @@ def from_live(model: Any, example_inputs: Sequence[Any] | None) -> LoadedProgram
         with quiet():
             program = torch.export.export(model, tuple(example_inputs))
     except Exception as error:  # torch.export raises many kinds for what it can't trace
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise InputError(
-            f"{name}: torch can't export it ({cause})", "export it yourself and fold the program"
+            f"{name}: torch can't export it ({one_line(error)})", "export it yourself and fold the program"
         ) from None
     return LoadedProgram(None, program, _digest(program), 0)
 

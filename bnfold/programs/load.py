@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, one_line
 from bnfold.files.load import read_file
 from bnfold.files.pt2 import checked
 
@@ -62,8 +62,7 @@ def load_program(path: Path) -> LoadedProgram:
         with quiet():
             program = torch.export.load(io.BytesIO(archive.repacked()))
     except Exception as error:  # torch raises many kinds for what it can't read
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"{path}: torch can't load it ({cause})", "save it again with this torch") from None
+        raise InputError(f"{path}: torch can't load it ({one_line(error)})", "save it again with this torch") from None
     return LoadedProgram(path, program, hashlib.sha256(data).hexdigest(), len(data), extra, True)
 
 

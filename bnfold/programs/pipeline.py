@@ -34,11 +34,6 @@ class PreparedProgram:
         """True if anything is to be written."""
         return bool(self.merged or self.settled.plan.folds)
 
-    @property
-    def nodes(self) -> int:
-        """How many calls the program makes."""
-        return calls(self.graphs.program)
-
 
 def prepare_program(loaded: LoadedProgram, options: PlanOptions) -> PreparedProgram:
     """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding."""

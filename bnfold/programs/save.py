@@ -7,7 +7,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bnfold import __version__
-from bnfold.errors import InputError
+from bnfold.errors import InputError, one_line
 from bnfold.programs.load import NOTES, LoadedProgram, import_torch, quiet
 
 if TYPE_CHECKING:
@@ -27,8 +27,9 @@ def program_bytes(program: ExportedProgram, source: LoadedProgram) -> bytes:
         with quiet():
             torch.export.save(program, buffer, extra_files={**source.extra, NOTES: json.dumps(note)})
     except Exception as error:  # torch raises many kinds for what it can't write
-        cause = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        raise InputError(f"{source.name}: torch can't save the program ({cause})", "export it again") from None
+        raise InputError(
+            f"{source.name}: torch can't save the program ({one_line(error)})", "export it again"
+        ) from None
     return buffer.getvalue()
 
 

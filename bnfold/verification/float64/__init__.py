@@ -18,6 +18,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
+from bnfold.errors import one_line
 from bnfold.files.load import LoadedModel
 from bnfold.graph.onnx import dense
 from bnfold.graph.onnx_types import bodies, reads
@@ -56,7 +57,7 @@ class Float64Model:
         try:
             self._steps: list[OpRun] = _Evaluator(skeleton, opsets=opsets, new_ops=OPERATORS).rt_nodes_
         except Exception as error:  # onnx's reference raises many kinds for what it does not know
-            raise NotInFloat64(_one_line(error)) from error
+            raise NotInFloat64(one_line(error, 300)) from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]], observe: Observer | None = None) -> dict[str, NDArray[Any]]:
         """The outputs for one sample, in float64. ``observe`` sees each value as it is made. Raises NotInFloat64."""
@@ -124,7 +125,7 @@ def _outcome(step: OpRun, known: dict[str, Any]) -> Any:
         raise
     except Exception as error:  # an operator may raise anything at all
         name = step.onnx_node.name or next(iter(step.output), "")
-        raise NotInFloat64(f"{step.op_type} {name!r}: {_one_line(error)}") from error
+        raise NotInFloat64(f"{step.op_type} {name!r}: {one_line(error, 300)}") from error
 
 
 def promoted(value: Any) -> Any:
@@ -145,7 +146,7 @@ def without_functions(model: ModelProto) -> ModelProto:
     try:
         return inliner.inline_local_functions(model)
     except Exception as error:  # onnx raises several kinds
-        raise NotInFloat64(f"its functions can't be inlined: {_one_line(error)}") from error
+        raise NotInFloat64(f"its functions can't be inlined: {one_line(error, 300)}") from error
 
 
 def _sorted(graph: GraphProto) -> list[NodeProto]:
@@ -170,7 +171,3 @@ def _refuse(node: NodeProto) -> None:
     for _, body in bodies(node):
         for child in body.node:
             _refuse(child)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

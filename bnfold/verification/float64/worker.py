@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, helper, numpy_helper
 
 from bnfold.affine import ulp
-from bnfold.errors import BnfoldError
+from bnfold.errors import BnfoldError, one_line
 from bnfold.files.external import ExternalData
 from bnfold.files.load import LoadedModel, load
 from bnfold.graph.onnx_edit import SUFFIX
@@ -180,7 +180,7 @@ class _Bench:
         except DeviceMissing:
             raise
         except Exception as error:  # whatever onnxruntime raises is the answer
-            return _short(error)
+            return one_line(error)
 
 
 def figures(
@@ -224,10 +224,6 @@ def _stored(value: NDArray[Any], element_type: int) -> NDArray[Any]:
 
 def _in_memory(model: ModelProto) -> LoadedModel:
     return LoadedModel(None, model, hashlib.sha256(b"").hexdigest(), 0, ExternalData(None), b"")
-
-
-def _short(error: Exception) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:200]
 
 
 if __name__ == "__main__":
