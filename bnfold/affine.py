@@ -1,13 +1,7 @@
-"""Per-channel affine maps ``v' = gain * v + shift``, and how a linear op takes them into its weights.
+"""Per-channel affine maps ``v' = gain * v + shift``: compose, invert, compare; and rounding, once, to a stored type.
 
-A linear op ``y = W x + c`` that is to read ``x' = g_x x + h_x`` in place of ``x`` and to produce
-``y' = g_y y + h_y`` in place of ``y`` needs::
-
-    W' = g_y W / g_x
-    c' = g_y (c - W (h_x / g_x)) + h_y
-
-That one formula (:func:`fold_linear`) serves Conv, ConvTranspose, Gemm and MatMul, seen through a view of
-their weights as ``(group, out, in, taps)``. All of it is float64; :func:`rounded` rounds once, at the end.
+All of it is float64; :func:`rounded` rounds once, at the end. What a linear operator makes of them is in
+:mod:`bnfold.weights`.
 """
 
 from __future__ import annotations
@@ -123,44 +117,6 @@ class Affine:
     def shift_only(self) -> Affine:
         """The same map without its gain: the shift is added to an unscaled value."""
         return Affine.of(1.0, self.shift)
-
-
-def fold_linear(
-    weight: ArrayLike, bias: ArrayLike | None, before: tuple[Array, Array] | None, after: tuple[Array, Array]
-) -> tuple[Array, Array]:
-    """The weights of ``y = W x + c`` once it reads ``x' = before(x)`` and makes ``y' = after(y)``.
-
-    ``weight`` is ``(group, out, in, taps)``, ``bias`` ``(group * out,)`` or None; ``before`` holds gain and
-    shift as vectors of ``group * in``, ``after`` as vectors of ``group * out``. Returns float64 arrays of
-    those shapes. Gains of ``before`` must not be zero.
-    """
-    group, out, inner, _ = np.shape(weight)
-    gain, shift = (vector.reshape(group, out) for vector in after)
-    scale: Array = gain[:, :, None, None]
-    offset = np.zeros((group, out)) if bias is None else np.asarray(bias, np.float64).reshape(group, out)
-    if before is not None:
-        gain_in, shift_in = (vector.reshape(group, 1, inner, 1) for vector in before)
-        if shift_in.any():
-            offset = offset - np.einsum("goik,gik->go", np.asarray(weight, np.float64), (shift_in / gain_in)[:, 0])
-        scale = scale / gain_in
-    return np.multiply(weight, scale, dtype=np.float64), (gain * offset + shift).reshape(-1)
-
-
-def conv_view(weight: NDArray[Any], group: int) -> NDArray[Any]:
-    """Conv's ``(O, I/g, *kernel)`` as ``(g, O/g, I/g, taps)``."""
-    outputs, inner = weight.shape[:2]
-    return weight.reshape(group, outputs // group, inner, -1)
-
-
-def conv_transpose_view(weight: NDArray[Any], group: int) -> NDArray[Any]:
-    """ConvTranspose's ``(I, O/g, *kernel)`` as ``(g, O/g, I/g, taps)``: each group has its own inputs."""
-    inputs, outer = weight.shape[:2]
-    return np.swapaxes(weight.reshape(group, inputs // group, outer, -1), 1, 2)
-
-
-def gemm_view(weight: NDArray[Any], transposed: bool) -> NDArray[Any]:
-    """Gemm's ``(K, N)``, or with transB ``(N, K)``, as ``(1, N, K, 1)``."""
-    return (weight if transposed else weight.T)[None, :, :, None]
 
 
 def rounded(values: ArrayLike, dtype: Any) -> NDArray[Any]:

@@ -19,10 +19,10 @@ from bnfold.errors import InputError, OutputError, Refused, UsageError
 from bnfold.files.external import external_tensors
 from bnfold.files.load import KINDS, LoadedModel, load, load_bytes, read_file, read_head
 from bnfold.files.save import External, Staged, staged
+from bnfold.files.serialize import in_memory
 from bnfold.files.sniff import Kind, kind_of, may_be_torch
 from bnfold.pipeline import PlanOptions, prepare, rewrite
-from bnfold.report.results import Comparison, Folding, Inspection, onnx_info, refuse_different, rows
-from bnfold.verification import VerifyOptions, verify_files
+from bnfold.report.results import Comparison, Folding, Inspection, Written, onnx_info, refuse_different, rows
 from bnfold.verification.results import Verification
 
 if TYPE_CHECKING:
@@ -30,10 +30,19 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from bnfold.programs.load import LoadedProgram
+    from bnfold.verification.judge import VerifyOptions
 
     Model = str | Path | ModelProto | ExportedProgram | nn.Module
 
 __all__ = ["FoldOptions", "Refused", "VerifyOptions", "find_original", "fold", "inspect", "verify"]
+
+
+def _verify_options() -> VerifyOptions:
+    """The default, imported only where a model is to be verified."""
+    from bnfold.verification.judge import VerifyOptions
+
+    return VerifyOptions()
+
 
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
 
@@ -47,7 +56,7 @@ class FoldOptions(PlanOptions):
     """
 
     external: External = "auto"
-    verify: VerifyOptions | None = field(default_factory=VerifyOptions)
+    verify: VerifyOptions | None = field(default_factory=_verify_options)
     to: Literal["onnx", "pt2"] | None = None
     unsafe_shapes: Mapping[str, tuple[int, ...]] | None = None
 
@@ -110,7 +119,9 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
 
     Without an original it is found by what ``fold`` noted in the folded model. Raises InputError, UsageError.
     """
-    options = options or VerifyOptions()
+    from bnfold.verification.judge import verify_files
+
+    options = options or _verify_options()
     notes: list[str] = []
     if original is None:
         original = find_original(Path(folded))
@@ -213,18 +224,19 @@ def _fold_onnx(
                 folding = replace(folding, verification=verification)
                 refuse_different(original.name, folding)
         if keep:
-            return replace(folding, model=folded.proto)
+            return replace(folding, model=in_memory(folded.proto, folded.external))
         files.publish()
     clock.lap("write")
-    return replace(folding, output={"path": str(place or "-"), "sha256": files.sha256})
+    return replace(folding, output=Written(str(place or "-"), lambda: files.sha256))
 
 
 def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:
+    from bnfold.verification.judge import verify_files
+
     if original.path is not None:
         return verify_files(original.path, files.model, options)[0]
-    assert original.raw is not None
     source = files.model.with_name("original.onnx")
-    source.write_bytes(original.raw)
+    source.write_bytes(original.source.read(0, original.size))
     return verify_files(source, files.model, options)[0]
 
 

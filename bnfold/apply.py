@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from bnfold.merge import Merge
 from bnfold.ops import FLOATS, Unfit, lookup
 from bnfold.plan import plan
 from bnfold.reasons import Kept
+from bnfold.weights import Scaled
 
 DEAD = 2.0**-100
 """A channel whose weights are this much smaller than those of its layer is dead in any type."""
@@ -27,7 +28,7 @@ class Settled:
     """A plan whose new weights have all been computed and found fit, ready to be written."""
 
     plan: Plan
-    weights: dict[tuple[Node, int], NDArray[Any]]
+    weights: dict[tuple[Node, int], NDArray[Any] | Scaled]
     attributes: dict[tuple[Node, str], Any]
     operands: dict[StandIn, NDArray[Any]]
 
@@ -91,19 +92,23 @@ def _culprit(planned: Plan, node: Node) -> str:
     return max(changed, key=lambda fold: len(fold.into)).op.target.name
 
 
-def _stored(node: Node, index: int, values: NDArray[np.float64]) -> NDArray[Any] | Kept:
-    """``values`` as the type of the constant they replace, or why that type can't hold them."""
+def _stored(node: Node, index: int, values: NDArray[np.float64] | Scaled) -> NDArray[Any] | Scaled | Kept:
+    """``values`` as the type of the constant they replace, or why that type can't hold them.
+
+    A weight that is still to be computed stays so: the largest entry of each channel tells whether it fits.
+    """
     where = f"input {index} of {node.op} {node.name!r}"
     dtype = _type_of(node, index)
     if dtype is None:
         return Kept("unknown-shape", f"the type of {where} is not known")
-    new = rounded(values, dtype)
+    new = rounded(values.largest if isinstance(values, Scaled) else values, dtype)
     if not np.isfinite(new).all():
         return Kept("overflow", f"{where} would not be finite in {dtype}")
-    rule = lookup(node.op)
-    if rule is not None and rule.rows is not None and index < 2 and _loses_bits(rule.rows(node, values), dtype):
+    if not isinstance(values, Scaled):
+        return new
+    if _loses_bits(values.largest, dtype):
         return Kept("overflow", f"{where} would lose its bits to underflow in {dtype}")
-    return new
+    return replace(values, dtype=dtype)
 
 
 def _type_of(node: Node, index: int) -> Any:
@@ -115,13 +120,12 @@ def _type_of(node: Node, index: int) -> Any:
     return next((dtype for dtype in floats if dtype.name in FLOATS), None)
 
 
-def _loses_bits(rows: NDArray[np.float64], dtype: Any) -> bool:
-    """True if the largest weight of some living output channel is not zero and below the type's normal range.
+def _loses_bits(largest: NDArray[np.float64], dtype: Any) -> bool:
+    """True if the ``largest`` weight of some living output channel is not zero and below the type's normal range.
 
     Weight decay drives the scale of useless channels to 1e-38 and below; such a channel is dead in the
     original too, and no later layer could tell.
     """
-    largest = np.maximum(rows.max(axis=1, initial=0), -rows.min(axis=1, initial=0))
     alive = largest > DEAD * largest.max(initial=0.0)
     return bool((alive & (largest < smallest_normal(dtype))).any())
 

@@ -107,7 +107,7 @@ def _merged(
 
 def _graphs(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> OnnxGraphs:
     try:
-        return OnnxGraphs(proto, loaded.external.read, freeze=options.freeze)
+        return OnnxGraphs(proto, loaded.external, freeze=options.freeze)
     except InputError as error:
         raise InputError(f"{loaded.name}: {error}", error.hint) from None
 
@@ -140,7 +140,7 @@ def _folds(settled: list[Settled]) -> int:
 def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
     """Apply the plans, note where the model came from; also the names of tensors to keep outside the file."""
     loaded, graphs = ready.loaded, ready.graphs
-    editor = OnnxEditor(graphs)
+    editor = OnnxEditor(graphs, loaded.external.defer)
     for one in ready.settled:
         write(one, editor)
     editor.finish()

@@ -10,14 +10,11 @@ from hypothesis.extra import numpy as hnp
 from bnfold.affine import (
     IDENTITY,
     Affine,
-    conv_transpose_view,
-    conv_view,
-    fold_linear,
-    gemm_view,
     rounded,
     smallest_normal,
     ulp,
 )
+from bnfold.weights import Weight, conv_transpose_view, conv_view, fold_linear, gemm_view
 
 gains = hnp.arrays(np.float64, 4, elements=st.floats(0.01, 100) | st.floats(-100, -0.01))
 shifts = hnp.arrays(np.float64, 4, elements=st.floats(-100, 100))
@@ -68,7 +65,8 @@ def test_fold_then_apply_equals_apply_then_normalise(group, with_bias, with_inpu
     bias = rng.normal(size=4) if with_bias else None
     before = (rng.uniform(0.5, 2, 6) * rng.choice([-1, 1], 6), rng.normal(size=6)) if with_input_map else None
     after = rng.normal(size=4), rng.normal(size=4)
-    new, offset = fold_linear(view, bias, before, after)
+    new, offset = fold_linear(Weight.of(view), bias, before, after)
+    new = new.array()
     x = rng.normal(size=(5, 6, 3))
     seen = x if before is None else before[0][:, None] * x + before[1][:, None]
     expected = after[0] * apply(view, x, bias) + after[1]

@@ -9,22 +9,23 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "bnfold"
 
-PLANNING = {"affine", "errors", "find", "folds", "graph", "merge", "ops", "apply", "reasons"}
+PLANNING = {"affine", "errors", "find", "folds", "graph", "merge", "ops", "apply", "reasons", "weights"}
 
 ALLOWED = {
     "errors": set(),
     "clock": set(),
     "reasons": set(),
     "affine": set(),
+    "weights": {"affine"},
     "batchnorm": {"affine"},
-    "graph": {"graph", "affine", "errors"},
-    "ops": {"ops", "affine", "batchnorm", "graph", "reasons"},
+    "graph": {"graph", "affine", "errors", "weights"},
+    "ops": {"ops", "affine", "batchnorm", "graph", "reasons", "weights"},
     "find": {"affine", "batchnorm", "graph", "ops", "reasons"},
     "merge": {"affine", "find", "graph", "ops"},
     "folds": {"affine", "find", "graph", "ops", "reasons"},
     "flood": {"affine", "find", "folds", "graph", "ops", "reasons"},
     "plan": {"affine", "find", "flood", "folds", "graph", "ops", "reasons"},
-    "apply": {"affine", "find", "folds", "graph", "merge", "ops", "plan", "reasons"},
+    "apply": {"affine", "find", "folds", "graph", "merge", "ops", "plan", "reasons", "weights"},
     "files": {"files", "errors"},
     "report": {"report", "affine", "errors", "files", "find", "folds", "graph", "plan", "reasons", "verification", ""},
     "verification": {*PLANNING, "verification", "batchnorm", "files", "pipeline", "plan", ""},

@@ -71,7 +71,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
     check_json_target(given["json_file"], model_on_stdout=on_stdout)
     wanted = reports.wanted(given["reports"], files)
-    console = text.console(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
+    terminal = text.Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
 
     quiet_stdout = on_stdout or given["json_file"] == "-"
 
@@ -87,8 +87,9 @@ def command(models: tuple[str, ...], **given: Any) -> None:
             reports.write(wanted, as_comparison(error.folding), to_stderr=quiet_stdout)
             raise
         if not given["quiet"] and given["json_file"] != "-":
-            text.print_folding(console, result, verbose=given["verbose"])
-        reports.write(wanted, as_comparison(result), to_stderr=quiet_stdout)
+            text.print_folding(terminal, result, verbose=given["verbose"])
+        if wanted:
+            reports.write(wanted, as_comparison(result), to_stderr=quiet_stdout)
         return result
 
     results, code = each(files, work)

@@ -43,12 +43,12 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or len(expand(models)) > 1):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
-    console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
+    terminal = text.Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
 
     def work(model: str) -> Any:
         inspection = inspect(model, options)
         if not given["quiet"] and given["json_file"] != "-":
-            text.print_inspection(console, inspection, verbose=given["verbose"])
+            text.print_inspection(terminal, inspection, verbose=given["verbose"])
         return inspection
 
     results, code = each(expand(models), work)

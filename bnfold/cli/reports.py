@@ -29,6 +29,8 @@ def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False)
 
     ``together``: the models are one comparison.
     """
+    if not texts:
+        return []
     from bnfold.report.formats import FORMATS
 
     found: list[Report] = []

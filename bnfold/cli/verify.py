@@ -33,8 +33,8 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     wanted = reports.wanted(given["reports"], [original, folded or original], together=True)
     result = verify(original, folded, options) if folded else verify(None, original, options)
     if not given["quiet"] and given["json_file"] != "-":
-        console = text.console(report_stream(given["json_file"], False), color=not given["no_color"])
-        text.print_comparison(console, result, verbose=given["verbose"])
+        terminal = text.Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+        text.print_comparison(terminal, result, verbose=given["verbose"])
     write_json(given["json_file"], [result.to_dict()])
     reports.write(wanted, result, to_stderr=given["json_file"] == "-")
     sys.exit(EXIT_CODES[result.verification.verdict])

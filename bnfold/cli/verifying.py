@@ -68,8 +68,8 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def verify_options(given: dict[str, Any]) -> Any:
     """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
-    from bnfold.verification import GATES, VerifyOptions
     from bnfold.verification.inputs import KINDS, InputOptions
+    from bnfold.verification.judge import GATES, VerifyOptions
     from bnfold.verification.measure import RunOptions
     from bnfold.verification.outputs import Tolerances
     from bnfold.verification.runtime import TIME_LIMIT, Limits

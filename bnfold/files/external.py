@@ -1,20 +1,25 @@
-"""Tensors whose data lies in a file beside the model: found safely, mapped, never loaded whole."""
+"""Tensors whose data is not in the parsed model: it stayed in the model's file, lies in a file beside it, or is still
+to be computed. Found safely, read one at a time.
+"""
 
 from __future__ import annotations
 
 import math
 import os
 import stat
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from bnfold.errors import InputError
+from bnfold.files import wire
+from bnfold.files.source import FileSource, Source
 
 
 @dataclass(frozen=True)
@@ -27,14 +32,95 @@ class Span:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """Data that lies in a file; ``message`` is the offset and length of the whole TensorProto around it, if one is."""
+
+    source: Source
+    offset: int
+    size: int
+    message: tuple[int, int] | None = None
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, piece by piece."""
+        return self.source.chunks(self.offset, self.size)
+
+
+class Computed(Protocol):
+    """A tensor that is still to be computed (:class:`bnfold.weights.Scaled`)."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of the tensor."""
+
+    @property
+    def dtype(self) -> Any:
+        """Of the tensor."""
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The tensor in the order in which it is stored, piece by piece."""
+
+    def array(self) -> NDArray[Any]:
+        """The tensor as a whole."""
+
+
+@dataclass(frozen=True, eq=False)
+class Deferred:
+    """Data that is computed when it is read."""
+
+    weight: Computed
+
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return math.prod(self.weight.shape) * int(np.dtype(self.weight.dtype).itemsize)
+
+    def chunks(self) -> Iterator[memoryview]:
+        """The bytes, piece by piece, as ONNX orders them."""
+        for block in self.weight.blocks():
+            yield little_endian(block).reshape(-1).view(np.uint8).data
+
+
+@dataclass(frozen=True)
 class ExternalData:
     """The folder that external data may lie in; None (a model from standard input) allows none.
 
     Locations must be relative, must not leave the folder, not even by a symbolic link, and must name
     regular files that hold all of the tensor. Anything else raises InputError.
+    ``marked`` is the data of the tensors that :mod:`bnfold.files.wire` marked, and of new ones.
     """
 
     folder: Path | None
+    marked: dict[str, Stored | Deferred] = field(default_factory=dict)
+    _sources: dict[Path, FileSource] = field(default_factory=dict)
+
+    def defer(self, tensor: TensorProto, weight: Computed) -> None:
+        """Let ``tensor`` be computed when it is read or written."""
+        self._mark(tensor, Deferred(weight))
+
+    def take_in(self, tensor: TensorProto) -> None:
+        """Let an external tensor be written into the model's own file."""
+        span = self.span(tensor)
+        self._mark(tensor, Stored(self._source(span.path), span.offset, span.length))
+
+    def _mark(self, tensor: TensorProto, data: Stored | Deferred) -> None:
+        mark = wire.new_mark()
+        self.marked[mark] = data
+        del tensor.external_data[:]
+        tensor.external_data.add(key="location", value=mark)
+        tensor.data_location = TensorProto.EXTERNAL
+
+    def of_marked(self, tensor: TensorProto) -> Stored | Deferred | None:
+        """The data of a marked tensor; None for any other."""
+        if tensor.data_location != TensorProto.EXTERNAL or not tensor.external_data:
+            return None
+        return self.marked.get(tensor.external_data[0].value)
+
+    def data(self, tensor: TensorProto) -> Stored | Deferred:
+        """The data of a marked or external tensor."""
+        if (marked := self.of_marked(tensor)) is not None:
+            return marked
+        span = self.span(tensor)
+        return Stored(self._source(span.path), span.offset, span.length)
 
     def span(self, tensor: TensorProto) -> Span:
         """Where the data of an external ``tensor`` lies."""
@@ -61,19 +147,58 @@ class ExternalData:
         return Span(path, offset, length)
 
     def read(self, tensor: TensorProto) -> NDArray[Any]:
-        """The data of a tensor, inline or external; external data is mapped read-only, not loaded."""
+        """The data of a tensor, wherever it is. Raises InputError."""
         if tensor.data_location != TensorProto.EXTERNAL:
             return _inline(tensor)
-        span = self.span(tensor)
-        if tensor.data_type in _SUB_BYTE:
-            packed = np.fromfile(span.path, np.uint8, span.length, offset=span.offset)
-            inline = TensorProto(data_type=tensor.data_type, dims=tensor.dims, raw_data=packed.tobytes())
-            return numpy_helper.to_array(inline)
-        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-        if span.length == 0:
-            return np.zeros(tuple(tensor.dims), dtype)
-        flat = np.memmap(span.path, np.uint8, "r", span.offset, (span.length,))
-        return flat.view(np.dtype(dtype).newbyteorder("<")).reshape(tuple(tensor.dims))
+        data = self.data(tensor)
+        if isinstance(data, Deferred):
+            return data.weight.array()
+        if data.size != byte_size(tensor):
+            raise _misfit(tensor, data.size)
+        if tensor.data_type in _SUB_BYTE or tensor.data_type == TensorProto.STRING:
+            raw = data.source.read(data.offset, data.size)
+            return _inline(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=tensor.dims, raw_data=raw))
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        array = np.empty(tuple(tensor.dims), dtype)
+        data.source.into(data.offset, array.reshape(-1).view(np.uint8).data)
+        return array if sys.byteorder == "little" else array.byteswap()
+
+    def part(self, tensor: TensorProto, start: int, stop: int) -> NDArray[Any]:
+        """Some elements of a tensor of whole bytes, flat; only they are read where they lie in a file."""
+        data = self.data(tensor) if tensor.data_location == TensorProto.EXTERNAL else None
+        if not isinstance(data, Stored) or data.size != byte_size(tensor) or sys.byteorder != "little":
+            return self.read(tensor).reshape(-1)[start:stop]
+        array = np.empty(stop - start, helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        data.source.into(data.offset + start * array.itemsize, array.view(np.uint8).data)
+        return array
+
+    @staticmethod
+    def is_external(tensor: TensorProto) -> bool:
+        """True for a tensor whose data lies in another file than the model."""
+        external = tensor.data_location == TensorProto.EXTERNAL
+        return external and not (tensor.external_data and wire.is_mark(tensor.external_data[0].value))
+
+    def fill(self, graph: GraphProto) -> None:
+        """Put the data into all tensors of ``graph`` that are without."""
+        for tensor in tensors_of(graph):
+            if tensor.data_location == TensorProto.EXTERNAL:
+                tensor.raw_data = b"".join(map(bytes, self.data(tensor).chunks()))
+                tensor.ClearField("external_data")
+                tensor.ClearField("data_location")
+
+    def check(self) -> None:
+        """Raise InputError if a file that was read has changed since."""
+        for source in {
+            id(data.source): data.source for data in self.marked.values() if isinstance(data, Stored)
+        }.values():
+            source.check()
+        for source in self._sources.values():
+            source.check()
+
+    def _source(self, path: Path) -> FileSource:
+        if path not in self._sources:
+            self._sources[path] = FileSource(path)
+        return self._sources[path]
 
     def _resolve(self, name: str, location: str) -> Path:
         assert self.folder is not None
@@ -124,46 +249,47 @@ _SUB_BYTE = {
 }
 
 
+def little_endian(data: NDArray[Any]) -> NDArray[Any]:
+    """An array as ONNX stores it."""
+    return np.ascontiguousarray(data).astype(data.dtype.newbyteorder("<"), copy=False)
+
+
+def _misfit(tensor: TensorProto, held: int) -> InputError:
+    return InputError(
+        f"tensor {tensor.name!r} claims {byte_size(tensor)} bytes and holds {held}", "the file is damaged"
+    )
+
+
 def _inline(tensor: TensorProto) -> NDArray[Any]:
     if tensor.HasField("raw_data") and len(tensor.raw_data) != byte_size(tensor):
-        raise InputError(
-            f"tensor {tensor.name!r} claims {byte_size(tensor)} bytes and holds {len(tensor.raw_data)}",
-            "the file is damaged",
-        )
+        raise _misfit(tensor, len(tensor.raw_data))
     try:
         return numpy_helper.to_array(tensor)
     except Exception as error:
         raise InputError(f"tensor {tensor.name!r} can't be read: {error}", "the file is damaged") from error
 
 
-def graphs_of(model: ModelProto) -> Iterator[GraphProto]:
-    """The main graph and every graph nested in it or in a function."""
-    pending: list[Any] = [model.graph, *model.functions]
+def tensors_of(*roots: ModelProto | GraphProto) -> Iterator[TensorProto]:
+    """Every tensor of models or graphs: initializers, sparse ones, attributes, at any depth."""
+    pending: list[Any] = []
+    for root in roots:
+        pending += [root.graph, *root.functions] if isinstance(root, ModelProto) else [root]
     while pending:
-        graph = pending.pop()
-        if isinstance(graph, GraphProto):
-            yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                if attribute.HasField("g"):
-                    pending.append(attribute.g)
-                pending.extend(attribute.graphs)
-
-
-def tensors_of(model: ModelProto) -> Iterator[TensorProto]:
-    """Every tensor of a model: initializers, sparse ones, attributes, at any depth."""
-    for graph in graphs_of(model):
-        yield from graph.initializer
-        for sparse in graph.sparse_initializer:
-            yield from (sparse.values, sparse.indices)
-    for scope in (*graphs_of(model), *model.functions):
+        scope = pending.pop()
+        if isinstance(scope, GraphProto):
+            yield from scope.initializer
+            for sparse in scope.sparse_initializer:
+                yield from (sparse.values, sparse.indices)
         for node in scope.node:
             for attribute in node.attribute:
                 if attribute.HasField("t"):
                     yield attribute.t
+                if attribute.HasField("g"):
+                    pending.append(attribute.g)
                 yield from attribute.tensors
+                pending.extend(attribute.graphs)
 
 
 def external_tensors(model: ModelProto) -> list[TensorProto]:
-    """The tensors whose data lies outside the model."""
-    return [tensor for tensor in tensors_of(model) if tensor.data_location == TensorProto.EXTERNAL]
+    """The tensors whose data lies in another file than the model."""
+    return [tensor for tensor in tensors_of(model) if ExternalData.is_external(tensor)]

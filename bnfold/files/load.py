@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import stat
 import sys
 from dataclasses import dataclass
@@ -12,11 +11,16 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import InputError
-from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
-from bnfold.files.sniff import kind_of
+from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, tensors_of
+from bnfold.files.sniff import kind_of, may_be_torch
+from bnfold.files.source import BytesSource, FileSource, Source
+from bnfold.files.wire import separate
 
 LIMIT = 2**31 - 1
 """Bytes that protobuf can hold in one message."""
+
+HEAD = 64
+"""Bytes that tell what is no ONNX model and may not be torch's either."""
 
 WIDEST = 8
 """Bytes of data that one byte of a packed field can stand for, at most: a double written as one varint."""
@@ -28,32 +32,35 @@ KINDS = {"pt2": "a program of torch (.pt2)", "torchscript": "a TorchScript archi
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model as it was read. ``sha256`` is that of the model file, ``size`` its bytes.
+    """A model as it was read: ``proto`` holds its structure and small tensors, ``external`` gives the data of all.
 
-    ``path`` is None for standard input; ``raw`` then holds what was read, since it can't be read again.
+    ``path`` is None for standard input, and for a model that was made in memory (which has no ``source``).
     """
 
     path: Path | None
     proto: ModelProto
-    sha256: str
-    size: int
+    source: Source
     external: ExternalData
-    raw: bytes | None = None
 
     @property
     def name(self) -> str:
         """What to call it in messages."""
         return "<stdin>" if self.path is None else str(self.path)
 
-    def bytes(self) -> bytes:
-        """The bytes as they were read. Raises InputError if the file has changed since."""
-        if self.path is None:
-            assert self.raw is not None
-            return self.raw
-        data = read_file(self.path)
-        if hashlib.sha256(data).hexdigest() != self.sha256:
-            raise InputError(f"{self.path}: the file has changed while it was being worked on")
-        return data
+    @property
+    def sha256(self) -> str:
+        """Of the model file."""
+        return self.source.sha256
+
+    @property
+    def size(self) -> int:
+        """Bytes of the model file."""
+        return self.source.size
+
+    @classmethod
+    def of(cls, proto: ModelProto, external: ExternalData | None = None) -> LoadedModel:
+        """A model that was made in memory and has no bytes of its own yet."""
+        return cls(None, proto, BytesSource(b""), external or ExternalData(None))
 
 
 def load(source: str | Path) -> LoadedModel:
@@ -63,27 +70,37 @@ def load(source: str | Path) -> LoadedModel:
             raise InputError("<stdin>: standard input is closed")
         return load_bytes(sys.stdin.buffer.read())
     path = Path(source)
-    return load_bytes(read_file(path), path)
+    file = FileSource(path)
+    if file.size > LIMIT:
+        raise InputError(f"{path}: over 2 GiB in one file", "save it with external data")
+    file.hash_ahead()
+    return _parsed(file, path)
 
 
-def load_bytes(data: bytes, path: Path | None = None) -> LoadedModel:
-    """Parse and check the bytes of an ONNX model; ``path`` says where its external data may lie."""
-    name = str(path or "<stdin>")
-    if (kind := kind_of(data, name)) != "onnx":
+def load_bytes(data: bytes) -> LoadedModel:
+    """Parse and check the bytes of an ONNX model. Raises InputError."""
+    return _parsed(BytesSource(data), None)
+
+
+def _parsed(source: Source, path: Path | None) -> LoadedModel:
+    name, head = source.name, source.read(0, min(HEAD, source.size))
+    if (kind := kind_of(source.read(0, source.size) if may_be_torch(head) else head, name, source.size)) != "onnx":
         raise InputError(f"{name}: {KINDS[kind]}; only ONNX can be read here", "name the file to fold or verify it")
+    skeleton, cuts = separate(source.read, source.size)
     proto = ModelProto()
     try:
-        proto.ParseFromString(data)
+        proto.ParseFromString(skeleton)
     except DecodeError as error:
         raise InputError(f"{name}: not an ONNX model, or cut short ({error})", "export it again") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
-    external = ExternalData(None if path is None else path.parent)
+    marked = {mark: Stored(source, *cut.data, cut.message) for mark, cut in cuts.items()}
+    external = ExternalData(None if path is None else path.parent, dict(marked))
     try:
-        _check(proto, external, len(data))
+        _check(proto, external, source.size)
     except InputError as error:
         raise InputError(f"{name}: {error}", error.hint) from None
-    return LoadedModel(path, proto, hashlib.sha256(data).hexdigest(), len(data), external, None if path else data)
+    return LoadedModel(path, proto, source, external)
 
 
 def read_file(path: Path) -> bytes:

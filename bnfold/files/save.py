@@ -3,33 +3,34 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
 
-from onnx import ModelProto, TensorProto
+from onnx import TensorProto
 
 from bnfold.errors import OutputError
-from bnfold.files.external import ExternalData, Span, external_tensors, tensors_of
+from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, tensors_of
 from bnfold.files.load import LIMIT, LoadedModel
-from bnfold.files.serialize import fits, pieces
+from bnfold.files.serialize import chunks, pieces
+from bnfold.files.source import FileSource
+from bnfold.files.wire import length
 
 External = Literal["auto", "keep", "always", "never"]
 
 SMALL = 1024
 """Bytes below which a tensor stays inside the model file."""
 
+AHEAD = 2**23
+"""Bytes after which the disk is told to start: on Linux, advice that they are not needed does that."""
+
 ALIGNMENT = 64
 """External tensors start at multiples of this many bytes."""
-
-CHUNK = 2**24
-"""Bytes copied at a time where the kernel can't copy by itself."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,14 @@ class Staged:
     """A complete model in a folder of its own, ready to be looked at and then to take its place."""
 
     model: Path
-    sha256: str
+    source: FileSource
     data: tuple[Path, ...]
     target: Path | None
+
+    @property
+    def sha256(self) -> str:
+        """Of the model file, also once it is published; computed when it is asked for."""
+        return self.source.sha256
 
     def publish(self) -> None:
         """Rename the files into place, data first; or write the model to standard output. Raises OutputError."""
@@ -76,10 +82,11 @@ def staged(
     that is not ``changed`` is copied byte by byte, with its data files if the target lies elsewhere.
     """
 
-    def fill(path: Path) -> tuple[str, tuple[Path, ...]]:
-        if changed:
-            return _write(model, path, target, external, moved)
-        return model.sha256, _copy(model, path, target)
+    def fill(path: Path) -> tuple[Path, ...]:
+        data = _write(model, path, target, external, moved) if changed else _copy(model, path, target)
+        model.source.check()
+        model.external.check()
+        return data
 
     with _staging(target, "model.onnx", fill) as files:
         yield files
@@ -89,19 +96,17 @@ def staged(
 def staged_bytes(data: bytes, target: Path) -> Iterator[Staged]:
     """Write a model that is one file into a folder beside ``target``; gone when the block ends."""
 
-    def fill(path: Path) -> tuple[str, tuple[Path, ...]]:
-        with open(path, "xb") as file:
-            file.write(data)
-            _sync(file)
-        return hashlib.sha256(data).hexdigest(), ()
+    def fill(path: Path) -> tuple[Path, ...]:
+        _write_file([data], path)
+        return ()
 
     with _staging(target, target.name, fill) as files:
         yield files
 
 
 @contextlib.contextmanager
-def _staging(target: Path | None, name: str, fill: Callable[[Path], tuple[str, tuple[Path, ...]]]) -> Iterator[Staged]:
-    """A folder beside the target, filled, with the digest and the data files that ``fill`` gives."""
+def _staging(target: Path | None, name: str, fill: Callable[[Path], tuple[Path, ...]]) -> Iterator[Staged]:
+    """A folder beside the target, filled, with the data files that ``fill`` gives."""
     name = name if target is None else target.name
     with contextlib.ExitStack() as stack:
         with _output_errors(target or Path(tempfile.gettempdir())):
@@ -109,20 +114,21 @@ def _staging(target: Path | None, name: str, fill: Callable[[Path], tuple[str, t
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".bnfold-", dir=parent))
         path = Path(folder) / name
         with _output_errors(target or path):
-            digest, data = fill(path)
+            data = fill(path)
             os.chmod(path, 0o666 & ~_umask())
-        yield Staged(path, digest, data, target)
+        yield Staged(path, FileSource(path), data, target)
 
 
 def _write(
     model: LoadedModel, path: Path, target: Path | None, external: External, moved: frozenset[str]
-) -> tuple[str, tuple[Path, ...]]:
+) -> tuple[Path, ...]:
     proto = model.proto
     if external == "never":
-        _take_in(proto, model.external)
+        for tensor in external_tensors(proto):
+            model.external.take_in(tensor)
     outside = [tensor for tensor in tensors_of(proto) if _belongs_outside(tensor, external, moved)]
-    if external == "auto" and not outside and not fits(proto):
-        outside = [tensor for tensor in tensors_of(proto) if len(tensor.raw_data) >= SMALL]
+    if external == "auto" and not outside and length(pieces(proto, model.external)) > LIMIT:
+        outside = [tensor for tensor in tensors_of(proto) if _is_large(tensor)]
     data: tuple[Path, ...] = ()
     if outside:
         if target is None:
@@ -132,20 +138,28 @@ def _write(
             for tensor in outside:
                 _move_out(tensor, file, data[0].name, model.external)
             _sync(file)
-    digest = hashlib.sha256()
-    with open(path, "xb") as file:
-        for piece in pieces(proto):
-            file.write(piece)
-            digest.update(piece)
+    parts = pieces(proto, model.external)
+    if length(parts) > LIMIT:
+        raise OutputError("the model does not fit into one file of 2 GiB", "use --external-data always")
+    _write_file(chunks(parts, model.external), path)
+    return data
+
+
+def _write_file(data: Iterable[bytes | memoryview], path: Path) -> None:
+    """Write a new file, synced; the disk starts while the rest is still computed."""
+    with open(path, "xb", buffering=0) as file:
+        written = started = 0
+        for piece in data:
+            written += file.write(piece)
+            if written - started >= AHEAD and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(file.fileno(), started, written - started, os.POSIX_FADV_DONTNEED)
+                started = written
         _sync(file)
-    return digest.hexdigest(), data
 
 
 def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ...]:
     """The model's own bytes, and its data files where the target lies in another folder."""
-    with open(path, "xb") as file:
-        file.write(model.bytes())
-        _sync(file)
+    _write_file(model.source.chunks(0, model.source.size), path)
     copies = []
     for source in sorted({model.external.span(tensor).path for tensor in external_tensors(model.proto)}):
         assert model.external.folder is not None
@@ -157,7 +171,8 @@ def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ..
         copy = path.parent / relative
         copy.parent.mkdir(parents=True, exist_ok=True)
         with open(copy, "xb") as data_file:
-            _stream(Span(source, 0, source.stat().st_size), data_file)
+            file = FileSource(source)
+            _copy_bytes(Stored(file, 0, file.size), data_file)
             _sync(data_file)
         copies.append(copy)
     return tuple(copies)
@@ -195,9 +210,13 @@ def _sync_folder(folder: Path) -> None:
 def _belongs_outside(tensor: TensorProto, external: External, moved: frozenset[str]) -> bool:
     if external == "never":
         return False
-    if tensor.data_location == TensorProto.EXTERNAL:
-        return True
-    return len(tensor.raw_data) >= SMALL and (external == "always" or tensor.name in moved)
+    return ExternalData.is_external(tensor) or (_is_large(tensor) and (external == "always" or tensor.name in moved))
+
+
+def _is_large(tensor: TensorProto) -> bool:
+    """True for a tensor whose bytes may as well lie in another file."""
+    marked = tensor.data_location == TensorProto.EXTERNAL
+    return (byte_size(tensor) if marked else len(tensor.raw_data)) >= SMALL
 
 
 def _unused(path: Path) -> Path:
@@ -213,11 +232,14 @@ def _move_out(tensor: TensorProto, file: IO[bytes], location: str, source: Exter
     """Append a tensor's bytes to ``file`` and let the tensor point there."""
     file.write(b"\0" * (-file.tell() % ALIGNMENT))
     offset = file.tell()
-    if tensor.data_location == TensorProto.EXTERNAL:
-        _stream(source.span(tensor), file)
-    else:
+    if tensor.data_location != TensorProto.EXTERNAL:
         file.write(tensor.raw_data)
         tensor.ClearField("raw_data")
+    elif isinstance(data := source.data(tensor), Stored):
+        _copy_bytes(data, file)
+    else:
+        for chunk in data.chunks():
+            file.write(chunk)
     length = file.tell() - offset
     tensor.data_location = TensorProto.EXTERNAL
     del tensor.external_data[:]
@@ -225,33 +247,18 @@ def _move_out(tensor: TensorProto, file: IO[bytes], location: str, source: Exter
         tensor.external_data.add(key=key, value=value)
 
 
-def _stream(span: Span, target: IO[bytes]) -> None:
-    """Copy a span of a file inside the kernel where it can, so that no weight passes through memory."""
+def _copy_bytes(data: Stored, target: IO[bytes]) -> None:
+    """Append stored bytes to a file, inside the kernel where it can, so that no weight passes through memory."""
     target.flush()
-    with open(span.path, "rb") as source:
-        offset, left = span.offset, span.length
-        while left:
-            if sys.platform == "linux":
-                sent = os.sendfile(target.fileno(), source.fileno(), offset, min(left, 2**30))
-            else:
-                source.seek(offset)
-                sent = target.write(source.read(min(left, CHUNK)))
-                target.flush()
-            if not sent:
-                raise OutputError(f"{span.path}: the file has become shorter while it was read")
-            offset, left = offset + sent, left - sent
-    target.seek(0, os.SEEK_END)
-
-
-def _take_in(proto: ModelProto, source: ExternalData) -> None:
-    total = 0
-    for tensor in external_tensors(proto):
-        span = source.span(tensor)
-        total += span.length
-        if total > LIMIT:
-            raise OutputError("the model does not fit into one file of 2 GiB", "keep its external data")
-        with open(span.path, "rb") as file:
-            file.seek(span.offset)
-            tensor.raw_data = file.read(span.length)
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
+    done = 0
+    if isinstance(data.source, FileSource) and hasattr(os, "copy_file_range"):
+        with contextlib.suppress(OSError):  # not between these two file systems
+            while done < data.size:
+                left = min(data.size - done, 2**30)
+                copied = os.copy_file_range(data.source.handle, target.fileno(), left, data.offset + done)
+                if not copied:
+                    break
+                done += copied
+        target.seek(0, os.SEEK_END)
+    for chunk in data.source.chunks(data.offset + done, data.size - done):
+        target.write(chunk)

@@ -8,7 +8,6 @@ from collections.abc import Iterator
 from typing import Literal
 
 from bnfold.errors import InputError
-from bnfold.files.archive import member_names, read_archive
 
 Kind = Literal["onnx", "pt2", "torchscript", "pickle"]
 
@@ -32,19 +31,24 @@ def may_be_torch(head: bytes) -> bool:
     return head.startswith(ZIP) or head[:1] == b"\x80"
 
 
-def kind_of(data: bytes, name: str) -> Kind:
-    """What ``data`` is; ``onnx`` for all that is nothing else. Raises InputError for what can't be read."""
+def kind_of(data: bytes, name: str, size: int | None = None) -> Kind:
+    """What ``data`` is; ``onnx`` for all that is nothing else. Raises InputError for what can't be read.
+
+    Of what can't be torch's the first bytes are enough, with the ``size`` of it all.
+    """
     if data.startswith(ZIP):
         return _archive(data, name)
     if data.startswith(LEGACY_PICKLE) or data[:1] == b"\x80":
         if tensors_only(data, name):
             raise _weights_only(name)
         return "pickle"
-    _refuse_others(data[:64], len(data), name)
+    _refuse_others(data[:64], len(data) if size is None else size, name)
     return "onnx"
 
 
 def _archive(data: bytes, name: str) -> Kind:
+    from bnfold.files.archive import member_names, read_archive
+
     members = member_names(data, name)
     if any(member.startswith("data/aotinductor/") for member in members):
         raise InputError(f"{name}: a compiled package (AOTInductor)", "give the .pt2 that torch.export.save wrote")

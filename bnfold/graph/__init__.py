@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.weights import Scaled
+
 if TYPE_CHECKING:
     from bnfold.graph.constants import Constants
 
@@ -24,7 +26,8 @@ class Value:
     """A tensor between nodes.
 
     ``readers`` holds a node once per input that reads it, at any depth of nesting. ``captured`` says that
-    a nested graph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute).
+    a nested graph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute),
+    ``part`` some of its elements where not all of it need be read for that.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Value:
     captured: bool = False
     overridable: bool = False
     tensor: Callable[[], NDArray[Any]] | None = None
+    part: Callable[[int, int], NDArray[Any]] | None = None
     tensor_type: tuple[np.dtype[Any] | None, tuple[int, ...]] | None = None
 
     @property
@@ -128,7 +132,7 @@ class Graphs(Protocol):
 class Editor(Protocol):
     """How a plan is written back. An adapter edits its own format; what is not named keeps its bytes."""
 
-    def set_constant(self, node: Node, index: int, data: NDArray[Any]) -> None:
+    def set_constant(self, node: Node, index: int, data: NDArray[Any] | Scaled) -> None:
         """Let ``node`` read a new constant at ``index``; the old one stays for its other readers."""
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:

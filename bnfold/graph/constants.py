@@ -19,6 +19,9 @@ from bnfold.graph import Node, Value
 MOST_ELEMENTS = 2**28
 """A computed constant that may have more elements than this is not evaluated (2 GiB in float64)."""
 
+SMALL = 4096
+"""Elements up to which a constant is remembered once it is known."""
+
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Exp", "Abs", "Sum"})
 MOVING = frozenset(
     {
@@ -62,7 +65,7 @@ class Constants:
         for visited in _producers_first(value, self._small):
             data = visited.tensor() if visited.tensor else self._run(visited, results)
             results[visited] = data
-            if data.size <= 4096:
+            if data.size <= SMALL:
                 self._small[visited] = data
         return results[value] if value in results else self._small[value]
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import prod
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +23,31 @@ from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import MOST_ELEMENTS, Constants
 from bnfold.graph.onnx_types import Place, Type, bodies, check_node, infer_types, np_dtype
 
-TensorReader = Callable[[TensorProto], NDArray[Any]]
+
+class Tensors(Protocol):
+    """Where the data of tensors comes from."""
+
+    def read(self, tensor: TensorProto) -> NDArray[Any]:
+        """All of a tensor."""
+
+    def part(self, tensor: TensorProto, start: int, stop: int) -> NDArray[Any]:
+        """Some of its elements, flat."""
+
+    def is_external(self, tensor: TensorProto) -> bool:
+        """True for one that lies in another file than the model."""
+
+
+class _Inline:
+    """Tensors that are all in the model itself."""
+
+    read = staticmethod(numpy_helper.to_array)
+
+    def part(self, tensor: TensorProto, start: int, stop: int) -> NDArray[Any]:
+        return self.read(tensor).reshape(-1)[start:stop]
+
+    def is_external(self, tensor: TensorProto) -> bool:
+        return tensor.data_location == TensorProto.EXTERNAL
+
 
 _Nested = tuple[GraphProto, dict[str, Value], str, Place, tuple[Node, str] | None]
 """A graph still to be added: what it sees, its name and place, the node and attribute that hold it."""
@@ -33,16 +56,16 @@ _Nested = tuple[GraphProto, dict[str, Value], str, Place, tuple[Node, str] | Non
 class OnnxGraphs:
     """Every scope of a model: ``scopes[0]`` is the main graph, then the bodies nested in it (``bodies``, by node).
 
-    ``read`` gives the data of a TensorProto (it may lie outside the model). ``freeze`` takes initializers
+    ``tensors`` gives the data of a TensorProto, which may lie outside the model. ``freeze`` takes initializers
     that a caller could override for the constants that they mostly are. Raises InputError for a graph that
     is no graph: values made twice, or read and never made.
     """
 
-    def __init__(self, model: ModelProto, read: TensorReader = numpy_helper.to_array, *, freeze: bool = False) -> None:
+    def __init__(self, model: ModelProto, tensors: Tensors | None = None, *, freeze: bool = False) -> None:
         self.model = model
         self.frozen = freeze
         self.outputs_are_named = True
-        self._read = read
+        self._tensors = tensors or _Inline()
         self._external: set[Value] = set()
         self._constants = Constants()
         self._types: dict[Place, dict[str, Type]] | None = None
@@ -115,9 +138,11 @@ class OnnxGraphs:
         return value
 
     def _hold(self, value: Value, tensor: TensorProto) -> None:
-        value.tensor = lambda: self._read(tensor)
-        value.tensor_type = (np_dtype(tensor.data_type), tuple(tensor.dims))
+        value.tensor = lambda: self._tensors.read(tensor)
         if tensor.data_location == TensorProto.EXTERNAL:
+            value.part = lambda start, stop: self._tensors.part(tensor, start, stop)
+        value.tensor_type = (np_dtype(tensor.data_type), tuple(tensor.dims))
+        if self._tensors.is_external(tensor):
             self._external.add(value)
 
     def _hold_sparse(self, value: Value, sparse: SparseTensorProto) -> None:

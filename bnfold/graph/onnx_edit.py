@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, helper
+from onnx import GraphProto, TensorProto, helper
 
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.onnx import OnnxGraphs
+from bnfold.weights import Scaled
 
 SUFFIX = "_bnfold"
+
+DEFERRED = 2**14
+"""Elements from which on a weight is computed only when it is written."""
 
 
 class OnnxEditor:
     """The :class:`bnfold.graph.Editor` of an ONNX model. Call :meth:`finish` once, after the last edit.
 
     New tensors get names that nothing in the model uses; a constant that other nodes read is left to them.
+    ``defer`` takes large weights, to be computed when they are written; without it they are computed at once.
     ``moved`` names the new tensors that take the place of external ones.
     """
 
-    def __init__(self, graphs: OnnxGraphs) -> None:
+    def __init__(self, graphs: OnnxGraphs, defer: Callable[[TensorProto, Scaled], None] | None = None) -> None:
         self._graphs = graphs
+        self._defer = defer
         self._model = graphs.model
         self._names = _all_names(self._model.graph)
         self._nested: dict[Graph, set[str]] = {}
@@ -32,7 +39,7 @@ class OnnxEditor:
         self._unread: list[Value] = []
         self.moved: set[str] = set()
 
-    def set_constant(self, node: Node, index: int, data: NDArray[Any]) -> None:
+    def set_constant(self, node: Node, index: int, data: NDArray[Any] | Scaled) -> None:
         """Let ``node`` read a new initializer at ``index``."""
         inputs = node.handle.input
         while len(inputs) <= index:
@@ -170,16 +177,20 @@ class OnnxEditor:
         handle.input.append(source.name)
         del handle.output[1:]
 
-    def _add_initializer(self, stem: str, data: NDArray[Any], scope: GraphProto) -> str:
+    def _add_initializer(self, stem: str, data: NDArray[Any] | Scaled, scope: GraphProto) -> str:
         name, count = stem + SUFFIX, 1
         while name in self._names:
             count += 1
             name = f"{stem}{SUFFIX}{count}"
         self._names.add(name)
         graph = self._model.graph if self._graphs.initializers_are_inputs else scope
-        data_type = helper.np_dtype_to_tensor_dtype(data.dtype)
+        data_type = helper.np_dtype_to_tensor_dtype(np.dtype(data.dtype))
         tensor = graph.initializer.add(name=name, data_type=data_type, dims=data.shape)
-        tensor.raw_data = np.ascontiguousarray(data).astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+        if isinstance(data, Scaled) and self._defer is not None and prod(data.shape) >= DEFERRED:
+            self._defer(tensor, data)
+        else:
+            array = data.array() if isinstance(data, Scaled) else data
+            tensor.raw_data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
         if self._graphs.initializers_are_inputs:
             graph.input.append(helper.make_tensor_value_info(name, data_type, data.shape))
         return name

@@ -21,6 +21,7 @@ from bnfold.graph.torch import HELD, TorchGraphs, argument, module_path
 from bnfold.graph.torch_ops import Operand
 from bnfold.graph.torch_prepare import is_view
 from bnfold.graph.torch_tensors import from_numpy
+from bnfold.weights import Scaled
 
 SUFFIX = "_bnfold"
 
@@ -43,8 +44,9 @@ class TorchEditor:
         fakes = (node.meta.get("val") for node in self._graph.nodes)
         self._fake_mode: Any = next((fake.fake_mode for fake in fakes if hasattr(fake, "fake_mode")), None)
 
-    def set_constant(self, node: Node, index: int, data: NDArray[Any]) -> None:
+    def set_constant(self, node: Node, index: int, data: NDArray[Any] | Scaled) -> None:
         """Let ``node`` read new data at ``index``: a number in the call, or a tensor."""
+        data = data.array() if isinstance(data, Scaled) else data
         handle = node.handle
         operand, fx_node = handle.seen.inputs[index], handle.fx_node
         if not isinstance(operand, Operand):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from bnfold.affine import Affine
 from bnfold.graph import Node, Value
 from bnfold.reasons import Kept
+from bnfold.weights import Scaled, Weight
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
@@ -45,12 +46,12 @@ DONE: list[Demands] = [[]]
 
 @dataclass(frozen=True)
 class Rewrite:
-    """New constants (float64) by node and input index, and new attributes by node and name.
+    """New constants (float64; large weights still to be computed) by node and input index, attributes by node and name.
 
     The node is mostly the operator itself; it may also be the DequantizeLinear that makes its weight.
     """
 
-    constants: dict[tuple[Node, int], NDArray[Any]] = field(default_factory=dict)
+    constants: dict[tuple[Node, int], NDArray[Any] | Scaled] = field(default_factory=dict)
     attributes: dict[tuple[Node, str], Any] = field(default_factory=dict)
 
 
@@ -66,15 +67,13 @@ class Unfit(Exception):
 class Rule:
     """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input.
 
-    ``rows`` sees the weights of a linear operator as one row per output channel. ``makes_first`` is False for an
-    operator whose first output may be absent.
+    ``makes_first`` is False for an operator whose first output may be absent.
     """
 
     upstream: str
     downstream: str
     spread: Callable[[Node, Flood], Spread]
     rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
-    rows: Callable[[Node, NDArray[Any]], NDArray[Any]] | None = None
     makes_first: bool = True
 
 
@@ -83,6 +82,15 @@ def constant(node: Node, index: int) -> NDArray[Any]:
     value = node.inputs[index]
     assert value is not None
     return node.graph.constants.evaluate(value)
+
+
+def weight(node: Node, index: int, shape: tuple[int, int, int, int], *, inputs_first: bool = False) -> Weight:
+    """A constant input as a weight of ``shape``, read when it is needed, also after edits. Raises NotEvaluable."""
+    value = node.inputs[index]
+    assert value is not None
+    if value.part is not None:
+        return Weight(value.part, shape, inputs_first)
+    return Weight.of(constant(node, index).reshape(shape), inputs_first=inputs_first)
 
 
 def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Kept | None:
@@ -182,12 +190,24 @@ def table() -> dict[str, Rule]:
         linear,
         normalization,
         pooling,
+        products,
         recurrent,
         transparent,
     )
 
     if not _RULES:
-        for family in (linear, recurrent, normalization, elementwise, activation, pooling, layout, blocks, transparent):
+        for family in (
+            linear,
+            products,
+            recurrent,
+            normalization,
+            elementwise,
+            activation,
+            pooling,
+            layout,
+            blocks,
+            transparent,
+        ):
             _RULES.update(family.RULES)
     return _RULES
 

@@ -15,9 +15,10 @@ from bnfold.errors import UndecidedError
 from bnfold.files.load import load
 from bnfold.graph.torch_tensors import np_dtype
 from bnfold.programs.load import LoadedProgram
-from bnfold.verification import VerifyOptions, runtime
+from bnfold.verification import runtime
 from bnfold.verification.alignment.pieces import Piece
 from bnfold.verification.inputs import Sample, generated_samples, user_samples
+from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.layers import check_layers
 from bnfold.verification.measure import Measured
 from bnfold.verification.outputs import check_outputs

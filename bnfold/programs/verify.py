@@ -25,11 +25,11 @@ from bnfold.programs.load import LoadedProgram
 from bnfold.programs.pipeline import prepare_program, rewrite_program
 from bnfold.programs.run import run_programs
 from bnfold.programs.save import note_of
-from bnfold.verification import VerifyOptions, verify_files, versions
 from bnfold.verification.alignment import Alignment, align
 from bnfold.verification.alignment.pieces import Piece, pieces
+from bnfold.verification.judge import VerifyOptions, verify_files
 from bnfold.verification.replayed_weights import EXACT
-from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran
+from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran, versions
 from bnfold.verification.structure import judge_graph
 from bnfold.verification.weights import OTHERS, by_alignment, judge_tensors, wrong_numbers
 

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Literal
 
 from bnfold import __version__
 from bnfold.clock import Clock
-from bnfold.files.external import ExternalData
 from bnfold.files.load import LoadedModel, load, read_file
 from bnfold.files.save import External, Staged, staged, staged_bytes
 from bnfold.pipeline import PlanOptions
@@ -19,8 +18,8 @@ from bnfold.programs.load import LoadedProgram, load_program
 from bnfold.programs.pipeline import calls, prepare_program, rewrite_program
 from bnfold.programs.save import program_bytes
 from bnfold.programs.verify import verify_converted, verify_programs
-from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, onnx_info, refuse_different, rows
-from bnfold.verification import VerifyOptions
+from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, Written, onnx_info, refuse_different, rows
+from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.results import Verification
 
 if TYPE_CHECKING:
@@ -78,7 +77,7 @@ def fold_program(
                 return replace(folding, model=program if to == "pt2" else load(files.model).proto)
             files.publish()
             clock.lap("write")
-            return replace(folding, output={"path": str(target), "sha256": files.sha256})
+            return replace(folding, output=Written(str(target), lambda: files.sha256))
 
 
 def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions, *, program: bool) -> Comparison:
@@ -106,7 +105,7 @@ def _written(
         ("bnfold.source_sha256", loaded.sha256),
     ):
         proto.metadata_props.add(key=key, value=value)
-    return staged(LoadedModel(None, proto, loaded.sha256, 0, ExternalData(None), b""), place, external=external)
+    return staged(LoadedModel.of(proto), place, external=external)
 
 
 def _judged(loaded: LoadedProgram, folded: Path, folder: Path, options: VerifyOptions, to: Format) -> Verification:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.reasons import Kept
-from bnfold.verification.results import GateResult, Verification, nothing_ran
+from bnfold.verification.results import GateResult, Verification, nothing_ran, versions
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,23 @@ class ModelInfo:
     format: str
     ir_version: int | None
     opset: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Written:
+    """A model that was written; its digest is computed when it is asked for."""
+
+    path: str
+    digest: Callable[[], str]
+
+    @property
+    def sha256(self) -> str:
+        """Of the model file."""
+        return self.digest()
+
+    def to_dict(self) -> dict[str, str]:
+        """As JSON."""
+        return {"path": self.path, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -95,7 +113,7 @@ class Folding:
     """
 
     inspection: Inspection
-    output: dict[str, str] | None
+    output: Written | None
     nodes: dict[str, int]
     bytes: dict[str, int]
     seconds: dict[str, float]
@@ -113,7 +131,7 @@ class Folding:
         """The JSON of the contract."""
         return {
             **self.inspection.to_dict("fold"),
-            "output": self.output,
+            "output": None if self.output is None else self.output.to_dict(),
             "nodes": self.nodes,
             "bytes": self.bytes,
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
@@ -147,16 +165,14 @@ class Comparison:
 
 def as_comparison(folding: Folding) -> Comparison:
     """A fold as the comparison that its verification was; a copy passes without one."""
-    from bnfold.verification import versions
-
     model = folding.inspection.model
-    output = folding.output or {"path": model.path, "sha256": model.sha256}
+    output = folding.output or Written(model.path, lambda: model.sha256)
     found = folding.verification
     if found is None:
         copied = folding.verdict == "unchanged" and folding.output is not None
         gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
         found = Verification(gates, [], [], *nothing_ran(), versions())
-    return Comparison(model, replace(model, path=output["path"], sha256=output["sha256"]), found)
+    return Comparison(model, replace(model, path=output.path, sha256=output.sha256), found)
 
 
 def refuse_different(name: str, folding: Folding) -> None:

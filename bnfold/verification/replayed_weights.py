@@ -21,6 +21,7 @@ from bnfold.merge import merges
 from bnfold.ops import lookup
 from bnfold.plan import plan
 from bnfold.verification.results import Judgement, LayerResult
+from bnfold.weights import Scaled
 
 EXACT = 0.5 + 1e-6
 """Ulps that a single rounding may cost: what bnfold's own folds are held to."""
@@ -31,11 +32,11 @@ def replayed_layers(
 ) -> tuple[list[LayerResult], list[str]]:
     """Fold again what is gone from the original, and compare (``tolerance`` in ulps); also what could not be found."""
     frozen = len(folded.proto.graph.input) < len(original.proto.graph.input)
-    after = {scope.name: scope for scope in OnnxGraphs(folded.proto, folded.external.read, freeze=True).scopes}
+    after = {scope.name: scope for scope in OnnxGraphs(folded.proto, folded.external, freeze=True).scopes}
     source = original.proto
     if len(folded.proto.functions) < len(source.functions):
         source = batch_norms_inlined(source) or source
-    before = OnnxGraphs(source, original.external.read, freeze=frozen).scopes
+    before = OnnxGraphs(source, original.external, freeze=frozen).scopes
     layers: list[LayerResult] = []
     missing: list[str] = []
     for graph in before:
@@ -82,7 +83,8 @@ def _refolded(before: Graph, gone: list[AffineOp], producers: dict[str, Node]) -
             continue
         for (owner, index), values in expected.items():
             twin = _maker(producers, heirs(owner.live_outputs[0]), owner.op)
-            yield _beside(f"{owner.op} {owner.name!r} input {index}", values, twin, index)
+            exact = values.array() if isinstance(values, Scaled) else values
+            yield _beside(f"{owner.op} {owner.name!r} input {index}", exact, twin, index)
     for fold in planned.folds:
         if (stand_in := fold.stand_in) is not None:
             twin = _maker(producers, [stand_in.target.name], stand_in.op)

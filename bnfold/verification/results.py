@@ -92,3 +92,19 @@ def overall(verdicts: Iterable[Judgement]) -> Verdict:
     """The verdict of several gates together."""
     seen = set(verdicts)
     return "different" if "fail" in seen else "undecided" if "undecided" in seen or not seen else "equivalent"
+
+
+def versions() -> dict[str, str]:
+    """What took part, for the report."""
+    import platform
+    from importlib.metadata import PackageNotFoundError, version
+
+    from bnfold import __version__
+
+    found = {"bnfold": __version__, "python": platform.python_version()}
+    for package in ("onnx", "numpy", "onnxruntime", "onnxruntime-gpu"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found

@@ -12,7 +12,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bnfold.verification import GATES, VerifyOptions, verify_files
+from bnfold.verification.judge import GATES, VerifyOptions, verify_files
 from bnfold.verification.results import Verification
 from faults.faults import FAULTS, cases, network
 from faults.networks import NETWORKS

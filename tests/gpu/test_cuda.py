@@ -9,7 +9,7 @@ from onnx import numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import UndecidedError
-from bnfold.verification import VerifyOptions
+from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.measure import RunOptions
 
 

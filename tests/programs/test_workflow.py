@@ -18,7 +18,7 @@ from torch_kinds import BN2, trained  # noqa: E402
 from bnfold.api import FoldOptions, fold, inspect, verify  # noqa: E402
 from bnfold.errors import InputError, Refused, UsageError  # noqa: E402
 from bnfold.programs.load import load_program  # noqa: E402
-from bnfold.verification import VerifyOptions  # noqa: E402
+from bnfold.verification.judge import VerifyOptions  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PLAIN = FoldOptions(verify=None)
@@ -55,7 +55,7 @@ def test_a_program_is_folded_verified_and_found_again(path):
     before = path.read_bytes()
     result = fold(path)
     target = path.with_name("net.folded.pt2")
-    assert (result.verdict, result.output["path"]) == ("equivalent", str(target))
+    assert (result.verdict, result.output.path) == ("equivalent", str(target))
     assert path.read_bytes() == before
     assert verify(None, target).verdict == "equivalent"
     loaded = load_program(target)

@@ -7,8 +7,8 @@ from build import ANY, batch_norm, bn_node, make, node, tensor, weights
 from onnx import numpy_helper
 
 from bnfold.api import fold, verify
-from bnfold.verification import VerifyOptions
 from bnfold.verification.inputs import InputOptions
+from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.measure import RunOptions
 
 

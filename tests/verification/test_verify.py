@@ -8,7 +8,8 @@ from onnx import numpy_helper
 
 from bnfold.api import Refused, fold, verify
 from bnfold.errors import UndecidedError
-from bnfold.verification import VerifyOptions, noise, runtime
+from bnfold.verification import noise, runtime
+from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.measure import RunOptions
 from bnfold.verification.outputs import Tolerances, _specials
 from bnfold.verification.runtime import Mode

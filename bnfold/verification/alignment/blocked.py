@@ -57,7 +57,8 @@ def unblocked(model: LoadedModel, block: int) -> ModelProto | None:
                 if plain is None:
                     return None
                 bias = tensors.get(node.input[2]) if len(node.input) > 2 else None
-                plain = _without_filling(plain, bias, channels.get(node.input[0]))
+                level = None if bias is None else model.external.read(bias)
+                plain = _without_filling(plain, bias, level, channels.get(node.input[0]))
                 tensor.CopyFrom(numpy_helper.from_array(plain, tensor.name))
                 done.add(tensor.name)
             channels[node.output[0]] = tensors[node.input[1]].dims[0]
@@ -87,9 +88,10 @@ def _plain_weight(
     return stored.reshape(outer // block, inner, *kernel, block).transpose(0, 4, 1, 2, 3).reshape(stored.shape)
 
 
-def _without_filling(weight: NDArray[np.generic], bias: TensorProto | None, inner: int | None) -> NDArray[np.generic]:
+def _without_filling(
+    weight: NDArray[np.generic], bias: TensorProto | None, level: NDArray[np.generic] | None, inner: int | None
+) -> NDArray[np.generic]:
     """The weight without the rows, and without the columns, that only fill a block; the bias is cut alike."""
-    level = None if bias is None else numpy_helper.to_array(bias)
     used = np.asarray(weight.reshape(len(weight), -1).any(axis=1))
     if level is not None and len(level) == len(used):
         used |= level != 0

@@ -207,6 +207,7 @@ def extract(model: LoadedModel, inputs: dict[str, int], outputs: list[str]) -> M
     part.functions.extend(model.proto.functions)
     part.graph.name = "piece"
     part.graph.node.extend(graph.node[index] for index in sorted(picked))
+    model.external.fill(part.graph)
     for name, kind in inputs.items():
         part.graph.input.append(helper.make_tensor_value_info(name, kind, None))
     part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)

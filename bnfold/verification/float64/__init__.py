@@ -49,6 +49,7 @@ class Float64Model:
         self.outputs = [info.name for info in proto.graph.output]
         skeleton = GraphProto(name="float64")
         skeleton.node.extend(_sorted(proto.graph))
+        model.external.fill(skeleton)
         for node in skeleton.node:
             _refuse(node)
         opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}

@@ -8,7 +8,6 @@ on onnxruntime, and keeps nothing but the figures.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping
@@ -22,7 +21,6 @@ from onnx import ModelProto, helper, numpy_helper
 
 from bnfold.affine import ulp
 from bnfold.errors import BnfoldError, one_line
-from bnfold.files.external import ExternalData
 from bnfold.files.load import LoadedModel, load
 from bnfold.graph.onnx_edit import SUFFIX
 from bnfold.pipeline import PlanOptions, prepare, rewrite
@@ -223,7 +221,7 @@ def _stored(value: NDArray[Any], element_type: int) -> NDArray[Any]:
 
 
 def _in_memory(model: ModelProto) -> LoadedModel:
-    return LoadedModel(None, model, hashlib.sha256(b"").hexdigest(), 0, ExternalData(None), b"")
+    return LoadedModel.of(model)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.affine import IDENTITY, conv_transpose_view, conv_view, gemm_view, ulp
+from bnfold.affine import IDENTITY, ulp
 from bnfold.graph import Node
 from bnfold.ops import constant
 from bnfold.ops.elementwise import split_operands
@@ -17,6 +17,7 @@ from bnfold.verification.alignment.meanings.activations import bent, clipped
 from bnfold.verification.alignment.meanings.operands import floats
 from bnfold.verification.alignment.meanings.sums import total_of
 from bnfold.verification.alignment.reader import Layer, Reader
+from bnfold.weights import conv_transpose_view, conv_view, gemm_view
 
 
 @dataclass(frozen=True)

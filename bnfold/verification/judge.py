@@ -1,0 +1,185 @@
+"""Judge whether a folded model computes what the original computes: four gates, cheapest first.
+
+``structure`` and ``weights`` prove it from the files, for all inputs; ``layers`` and ``outputs`` run both models and
+compare their errors with those that are unavoidable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bnfold.errors import BnfoldError, UndecidedError
+from bnfold.files.load import LoadedModel, load
+from bnfold.graph.onnx import OnnxGraphs
+from bnfold.verification import runtime
+from bnfold.verification.alignment import Alignment, align
+from bnfold.verification.alignment.blocked import BLOCKS, blocked_values, is_blocked, unblocked
+from bnfold.verification.alignment.pieces import Piece, pieces
+from bnfold.verification.float64 import NotInFloat64, without_functions
+from bnfold.verification.layers import check_layers
+from bnfold.verification.measure import Measured, RunOptions, Yardstick, measure, undecided_device
+from bnfold.verification.outputs import Tolerances, check_outputs
+from bnfold.verification.replay import is_replayed
+from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran, versions
+from bnfold.verification.structure import check_structure, folded_by_bnfold
+from bnfold.verification.weights import OTHERS, check_weights
+
+GATES = ("structure", "weights", "layers", "outputs")
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Which gates to run, how both models are run, and how strictly they are judged.
+
+    ``ulps`` is what the weights gate allows; by default 0.5 for bnfold's own folds and 4 for others.
+    """
+
+    gates: Collection[str] = GATES
+    runs: RunOptions = field(default_factory=RunOptions)
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    ulps: float | None = None
+
+
+def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel, LoadedModel]:
+    """Judge ``folded`` against ``original``.
+
+    Raises InputError if either can't be read, UndecidedError if the device asked for is not there.
+    """
+    first, second = load(original), load(folded)
+    found: Alignment | str = "not asked for"
+    if set(options.gates) & {"structure", "weights", "layers"}:
+        try:
+            found = _align(first, second)
+        except InvalidModel as error:
+            return _invalid(str(error), options), first, second
+    gates: list[GateResult] = []
+    layers: list[LayerResult] = []
+    replayed = found != "not asked for" and folded_by_bnfold(second) and is_replayed(first, second)
+    if "structure" in options.gates:
+        gates.append(check_structure(first, second, found, replayed=replayed))
+    if "weights" in options.gates:
+        gate, layers = check_weights(first, second, found, options.ulps, replayed=replayed)
+        gates.append(gate)
+    hidden = blocked_values(second.proto)
+    cut = pieces(found, hidden) if "layers" in options.gates and isinstance(found, Alignment) else []
+    exact = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
+    proved = exact and replayed  # only then is the folded model itself the best fold there is
+    if proved and isinstance(found, Alignment) and (found.partings or found.wrong_outputs):
+        cut = []  # right by replay: what the alignment can't follow here, it can't cut out either
+    del found
+    slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
+    yardstick = Yardstick(slack, proved, options.tolerances.k)
+    ran = _run_gates(first, folded, options, yardstick, cut)
+    verification = Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions())
+    return verification, first, second
+
+
+def _invalid(cause: str, options: VerifyOptions) -> Verification:
+    """The folded model is no model: nothing else needs to be asked."""
+    gate = GateResult("structure", "fail", f"the folded model is not valid: {cause}")
+    ran = _nothing_ran(options)
+    return Verification([gate], [], [], ran.device, ran.fed, versions())
+
+
+@dataclass
+class _Ran:
+    """What the gates that run models found."""
+
+    gates: list[GateResult]
+    layers: list[LayerResult]
+    outputs: list[OutputResult]
+    device: dict[str, Any]
+    fed: dict[str, Any]
+
+
+def _nothing_ran(options: VerifyOptions) -> _Ran:
+    return _Ran([], [], [], *nothing_ran(options.runs.device, options.runs.inputs.seed))
+
+
+def _run_gates(
+    original: LoadedModel, folded: Path, options: VerifyOptions, yardstick: Yardstick, cut: list[Piece]
+) -> _Ran:
+    wanted = [gate for gate in ("layers", "outputs") if gate in options.gates]
+    ran = _nothing_ran(options)
+    if not wanted:
+        return ran
+    if not runtime.available():
+        if options.runs.device != "cpu":
+            raise undecided_device(options.runs.device, runtime.RunFailed("onnxruntime is not installed"))
+        detail = "nothing was run: onnxruntime is not installed (pip install 'bnfold[cpu]')"
+        ran.gates = [GateResult(gate, "undecided", detail) for gate in wanted]
+        return ran
+    try:
+        found = measure(original, folded, options.runs, yardstick, cut, outputs="outputs" in wanted)
+    except runtime.DeviceMissing as error:
+        raise undecided_device(options.runs.device, error) from None
+    except (runtime.RunFailed, UndecidedError) as error:
+        hint = f" ({error.hint})" if isinstance(error, UndecidedError) and error.hint else ""
+        detail = f"the original can't be run: {error}{hint}"
+        ran.gates = [GateResult(gate, "undecided", detail) for gate in wanted]
+        return ran
+    ran.fed = found.fed
+    ran.device.update(_placed(original, found, options.runs))
+    if "layers" in wanted:
+        gate, ran.layers = check_layers(found, cut, options.tolerances.k)
+        ran.gates.append(gate)
+    if "outputs" in wanted:
+        gate, ran.outputs = check_outputs(found, options.tolerances)
+        ran.gates.append(gate)
+    return ran
+
+
+def _placed(original: LoadedModel, found: Measured, options: RunOptions) -> dict[str, Any]:
+    """Where the original's nodes really ran. Raises UndecidedError if that is not what was asked for."""
+    on_cpu = found.original.on_cpu
+    used = "cpu" if options.device == "cpu" else options.device
+    placed = {"used": used, "nodes_on_cpu": [name or op for name, op, _ in on_cpu]}
+    if options.device == "cpu":
+        return placed
+    placed["provider_options"] = dict(found.modes[0].options)  # type: ignore[assignment]
+    wrong = on_cpu if options.cpu_nodes == "none" else []
+    if options.cpu_nodes == "shape":
+        graph = OnnxGraphs(original.proto, original.external).scopes[0]
+        floats = {
+            node.name for node in graph.nodes for v in node.live_outputs if v.dtype is None or v.dtype.kind == "f"
+        }
+        known = {node.name for node in graph.nodes}
+        wrong = [entry for entry in on_cpu if entry[0] in floats or (entry[0] not in known and entry[1] in _COMPUTE)]
+    if wrong:
+        raise UndecidedError(
+            f"--device {options.device}: {wrong[0][1]} {wrong[0][0]!r} runs on the CPU ({len(wrong)} nodes in all)",
+            "onnxruntime has no CUDA kernel for it; --cpu-nodes any accepts that",
+        )
+    return placed
+
+
+_COMPUTE = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "FusedConv", "LSTM", "GRU", "RNN"}
+)
+
+
+def _align(first: LoadedModel, second: LoadedModel) -> Alignment | str:
+    """Both models, read side by side; or why that can't be done. Raises InvalidModel for an invalid second."""
+    try:
+        original = OnnxGraphs(without_functions(first.proto), first.external, freeze=True)
+    except (NotInFloat64, BnfoldError) as error:
+        return f"the original can't be read: {error}"
+    layouts = [unblocked(second, block) for block in BLOCKS] if is_blocked(second.proto) else []
+    tries = [proto for proto in layouts if proto is not None] or [second.proto]
+    try:
+        folded = [OnnxGraphs(without_functions(proto), second.external, freeze=True) for proto in tries]
+    except NotInFloat64 as error:
+        return str(error)
+    except BnfoldError as error:
+        raise InvalidModel(str(error)) from None
+    try:
+        return min((align(original, graphs) for graphs in folded), key=lambda found: len(found.partings))
+    except (ValueError, IndexError, ArithmeticError) as error:  # shapes that contradict each other
+        return f"the models can't be followed: {' '.join(str(error).split())[:200]}"
+
+
+class InvalidModel(Exception):
+    """The folded model's graph is none; the message says why."""
