@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
+ONE_THREAD = "01"
+"""A value of OPENBLAS_NUM_THREADS that says who set it: bnfold's own program, which computes no large products."""
+
 if TYPE_CHECKING:
     from bnfold.api import fold, inspect, verify
     from bnfold.errors import BnfoldError

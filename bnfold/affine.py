@@ -173,11 +173,13 @@ def _leading(first: Array, second: Array) -> tuple[Array, Array]:
 
 def _compressed(gain: Array, shift: Array) -> tuple[Array, Array]:
     """Both arrays broadcast against each other, without the axes along which neither varies."""
-    gain, shift = np.broadcast_arrays(gain, shift)
+    if gain.shape != shift.shape:
+        gain, shift = np.broadcast_arrays(gain, shift)
     for axis in range(gain.ndim):
         if gain.shape[axis] > 1:
-            first = (slice(None),) * axis + (slice(0, 1),)
-            if (gain == gain[first]).all() and (shift == shift[first]).all():
+            first, last = ((slice(None),) * axis + (slice(at, at + 1 or None),) for at in (0, -1))
+            ends = all((part[first] == part[last]).all() for part in (gain, shift))
+            if ends and (gain == gain[first]).all() and (shift == shift[first]).all():
                 gain, shift = gain[first], shift[first]
     rank = gain.ndim
     while rank and gain.shape[rank - 1] == 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from bnfold.folds import Plan, StandIn
 from bnfold.graph import Editor, Graph, Node
 from bnfold.graph.constants import NotEvaluable
 from bnfold.merge import Merge
-from bnfold.ops import FLOATS, Unfit, lookup
+from bnfold.ops import Unfit, is_float, lookup
 from bnfold.plan import plan
 from bnfold.reasons import Kept
 from bnfold.weights import Scaled
@@ -40,18 +41,23 @@ def settle(
     skip: Collection[str] = (),
     scales: bool = True,
     threshold: bool = False,
+    trusting: bool = False,
 ) -> Settled:
-    """Plan ``graph`` and compute its new weights; a fold whose weights overflow is dropped, and planned around."""
+    """Plan ``graph`` and settle its new weights; a fold whose weights overflow is dropped, and planned around.
+
+    Large weights are computed for that, and again when they are written; ``trusting`` leaves it to the writing to find
+    out, which raises Unfit.
+    """
     refused: dict[str, Kept] = {}
     while True:
         planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
-        settled, unfit = _compute(planned)
+        settled, unfit = _compute(planned, trusting)
         if not unfit:
             return settled
         refused.update(unfit)
 
 
-def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
+def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
     settled = Settled(planned, {}, {}, {})
     unfit: dict[str, Kept] = {}
     for node in planned.touched():
@@ -70,7 +76,7 @@ def _compute(planned: Plan) -> tuple[Settled, dict[str, Kept]]:
             unfit[_culprit(planned, node)] = error.refusal
             continue
         for (owner, index), values in rewrite.constants.items():
-            stored = _stored(owner, index, values)
+            stored = _stored(owner, index, values, trusting)
             if isinstance(stored, Kept):
                 unfit[_culprit(planned, node)] = stored
             else:
@@ -92,23 +98,35 @@ def _culprit(planned: Plan, node: Node) -> str:
     return max(changed, key=lambda fold: len(fold.into)).op.target.name
 
 
-def _stored(node: Node, index: int, values: NDArray[np.float64] | Scaled) -> NDArray[Any] | Scaled | Kept:
+def _stored(
+    node: Node, index: int, values: NDArray[np.float64] | Scaled, trusting: bool = False
+) -> NDArray[Any] | Scaled | Kept:
     """``values`` as the type of the constant they replace, or why that type can't hold them.
 
-    A weight that is still to be computed stays so: the largest entry of each channel tells whether it fits.
+    A weight that is still to be computed stays so, and judges itself whenever it is computed.
     """
     where = f"input {index} of {node.op} {node.name!r}"
     dtype = _type_of(node, index)
     if dtype is None:
         return Kept("unknown-shape", f"the type of {where} is not known")
-    new = rounded(values.largest if isinstance(values, Scaled) else values, dtype)
-    if not np.isfinite(new).all():
-        return Kept("overflow", f"{where} would not be finite in {dtype}")
-    if not isinstance(values, Scaled):
-        return new
-    if _loses_bits(values.largest, dtype):
-        return Kept("overflow", f"{where} would lose its bits to underflow in {dtype}")
-    return replace(values, dtype=dtype)
+    if isinstance(values, Scaled):
+        weight = replace(values, dtype=dtype, judge=partial(_judge, where, dtype))
+        try:
+            for _ in () if trusting else weight.blocks():
+                pass
+        except Unfit as error:
+            return error.refusal
+        return weight
+    new = rounded(values, dtype)
+    return new if np.isfinite(new).all() else Kept("overflow", f"{where} would not be finite in {dtype}")
+
+
+def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:
+    """Raise Unfit for a weight whose largest entries per channel say that its type can't hold it."""
+    if not np.isfinite(rounded(largest, dtype)).all():
+        raise Unfit(Kept("overflow", f"{where} would not be finite in {dtype}"))
+    if _loses_bits(largest, dtype):
+        raise Unfit(Kept("overflow", f"{where} would lose its bits to underflow in {dtype}"))
 
 
 def _type_of(node: Node, index: int) -> Any:
@@ -117,7 +135,7 @@ def _type_of(node: Node, index: int) -> Any:
     if old is not None:
         return old.dtype
     floats = [v.dtype for v in (*node.inputs[1:], node.inputs[0]) if v is not None and v.dtype is not None]
-    return next((dtype for dtype in floats if dtype.name in FLOATS), None)
+    return next((dtype for dtype in floats if is_float(dtype)), None)
 
 
 def _loses_bits(largest: NDArray[np.float64], dtype: Any) -> bool:

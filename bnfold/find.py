@@ -73,12 +73,11 @@ def _batch_norm(node: Node, source: Value) -> AffineOp:
         op.refusal = Kept("dynamic-weights", f"{node.name!r} normalises a constant")
         return op
     try:
-        own = normalization.as_affine(node)
+        own = normalization.inference(node)
         if isinstance(own, Kept):
             op.refusal = own
         else:
-            statistics = normalization.statistics(node)
-            op.map, op.statistics = own[1], statistics if isinstance(statistics, BatchNorm) else None
+            op.map, op.statistics = own[1].affine(), own[1]
     except NotEvaluable as error:
         op.refusal = Kept("dynamic-statistics", str(error))
     return op

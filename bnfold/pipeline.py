@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
@@ -18,36 +17,22 @@ from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import OnnxEditor
 from bnfold.graph.onnx_functions import batch_norms_inlined
 from bnfold.merge import merges
+from bnfold.options import PlanOptions
 from bnfold.reasons import Kept
 
 
-@dataclass(frozen=True)
-class PlanOptions:
-    """``only`` and ``skip`` name nodes or outputs; ``freeze`` makes overridable initializers constants.
-
-    ``merge`` first merges parallel branches into one convolution. Without ``scales``, chains of factors and terms
-    that are no BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear operator become
-    one Max.
-    """
-
-    only: Collection[str] = ()
-    skip: Collection[str] = ()
-    freeze: bool = False
-    scales: bool = True
-    threshold: bool = False
-    merge: bool = False
-
-
-def _settle(loaded: LoadedModel, options: PlanOptions) -> tuple[OnnxGraphs, list[Settled], list[Plan]]:
+def _settle(
+    loaded: LoadedModel, options: PlanOptions, trusting: bool = False
+) -> tuple[OnnxGraphs, list[Settled], list[Plan]]:
     """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold.
 
     Also the plans to report: those of the inlined model, which shows what is inside the functions.
     """
-    graphs, settled = _settle_proto(loaded, loaded.proto, options)
+    graphs, settled = _settle_proto(loaded, loaded.proto, options, trusting)
     trial = batch_norms_inlined(loaded.proto)
     if trial is None:
         return graphs, settled, [one.plan for one in settled]
-    wider, more = _settle_proto(loaded, trial, options)
+    wider, more = _settle_proto(loaded, trial, options, trusting)
     plans = [one.plan for one in more]
     return (wider, more, plans) if _folds(more) > _folds(settled) else (graphs, settled, plans)
 
@@ -69,20 +54,23 @@ class Prepared:
         return bool(self.merged) or any(one.plan.folds for one in self.settled)
 
 
-def prepare(loaded: LoadedModel, options: PlanOptions) -> Prepared:
-    """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding."""
+def prepare(loaded: LoadedModel, options: PlanOptions, *, trusting: bool = False) -> Prepared:
+    """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding.
+
+    ``trusting``: see :func:`bnfold.apply.settle`.
+    """
     apart: frozenset[str] = frozenset()
     if options.only or options.skip:
         check_names(_settle(loaded, options)[2], options)
     while options.merge:
         model, merged_plans, merged, moved = _merged(loaded, options, apart)
-        graphs, settled, plans = _settle(model, options)
+        graphs, settled, plans = _settle(model, options, trusting)
         changed = {node for one in settled for fold in one.plan.folds for node in fold.into}
         touched = {node.live_outputs[0].name for node in changed} & merged
         if not touched:
             return Prepared(model, graphs, settled, [*merged_plans, *plans], merged, moved)
         apart |= touched
-    return Prepared(loaded, *_settle(loaded, options))
+    return Prepared(loaded, *_settle(loaded, options, trusting))
 
 
 def _merged(
@@ -124,11 +112,13 @@ def check_names(plans: list[Plan], options: PlanOptions) -> None:
             raise UsageError(f"no BatchNorm is called {name!r}", hint)
 
 
-def _settle_proto(loaded: LoadedModel, proto: ModelProto, options: PlanOptions) -> tuple[OnnxGraphs, list[Settled]]:
+def _settle_proto(
+    loaded: LoadedModel, proto: ModelProto, options: PlanOptions, trusting: bool
+) -> tuple[OnnxGraphs, list[Settled]]:
     graphs = _graphs(loaded, proto, options)
     chosen = {name: getattr(options, name) for name in ("only", "skip", "scales", "threshold")}
     try:
-        return graphs, [settle(graph, **chosen) for graph in graphs.scopes]
+        return graphs, [settle(graph, **chosen, trusting=trusting) for graph in graphs.scopes]
     except InputError as error:
         raise InputError(f"{loaded.name}: {error}", error.hint) from None
 

@@ -23,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from bnfold.affine import Array, rounded
 
-BLOCK = 2**17
+BLOCK = 2**18
 """Elements of a weight that are read and in float64 at a time: with their result they fit into a processor's cache."""
 
 Place = tuple[slice, slice]
@@ -79,25 +79,36 @@ class Weight:
 class Scaled:
     """``weight * gain / divisor``, computed piece by piece when it is asked for, never all of it in float64.
 
-    ``gain`` is ``(group, out)``, ``divisor`` ``(group, in)``. ``largest``, of ``(group, out)``, is the largest size of
-    an exact result per output channel. The result has ``shape`` and ``dtype``, rounded once.
+    ``gain`` is ``(group, out)``, ``divisor`` ``(group, in)``. The result has ``shape`` and ``dtype``, rounded once.
+    ``judge`` is told the largest exact size per output channel, ``(group, out)``, after each computation; it may raise.
     """
 
     weight: Weight
     gain: Array
     divisor: Array | None
-    largest: Array
     shape: tuple[int, ...]
     dtype: Any = np.float64
+    judge: Callable[[Array], None] | None = None
 
     def blocks(self) -> Iterator[NDArray[Any]]:
         """The result in the order in which it is stored, piece by piece."""
         gain = self.weight.per_output(self.gain)
         divisor = None if self.divisor is None else self.weight.per_input(self.divisor)
+        largest = np.zeros(self.weight.outputs)
         for place, piece in self.weight.pieces():
             exact = piece.astype(np.float64)
             exact *= _at(gain, place) if divisor is None else _at(gain, place) / _at(divisor, place)
+            if self.judge is not None:  # with one gain per channel the largest is where the weight's own is
+                self._look_at(piece if divisor is None else exact, place, largest)
             yield rounded(exact, self.dtype)
+        if self.judge is not None:
+            self.judge(largest if divisor is not None else largest * np.abs(self.gain))
+
+    def _look_at(self, piece: NDArray[Any], place: Place, largest: Array) -> None:
+        axes = (1 if self.weight.inputs_first else 2, 3)
+        size = np.maximum(piece.max(axis=axes), -piece.min(axis=axes)).astype(np.float64)
+        target = largest[place[0]] if self.weight.inputs_first else largest[place]
+        np.maximum(target, size, out=target)
 
     def array(self) -> NDArray[Any]:
         """The result as a whole."""
@@ -126,8 +137,7 @@ def fold_linear(
         divisor = None if (gain_in == 1).all() else gain_in
         if shift_in.any():
             offset = offset - _product(weight, shift_in / gain_in)
-    new = Scaled(weight, gain, divisor, _largest(weight, gain, divisor), weight.shape)
-    return new, (gain * offset + shift).reshape(-1)
+    return Scaled(weight, gain, divisor, weight.shape), (gain * offset + shift).reshape(-1)
 
 
 def _product(weight: Weight, vector: Array) -> Array:
@@ -140,21 +150,6 @@ def _product(weight: Weight, vector: Array) -> Array:
         else:
             made[groups, rows] = np.einsum("goik,gi->go", exact, vector[groups])
     return made
-
-
-def _largest(weight: Weight, gain: Array, divisor: Array | None) -> Array:
-    """``(group, out)``: the largest size of ``weight * gain / divisor``; rounding keeps the order."""
-    found = np.zeros(weight.outputs)
-    scale = None if divisor is None else weight.per_input(divisor)
-    inputs = 1 if weight.inputs_first else 2
-    for place, piece in weight.pieces():
-        if scale is None:  # one gain per channel: the largest is where the weight's own is
-            size = np.maximum(piece.max(axis=(inputs, 3)), -piece.min(axis=(inputs, 3))).astype(np.float64)
-        else:
-            size = (np.abs(piece).max(axis=3) / np.abs(_at(scale, place)[..., 0])).max(axis=inputs)
-        target = found[place[0]] if weight.inputs_first else found[place]
-        np.maximum(target, size, out=target)
-    return found * np.abs(gain)
 
 
 def _at(vector: Array, place: Place) -> Array:

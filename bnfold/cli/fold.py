@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli import reports
 from bnfold.cli.options import (
     check_json_target,
     common,
@@ -21,6 +22,9 @@ from bnfold.cli.options import (
 )
 from bnfold.cli.verifying import verify_options, verifying
 from bnfold.errors import OutputError, Refused, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.report.results import Folding
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
@@ -52,9 +56,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     replaced without --force, the model itself never without --in-place.
     """
     from bnfold.api import FoldOptions, fold
-    from bnfold.cli import reports
-    from bnfold.report import text
-    from bnfold.report.results import as_comparison
+    from bnfold.report.terminal import Terminal
 
     files = expand(models)
     _check_targets(files, given)
@@ -71,7 +73,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
     check_json_target(given["json_file"], model_on_stdout=on_stdout)
     wanted = reports.wanted(given["reports"], files)
-    terminal = text.Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
+    terminal = Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
 
     quiet_stdout = on_stdout or given["json_file"] == "-"
 
@@ -84,17 +86,25 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         except Refused as error:
             if len(files) == 1:
                 write_json(given["json_file"], [error.folding.to_dict()])
-            reports.write(wanted, as_comparison(error.folding), to_stderr=quiet_stdout)
+            _report(wanted, error.folding, quiet_stdout)
             raise
         if not given["quiet"] and given["json_file"] != "-":
+            from bnfold.report import text
+
             text.print_folding(terminal, result, verbose=given["verbose"])
-        if wanted:
-            reports.write(wanted, as_comparison(result), to_stderr=quiet_stdout)
+        _report(wanted, result, quiet_stdout)
         return result
 
     results, code = each(files, work)
     write_json(given["json_file"], [result.to_dict() for result in results])
     sys.exit(code or int(given["strict"] and any(result.inspection.kept for result in results)))
+
+
+def _report(wanted: list[reports.Report], result: Folding, quiet_stdout: bool) -> None:
+    if wanted:
+        from bnfold.report.results import as_comparison
+
+        reports.write(wanted, as_comparison(result), to_stderr=quiet_stdout)
 
 
 def _check_targets(files: list[str], given: dict[str, Any]) -> None:

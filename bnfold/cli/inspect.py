@@ -37,17 +37,19 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
     """
     from bnfold.api import FoldOptions, inspect
-    from bnfold.report import text
+    from bnfold.report.terminal import Terminal
 
     check_json_target(given["json_file"])
     if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or len(expand(models)) > 1):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
-    terminal = text.Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+    terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
 
     def work(model: str) -> Any:
         inspection = inspect(model, options)
         if not given["quiet"] and given["json_file"] != "-":
+            from bnfold.report import text
+
             text.print_inspection(terminal, inspection, verbose=given["verbose"])
         return inspection
 

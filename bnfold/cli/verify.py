@@ -26,14 +26,16 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     """
     from bnfold.api import verify
     from bnfold.cli import reports
-    from bnfold.report import text
+    from bnfold.report.terminal import Terminal
 
     options = verify_options(given)
     check_json_target(given["json_file"])
     wanted = reports.wanted(given["reports"], [original, folded or original], together=True)
     result = verify(original, folded, options) if folded else verify(None, original, options)
     if not given["quiet"] and given["json_file"] != "-":
-        terminal = text.Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+        terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+        from bnfold.report import text
+
         text.print_comparison(terminal, result, verbose=given["verbose"])
     write_json(given["json_file"], [result.to_dict()])
     reports.write(wanted, result, to_stderr=given["json_file"] == "-")

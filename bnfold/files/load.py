@@ -71,18 +71,22 @@ def load(source: str | Path) -> LoadedModel:
         return load_bytes(sys.stdin.buffer.read())
     path = Path(source)
     file = FileSource(path)
-    if file.size > LIMIT:
-        raise InputError(f"{path}: over 2 GiB in one file", "save it with external data")
     file.hash_ahead()
-    return _parsed(file, path)
+    return parsed(file, path)
 
 
 def load_bytes(data: bytes) -> LoadedModel:
     """Parse and check the bytes of an ONNX model. Raises InputError."""
-    return _parsed(BytesSource(data), None)
+    return parsed(BytesSource(data), None)
 
 
-def _parsed(source: Source, path: Path | None) -> LoadedModel:
+def parsed(source: Source, path: Path | None) -> LoadedModel:
+    """Parse and check the model that ``source`` holds; ``path`` says where its external data may lie.
+
+    Raises InputError.
+    """
+    if source.size > LIMIT:
+        raise InputError(f"{source.name}: over 2 GiB in one file", "save it with external data")
     name, head = source.name, source.read(0, min(HEAD, source.size))
     if (kind := kind_of(source.read(0, source.size) if may_be_torch(head) else head, name, source.size)) != "onnx":
         raise InputError(f"{name}: {KINDS[kind]}; only ONNX can be read here", "name the file to fold or verify it")
@@ -116,15 +120,6 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
-
-
-def read_head(path: Path) -> bytes:
-    """The first bytes of a file; none where it can't be read, which is found out later."""
-    try:
-        with path.open("rb") as file:
-            return file.read(16)
-    except (OSError, ValueError):
-        return b""
 
 
 def _check(model: ModelProto, external: ExternalData, size: int) -> None:

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO
 
 from onnx import TensorProto
 
@@ -20,8 +20,7 @@ from bnfold.files.load import LIMIT, LoadedModel
 from bnfold.files.serialize import chunks, pieces
 from bnfold.files.source import FileSource
 from bnfold.files.wire import length
-
-External = Literal["auto", "keep", "always", "never"]
+from bnfold.options import External
 
 SMALL = 1024
 """Bytes below which a tensor stays inside the model file."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import pickletools
 from collections.abc import Iterator
 from typing import Literal
 
@@ -95,6 +94,8 @@ def _harmless(found: str) -> bool:
 
 def _globals(data: bytes) -> Iterator[str]:
     """Every global that a pickle asks for, as ``module name``; ``?`` where that can't be told without running it."""
+    import pickletools
+
     file = io.BytesIO(data)
     for _ in range(1 + (LEGACY_HEADERS if data.startswith(LEGACY_PICKLE) else 0)):
         for opcode, argument, _position in pickletools.genops(file):
@@ -106,6 +107,8 @@ def _globals(data: bytes) -> Iterator[str]:
 
 def shares_containers(data: bytes) -> bool:
     """True if a pickle holds one list, tuple or dict in several places: nested, that can stand for any number."""
+    import pickletools
+
     containers: set[object] = set()
     previous, count = "", 0
     for opcode, argument, _position in pickletools.genops(data):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +24,13 @@ from bnfold.reasons import Kept
 from bnfold.weights import Scaled, Weight
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+
+
+@cache
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """True for a type that rules work on. (Numpy makes a type's name anew each time.)"""
+    return dtype.name in FLOATS
+
 
 Demands = list[tuple[Value, Affine]]
 """Maps that further values must carry."""
@@ -105,7 +113,7 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Ke
             if constants.depends_on_overridable(value):
                 return Kept("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
             return Kept(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
-        if value.dtype.name not in FLOATS:
+        if not is_float(value.dtype):
             return Kept("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
     return None
 

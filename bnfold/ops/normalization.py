@@ -11,13 +11,13 @@ from bnfold.batchnorm import BatchNorm
 from bnfold.graph import Node, Value
 from bnfold.ops import (
     DONE,
-    FLOATS,
     Flood,
     Rewrite,
     Rule,
     Spread,
     constant,
     constant_shape,
+    is_float,
     not_constant,
     off_axis,
     singular,
@@ -62,34 +62,34 @@ def statistics(node: Node) -> BatchNorm | Kept:
     return bn
 
 
-def as_affine(node: Node) -> tuple[Value, Affine] | Kept:
-    """The node as a map of its input. Raises NotEvaluable."""
+def inference(node: Node) -> tuple[Value, BatchNorm] | Kept:
+    """What the node normalises, and by which parameters, if it is a map of its input. Raises NotEvaluable."""
     bn, source = statistics(node), node.inputs[0]
     if isinstance(bn, Kept):
         return bn
     assert source is not None
     dtype = source.dtype
-    if dtype is not None and dtype.name not in FLOATS:
+    if dtype is not None and not is_float(dtype):
         return Kept("unsupported-dtype", f"the input of {node.name!r} has type {dtype}")
     shape, channels = source.shape, bn.mean.shape[0]
     if shape is not None and (len(shape) < 2 or (isinstance(shape[1], int) and shape[1] != channels)):
         return Kept("channel-axis", f"{node.name!r} has {channels} channels, its input has shape {list(shape)}")
-    return source, bn.affine()
+    return source, bn
 
 
 def _spread(node: Node, flood: Flood) -> Spread:
     """A BatchNormalization that stays takes any map per channel into its scale and bias."""
-    own = as_affine(node)
+    own = inference(node)
     if isinstance(own, Kept):
         return own
-    channels = constant(node, 3).shape[0]
+    mean = own[1].mean
     for value in (node.inputs[0], node.output):
         map_ = flood.given(value)
-        if map_ is not None and (refusal := off_axis(map_, node, 1, channels)):
+        if map_ is not None and (refusal := off_axis(map_, node, 1, len(mean))):
             return refusal
         if map_ is not None and value is not node.output and (refusal := singular(map_, node)):
             return refusal
-    if constant(node, 3).ndim > 1:
+    if mean.ndim > 1:
         return Kept("per-activation", f"{node.name!r} has statistics per position")
     return DONE
 

@@ -11,7 +11,8 @@ from bnfold.folds import Fold, Plan
 from bnfold.graph.torch import TorchGraphs
 from bnfold.graph.torch_edit import TorchEditor
 from bnfold.merge import merges
-from bnfold.pipeline import PlanOptions, check_names
+from bnfold.options import PlanOptions
+from bnfold.pipeline import check_names
 from bnfold.programs.load import LoadedProgram, quiet
 from bnfold.reasons import Kept
 

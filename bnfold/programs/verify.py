@@ -19,7 +19,7 @@ from torch.export.graph_signature import InputKind
 from bnfold.errors import BnfoldError
 from bnfold.files.load import LoadedModel, load
 from bnfold.graph.torch import TorchGraphs
-from bnfold.pipeline import PlanOptions
+from bnfold.options import PlanOptions
 from bnfold.programs.convert import to_onnx
 from bnfold.programs.load import LoadedProgram
 from bnfold.programs.pipeline import prepare_program, rewrite_program

@@ -6,13 +6,13 @@ import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from bnfold import __version__
 from bnfold.clock import Clock
 from bnfold.files.load import LoadedModel, load, read_file
-from bnfold.files.save import External, Staged, staged, staged_bytes
-from bnfold.pipeline import PlanOptions
+from bnfold.files.save import Staged, staged, staged_bytes
+from bnfold.options import External, Format, PlanOptions
 from bnfold.programs.convert import output_names, to_onnx
 from bnfold.programs.load import LoadedProgram, load_program
 from bnfold.programs.pipeline import calls, prepare_program, rewrite_program
@@ -24,8 +24,6 @@ from bnfold.verification.results import Verification
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
-
-Format = Literal["pt2", "onnx"]
 
 
 def program_info(loaded: LoadedProgram) -> ModelInfo:

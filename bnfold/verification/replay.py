@@ -15,7 +15,8 @@ from bnfold.errors import BnfoldError
 from bnfold.files.load import LoadedModel
 from bnfold.graph.onnx_edit import SUFFIX
 from bnfold.graph.onnx_types import bodies
-from bnfold.pipeline import PlanOptions, prepare, rewrite
+from bnfold.options import PlanOptions
+from bnfold.pipeline import prepare, rewrite
 
 
 def is_replayed(original: LoadedModel, folded: LoadedModel) -> bool:

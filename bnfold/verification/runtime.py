@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold import ONE_THREAD
 from bnfold.verification.worker import load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
@@ -143,7 +144,7 @@ def spawn(worker: Sequence[str], folder: Path, job: Mapping[str, Any], limits: L
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**environment(), "PYTHONPATH": path},
         )
         try:
             _watch(process, limits)
@@ -162,6 +163,12 @@ def spawn(worker: Sequence[str], folder: Path, job: Mapping[str, Any], limits: L
         message = " ".join(str(result["error"]).split())
         raise DeviceMissing(message) if result.get("device") else RunFailed(message)
     return result
+
+
+def environment() -> dict[str, str]:
+    """The variables of this process, without the thrift of ours that a worker must not share."""
+    ours = ("OPENBLAS_NUM_THREADS", ONE_THREAD)
+    return {name: value for name, value in os.environ.items() if (name, value) != ours}
 
 
 def _watch(process: subprocess.Popen[bytes], limits: Limits) -> None:

@@ -23,7 +23,8 @@ from bnfold.affine import ulp
 from bnfold.errors import BnfoldError, one_line
 from bnfold.files.load import LoadedModel, load
 from bnfold.graph.onnx_edit import SUFFIX
-from bnfold.pipeline import PlanOptions, prepare, rewrite
+from bnfold.options import PlanOptions
+from bnfold.pipeline import prepare, rewrite
 from bnfold.verification.alignment.pieces import Piece, extract
 from bnfold.verification.float64 import Float64Model, NotInFloat64
 from bnfold.verification.statistic import Tally

@@ -19,15 +19,14 @@ def batch_norm(reader: Reader, node: Node) -> bool:
     """At inference a map per channel."""
     if node.opset < 9 and not node.attr("spatial", 1):
         return False
-    own = normalization.as_affine(node)
-    bn = None if isinstance(own, Kept) else normalization.statistics(node)
-    if isinstance(own, Kept) or bn is None or isinstance(bn, Kept):
+    own = normalization.inference(node)
+    if isinstance(own, Kept):
         return False
-    source, map_ = own
+    source, bn = own
     gain = bn.scale / np.sqrt(bn.var + bn.epsilon)
     terms = np.abs(bn.bias) + np.abs(bn.mean * gain)
     lead = (1,) if (source.rank or 2) > 1 else ()
-    return _affine(reader, node, source, map_, terms.reshape(lead + terms.shape))
+    return _affine(reader, node, source, bn.affine(), terms.reshape(lead + terms.shape))
 
 
 def instance_norm(reader: Reader, node: Node) -> bool:

@@ -1,0 +1,128 @@
+"""Inspect and fold ONNX models: from the loaded model to what is written."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnfold.errors import OutputError, UsageError
+from bnfold.files.external import external_tensors
+from bnfold.files.load import LoadedModel, parsed
+from bnfold.files.save import Staged, staged
+from bnfold.files.serialize import in_memory
+from bnfold.ops import Unfit
+from bnfold.pipeline import prepare, rewrite
+from bnfold.report.results import Folding, Inspection, Written, onnx_info, refuse_different, rows
+
+if TYPE_CHECKING:
+    from bnfold.clock import Clock
+    from bnfold.options import FoldOptions, Format, PlanOptions
+    from bnfold.programs.load import LoadedProgram
+    from bnfold.verification.judge import VerifyOptions
+    from bnfold.verification.results import Verification
+
+SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
+
+
+def inspect_onnx(original: LoadedModel, options: PlanOptions) -> Inspection:
+    """Where every BatchNorm would fold to, or why it stays."""
+    plans = prepare(original, options).plans
+    return Inspection(onnx_info(original), rows(plans), plans)
+
+
+def fold_onnx(
+    original: LoadedModel, place: Path | None, options: FoldOptions, clock: Clock, *, dry_run: bool, keep: bool
+) -> Folding:
+    """Fold an ONNX model; with ``keep`` nothing is written, the folded model is in the result.
+
+    Weights are read once: whether they fit their types shows when they are written. If one does not (which is rare),
+    all begins anew, looking first.
+    """
+    arguments = place, options, clock
+    if not dry_run:
+        try:
+            return _fold(original, *arguments, dry_run=False, keep=keep, trusting=True)
+        except Unfit:
+            original = parsed(original.source, original.path)
+    return _fold(original, *arguments, dry_run=dry_run, keep=keep, trusting=False)
+
+
+def _fold(
+    original: LoadedModel,
+    place: Path | None,
+    options: FoldOptions,
+    clock: Clock,
+    *,
+    dry_run: bool,
+    keep: bool,
+    trusting: bool,
+) -> Folding:
+    ready = prepare(original, options, trusting=trusting)
+    clock.lap("plan")
+    nodes, size = len(original.proto.graph.node), _total_bytes(original)
+    inspection = Inspection(onnx_info(original), rows(ready.plans, done=not dry_run), ready.plans)
+    folding = Folding(
+        inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
+    )
+    folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
+    folding.nodes["after"] = len(folded.proto.graph.node)
+    clock.lap("fold")
+    if dry_run:
+        return folding
+    with staged(folded, place, external=options.external, moved=moved, changed=ready.changed) as files:
+        clock.lap("write")
+        if ready.changed:
+            folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
+            if options.verify is not None:
+                verification = _verify_staged(original, files, options.verify)
+                clock.lap("verify")
+                folding = replace(folding, verification=verification)
+                refuse_different(original.name, folding)
+        if keep:
+            return replace(folding, model=in_memory(folded.proto, folded.external))
+        files.publish()
+    clock.lap("write")
+    return replace(folding, output=Written(str(place or "-"), lambda: files.sha256))
+
+
+def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:
+    from bnfold.verification.judge import verify_files
+
+    if original.path is not None:
+        return verify_files(original.path, files.model, options)[0]
+    source = files.model.with_name("original.onnx")
+    source.write_bytes(original.source.read(0, original.size))
+    return verify_files(source, files.model, options)[0]
+
+
+def target_of(loaded: LoadedModel | LoadedProgram, target: str | Path | None, to: Format, force: bool) -> Path | None:
+    """Where to write; None is standard output. Raises UsageError, OutputError."""
+    if target is None and loaded.path is None:
+        target = "-"
+    if target is None:
+        assert loaded.path is not None
+        suffix = loaded.path.suffix if isinstance(loaded, LoadedModel) else SUFFIXES[to]
+        target = loaded.path.with_name(f"{loaded.path.stem}.folded{suffix}")
+    if str(target) == "-":
+        return None
+    path = Path(target)
+    try:
+        if path.is_dir():
+            raise UsageError(f"{path}: a folder", "name a file")
+        if path.exists() and not path.is_file():
+            raise UsageError(f"{path}: not a regular file", "name another")
+        if path.exists() and not force:
+            raise UsageError(f"{path}: exists already", "pass --force to replace it, or choose another place")
+        external = loaded.external if isinstance(loaded, LoadedModel) else None
+        tensors = external_tensors(loaded.proto) if isinstance(loaded, LoadedModel) else ()
+        if external is not None and path.resolve() in {external.span(tensor).path for tensor in tensors}:
+            raise UsageError(f"{path}: holds the weights of the model", "name another file")
+    except (OSError, RuntimeError) as error:
+        raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
+def _total_bytes(loaded: LoadedModel) -> int:
+    spans = (loaded.external.span(tensor) for tensor in external_tensors(loaded.proto))
+    return loaded.size + sum(span.length for span in spans)
