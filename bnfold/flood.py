@@ -62,6 +62,7 @@ class Flood:
     def __init__(self, planner: Surroundings, edge: AffineOp, budget: int, limit: int | None = None) -> None:
         self.planner, self.edge, self.budget, self.limit = planner, edge, budget, limit
         self.state = Flooded()
+        self.asked: dict[Node, int] = {}
 
     def given(self, value: Value | None) -> Affine | None:
         """The map that this flood has put on ``value``."""
@@ -78,9 +79,12 @@ class Flood:
         while untried:
             mark, queue, demands = untried.pop()
             self.state.rewind(mark)
+            self.asked.clear()
             refusal = self._accept(demands, queue)
             while refusal is None and queue:
                 node = queue.pop()
+                if not self._has_news(node):
+                    continue
                 ways = self._ask(node)
                 self.budget -= 1
                 if isinstance(ways, Kept):
@@ -124,6 +128,13 @@ class Flood:
         for node in dict.fromkeys((value.producer, *value.readers)):
             if node is not None and node not in self.edge.nodes and node not in self.planner.gone:
                 yield node
+
+    def _has_news(self, node: Node) -> bool:
+        """True if a value around ``node`` got its map since it was asked: maps are added, never changed."""
+        count = sum(value in self.state.maps for value in (*node.inputs, *node.outputs))
+        news = self.asked.get(node) != count
+        self.asked[node] = count
+        return news
 
     def _ask(self, node: Node) -> list[Demands] | Kept:
         """What ``node`` makes of the maps around it."""

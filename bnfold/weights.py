@@ -34,7 +34,8 @@ Place = tuple[slice, slice]
 class Weight:
     """A weight as it is stored: ``(group, out, in, taps)``, or ``(group, in, out, taps)`` if ``inputs_first``.
 
-    ``part`` reads the elements from one place to another, in the order in which they are stored.
+    ``part`` reads the elements from one place to another, in the order in which they are stored; what it gives may be
+    gone when it is called again.
     """
 
     part: Callable[[int, int], NDArray[Any]]
@@ -91,16 +92,19 @@ class Scaled:
     judge: Callable[[Array], None] | None = None
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """The result in the order in which it is stored, piece by piece."""
+        """The result in the order in which it is stored, piece by piece; a piece is gone when the next is asked for."""
         gain = self.weight.per_output(self.gain)
         divisor = None if self.divisor is None else self.weight.per_input(self.divisor)
         largest = np.zeros(self.weight.outputs)
+        exact, stored = np.empty((0,)), np.empty((0,), self.dtype)
         for place, piece in self.weight.pieces():
-            exact = piece.astype(np.float64)
+            if piece.shape != exact.shape:
+                exact, stored = np.empty(piece.shape), np.empty(piece.shape, self.dtype)
+            np.copyto(exact, piece)
             exact *= _at(gain, place) if divisor is None else _at(gain, place) / _at(divisor, place)
             if self.judge is not None:  # with one gain per channel the largest is where the weight's own is
                 self._look_at(piece if divisor is None else exact, place, largest)
-            yield rounded(exact, self.dtype)
+            yield rounded(exact, self.dtype, stored)
         if self.judge is not None:
             self.judge(largest if divisor is not None else largest * np.abs(self.gain))
 

@@ -80,6 +80,19 @@ class Deferred:
             yield little_endian(block).reshape(-1).view(np.uint8).data
 
 
+class _Scratch:
+    """A piece of memory that is used again and again."""
+
+    def __init__(self) -> None:
+        self._memory = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> NDArray[np.uint8]:
+        """So many bytes of it."""
+        if self._memory.size < size:
+            self._memory = np.empty(size, np.uint8)
+        return self._memory[:size]
+
+
 @dataclass(frozen=True)
 class ExternalData:
     """The folder that external data may lie in; None (a model from standard input) allows none.
@@ -91,7 +104,9 @@ class ExternalData:
 
     folder: Path | None
     marked: dict[str, Stored | Deferred] = field(default_factory=dict)
+    _located: dict[str, Path] = field(default_factory=dict)
     _sources: dict[Path, FileSource] = field(default_factory=dict)
+    _scratch: _Scratch = field(default_factory=_Scratch)
 
     def defer(self, tensor: TensorProto, weight: Computed) -> None:
         """Let ``tensor`` be computed when it is read or written."""
@@ -131,8 +146,11 @@ class ExternalData:
                 f"tensor {tensor.name!r} lies in another file, which a model from standard input can't name",
                 "give the model as a file",
             )
-        path = self._resolve(tensor.name, location)
-        size = self._size(path, tensor.name)
+        path = self._located.get(location)
+        if path is None:
+            path = self._located[location] = self._resolve(tensor.name, location)
+            self._check_regular(path, tensor.name)
+        size = self._source(path).size
         needed = byte_size(tensor)
         try:
             offset = int(entries.get("offset") or 0)
@@ -164,13 +182,18 @@ class ExternalData:
         return array if sys.byteorder == "little" else array.byteswap()
 
     def part(self, tensor: TensorProto, start: int, stop: int) -> NDArray[Any]:
-        """Some elements of a tensor of whole bytes, flat; only they are read where they lie in a file."""
+        """Some elements of a tensor of whole bytes, flat; only they are read where they lie in a file.
+
+        They are gone when the next part is read: fresh memory for each would cost more than reading it.
+        """
         data = self.data(tensor) if tensor.data_location == TensorProto.EXTERNAL else None
         if not isinstance(data, Stored) or data.size != byte_size(tensor) or sys.byteorder != "little":
             return self.read(tensor).reshape(-1)[start:stop]
-        array = np.empty(stop - start, helper.tensor_dtype_to_np_dtype(tensor.data_type))
-        data.source.into(data.offset + start * array.itemsize, array.view(np.uint8).data)
-        return array
+        dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+        size = (stop - start) * dtype.itemsize
+        buffer = self._scratch.take(size)
+        data.source.into(data.offset + start * dtype.itemsize, buffer.data)
+        return buffer.view(dtype)
 
     @staticmethod
     def is_external(tensor: TensorProto) -> bool:
@@ -217,16 +240,16 @@ class ExternalData:
             raise InputError(f"tensor {name!r}: {location!r} is a link that leaves the model's folder")
         return path
 
-    def _size(self, path: Path, name: str) -> int:
+    @staticmethod
+    def _check_regular(path: Path, name: str) -> None:
         try:
-            status = os.stat(path)
+            mode = os.stat(path).st_mode
         except OSError:
             raise InputError(
                 f"tensor {name!r}: its data file {path.name!r} is missing", "copy it beside the model"
             ) from None
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(mode):
             raise InputError(f"tensor {name!r}: {path.name!r} is not a regular file")
-        return status.st_size
 
 
 def byte_size(tensor: TensorProto) -> int:

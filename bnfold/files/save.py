@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from onnx import TensorProto
 
@@ -133,10 +132,9 @@ def _write(
         if target is None:
             raise OutputError("external data can't be written to standard output", "use --external-data never")
         data = (path.with_name(_unused(target.with_name(target.name + ".data")).name),)
-        with open(data[0], "xb") as file:
+        with _NewFile(data[0]) as file:
             for tensor in outside:
                 _move_out(tensor, file, data[0].name, model.external)
-            _sync(file)
     parts = pieces(proto, model.external)
     if length(parts) > LIMIT:
         raise OutputError("the model does not fit into one file of 2 GiB", "use --external-data always")
@@ -144,16 +142,60 @@ def _write(
     return data
 
 
+class _NewFile:
+    """A file that is being written: whole pieces, synced at the end; the disk starts while the rest is still computed.
+
+    Raises OSError, and FileExistsError if it is there already.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __enter__(self) -> _NewFile:
+        self._file = open(self._path, "xb", buffering=0)
+        self.size = self._started = 0
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        with self._file:
+            if kind is None:
+                os.fsync(self._file.fileno())
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Append all of ``data``."""
+        left = memoryview(data)
+        while left:
+            count = self._file.write(left) or 0
+            left = left[count:]
+            self._grown(count)
+
+    def copy(self, data: Stored) -> None:
+        """Append stored bytes, inside the kernel where it can, so that no weight passes through memory."""
+        done = 0
+        if isinstance(data.source, FileSource) and hasattr(os, "copy_file_range"):
+            with contextlib.suppress(OSError):  # not between these two file systems
+                while done < data.size:
+                    left = min(data.size - done, AHEAD)
+                    copied = os.copy_file_range(data.source.handle, self._file.fileno(), left, data.offset + done)
+                    if not copied:
+                        break
+                    done += copied
+                    self._grown(copied)
+            self._file.seek(self.size)
+        for chunk in data.source.chunks(data.offset + done, data.size - done):
+            self.write(chunk)
+
+    def _grown(self, count: int) -> None:
+        self.size += count
+        if self.size - self._started >= AHEAD and hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), self._started, self.size - self._started, os.POSIX_FADV_DONTNEED)
+            self._started = self.size
+
+
 def _write_file(data: Iterable[bytes | memoryview], path: Path) -> None:
-    """Write a new file, synced; the disk starts while the rest is still computed."""
-    with open(path, "xb", buffering=0) as file:
-        written = started = 0
+    with _NewFile(path) as file:
         for piece in data:
-            written += file.write(piece)
-            if written - started >= AHEAD and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(file.fileno(), started, written - started, os.POSIX_FADV_DONTNEED)
-                started = written
-        _sync(file)
+            file.write(piece)
 
 
 def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ...]:
@@ -169,10 +211,9 @@ def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ..
             raise OutputError(f"{target.parent / relative}: the model's data would replace it", "choose another folder")
         copy = path.parent / relative
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with open(copy, "xb") as data_file:
+        with _NewFile(copy) as data_file:
             file = FileSource(source)
-            _copy_bytes(Stored(file, 0, file.size), data_file)
-            _sync(data_file)
+            data_file.copy(Stored(file, 0, file.size))
         copies.append(copy)
     return tuple(copies)
 
@@ -190,11 +231,6 @@ def _umask() -> int:
     mask = os.umask(0o022)
     os.umask(mask)
     return mask
-
-
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:
@@ -227,37 +263,20 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _move_out(tensor: TensorProto, file: IO[bytes], location: str, source: ExternalData) -> None:
+def _move_out(tensor: TensorProto, file: _NewFile, location: str, source: ExternalData) -> None:
     """Append a tensor's bytes to ``file`` and let the tensor point there."""
-    file.write(b"\0" * (-file.tell() % ALIGNMENT))
-    offset = file.tell()
+    file.write(b"\0" * (-file.size % ALIGNMENT))
+    offset = file.size
     if tensor.data_location != TensorProto.EXTERNAL:
         file.write(tensor.raw_data)
         tensor.ClearField("raw_data")
     elif isinstance(data := source.data(tensor), Stored):
-        _copy_bytes(data, file)
+        file.copy(data)
     else:
         for chunk in data.chunks():
             file.write(chunk)
-    length = file.tell() - offset
+    length = file.size - offset
     tensor.data_location = TensorProto.EXTERNAL
     del tensor.external_data[:]
     for key, value in (("location", location), ("offset", str(offset)), ("length", str(length))):
         tensor.external_data.add(key=key, value=value)
-
-
-def _copy_bytes(data: Stored, target: IO[bytes]) -> None:
-    """Append stored bytes to a file, inside the kernel where it can, so that no weight passes through memory."""
-    target.flush()
-    done = 0
-    if isinstance(data.source, FileSource) and hasattr(os, "copy_file_range"):
-        with contextlib.suppress(OSError):  # not between these two file systems
-            while done < data.size:
-                left = min(data.size - done, 2**30)
-                copied = os.copy_file_range(data.source.handle, target.fileno(), left, data.offset + done)
-                if not copied:
-                    break
-                done += copied
-        target.seek(0, os.SEEK_END)
-    for chunk in data.source.chunks(data.offset + done, data.size - done):
-        target.write(chunk)

@@ -38,11 +38,15 @@ class NotEvaluable(Exception):
 
 
 class Constants:
-    """Evaluates values of one model, lazily, and remembers the small results."""
+    """Evaluates values of one model, lazily, and remembers the small results.
+
+    ``parameters`` is for what rules make of a node's constants and ask for again and again.
+    """
 
     def __init__(self) -> None:
         self._known: dict[Value, bool] = {}
         self._small: dict[Value, NDArray[Any]] = {}
+        self.parameters: dict[Node, Any] = {}
 
     def is_constant(self, value: Value | None) -> bool:
         """True if the value is the same on every run. Cheap: no data is read."""

@@ -188,6 +188,7 @@ KNOWN = frozenset(
 )
 
 
+@cache
 def table() -> dict[str, Rule]:
     """Every rule, by operator."""
     from bnfold.ops import (
@@ -201,23 +202,9 @@ def table() -> dict[str, Rule]:
         products,
         recurrent,
         transparent,
-    )
+    )  # fmt: skip
 
-    if not _RULES:
-        for family in (
-            linear,
-            products,
-            recurrent,
-            normalization,
-            elementwise,
-            activation,
-            pooling,
-            layout,
-            blocks,
-            transparent,
-        ):
-            _RULES.update(family.RULES)
-    return _RULES
-
-
-_RULES: dict[str, Rule] = {}
+    families = (
+        linear, products, recurrent, normalization, elementwise, activation, pooling, layout, blocks, transparent,
+    )  # fmt: skip
+    return {op: rule for family in families for op, rule in family.RULES.items()}

@@ -64,6 +64,13 @@ def statistics(node: Node) -> BatchNorm | Kept:
 
 def inference(node: Node) -> tuple[Value, BatchNorm] | Kept:
     """What the node normalises, and by which parameters, if it is a map of its input. Raises NotEvaluable."""
+    known: tuple[Value, BatchNorm] | Kept | None = node.graph.constants.parameters.get(node)
+    if known is None:
+        known = node.graph.constants.parameters[node] = _inference(node)
+    return known
+
+
+def _inference(node: Node) -> tuple[Value, BatchNorm] | Kept:
     bn, source = statistics(node), node.inputs[0]
     if isinstance(bn, Kept):
         return bn
