@@ -20,37 +20,6 @@ TOOLS = ("bnfold", "bnfold --threshold", "onnxruntime", "onnxsim", "onnxslim", "
 PAGE = Path(__file__).parents[1] / "docs/comparison.md"
 
 
-def optimise(tool: str, source: str, target: str) -> None:
-    """Let ``tool`` do its best on a model file."""
-    if tool.startswith("bnfold"):
-        from bnfold.api import FoldOptions, fold
-
-        fold(source, target, FoldOptions(verify=None, threshold="threshold" in tool), force=True)
-    elif tool == "onnxruntime":
-        import onnxruntime as ort
-
-        options = ort.SessionOptions()
-        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
-        options.optimized_model_filepath = target
-        ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
-    elif tool == "onnxsim":
-        from onnxsim import simplify
-
-        onnx.save(simplify(onnx.load(source))[0], target)
-    elif tool == "onnxslim":
-        import onnxslim
-
-        onnxslim.slim(source, target)
-    elif tool == "onnxoptimizer":
-        import onnxoptimizer
-
-        onnx.save(onnxoptimizer.optimize(onnx.load(source), onnxoptimizer.get_fuse_and_elimination_passes()), target)
-    else:
-        from onnxscript import optimizer, rewriter
-
-        onnx.save(rewriter.rewrite(optimizer.optimize(onnx.load(source))), target)
-
-
 def left(model: onnx.ModelProto) -> int:
     """BatchNorms that are still there: as one operator, or as a constant factor per channel that nobody took in."""
     held = {t.name: t for t in model.graph.initializer}
@@ -77,7 +46,7 @@ def outputs(path: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 def one(tool: str, name: str, folder: Path) -> dict[str, object]:
     """One tool on one network: what is left of how many, and whether it computes the same."""
     source, target = folder / f"{name}.onnx", folder / f"{name}.{tool}.onnx"
-    code = f"import peers; peers.optimise({tool!r}, {str(source)!r}, {str(target)!r})"
+    code = f"import tools; tools.optimise({tool!r}, {str(source)!r}, {str(target)!r})"
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], cwd=Path(__file__).parent, capture_output=True, check=False
     )
