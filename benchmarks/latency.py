@@ -1,4 +1,4 @@
-"""Latency of several models on onnxruntime, interleaved: ``python latency.py '{"name": "file", …}' '[1, 3, 224, 224]'``.
+"""Latency of several models on onnxruntime, interleaved: ``python latency.py '{"name": "file", …}' '[1, 3, 8, 8]'``.
 
 Prints the median milliseconds per model and optimisation level as JSON. A helper of ``performance.py``.
 """

@@ -83,7 +83,7 @@ class Net:
             self.file.close()
         x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, side, side])
         self.nodes[-1].output[0] = "y"
-        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+        output = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 1000])
         graph = helper.make_graph(self.nodes, "net", [x], [output], self.held)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
         path.write_bytes(model.SerializeToString())

@@ -18,8 +18,9 @@ ONE_THREAD = "01"
 if TYPE_CHECKING:
     from bnfold.api import fold, inspect, verify
     from bnfold.errors import BnfoldError
+    from bnfold.fleet import fold_many, inspect_many
 
-__all__ = ["BnfoldError", "__version__", "fold", "inspect", "verify"]
+__all__ = ["BnfoldError", "__version__", "fold", "fold_many", "inspect", "inspect_many", "verify"]
 
 
 def __getattr__(name: str) -> Any:
@@ -28,6 +29,10 @@ def __getattr__(name: str) -> Any:
         from bnfold.errors import BnfoldError
 
         return BnfoldError
+    if name in ("fold_many", "inspect_many"):
+        from bnfold import fleet
+
+        return getattr(fleet, name)
     if name in __all__:
         from bnfold import api
 

@@ -80,7 +80,7 @@ def kind_of_source(source: FileSource) -> Kind:
 
 def find_original(folded: Path) -> Path:
     """The file that ``fold`` made ``folded`` from, if it is still there and unchanged. Raises InputError."""
-    name, digest = _noted_source(folded)
+    name, digest = noted_source(folded)
     if not name or not digest:
         raise InputError(f"{folded}: it does not say what it was folded from", "name the original too")
     path = folded.parent / Path(name).name
@@ -91,7 +91,7 @@ def find_original(folded: Path) -> Path:
     return path
 
 
-def _noted_source(folded: Path) -> tuple[str | None, str | None]:
+def noted_source(folded: Path) -> tuple[str | None, str | None]:
     """Name and sha256 of what a model was folded from, as it says itself."""
     if kind_of_source(FileSource(folded)) == "onnx":
         from bnfold.files.load import load

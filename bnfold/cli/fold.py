@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from bnfold.cli import reports
+from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     check_json_target,
     common,
-    each,
     expand,
     plan_options,
     planning,
@@ -24,7 +25,10 @@ from bnfold.cli.verifying import verify_options, verifying
 from bnfold.errors import OutputError, Refused, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.report.results import Folding
+    from bnfold.fleet import Outcome
+    from bnfold.options import FoldOptions
+    from bnfold.report.results import Comparison, Folding
+    from bnfold.report.terminal import Terminal
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     help="Whether weights lie in a file beside the model.",
 )
 @click.option("--to", type=click.Choice(["onnx", "pt2"]), help="Format to write.  [default: that of MODEL]")
+@sharing
 @verifying
 @common
 def command(models: tuple[str, ...], **given: Any) -> None:
@@ -55,10 +60,11 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     OUT is by default MODEL with '.folded' before its suffix, beside it. An existing file is never
     replaced without --force, the model itself never without --in-place.
     """
-    from bnfold.api import FoldOptions, fold
+    from bnfold.options import FoldOptions
     from bnfold.report.terminal import Terminal
 
     files = expand(models)
+    many = is_many(files, given)
     _check_targets(files, given)
     fixed = {"shape": ()} if given["allow_unsafe_load"] else {}  # the shapes are then those of the export
     options = FoldOptions(
@@ -74,37 +80,78 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     check_json_target(given["json_file"], model_on_stdout=on_stdout)
     wanted = reports.wanted(given["reports"], files)
     terminal = Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
-
     quiet_stdout = on_stdout or given["json_file"] == "-"
-
-    def work(model: str) -> Any:
-        target = _target(model, given)
-        if not given["in_place"] and _same_file(target, model):
-            raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
-        try:
-            result = fold(model, target, options, force=given["force"] or given["in_place"], dry_run=given["dry_run"])
-        except Refused as error:
-            if len(files) == 1:
-                write_json(given["json_file"], [error.folding.to_dict()])
-            _report(wanted, error.folding, quiet_stdout)
-            raise
-        if not given["quiet"] and given["json_file"] != "-":
-            from bnfold.report import text
-
-            text.print_folding(terminal, result, verbose=given["verbose"])
-        _report(wanted, result, quiet_stdout)
-        return result
-
-    results, code = each(files, work)
-    write_json(given["json_file"], [result.to_dict() for result in results])
-    sys.exit(code or int(given["strict"] and any(result.inspection.kept for result in results)))
+    if many:
+        sys.exit(_fold_many(files, options, given, terminal, lambda found: _report(wanted, found, quiet_stdout)))
+    kept = _fold_one(files[0], options, given, terminal, lambda found: _report(wanted, found, quiet_stdout))
+    sys.exit(int(given["strict"] and kept))
 
 
-def _report(wanted: list[reports.Report], result: Folding, quiet_stdout: bool) -> None:
+def _fold_one(
+    model: str,
+    options: FoldOptions,
+    given: dict[str, Any],
+    terminal: Terminal,
+    report: Callable[[Folding | Comparison], None],
+) -> bool:
+    """Fold a model and tell what came of it; True if a BatchNorm stays."""
+    from bnfold.api import fold
+
+    target = _target(model, given)
+    _check_self(target, model, given)
+    force = given["force"] or given["in_place"]
+    try:
+        result = fold(model, target, options, force=force, dry_run=given["dry_run"])
+    except Refused as error:
+        write_json(given["json_file"], error.folding.to_dict())
+        report(error.folding)
+        raise
+    if not given["quiet"] and given["json_file"] != "-":
+        from bnfold.report import text
+
+        text.print_folding(terminal, result, verbose=given["verbose"])
+    report(result)
+    write_json(given["json_file"], result.to_dict())
+    return bool(result.inspection.kept)
+
+
+def _fold_many(
+    files: list[str],
+    options: FoldOptions,
+    given: dict[str, Any],
+    terminal: Terminal,
+    report: Callable[[Folding | Comparison], None],
+) -> int:
+    """Fold several models and tell what came of them; the exit code."""
+    from bnfold.fleet import fold_many
+
+    targets = {model: _target(model, given) for model in files}
+    for model, target in targets.items():
+        _check_self(target, model, given)
+    force = given["force"] or given["in_place"]
+
+    def tell(outcome: Outcome) -> None:
+        if outcome.comparison is not None:
+            report(outcome.comparison)
+
+    with executor(given) as workers:
+        outcomes = fold_many(
+            targets, options, executor=workers, journal=given["resume"], force=force, dry_run=given["dry_run"]
+        )
+        return conclude(outcomes, files, given, terminal, tell)
+
+
+def _check_self(target: str | None, model: str, given: dict[str, Any]) -> None:
+    if not given["in_place"] and _same_file(target, model):
+        raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
+
+
+def _report(wanted: list[reports.Report], found: Folding | Comparison, quiet_stdout: bool) -> None:
     if wanted:
-        from bnfold.report.results import as_comparison
+        from bnfold.report.results import Folding, as_comparison
 
-        reports.write(wanted, as_comparison(result), to_stderr=quiet_stdout)
+        comparison = as_comparison(found) if isinstance(found, Folding) else found
+        reports.write(wanted, comparison, to_stderr=quiet_stdout)
 
 
 def _check_targets(files: list[str], given: dict[str, Any]) -> None:

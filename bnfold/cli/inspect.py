@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     check_json_target,
     common,
-    each,
     expand,
     plan_options,
     planning,
@@ -20,6 +20,9 @@ from bnfold.cli.options import (
     write_json,
 )
 from bnfold.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.report.results import Inspection
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
@@ -30,40 +33,45 @@ from bnfold.errors import OutputError, UsageError
 @planning
 @click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
+@sharing
 @common
 def command(models: tuple[str, ...], **given: Any) -> None:
     """Show every BatchNorm of MODEL: where it would fold to, or the reason that it stays.
 
     Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
     """
-    from bnfold.api import FoldOptions, inspect
+    from bnfold.options import FoldOptions
     from bnfold.report.terminal import Terminal
 
+    files = expand(models)
+    many = is_many(files, given)
     check_json_target(given["json_file"])
-    if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or len(expand(models)) > 1):
+    if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or many):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
     terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+    if many:
+        from bnfold.fleet import inspect_many
 
-    def work(model: str) -> Any:
-        inspection = inspect(model, options)
-        if not given["quiet"] and given["json_file"] != "-":
-            from bnfold.report import text
+        with executor(given) as workers:
+            outcomes = inspect_many(files, options, executor=workers, journal=given["resume"])
+            sys.exit(conclude(outcomes, files, given, terminal))
+    from bnfold.api import inspect
 
-            text.print_inspection(terminal, inspection, verbose=given["verbose"])
-        return inspection
+    result = inspect(files[0], options)
+    if not given["quiet"] and given["json_file"] != "-":
+        from bnfold.report import text
 
-    results, code = each(expand(models), work)
+        text.print_inspection(terminal, result, verbose=given["verbose"])
     if given["picture"]:
-        _draw(given["picture"], results)
-    write_json(given["json_file"], [result.to_dict() for result in results])
-    sys.exit(code or int(given["strict"] and any(result.kept for result in results)))
+        _draw(given["picture"], result)
+    write_json(given["json_file"], result.to_dict())
+    sys.exit(int(given["strict"] and bool(result.kept)))
 
 
-def _draw(target: str, results: list[Any]) -> None:
+def _draw(target: str, result: Inspection) -> None:
     from bnfold.report import drawing
 
-    (result,) = results
     text = drawing.svg(result.plans) if target.endswith(".svg") else drawing.page(result.plans, result.model.path)
     try:
         Path(target).write_text(text, encoding="utf-8")

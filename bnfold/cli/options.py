@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import click
 
-from bnfold.errors import BnfoldError, InputError, OutputError, UsageError
+from bnfold.errors import InputError, OutputError, UsageError
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -116,34 +116,13 @@ def check_json_target(target: str | None, *, model_on_stdout: bool = False) -> N
         raise OutputError(f"--json {target}: {error.strerror or error}") from None
 
 
-def each(models: list[str], work: Callable[[str], Any]) -> tuple[list[Any], int]:
-    """Do the work for each model: one that fails is reported and does not stop the others.
-
-    Returns the results and the exit code of the first failure (0: none). A single model's failure is raised.
-    """
-    results, code = [], 0
-    for model in models:
-        try:
-            results.append(work(model))
-        except BnfoldError as error:
-            if len(models) == 1:
-                raise
-            click.echo(f"error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""), err=True)
-            code = code or error.exit_code
-    return results, code
-
-
-def write_json(target: str | None, results: list[dict[str, Any]]) -> None:
-    """Write one result as JSON, several as JSON Lines. Raises OutputError."""
+def write_json(target: str | None, result: dict[str, Any]) -> None:
+    """Write a result as JSON. Raises OutputError."""
     if target is None:
         return
     from bnfold.report.formats import finite
 
-    results = [finite(result) for result in results]
-    if len(results) == 1:
-        text = json.dumps(results[0], indent=2, allow_nan=False) + "\n"
-    else:
-        text = "".join(json.dumps(result, allow_nan=False) + "\n" for result in results)
+    text = json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
     if target == "-":
         click.echo(text, nl=False)
         return

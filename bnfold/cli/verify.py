@@ -37,6 +37,6 @@ def command(original: str, folded: str | None, **given: Any) -> None:
         from bnfold.report import text
 
         text.print_comparison(terminal, result, verbose=given["verbose"])
-    write_json(given["json_file"], [result.to_dict()])
+    write_json(given["json_file"], result.to_dict())
     reports.write(wanted, result, to_stderr=given["json_file"] == "-")
     sys.exit(EXIT_CODES[result.verification.verdict])

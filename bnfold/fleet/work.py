@@ -1,0 +1,166 @@
+"""One model of many: what a worker is told, what it does, and what it tells."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bnfold import __version__
+from bnfold.errors import BnfoldError, Refused, one_line
+from bnfold.options import FoldOptions
+
+if TYPE_CHECKING:
+    from bnfold.report.results import Comparison
+
+Command = Literal["fold", "inspect"]
+
+
+@dataclass(frozen=True)
+class Record:
+    """What the journal remembers of a model that is done: its digest, its result's, and what was asked for."""
+
+    command: Command
+    model: str
+    asked: str
+    digest: str
+    target: str | None
+    target_digest: str | None
+    result: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Task:
+    """One model. ``place`` is where it lies for workers with another working folder."""
+
+    command: Command
+    model: str
+    target: str | None
+    options: FoldOptions
+    force: bool = False
+    dry_run: bool = False
+    place: str = ""
+    known: Record | None = None
+    recorded: bool = False
+
+    @property
+    def asked(self) -> str:
+        """What makes two runs the same: version, options, what is to be written."""
+        return f"{__version__} {self.options} {self.target} {self.dry_run}"
+
+    def resumed(self, known: Record | None, recorded: bool) -> Task:
+        """The same, with what is known of an earlier run; every path made absolute."""
+        return replace(self, place=str(Path(self.model).absolute()), known=known, recorded=recorded)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one model: a ``result`` (the JSON of the contract), or an ``error``.
+
+    ``skipped``: it was done before, and nothing has changed. ``comparison`` is what reports are made of.
+    """
+
+    command: Command
+    model: str
+    result: dict[str, Any] | None = None
+    error: dict[str, Any] | None = None
+    skipped: bool = False
+    comparison: Comparison | None = None
+    record: Record | None = None
+
+    @property
+    def exit_code(self) -> int:
+        """0, or that of the failure."""
+        return 0 if self.error is None else int(self.error["exit_code"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON: the result, or which model failed and how."""
+        if self.result is not None:
+            return {**self.result, "skipped": True} if self.skipped else self.result
+        head = {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": self.command}
+        return {**head, "model": {"path": self.model}, "error": self.error}
+
+
+def failed(task: Task, message: str, hint: str | None, exit_code: int) -> Outcome:
+    """An outcome without a result; the message names the model as the user did."""
+    error = {"message": message.replace(task.place, task.model), "hint": hint, "exit_code": exit_code}
+    return Outcome(task.command, task.model, error=error)
+
+
+def do(task: Task) -> Outcome:
+    """The work itself, in whatever process. Never raises: a failure is an outcome too."""
+    try:
+        return _do(task)
+    except Refused as error:
+        from bnfold.report.results import as_comparison
+
+        outcome = failed(task, str(error), error.hint, error.exit_code)
+        return replace(outcome, result=error.folding.to_dict(), comparison=as_comparison(error.folding))
+    except BnfoldError as error:
+        return failed(task, str(error), error.hint, error.exit_code)
+    except MemoryError:
+        return failed(task, f"{task.model}: it does not fit into memory", "fold it where there is more", 4)
+    except OSError as error:
+        return failed(task, f"{error.filename or task.model}: {error.strerror or error}", None, 5)
+    except Exception as error:  # a bug must not stop the others
+        return failed(task, f"{task.model}: a bug in bnfold: {one_line(error)}", "please report it", 70)
+
+
+def _do(task: Task) -> Outcome:
+    from bnfold.api import fold, inspect
+    from bnfold.fleet.journal import digest_of
+
+    digest = digest_of(Path(task.place)) if task.recorded else ""
+    known = task.known
+    target = None if task.target is None else str(Path(task.target).absolute())
+    if known is not None and known.digest == digest and _stands(known):
+        return Outcome(task.command, task.model, known.result, skipped=True)
+    if task.command == "inspect":
+        result, comparison, written = inspect(task.place, task.options).to_dict(), None, None
+    else:
+        from bnfold.report.results import as_comparison
+
+        force = task.force or known is not None or (task.recorded and _is_left_over(task, target))
+        folding = fold(task.place, target, task.options, force=force, dry_run=task.dry_run)
+        result, comparison = folding.to_dict(), as_comparison(folding)
+        written = None if folding.output is None else folding.output.path
+    result["model"]["path"] = task.model
+    if task.command == "fold" and result["output"] is not None:
+        given = Path(task.model).with_name(Path(result["output"]["path"]).name)
+        result["output"]["path"] = str(given) if task.target is None else task.target
+    record = None
+    if task.recorded:
+        target_digest = None if written is None else digest_of(Path(written))
+        record = Record(task.command, task.model, task.asked, digest, written, target_digest, result)
+    return Outcome(task.command, task.model, result, comparison=comparison, record=record)
+
+
+def _stands(known: Record) -> bool:
+    """True if what was written then is still there, unchanged."""
+    from bnfold.fleet.journal import digest_of
+
+    if known.target is None:
+        return True
+    try:
+        return digest_of(Path(known.target)) == known.target_digest
+    except BnfoldError:
+        return False
+
+
+def _is_left_over(task: Task, target: str | None) -> bool:
+    """True if the target was made from the model, by a run that was cut off before it could note that."""
+    from bnfold.files.source import FileSource
+    from bnfold.opening import noted_source
+
+    place = Path(task.place)
+    path = Path(target) if target is not None else place.with_name(f"{place.stem}.folded{place.suffix}")
+    try:
+        digest = FileSource(place).sha256
+        return path.is_file() and (FileSource(path).sha256 == digest or noted_source(path)[1] == digest)
+    except BnfoldError:
+        return False
+
+
+def as_json(record: Record) -> dict[str, Any]:
+    """A record for the journal."""
+    return asdict(record)
