@@ -68,29 +68,15 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def verify_options(given: dict[str, Any]) -> Any:
     """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
-    from bnfold.verification.inputs import KINDS, InputOptions
     from bnfold.verification.judge import GATES, VerifyOptions
     from bnfold.verification.measure import RunOptions
     from bnfold.verification.outputs import Tolerances
     from bnfold.verification.runtime import TIME_LIMIT, Limits
 
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", given["device"]):
-        raise UsageError(f"--device {given['device']}: not a device", "use cpu, cuda or cuda:N")
-    made = [f"--{name}" for name, value in (("shape", given["shape"]), ("range", given["ranges"])) if value]
-    made += [] if given["samples"] is None else ["--samples"]
-    if given["inputs"] and made:
-        raise UsageError(f"--inputs and {made[0]} exclude each other: your data is what it is")
-    seconds = TIME_LIMIT if given["time_limit"] is None else _limit("--time-limit", given["time_limit"])
-    inputs = InputOptions(
-        data=Path(given["inputs"]) if given["inputs"] else None,
-        kinds=_words("--gen", given["gen"], KINDS),
-        shapes=dict(shape_of(text) for text in given["shape"]),
-        ranges=dict(_range(text) for text in given["ranges"]),
-        samples=given["samples"],
-        seed=given["seed"],
-    )
+    seconds = TIME_LIMIT if given["time_limit"] is None else positive("--time-limit", given["time_limit"])
+    inputs = inputs_of(given)
     runs = RunOptions(
-        device=given["device"],
+        device=checked_device(given["device"]),
         level=given["ort_level"],
         tf32=given["tf32"] == "on",
         cpu_nodes=given["cpu_nodes"],
@@ -98,9 +84,34 @@ def verify_options(given: dict[str, Any]) -> Any:
         inputs=inputs,
     )
     tolerances = Tolerances(
-        *(None if given[name] is None else _limit(f"--{name}", given[name]) for name in ("k", "rtol", "atol"))
+        *(None if given[name] is None else positive(f"--{name}", given[name]) for name in ("k", "rtol", "atol"))
     )
-    return VerifyOptions(_words("--gates", given["gates"], GATES), runs, tolerances, _policy(given["weight_policy"]))
+    return VerifyOptions(words("--gates", given["gates"], GATES), runs, tolerances, _policy(given["weight_policy"]))
+
+
+def checked_device(text: str) -> str:
+    """``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise UsageError(f"--device {text}: not a device", "use cpu, cuda or cuda:N")
+    return text
+
+
+def inputs_of(given: dict[str, Any]) -> Any:
+    """What models are fed: the :class:`bnfold.verification.inputs.InputOptions`. Raises UsageError."""
+    from bnfold.verification.inputs import KINDS, InputOptions
+
+    made = [f"--{name}" for name, value in (("shape", given["shape"]), ("range", given["ranges"])) if value]
+    made += [] if given["samples"] is None else ["--samples"]
+    if given["inputs"] and made:
+        raise UsageError(f"--inputs and {made[0]} exclude each other: your data is what it is")
+    return InputOptions(
+        data=Path(given["inputs"]) if given["inputs"] else None,
+        kinds=words("--gen", given["gen"], KINDS),
+        shapes=dict(shape_of(text) for text in given["shape"]),
+        ranges=dict(_range(text) for text in given["ranges"]),
+        samples=given["samples"],
+        seed=given["seed"],
+    )
 
 
 def _policy(text: str | None) -> float | None:
@@ -110,7 +121,7 @@ def _policy(text: str | None) -> float | None:
     if text is None or text == "exact":
         return None if text is None else EXACT
     try:
-        return _limit("--weight-policy", float(text.removeprefix("ulp:")))
+        return positive("--weight-policy", float(text.removeprefix("ulp:")))
     except ValueError:
         raise UsageError(f"--weight-policy {text}: neither 'exact' nor of the form ulp:4") from None
 
@@ -132,21 +143,22 @@ def _bytes(text: str | None) -> int | None:
     return size
 
 
-def _limit(option: str, value: float) -> float:
+def positive(option: str, value: float) -> float:
+    """A finite number that is not negative. Raises UsageError."""
     if not (math.isfinite(value) and value >= 0):
         raise UsageError(f"{option} {value}: must be a finite number, not negative")
     return value
 
 
-def _words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
-    words = tuple(word.strip() for word in text.split(",") if word.strip())
-    words = tuple(dict.fromkeys(words))
-    if not words:
+def words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """A list of known words, each once. Raises UsageError."""
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
         raise UsageError(f"{option}: names nothing", f"known: {', '.join(known)}")
-    for word in words:
+    for word in found:
         if word not in known:
             raise UsageError(f"{option} {word}: not one of {', '.join(known)}")
-    return words
+    return found
 
 
 def shape_of(text: str) -> tuple[str, tuple[int, ...]]:

@@ -33,6 +33,7 @@ class OnnxEditor:
         self._defer = defer
         self._model = graphs.model
         self._names = _all_names(self._model.graph)
+        self._tried: dict[str, int] = {}
         self._nested: dict[Graph, set[str]] = {}
         self._aliases: dict[Value, Value] = {}
         self._lost: set[str] = set()
@@ -178,11 +179,12 @@ class OnnxEditor:
         del handle.output[1:]
 
     def _add_initializer(self, stem: str, data: NDArray[Any] | Scaled, scope: GraphProto) -> str:
-        name, count = stem + SUFFIX, 1
+        name, count = stem + SUFFIX, self._tried.get(stem, 1)
         while name in self._names:
             count += 1
             name = f"{stem}{SUFFIX}{count}"
         self._names.add(name)
+        self._tried[stem] = count
         graph = self._model.graph if self._graphs.initializers_are_inputs else scope
         data_type = helper.np_dtype_to_tensor_dtype(np.dtype(data.dtype))
         tensor = graph.initializer.add(name=name, data_type=data_type, dims=data.shape)

@@ -218,7 +218,7 @@ def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sampl
     inputs, modes = options.inputs, options.modes()
     assert model.path is not None
     failure: RunFailed | None = None
-    for samples, kinds, fed in _offers(model, inputs):
+    for samples, kinds, fed in offers(model, inputs):
         try:
             run = runtime.run(model.path, samples, modes, options.device, options.limits)
         except runtime.DeviceMissing:
@@ -229,7 +229,7 @@ def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sampl
             failure = failure or error
             continue
         if (more := _enough(run, inputs)) > 1:
-            samples, kinds, fed = next(_offers(model, replace(inputs, samples=more), fed))
+            samples, kinds, fed = next(offers(model, replace(inputs, samples=more), fed))
             run = runtime.run(model.path, samples, modes, options.device, options.limits)
         return Measured(fed, kinds, modes, run), samples
     assert failure is not None
@@ -246,7 +246,7 @@ def _enough(run: runtime.Run, inputs: InputOptions) -> int:
     return min(MOST_SAMPLES, -(-CHANNEL // min(sizes, default=CHANNEL)))
 
 
-def _offers(
+def offers(
     model: LoadedModel, inputs: InputOptions, known: dict[str, Any] | None = None
 ) -> Iterator[tuple[list[Sample], list[str], dict[str, Any]]]:
     """Samples to try, with their kinds and what the report says of them."""

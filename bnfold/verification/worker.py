@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +36,22 @@ class Session:
     """
 
     def __init__(
-        self, model: str | bytes, level: str, device: str = "cpu", options: Mapping[str, str] | None = None
+        self,
+        model: str | bytes,
+        level: str,
+        device: str = "cpu",
+        options: Mapping[str, str] | None = None,
+        *,
+        deterministic: bool = True,
+        threads: int = 0,
     ) -> None:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
         settings.log_severity_level = 3
-        settings.use_deterministic_compute = True
+        settings.use_deterministic_compute = deterministic
+        settings.intra_op_num_threads = threads
         wanted = "CPUExecutionProvider"
         providers: list[Any] = [wanted]
         if device != "cpu":
@@ -54,6 +62,7 @@ class Session:
                 raise DeviceMissing(f"this onnxruntime {onnxruntime.__version__} has no CUDA")
             settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
             providers = [(wanted, {"device_id": device.partition(":")[2] or "0", **(options or {})}), *providers]
+        self._device = device
         self._session = onnxruntime.InferenceSession(model, settings, providers=providers)
         used = self._session.get_providers()
         if used[0] != wanted:
@@ -69,6 +78,27 @@ class Session:
             if part.ep_name == "CPUExecutionProvider":
                 found += [[node.name, node.op_type, node.domain] for node in part.get_nodes()]
         return found
+
+    def bound(self, feed: Mapping[str, NDArray[Any]]) -> Callable[[], None]:
+        """A function that runs the model once on ``feed``, which lies on the device already, as its outputs will."""
+        import onnxruntime
+
+        if self._device == "cpu":
+            inputs = {name: feed[name] for name in self.inputs if name in feed}
+            return lambda: self._session.run(self.outputs, inputs) and None
+        number = int(self._device.partition(":")[2] or 0)
+        binding = self._session.io_binding()
+        for name in self.inputs:
+            if name in feed:
+                binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(feed[name], "cuda", number))
+        for name in self.outputs:
+            binding.bind_output(name, "cuda", number)
+
+        def once() -> None:
+            self._session.run_with_iobinding(binding)
+            binding.synchronize_outputs()
+
+        return once
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
         """The outputs, in order. Raises ValueError for one that is not a tensor of numbers."""

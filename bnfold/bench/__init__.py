@@ -1,0 +1,185 @@
+"""How fast the original and the folded model are on onnxruntime: side by side in one process, run by turns.
+
+Whatever else the machine does meets both models alike; what is judged is the ratio of neighbouring runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold import __version__
+from bnfold.errors import InputError, UndecidedError
+from bnfold.files.external import external_tensors
+from bnfold.files.load import LoadedModel, load
+from bnfold.report.results import ModelInfo, onnx_info
+from bnfold.verification import runtime
+from bnfold.verification.inputs import InputOptions, Sample
+from bnfold.verification.measure import offers, undecided_device
+from bnfold.verification.results import versions
+from bnfold.verification.runtime import Limits, Mode, RunFailed
+
+WORKER = ["-m", "bnfold.bench.worker"]
+LEVELS = ("disable", "basic", "extended", "all")
+CONFIDENCE = 0.95
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """At which of onnxruntime's optimisation ``levels``, where, how often. ``threads`` None: as many as it takes."""
+
+    levels: Sequence[str] = ("disable", "all")
+    device: str = "cpu"
+    runs: int = 50
+    warmup: int = 5
+    threads: int | None = None
+    inputs: InputOptions = field(default_factory=lambda: InputOptions(kinds=("normal",), samples=1))
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of every run of a model, in the order of the rounds."""
+
+    milliseconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """Of all runs."""
+        return statistics.median(self.milliseconds)
+
+    @property
+    def spread(self) -> float:
+        """Half of the distance between the quartiles, in milliseconds."""
+        low, high = np.percentile(self.milliseconds, [25, 75])
+        return float(high - low) / 2
+
+
+@dataclass(frozen=True)
+class Level:
+    """Both models at one optimisation level. ``ratio`` is the median of folded over original of the same round,
+    ``low`` and ``high`` its 95 % confidence interval (bootstrap).
+    """
+
+    level: str
+    original: Timing
+    folded: Timing
+    ratio: float
+    low: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        """``faster``, ``slower``, or ``same`` where the interval holds 1."""
+        return "faster" if self.high < 1 else "slower" if self.low > 1 else "same"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        timings = {
+            name: {"median": timing.median, "spread": timing.spread, "runs": timing.milliseconds}
+            for name, timing in (("original", self.original), ("folded", self.folded))
+        }
+        ratio = {"median": self.ratio, "low": self.low, "high": self.high, "confidence": CONFIDENCE}
+        return {"level": self.level, **timings, "ratio": ratio, "verdict": self.verdict}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured: both models, their nodes and bytes (with external data), and the times by level."""
+
+    original: ModelInfo
+    folded: ModelInfo
+    nodes: dict[str, int]
+    bytes: dict[str, int]
+    levels: list[Level]
+    device: str
+    inputs: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``bench``."""
+        return {
+            "schema_version": 1,
+            "tool": {"name": "bnfold", "version": __version__},
+            "command": "bench",
+            "original": asdict(self.original),
+            "folded": asdict(self.folded),
+            "nodes": self.nodes,
+            "bytes": self.bytes,
+            "device": self.device,
+            "inputs": self.inputs,
+            "levels": [level.to_dict() for level in self.levels],
+            "versions": versions(),
+        }
+
+
+def bench(original: str | Path, folded: str | Path, options: BenchOptions | None = None) -> Benchmark:
+    """Measure the latency of both models, by turns.
+
+    Raises InputError if either can't be read, UndecidedError where the original can't be run, or not there.
+    """
+    options = options or BenchOptions()
+    models = [load(original), load(folded)]
+    if not runtime.available():
+        raise UndecidedError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")
+    try:
+        sample, fed = _feed(models[0], options)
+        with runtime.job_folder([sample]) as folder:
+            job = {
+                "models": [str(Path(path).absolute()) for path in (original, folded)],
+                "inputs": list(sample),
+                "levels": list(options.levels),
+                "device": options.device,
+                "runs": options.runs,
+                "warmup": options.warmup,
+                "threads": options.threads or 0,
+            }
+            times = runtime.spawn(WORKER, folder, job, options.limits)["levels"]
+    except runtime.DeviceMissing as error:
+        raise undecided_device(options.device, error) from None
+    except RunFailed as error:
+        raise UndecidedError(f"{original} and {folded} can't be run side by side: {error}") from None
+    levels = [_level(level, *found) for level, found in zip(options.levels, times, strict=True)]
+    return Benchmark(
+        onnx_info(models[0]),
+        onnx_info(models[1]),
+        {name: len(model.proto.graph.node) for name, model in zip(("original", "folded"), models, strict=True)},
+        {name: _bytes(model) for name, model in zip(("original", "folded"), models, strict=True)},
+        levels,
+        options.device,
+        fed,
+    )
+
+
+def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, Any]]:
+    """One sample that the original accepts, and what the report says of it. Raises RunFailed, InputError."""
+    assert model.path is not None
+    failure: RunFailed | None = None
+    for samples, _, fed in offers(model, replace(options.inputs, samples=None if options.inputs.data else 1)):
+        try:
+            runtime.run(model.path, samples[:1], [Mode("disable")], "cpu", options.limits)
+        except RunFailed as error:
+            if options.inputs.data is not None:
+                raise InputError(f"{options.inputs.data}: the model does not run on it: {error}") from None
+            failure = failure or error
+            continue
+        return samples[0], {**fed, "samples": 1}
+    assert failure is not None
+    raise failure
+
+
+def _level(level: str, original: list[float], folded: list[float]) -> Level:
+    ratios = np.asarray(folded) / np.asarray(original)
+    rng = np.random.default_rng(0)
+    medians = np.median(rng.choice(ratios, (RESAMPLES, len(ratios))), axis=1)
+    low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    return Level(level, Timing(original), Timing(folded), float(np.median(ratios)), float(low), float(high))
+
+
+def _bytes(model: LoadedModel) -> int:
+    return model.size + sum(model.external.span(tensor).length for tensor in external_tensors(model.proto))
