@@ -76,7 +76,7 @@ def measure(name: str, folder: Path) -> dict[str, dict[str, float | None]]:
     source.parent.mkdir()
     subprocess.run([sys.executable, str(HERE / "models.py"), name, str(source)], check=True)
     found: dict[str, list[dict[str, float | None]]] = {tool: [] for tool in (*BASELINES, *TOOLS)}
-    for _ in range(ROUNDS.get(name, 9)):
+    for _ in range(ROUNDS.get(name, 7)):
         for tool, results in found.items():
             if results and results[-1]["wall"] is None:
                 continue  # what fails once fails again
