@@ -72,7 +72,7 @@ def fold(
         if options.to == "pt2":
             raise UsageError(f"{original.name}: ONNX can't become a program of torch", "leave out --to pt2")
         place = None if live and target is None else target_of(original, target, "onnx", force or dry_run)
-        return fold_onnx(original, place, options, clock, dry_run=dry_run, keep=live and target is None)
+        return fold_onnx(original, place, options, clock, dry_run=dry_run, keep=live and target is None, force=force)
     from bnfold.programs.workflow import fold_program
 
     to = options.to or "pt2"
@@ -80,7 +80,7 @@ def fold(
     if place is None and not live:
         raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
     return fold_program(
-        original, place, options, options.verify, clock, to=to, external=options.external, dry_run=dry_run
+        original, place, options, options.verify, clock, to=to, external=options.external, dry_run=dry_run, force=force
     )
 
 

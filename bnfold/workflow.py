@@ -32,20 +32,27 @@ def inspect_onnx(original: LoadedModel, options: PlanOptions) -> Inspection:
 
 
 def fold_onnx(
-    original: LoadedModel, place: Path | None, options: FoldOptions, clock: Clock, *, dry_run: bool, keep: bool
+    original: LoadedModel,
+    place: Path | None,
+    options: FoldOptions,
+    clock: Clock,
+    *,
+    dry_run: bool,
+    keep: bool,
+    force: bool,
 ) -> Folding:
     """Fold an ONNX model; with ``keep`` nothing is written, the folded model is in the result.
 
     Weights are read once: whether they fit their types shows when they are written. If one does not (which is rare),
     all begins anew, looking first.
     """
-    arguments = place, options, clock
-    if not dry_run:
-        try:
-            return _fold(original, *arguments, dry_run=False, keep=keep, trusting=True)
-        except Unfit:
-            original = parsed(original.source, original.path)
-    return _fold(original, *arguments, dry_run=dry_run, keep=keep, trusting=False)
+    if dry_run:
+        return _fold(original, place, options, clock, dry_run=True, keep=keep, force=force, trusting=False)
+    try:
+        return _fold(original, place, options, clock, dry_run=False, keep=keep, force=force, trusting=True)
+    except Unfit:
+        again = parsed(original.source, original.path)
+    return _fold(again, place, options, clock, dry_run=False, keep=keep, force=force, trusting=False)
 
 
 def _fold(
@@ -56,6 +63,7 @@ def _fold(
     *,
     dry_run: bool,
     keep: bool,
+    force: bool,
     trusting: bool,
 ) -> Folding:
     ready = prepare(original, options, trusting=trusting)
@@ -70,7 +78,7 @@ def _fold(
     clock.lap("fold")
     if dry_run:
         return folding
-    with staged(folded, place, external=options.external, moved=moved, changed=ready.changed) as files:
+    with staged(folded, place, external=options.external, moved=moved, changed=ready.changed, replace=force) as files:
         clock.lap("write")
         if ready.changed:
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))

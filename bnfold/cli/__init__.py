@@ -6,6 +6,7 @@ import contextlib
 import gc
 import importlib
 import os
+import signal
 import sys
 from typing import Any, NoReturn
 
@@ -66,6 +67,14 @@ class Commands(click.Group):
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             sys.exit(130)
+        except MemoryError:
+            if verbose:
+                _traceback()
+            fail(
+                OutputError(
+                    "there is not enough memory", "run it where there is more; --max-memory bounds what verifies"
+                )
+            )
         except OSError as error:
             if verbose:
                 _traceback()
@@ -87,6 +96,7 @@ def run() -> NoReturn:
     """
     gc.set_threshold(100_000, 50, 50)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", ONE_THREAD)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
     code: Any = 1
     try:
         main(prog_name="bnfold")

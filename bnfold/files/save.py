@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 import sys
@@ -15,6 +16,7 @@ from onnx import TensorProto
 
 from bnfold.errors import OutputError
 from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, tensors_of
+from bnfold.files.folders import note, temporary
 from bnfold.files.load import LIMIT, LoadedModel
 from bnfold.files.serialize import chunks, pieces
 from bnfold.files.source import FileSource
@@ -39,6 +41,7 @@ class Staged:
     source: FileSource
     data: tuple[Path, ...]
     target: Path | None
+    replace: bool
 
     @property
     def sha256(self) -> str:
@@ -46,21 +49,50 @@ class Staged:
         return self.source.sha256
 
     def publish(self) -> None:
-        """Rename the files into place, data first; or write the model to standard output. Raises OutputError."""
+        """Put the files into place, data first; or write the model to standard output.
+
+        Raises OutputError; then nothing was put, and what stood there still stands.
+        """
         if self.target is None:
             with open(self.model, "rb") as file:
                 shutil.copyfileobj(file, sys.stdout.buffer)
             sys.stdout.buffer.flush()
             return
+        done: list[Path] = []
         with _output_errors(self.target):
-            for path in self.data:
-                place = self.target.parent / path.relative_to(self.model.parent)
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, place)
-            if self.target.exists():
-                os.chmod(self.model, self.target.stat().st_mode & 0o777)
-            os.replace(self.model, self.target)
+            if self.data:
+                note(self.model.parent, self.model.name, self.data)
+            try:
+                for path in self.data:
+                    place = self.target.parent / path.relative_to(self.model.parent)
+                    place.parent.mkdir(parents=True, exist_ok=True)
+                    _put(path, place, replace=False)
+                    done.append(place)
+                if self.target.exists() and self.replace:
+                    os.chmod(self.model, self.target.stat().st_mode & 0o777)
+                _put(self.model, self.target, replace=self.replace)
+            except BaseException:
+                for place in done:
+                    place.unlink()
+                raise
             _sync_folder(self.target.parent)
+
+
+def _put(path: Path, place: Path, *, replace: bool) -> None:
+    """Give a file its place. Raises OSError; FileExistsError where something came there meanwhile."""
+    if replace:
+        os.replace(path, place)
+        return
+    try:
+        os.link(path, place)
+    except FileExistsError:
+        raise FileExistsError(errno.EEXIST, "came into being while this was computed", str(place)) from None
+    except OSError:  # a file system without links
+        if place.exists():
+            raise FileExistsError(errno.EEXIST, "came into being while this was computed", str(place)) from None
+        os.replace(path, place)
+        return
+    path.unlink()
 
 
 @contextlib.contextmanager
@@ -71,6 +103,7 @@ def staged(
     external: External = "auto",
     moved: frozenset[str] = frozenset(),
     changed: bool = True,
+    replace: bool = False,
 ) -> Iterator[Staged]:
     """Write ``model.proto`` into a folder beside ``target`` (None: standard output); gone when the block ends.
 
@@ -86,35 +119,36 @@ def staged(
         model.external.check()
         return data
 
-    with _staging(target, "model.onnx", fill) as files:
+    with _staging(target, "model.onnx", fill, replace) as files:
         yield files
 
 
 @contextlib.contextmanager
-def staged_bytes(data: bytes, target: Path) -> Iterator[Staged]:
+def staged_bytes(data: bytes, target: Path, *, replace: bool = False) -> Iterator[Staged]:
     """Write a model that is one file into a folder beside ``target``; gone when the block ends."""
 
     def fill(path: Path) -> tuple[Path, ...]:
         _write_file([data], path)
         return ()
 
-    with _staging(target, target.name, fill) as files:
+    with _staging(target, target.name, fill, replace) as files:
         yield files
 
 
 @contextlib.contextmanager
-def _staging(target: Path | None, name: str, fill: Callable[[Path], tuple[Path, ...]]) -> Iterator[Staged]:
+def _staging(
+    target: Path | None, name: str, fill: Callable[[Path], tuple[Path, ...]], replace: bool
+) -> Iterator[Staged]:
     """A folder beside the target, filled, with the data files that ``fill`` gives."""
     name = name if target is None else target.name
     with contextlib.ExitStack() as stack:
         with _output_errors(target or Path(tempfile.gettempdir())):
-            parent = None if target is None else target.parent
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix=".bnfold-", dir=parent))
-        path = Path(folder) / name
+            folder = stack.enter_context(temporary(None if target is None else target.parent))
+        path = folder / name
         with _output_errors(target or path):
             data = fill(path)
             os.chmod(path, 0o666 & ~_umask())
-        yield Staged(path, FileSource(path), data, target)
+        yield Staged(path, FileSource(path), data, target, replace)
 
 
 def _write(

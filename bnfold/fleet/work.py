@@ -99,7 +99,7 @@ def do(task: Task) -> Outcome:
     except BnfoldError as error:
         return failed(task, str(error), error.hint, error.exit_code)
     except MemoryError:
-        return failed(task, f"{task.model}: it does not fit into memory", "fold it where there is more", 4)
+        return failed(task, f"{task.model}: it does not fit into memory", "fold it where there is more", 5)
     except OSError as error:
         return failed(task, f"{error.filename or task.model}: {error.strerror or error}", None, 5)
     except Exception as error:  # a bug must not stop the others

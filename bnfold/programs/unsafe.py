@@ -7,12 +7,12 @@ The process exports the model to a ``.pt2``; that file is then checked and loade
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from bnfold.errors import InputError, UsageError
+from bnfold.files.folders import temporary
 from bnfold.files.load import read_file
 from bnfold.programs.load import LoadedProgram, import_torch, load_program
 from bnfold.verification import runtime
@@ -32,11 +32,11 @@ def load_unsafe(
     import_torch(f"{path}: a model of torch")
     if not shapes:
         raise UsageError(f"{path}: exporting it takes the shapes of its inputs", SHAPE_HINT)
-    with tempfile.TemporaryDirectory(prefix="bnfold-unsafe-") as folder:
-        target = Path(folder) / "exported.pt2"
+    with temporary() as folder:
+        target = folder / "exported.pt2"
         job = {"model": str(path.absolute()), "target": str(target), "shapes": [list(s) for s in shapes.values()]}
         try:
-            runtime.spawn(WORKER, Path(folder), job, runtime.Limits())
+            runtime.spawn(WORKER, folder, job, runtime.Limits())
         except runtime.RunFailed as error:
             raise InputError(
                 f"{path}: it can't be exported: {error}", "export it yourself: torch.export.save"

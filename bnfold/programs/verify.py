@@ -7,7 +7,6 @@ that what the exporter changes and what the fold changes are told apart.
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from bnfold.errors import BnfoldError
+from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, load
 from bnfold.graph.torch import TorchGraphs
 from bnfold.options import PlanOptions
@@ -64,8 +64,8 @@ def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: Ver
 def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel]:
     """Judge an ONNX model against a program: proofs and layers against the original in ONNX, outputs against torch."""
     model = load(folded)
-    with tempfile.TemporaryDirectory(prefix="bnfold-onnx-") as folder:
-        twin = Path(folder) / "original.onnx"
+    with temporary() as folder:
+        twin = folder / "original.onnx"
         twin.write_bytes(to_onnx(original.program, original.name).SerializeToString())
         proofs = [gate for gate in options.gates if gate != "outputs"]
         found = None

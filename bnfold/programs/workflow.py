@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bnfold import __version__
 from bnfold.clock import Clock
+from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, load, read_file
 from bnfold.files.save import Staged, staged, staged_bytes
 from bnfold.options import External, Format, PlanOptions
@@ -47,6 +47,7 @@ def fold_program(
     to: Format = "pt2",
     external: External = "auto",
     dry_run: bool = False,
+    force: bool = False,
 ) -> Folding:
     """Fold a program, verify the result, write it to ``target`` (None: nowhere; the result is in ``Folding.model``).
 
@@ -62,13 +63,13 @@ def fold_program(
     clock.lap("fold")
     if dry_run:
         return folding
-    with tempfile.TemporaryDirectory(prefix="bnfold-program-") as folder:
-        place = target or Path(folder) / f"folded.{to}"
-        with _written(loaded, program, place, to, external) as files:
+    with temporary() as folder:
+        place = target or folder / f"folded.{to}"
+        with _written(loaded, program, place, to, external, force=force) as files:
             clock.lap("write")
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
             if verify is not None and (ready.changed or to == "onnx"):
-                folding = replace(folding, verification=_judged(loaded, files.model, Path(folder), verify, to))
+                folding = replace(folding, verification=_judged(loaded, files.model, folder, verify, to))
                 clock.lap("verify")
                 refuse_different(loaded.name, folding)
             if target is None:
@@ -80,8 +81,8 @@ def fold_program(
 
 def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions, *, program: bool) -> Comparison:
     """Judge ``folded``, a ``.pt2`` (``program``) or an ONNX model, against the program."""
-    with tempfile.TemporaryDirectory(prefix="bnfold-program-") as folder:
-        source = _on_disk(original, Path(folder))
+    with temporary() as folder:
+        source = _on_disk(original, folder)
         if program:
             second = load_program(folded)
             return Comparison(program_info(original), program_info(second), verify_programs(source, second, options))
@@ -90,12 +91,13 @@ def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions
 
 
 def _written(
-    loaded: LoadedProgram, program: ExportedProgram, place: Path, to: Format, external: External
+    loaded: LoadedProgram, program: ExportedProgram, place: Path, to: Format, external: External, *, force: bool
 ) -> AbstractContextManager[Staged]:
     """The program in a folder beside its place: one that was not changed keeps its bytes."""
     if to == "pt2":
         same = program is loaded.program and loaded.is_file and loaded.path is not None
-        return staged_bytes(read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded), place)
+        data = read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded)
+        return staged_bytes(data, place, replace=force)
     proto = to_onnx(program, loaded.name, output_names(loaded.program))
     for key, value in (
         ("bnfold.converted", __version__),
@@ -103,7 +105,7 @@ def _written(
         ("bnfold.source_sha256", loaded.sha256),
     ):
         proto.metadata_props.add(key=key, value=value)
-    return staged(LoadedModel.of(proto), place, external=external)
+    return staged(LoadedModel.of(proto), place, external=external, replace=force)
 
 
 def _judged(loaded: LoadedProgram, folded: Path, folder: Path, options: VerifyOptions, to: Format) -> Verification:

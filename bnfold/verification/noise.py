@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import tempfile
 from math import prod
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ from onnx import TensorProto
 
 from bnfold.affine import ulp
 from bnfold.files.external import tensors_of
+from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, load
 from bnfold.files.save import staged
 from bnfold.verification import runtime
@@ -38,7 +37,7 @@ def moved_run(
             left -= entries
             _move(tensor, moved, rng)
     stirred = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
-    with tempfile.TemporaryDirectory(prefix="bnfold-noise-") as folder, staged(moved, Path(folder) / "m.onnx") as files:
+    with temporary() as folder, staged(moved, folder / "m.onnx") as files:
         return runtime.run(files.model, stirred, [mode], device, limits)
 
 

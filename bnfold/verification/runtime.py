@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold import ONE_THREAD
+from bnfold.files.folders import temporary
 from bnfold.verification.worker import load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
@@ -125,8 +125,7 @@ def run(
 @contextmanager
 def job_folder(samples: Sequence[Sample]) -> Iterator[Path]:
     """A temporary folder with the samples in it, as ``input-<i>.npz``."""
-    with tempfile.TemporaryDirectory(prefix="bnfold-run-") as temporary:
-        folder = Path(temporary)
+    with temporary() as folder:
         for index, sample in enumerate(samples):
             arrays: dict[str, Any] = {f"a{place}": array for place, array in enumerate(sample.values())}
             np.savez(folder / f"input-{index}.npz", **arrays)

@@ -1,0 +1,94 @@
+"""Temporary folders that leave nothing behind: what a killed process left is swept away by the next run.
+
+Each folder is locked as long as its process lives (the kernel lets go of the lock of a dead one); a folder that nobody
+holds any more is stale. A folder that publishes files first notes them: what it had published when it died, without the
+model that they belong to, goes too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows: nothing is swept there
+    fcntl = None  # type: ignore[assignment]
+
+PREFIX = ".bnfold-"
+"""Of folders beside a target."""
+
+JOB = "bnfold-job-"
+"""Of folders among the system's temporary files."""
+
+NOTE = "publishing.json"
+
+YOUNG = 1.0
+"""Seconds for which a folder that nobody holds is left alone: its process may be about to lock it."""
+
+
+@contextlib.contextmanager
+def temporary(parent: Path | None = None) -> Iterator[Path]:
+    """A folder in ``parent`` (None: where temporary files go), gone at the end. Raises OSError."""
+    prefix = JOB if parent is None else PREFIX
+    where = Path(tempfile.gettempdir()) if parent is None else parent
+    sweep(where, prefix)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as name, _locked(Path(name)):
+        yield Path(name)
+
+
+def note(folder: Path, model: str, data: Iterable[Path]) -> None:
+    """Write down which files of ``folder`` are about to be put beside it, before the ``model`` that needs them."""
+    inodes = {path.name: os.stat(path).st_ino for path in data}
+    (folder / NOTE).write_text(json.dumps({"model": model, "data": inodes}))
+
+
+def sweep(parent: Path, prefix: str) -> None:
+    """Remove the folders in ``parent`` whose processes died. Never raises: somebody else's mess is not our failure."""
+    if fcntl is None:
+        return
+    with contextlib.suppress(OSError):
+        for entry in list(os.scandir(parent)):
+            if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
+                with contextlib.suppress(OSError, ValueError):
+                    _remove_stale(Path(entry.path))
+
+
+def _remove_stale(folder: Path) -> None:
+    status = folder.stat()
+    if status.st_uid != os.getuid() or time.time() - status.st_ctime < YOUNG:
+        return
+    with _locked(folder):
+        if (folder / NOTE).is_file():
+            _take_back(folder, **json.loads((folder / NOTE).read_text()))
+        shutil.rmtree(folder)
+
+
+def _take_back(folder: Path, model: str, data: dict[str, int]) -> None:
+    """Remove what was put beside ``folder``, unless the model that needs it is there too."""
+    inodes = {entry.inode(): entry.name for entry in os.scandir(folder.parent) if entry.is_file(follow_symlinks=False)}
+    staged = folder / model
+    if staged.exists() and staged.stat().st_ino not in inodes:
+        for name, inode in data.items():
+            if inodes.get(inode) == Path(name).name:
+                (folder.parent / Path(name).name).unlink()
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Hold a folder. Raises OSError if another process does."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
