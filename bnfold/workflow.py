@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bnfold.errors import OutputError, UsageError
 from bnfold.files.external import external_tensors
-from bnfold.files.load import LoadedModel, parsed
+from bnfold.files.load import LoadedModel, parsed, readable
 from bnfold.files.save import Staged, staged
 from bnfold.files.serialize import in_memory
 from bnfold.ops import Unfit
@@ -27,7 +27,8 @@ SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
 
 def inspect_onnx(original: LoadedModel, options: PlanOptions) -> Inspection:
     """Where every BatchNorm would fold to, or why it stays."""
-    plans = prepare(original, options).plans
+    with readable(original.name):
+        plans = prepare(original, options).plans
     return Inspection(onnx_info(original), rows(plans), plans)
 
 
@@ -47,9 +48,11 @@ def fold_onnx(
     all begins anew, looking first.
     """
     if dry_run:
-        return _fold(original, place, options, clock, dry_run=True, keep=keep, force=force, trusting=False)
+        with readable(original.name):
+            return _fold(original, place, options, clock, dry_run=True, keep=keep, force=force, trusting=False)
     try:
-        return _fold(original, place, options, clock, dry_run=False, keep=keep, force=force, trusting=True)
+        with readable(original.name):
+            return _fold(original, place, options, clock, dry_run=False, keep=keep, force=force, trusting=True)
     except Unfit:
         again = parsed(original.source, original.path)
     return _fold(again, place, options, clock, dry_run=False, keep=keep, force=force, trusting=False)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -101,7 +103,8 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
     marked = {mark: Stored(source, *cut.data, cut.message) for mark, cut in cuts.items()}
     external = ExternalData(None if path is None else path.parent, dict(marked))
     try:
-        _check(proto, external, source.size)
+        with readable(name):
+            _check(proto, external, source.size)
     except InputError as error:
         raise InputError(f"{name}: {error}", error.hint) from None
     return LoadedModel(path, proto, source, external)
@@ -120,6 +123,15 @@ def read_file(path: Path) -> bytes:
         return path.read_bytes()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
+
+
+@contextlib.contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Refuse what protobuf reads and Python can't: names that are not UTF-8 show only where they are looked at."""
+    try:
+        yield
+    except UnicodeDecodeError:
+        raise InputError(f"{name}: a name in it is not UTF-8", "the file is damaged") from None
 
 
 def _check(model: ModelProto, external: ExternalData, size: int) -> None:

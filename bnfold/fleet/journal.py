@@ -70,7 +70,7 @@ def _parsed(line: bytes) -> Record | None:
 def digest_of(path: Path) -> str:
     """The sha256 of a model file and of the data files that it names. Raises InputError."""
     from bnfold.files.external import external_tensors
-    from bnfold.files.load import parsed
+    from bnfold.files.load import parsed, readable
     from bnfold.opening import kind_of_source
 
     source = FileSource(path)
@@ -78,7 +78,9 @@ def digest_of(path: Path) -> str:
     if kind_of_source(source) != "onnx":
         return source.sha256
     model = parsed(source, path)
-    files = sorted({model.external.span(tensor).path for tensor in external_tensors(model.proto)})
+    with readable(str(path)):
+        tensors = external_tensors(model.proto)
+    files = sorted({model.external.span(tensor).path for tensor in tensors})
     if not files:
         return source.sha256
     return hashlib.sha256("".join([source.sha256, *(FileSource(file).sha256 for file in files)]).encode()).hexdigest()

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from bnfold.errors import BnfoldError, UndecidedError
-from bnfold.files.load import LoadedModel, load
+from bnfold.files.load import LoadedModel, load, readable
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.verification import runtime
 from bnfold.verification.alignment import Alignment, align
@@ -48,6 +48,13 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
 
     Raises InputError if either can't be read, UndecidedError if the device asked for is not there.
     """
+    with readable(f"{original} or {folded}"):
+        return _verify_files(original, folded, options)
+
+
+def _verify_files(
+    original: Path, folded: Path, options: VerifyOptions
+) -> tuple[Verification, LoadedModel, LoadedModel]:
     first, second = load(original), load(folded)
     found: Alignment | str = "not asked for"
     if set(options.gates) & {"structure", "weights", "layers"}:
