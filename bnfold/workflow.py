@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bnfold.errors import OutputError, UsageError
 from bnfold.files.external import external_tensors
 from bnfold.files.load import LoadedModel, parsed, readable
@@ -25,13 +27,15 @@ if TYPE_CHECKING:
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def inspect_onnx(original: LoadedModel, options: PlanOptions) -> Inspection:
     """Where every BatchNorm would fold to, or why it stays."""
-    with readable(original.name):
+    with readable((original.name, original.proto)):
         plans = prepare(original, options).plans
-    return Inspection(onnx_info(original), rows(plans), plans)
+        return Inspection(onnx_info(original), rows(plans), plans)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def fold_onnx(
     original: LoadedModel,
     place: Path | None,
@@ -48,10 +52,10 @@ def fold_onnx(
     all begins anew, looking first.
     """
     if dry_run:
-        with readable(original.name):
+        with readable((original.name, original.proto)):
             return _fold(original, place, options, clock, dry_run=True, keep=keep, force=force, trusting=False)
     try:
-        with readable(original.name):
+        with readable((original.name, original.proto)):
             return _fold(original, place, options, clock, dry_run=False, keep=keep, force=force, trusting=True)
     except Unfit:
         again = parsed(original.source, original.path)

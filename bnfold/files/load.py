@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
@@ -102,11 +103,11 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
     marked = {mark: Stored(source, *cut.data, cut.message) for mark, cut in cuts.items()}
     external = ExternalData(None if path is None else path.parent, dict(marked))
-    try:
-        with readable(name):
+    with readable((name, proto)):
+        try:
             _check(proto, external, source.size)
-    except InputError as error:
-        raise InputError(f"{name}: {error}", error.hint) from None
+        except InputError as error:
+            raise InputError(f"{name}: {error}", error.hint) from None
     return LoadedModel(path, proto, source, external)
 
 
@@ -126,12 +127,34 @@ def read_file(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def readable(name: str) -> Iterator[None]:
-    """Refuse what protobuf reads and Python can't: names that are not UTF-8 show only where they are looked at."""
+def readable(*models: tuple[str, ModelProto]) -> Iterator[None]:
+    """Refuse names that are not UTF-8: protobuf gives them as bytes, which shows in all kinds of failures.
+
+    They are only looked for once something has failed: a walk over all names takes longer than a fold.
+    """
     try:
         yield
+    except (TypeError, ValueError, AttributeError):
+        for name, proto in models:
+            if _has_odd_text(proto):
+                raise InputError(f"{name}: a name in it is not UTF-8", "the file is damaged") from None
+        raise
+
+
+def _has_odd_text(proto: ModelProto) -> bool:
+    """True if a string of the message, at any depth, is not UTF-8."""
+    pending: list[Any] = [proto]
+    try:
+        while pending:
+            for descriptor, value in pending.pop().ListFields():
+                values = [value] if isinstance(value, str | bytes) or hasattr(value, "ListFields") else value
+                if descriptor.type == descriptor.TYPE_MESSAGE:
+                    pending.extend(values)
+                elif descriptor.type == descriptor.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+                    return True
     except UnicodeDecodeError:
-        raise InputError(f"{name}: a name in it is not UTF-8", "the file is damaged") from None
+        return True
+    return False
 
 
 def _check(model: ModelProto, external: ExternalData, size: int) -> None:

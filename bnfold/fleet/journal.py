@@ -78,7 +78,7 @@ def digest_of(path: Path) -> str:
     if kind_of_source(source) != "onnx":
         return source.sha256
     model = parsed(source, path)
-    with readable(str(path)):
+    with readable((str(path), model.proto)):
         tensors = external_tensors(model.proto)
     files = sorted({model.external.span(tensor).path for tensor in tensors})
     if not files:

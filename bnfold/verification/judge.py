@@ -48,20 +48,18 @@ def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[
 
     Raises InputError if either can't be read, UndecidedError if the device asked for is not there.
     """
-    with readable(f"{original} or {folded}"):
-        return _verify_files(original, folded, options)
-
-
-def _verify_files(
-    original: Path, folded: Path, options: VerifyOptions
-) -> tuple[Verification, LoadedModel, LoadedModel]:
     first, second = load(original), load(folded)
+    with readable((first.name, first.proto), (second.name, second.proto)):
+        return _judge(first, second, folded, options), first, second
+
+
+def _judge(first: LoadedModel, second: LoadedModel, folded: Path, options: VerifyOptions) -> Verification:
     found: Alignment | str = "not asked for"
     if set(options.gates) & {"structure", "weights", "layers"}:
         try:
             found = _align(first, second)
         except InvalidModel as error:
-            return _invalid(str(error), options), first, second
+            return _invalid(str(error), options)
     gates: list[GateResult] = []
     layers: list[LayerResult] = []
     replayed = found != "not asked for" and folded_by_bnfold(second) and is_replayed(first, second)
@@ -80,8 +78,7 @@ def _verify_files(
     slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
     yardstick = Yardstick(slack, proved, options.tolerances.k)
     ran = _run_gates(first, folded, options, yardstick, cut)
-    verification = Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions())
-    return verification, first, second
+    return Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions())
 
 
 def _invalid(cause: str, options: VerifyOptions) -> Verification:
