@@ -69,6 +69,10 @@ def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
         except NotEvaluable as error:
             unfit[_culprit(planned, node)] = Kept("dynamic-weights", str(error))
             continue
+        except (ValueError, IndexError):  # an invalid model may contradict itself in any way
+            where = f"{node.op} {node.name!r}"
+            unfit[_culprit(planned, node)] = Kept("unknown-shape", f"{where} contradicts the shapes around it")
+            continue
         except ZeroDivisionError:
             unfit[_culprit(planned, node)] = Kept("overflow", f"the maps around {node.op} {node.name!r} vanish")
             continue

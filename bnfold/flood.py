@@ -147,6 +147,8 @@ class Flood:
             ways = rule.spread(node, self)
         except NotEvaluable as error:
             return Kept("dynamic-weights", str(error))
+        except (ValueError, IndexError):  # an invalid model may contradict itself in any way
+            return Kept("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
         except ZeroDivisionError:
             return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
         if isinstance(ways, Kept):

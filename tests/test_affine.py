@@ -102,3 +102,34 @@ def test_numbers_of_types():
     assert smallest_normal(np.float16) == 2.0**-14
     assert ulp(np.float64(1.0), np.float32) == 2.0**-23
     assert np.isinf(rounded(1e6, np.float16))
+
+
+@given(st.floats(-1e30, 1e30, allow_subnormal=False), st.integers(-200, 200))
+def test_bfloat16_is_the_nearest_of_its_neighbours(value, off):
+    """Also for values next to the middle between two of them, where a detour through float32 errs."""
+    middle = float(np.float64(ml_dtypes.bfloat16(value))) * (1 + 2**-9)
+    for exact in (value, middle * (1 + off * 2.0**-50)):
+        near = float(rounded(exact, ml_dtypes.bfloat16))
+        step = float(ulp(np.float64(near), ml_dtypes.bfloat16))
+        others = [float(np.float64(ml_dtypes.bfloat16(near + k * step))) for k in (-1, 0, 1)]
+        assert abs(near - exact) <= min(abs(other - exact) for other in others)
+
+
+def test_ulps_of_bfloat16():
+    for value, step in ((1.0, 2**-7), (1.5, 2**-7), (2.0, 2**-6), (0.75, 2**-8), (-4.0, 2**-5), (0.0, 2.0**-133)):
+        assert float(ulp(np.float64(value), ml_dtypes.bfloat16)) == step
+
+
+def test_a_gain_of_zero_is_not_positive():
+    assert Affine.of([1.0, 2.0], 0.0).positive
+    assert not Affine.of([1.0, 0.0], 0.0).positive
+    assert not Affine.of([1.0, -1.0], 0.0).positive
+
+
+def test_maps_of_different_ranks_compose():
+    rng = np.random.default_rng(0)
+    first = Affine.of(rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4)))
+    second = Affine.of(rng.normal(size=2), rng.normal(size=2))
+    x = rng.normal(size=(2, 3, 4))
+    np.testing.assert_allclose(second.after(first)(x), second(first(x)))
+    np.testing.assert_allclose(first.after(second)(x), first(second(x)))

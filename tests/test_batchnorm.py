@@ -148,3 +148,13 @@ def test_the_affine_form_equals_the_definition_in_ulps(channels, seed):
     gain = np.abs(bn.affine().gain if bn.affine().gain.ndim == 0 else bn.affine().gain.reshape(1, -1, 1))
     size = gain * np.abs(x) + gain * np.abs(bn.mean.reshape(1, -1, 1)) + np.abs(bn.bias.reshape(1, -1, 1))
     assert (np.abs(exact - ours) <= 8 * ulp(size, np.float64)).all()
+
+
+def test_axes_of_statistics():
+    from bnfold.batchnorm import per_activation, per_channel, per_feature
+
+    assert per_channel(4) == (0, 2, 3)
+    assert per_channel(4, -1) == (0, 1, 2)
+    assert per_feature(2) == (0,)
+    assert per_feature(3) == (0, 1)
+    assert per_activation() == (0,)

@@ -404,3 +404,28 @@ def test_a_recurrent_layer_without_its_first_output():
     nodes.append(node("LSTM", ["s3", "w", "r"], ["", "y"], hidden_size=5))
     held = {"w": normal(1, 20, 4), "r": normal(1, 20, 5), **STATISTICS}
     assert same(make(nodes, [tensor("x", [2, 4, 3])], [ANY], held)) == 1
+
+
+def test_a_negative_gain_does_not_enter_a_prelu_of_slope_zero():
+    from build import batch_norm, bn_node, make, node, tensor, weights
+
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"] = np.array([1.0, -1.0, 0.5, 2.0], "f4")
+    held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
+    held["slope"] = np.array([0.2, 0.0, 0.3, 0.1], "f4").reshape(4, 1, 1)
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Sigmoid", ["c"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("PRelu", ["b", "slope"], ["p"]),
+        node("Conv", ["p", "v"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    _, (plan,) = fold_proto(model)
+    assert [getattr(outcome, "reason", None) for _, outcome in plan.outcomes] == ["nonlinear"]
+    held["slope"][1] = 0.4
+    folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held))
+    assert plan.folds
+    feeds = feeds_for(folded)
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    assert_same(run(model, feeds), run(folded, feeds))
