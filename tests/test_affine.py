@@ -107,7 +107,8 @@ def test_numbers_of_types():
 @given(st.floats(-1e30, 1e30, allow_subnormal=False), st.integers(-200, 200))
 def test_bfloat16_is_the_nearest_of_its_neighbours(value, off):
     """Also for values next to the middle between two of them, where a detour through float32 errs."""
-    middle = float(np.float64(ml_dtypes.bfloat16(value))) * (1 + 2**-9)
+    held = float(np.float64(ml_dtypes.bfloat16(value)))
+    middle = held + float(ulp(np.float64(held), ml_dtypes.bfloat16)) / 2
     for exact in (value, middle * (1 + off * 2.0**-50)):
         near = float(rounded(exact, ml_dtypes.bfloat16))
         step = float(ulp(np.float64(near), ml_dtypes.bfloat16))

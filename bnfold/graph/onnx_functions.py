@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
-from onnx import FunctionProto, ModelProto
+from collections.abc import Iterator
+from typing import Any
+
+from onnx import FunctionProto, GraphProto, ModelProto
 
 NORMALIZING = "BatchNormalization"
+
+MOST_NODES = 200_000
+"""Nodes up to which functions are expanded: a few that call each other twice can stand for any number."""
 
 
 def batch_norms_inlined(model: ModelProto) -> ModelProto | None:
@@ -12,7 +18,7 @@ def batch_norms_inlined(model: ModelProto) -> ModelProto | None:
 
     None if there is no such call, or if onnx can't inline it. Calls of other functions stay calls.
     """
-    if not model.functions:
+    if not model.functions or not expandable(model):
         return None
     holders = _holders(list(model.functions))
     if not holders:
@@ -24,6 +30,42 @@ def batch_norms_inlined(model: ModelProto) -> ModelProto | None:
     except Exception:  # onnx raises several kinds for functions that it can't inline
         return None
     return None if copy.SerializeToString() == model.SerializeToString() else copy
+
+
+def expandable(model: ModelProto) -> bool:
+    """True if the model stays of a sensible size when each call of a function of its own is its body."""
+    bodies = {(function.domain, function.name): function for function in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
+    for start in bodies:
+        stack = [(start, False)]
+        open_: set[tuple[str, str]] = set()
+        while stack:
+            key, ready = stack.pop()
+            if ready:
+                open_.discard(key)
+                sizes[key] = _size(bodies[key], sizes)
+            elif key in open_:
+                return False  # it calls itself
+            elif key not in sizes:
+                open_.add(key)
+                stack.append((key, True))
+                stack += [(call, False) for call in dict.fromkeys(_calls(bodies[key])) if call in bodies]
+    return _size(model.graph, sizes) <= MOST_NODES
+
+
+def _calls(scope: FunctionProto | GraphProto) -> Iterator[tuple[str, str]]:
+    """Domain and operator of every node of a graph or function, at any depth."""
+    pending: list[Any] = [scope]
+    while pending:
+        for node in pending.pop().node:
+            yield node.domain, node.op_type
+            for attribute in node.attribute:
+                pending += [attribute.g] if attribute.HasField("g") else []
+                pending += attribute.graphs
+
+
+def _size(scope: FunctionProto | GraphProto, sizes: dict[tuple[str, str], int]) -> int:
+    return sum(sizes.get(call, 1) for call in _calls(scope))
 
 
 def _holders(functions: list[FunctionProto]) -> set[tuple[str, str]]:

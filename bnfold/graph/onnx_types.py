@@ -16,6 +16,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from bnfold.errors import InputError
 from bnfold.graph import Shape
+from bnfold.graph.onnx_functions import expandable
 
 Place = tuple[tuple[int, str], ...]
 """Where a graph stands: the position and attribute of each node on the way down from the main graph."""
@@ -120,7 +121,8 @@ def without_weights(model: ModelProto) -> ModelProto:
     """A copy in which tensors above LARGE bytes keep their names, types and dims but no data."""
     copy = ModelProto(ir_version=model.ir_version)
     copy.opset_import.extend(model.opset_import)
-    copy.functions.extend(model.functions)
+    if expandable(model):
+        copy.functions.extend(model.functions)
     _copy_graph(model.graph, copy.graph, nested=False)
     return copy
 

@@ -21,6 +21,7 @@ from onnx.reference.op_run import OpRun
 from bnfold.errors import one_line
 from bnfold.files.load import LoadedModel
 from bnfold.graph.onnx import dense
+from bnfold.graph.onnx_functions import expandable
 from bnfold.graph.onnx_types import bodies, reads
 from bnfold.verification.float64.ops import OPERATORS
 
@@ -142,6 +143,8 @@ def without_functions(model: ModelProto) -> ModelProto:
     """The model without functions of its own: each call is its body. Raises NotInFloat64."""
     if not model.functions:
         return model
+    if not expandable(model):
+        raise NotInFloat64("its functions call each other too often")
     from onnx import inliner
 
     try:
