@@ -85,7 +85,9 @@ def _fold(
     clock.lap("fold")
     if dry_run:
         return folding
-    with staged(folded, place, external=options.external, moved=moved, changed=ready.changed, replace=force) as files:
+    with staged(
+        folded, place, external="auto" if keep else options.external, moved=moved, changed=ready.changed, replace=force
+    ) as files:
         clock.lap("write")
         if ready.changed:
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))

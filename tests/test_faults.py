@@ -163,7 +163,9 @@ class TestSweeping:
 
     def test_what_a_dead_process_left_goes(self, tmp_path):
         (tmp_path / ".bnfold-dead").mkdir()
+        (tmp_path / ".bnfold-dead" / folders.OWNED).touch()
         (tmp_path / ".bnfold-dead" / "half").write_bytes(b"x")
+        (tmp_path / ".bnfold-empty").mkdir()
         with folders.temporary(tmp_path) as live:
             assert os.listdir(tmp_path) == [live.name]
         assert os.listdir(tmp_path) == []
@@ -176,6 +178,7 @@ class TestSweeping:
     def test_data_that_was_put_without_its_model_goes(self, tmp_path, published):
         dead = tmp_path / ".bnfold-dead"
         dead.mkdir()
+        (dead / folders.OWNED).touch()
         for name in ("out.onnx", "out.onnx.data"):
             (dead / name).write_bytes(name.encode())
         folders.note(dead, "out.onnx", [dead / "out.onnx.data"])
@@ -187,10 +190,21 @@ class TestSweeping:
 
     def test_other_peoples_files_stay(self, tmp_path):
         (tmp_path / "notes").mkdir()
+        (tmp_path / ".bnfold-notes").mkdir()
+        (tmp_path / ".bnfold-notes" / "mine").touch()
+        (tmp_path / ".bnfold-odd").mkdir()
+        (tmp_path / ".bnfold-odd" / folders.OWNED).touch()
+        (tmp_path / ".bnfold-odd" / folders.NOTE).write_text('{"a": 1}')
         (tmp_path / ".bnfold-file").write_bytes(b"")
         (tmp_path / ".bnfold-link").symlink_to(tmp_path / "notes")
         folders.sweep(tmp_path, folders.PREFIX)
-        assert sorted(os.listdir(tmp_path)) == [".bnfold-file", ".bnfold-link", "notes"]
+        assert sorted(os.listdir(tmp_path)) == [
+            ".bnfold-file",
+            ".bnfold-link",
+            ".bnfold-notes",
+            ".bnfold-odd",
+            "notes",
+        ]
 
 
 @linux

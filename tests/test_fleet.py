@@ -102,15 +102,29 @@ class TestJournal:
         self.run(models, tmp_path)
         shutil.copy(samples / "channels_last.onnx", models[0])
         (tmp_path / "out" / "half.onnx").unlink()
-        (tmp_path / "out" / "digits.onnx").write_bytes(b"something else")
         done = self.run(models, tmp_path)
-        assert {name for name, outcome in done.items() if not outcome.skipped} == {"conv", "half", "digits"}
+        assert {name for name, outcome in done.items() if not outcome.skipped} == {"conv", "half"}
         assert not any(outcome.error for outcome in done.values())
-        onnx.checker.check_model(str(tmp_path / "out" / "digits.onnx"))
+        onnx.checker.check_model(str(tmp_path / "out" / "conv.onnx"))
+
+    def test_what_somebody_else_wrote_is_not_replaced(self, models, tmp_path):
+        self.run(models, tmp_path)
+        (tmp_path / "out" / "half.onnx").write_bytes(b"precious")
+        assert self.run(models, tmp_path)["half"].exit_code == 2
+        assert (tmp_path / "out" / "half.onnx").read_bytes() == b"precious"
+
+    def test_the_same_name_in_another_folder_is_another_model(self, models, tmp_path, monkeypatch):
+        for name in ("a", "b"):
+            (tmp_path / name).mkdir()
+            shutil.copy(models[0], tmp_path / name / "m.onnx")
+            monkeypatch.chdir(tmp_path / name)
+            (outcome,) = bnfold.fold_many(["m.onnx"], QUICK, journal=tmp_path / "journal")
+            assert not outcome.skipped
+            assert (tmp_path / name / "m.folded.onnx").exists()
 
     def test_other_options_are_another_run(self, models, tmp_path):
         self.run(models, tmp_path)
-        again = self.run(models, tmp_path, FoldOptions(verify=None, only=("bn_bn",)))
+        again = self.run(models, tmp_path, FoldOptions(verify=None, threshold=True))
         assert not any(outcome.skipped for outcome in again.values())
 
     def test_external_data_counts(self, samples, tmp_path):
@@ -146,6 +160,22 @@ class TestProcesses:
             with pytest.raises(WorkerDied):
                 lost.result()
             assert os.getpid() not in {other.result() for other in others}
+
+    def test_an_interrupted_run_ends_at_once_and_kills_nobody_else(self):
+        import multiprocessing
+
+        other = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(60,))
+        other.start()
+        start = time.monotonic()
+        processes = Processes(2)
+        futures = [processes.submit(time.sleep, 60) for _ in range(4)]
+        time.sleep(2)
+        processes.shutdown(cancel_futures=True)
+        assert time.monotonic() - start < 20
+        assert other.is_alive()
+        other.kill()
+        other.join()
+        assert all(future.cancelled() or future.exception() for future in futures)
 
     def test_a_worker_that_is_killed_in_the_middle_loses_nothing(self, models, tmp_path):
         many = [shutil.copy(models[0], tmp_path / f"m{k}.onnx") for k in range(12)]
@@ -189,7 +219,7 @@ class TestCommandLine:
         words = ("conv.onnx", "nope.onnx", "digits.onnx", "--output-dir", "out", "--no-verify", "--json", "all.jsonl")
         result = self.call("fold", *words)
         assert result.exit_code == 4
-        assert "3 models: 4 of 4 BatchNorms; 1 failed" in result.stdout
+        assert "3 models: 4 of 4 BatchNorms foldable; 1 failed" in result.stdout
         lines = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
         assert [line.get("error", {}).get("exit_code") for line in lines] == [None, 4, None]
         assert lines[0]["output"]["path"] == "out/conv.onnx"
@@ -231,3 +261,4 @@ class TestCommandLine:
         _, error = process.communicate(timeout=20)
         assert process.returncode in (0, 130)
         assert b"Traceback" not in error
+        assert not [name for name in os.listdir("out") if name.startswith(".bnfold")]

@@ -482,3 +482,13 @@ def test_integer_weights_take_gains_of_any_sign(gains):
     assert plan.folds
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize(("variance", "folds"), [(0.0, True), (-5e-6, True), (-1.0, False)])
+def test_what_counts_is_the_variance_with_its_epsilon(variance, folds):
+    model = chain(node("Identity", ["c"], ["d"]), held={"bn_var": np.array([variance, 1.0, 1.0, 1.0], "f4")})
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is folds
+    if folds:
+        feeds = feeds_for(model)
+        assert_same(run(model, feeds), run(folded, feeds), 512.0)

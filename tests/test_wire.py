@@ -60,7 +60,7 @@ def constants():
 MODELS = {
     "initializers": (lambda: model([big(), big("v", 70_000), big("small", 10)]), 2),
     "half": (lambda: model([big(dtype="f2"), big("i", dtype="i8")]), 2),
-    "constants": (constants, 4),
+    "constants": (constants, 0),
     "nested": (lambda: nested(2), 8),
     "deep": (lambda: nested(5), 64),
     "nothing": (lambda: model([big("small", 10)]), 0),
@@ -73,7 +73,7 @@ def test_what_is_separated_is_small_and_comes_back(name):
     data = build().SerializeToString()
     skeleton, cuts = separate(reader(data), len(data))
     assert len(cuts) == count
-    assert len(skeleton) < 4000 + 400 * count
+    assert count == 0 or len(skeleton) < 4000 + 400 * count
     loaded = load_bytes(data)
     assert written(loaded) == data
     assert in_memory(loaded.proto, loaded.external).SerializeToString() == data
@@ -135,7 +135,7 @@ def test_a_mark_in_a_file_is_no_mark():
         load_bytes(model([tensor]).SerializeToString())
 
 
-SEED = model([big(), big("v", 17_000)], [helper.make_node("Constant", [], ["k"], value=big("k", 17_000))])
+SEED = model([big(), big("v", 17_000), big("u", 17_000)])
 SEED_BYTES = SEED.SerializeToString()
 HEADS = [at for at in range(len(SEED_BYTES)) if at < 300 or SEED_BYTES[at : at + 1] == b"\x4a"][:2000]
 
@@ -184,3 +184,85 @@ def test_a_file_that_is_cut_short_while_it_is_read_is_refused(tmp_path):
         file.truncate(1000)
     with pytest.raises(BnfoldError, match="shorter while it was read"):
         loaded.external.read(loaded.proto.graph.initializer[0])
+
+
+def test_what_comes_twice_is_read_as_protobuf_reads_it(tmp_path):
+    """An embedded message that comes twice is merged: the last data counts, for onnxruntime and for bnfold."""
+    first = numpy_helper.from_array(np.full((4, 3, 64, 64), 1.0, "f4"))
+    last = TensorProto(raw_data=np.full((4, 3, 64, 64), 2.0, "f4").tobytes())
+    attribute = (
+        field(1, b"value") + field(5, first.SerializeToString()) + field(5, last.SerializeToString()) + b"\xa0\x01\x04"
+    )
+    node = field(2, b"w") + field(4, b"Constant") + field(5, attribute)
+    conv = helper.make_node("Conv", ["x", "w"], ["y"]).SerializeToString()
+    graph = field(1, node) + field(1, conv) + field(2, b"g") + field(12, b"")
+    data = b"\x08\x08" + field(7, graph) + field(8, b"\x10\x11")
+    whole = ModelProto()
+    whole.ParseFromString(data)
+    loaded = load_bytes(data)
+    assert loaded.proto == whole
+    assert set(numpy_helper.to_array(loaded.proto.graph.node[0].attribute[0].t).flat) == {2.0}
+
+
+def test_large_attributes_are_what_they_are_in_verification(tmp_path):
+    """Two copies of a model with a large Constant are the same model, and a bit in it tells them apart."""
+    from bnfold.api import verify
+    from bnfold.verification.judge import VerifyOptions
+
+    options = VerifyOptions(gates=("structure", "weights"))
+    batch_norm = [numpy_helper.from_array(np.full(1, 2.0, "f4"), name) for name in "sbmv"]
+    nodes = [
+        helper.make_node("Constant", [], ["k"], value=big("k")),
+        helper.make_node("Custom", ["k"], ["l"], domain="own", held=big("h")),
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("BatchNormalization", ["c", *"sbmv"], ["n"]),
+    ]
+    made = model([numpy_helper.from_array(np.ones((1, 1, 1), "f4"), "w"), *batch_norm], nodes)
+    made.graph.output.append(helper.make_tensor_value_info("l", 1, None))
+    made.graph.output.append(helper.make_tensor_value_info("n", 1, None))
+    made.opset_import.append(helper.make_opsetid("own", 1))
+    (tmp_path / "a.onnx").write_bytes(made.SerializeToString())
+    (tmp_path / "b.onnx").write_bytes(made.SerializeToString())
+    assert verify(tmp_path / "a.onnx", tmp_path / "b.onnx", options).verdict == "equivalent"
+    fold(tmp_path / "a.onnx", tmp_path / "f.onnx", FoldOptions(verify=options))
+    assert verify(tmp_path / "a.onnx", tmp_path / "f.onnx", options).verdict == "equivalent"
+    for index in (0, 1):
+        other = ModelProto()
+        other.CopyFrom(made)
+        tensor = other.graph.node[index].attribute[0].t
+        tensor.raw_data = tensor.raw_data[:-1] + b"\x01"
+        (tmp_path / "b.onnx").write_bytes(other.SerializeToString())
+        assert verify(tmp_path / "a.onnx", tmp_path / "b.onnx", options).verdict != "equivalent"
+
+
+def test_a_large_weight_in_a_function_s_branch_is_renamed_with_its_reader(tmp_path):
+    """Inlining gives it a name of its own for each call; what is written must agree."""
+    held = numpy_helper.from_array(np.random.default_rng(0).standard_normal((4, 3, 64, 64)).astype("f4") / 64, "bigw")
+    info = [helper.make_empty_tensor_value_info(name) for name in ("t", "e")]
+    branch = helper.make_graph([helper.make_node("Conv", ["a", "bigw"], ["t"])], "then", [], info[:1], [held])
+    other = helper.make_graph([helper.make_node("Conv", ["a", "bigw"], ["e"])], "else", [], info[1:], [held])
+    body = [
+        helper.make_node("If", ["c"], ["i"], then_branch=branch, else_branch=other),
+        helper.make_node("BatchNormalization", ["i", *"sbmv"], ["o"]),
+    ]
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    function = helper.make_function("own", "F", ["a", "c", *"sbmv"], ["o"], body, opsets)
+    nodes = [helper.make_node("F", [x, "c", *"sbmv"], [y], domain="own") for x, y in (("x", "y"), ("z", "u"))]
+    statistics = [numpy_helper.from_array(np.full(4, 2.0, "f4"), name) for name in "sbmv"]
+    condition = numpy_helper.from_array(np.array(True), "c")
+    inputs = [helper.make_tensor_value_info(name, 1, [1, 3, 64, 64]) for name in ("x", "z")]
+    outputs = [helper.make_tensor_value_info(name, 1, [1, 4, 1, 1]) for name in ("y", "u")]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [condition, *statistics])
+    made = helper.make_model(graph, functions=[function], opset_imports=opsets, ir_version=8)
+    path = tmp_path / "m.onnx"
+    path.write_bytes(made.SerializeToString())
+    fold(path, tmp_path / "f.onnx", FoldOptions(verify=None))
+    onnx.checker.check_model(onnx.load(tmp_path / "f.onnx"), full_check=True)
+    ort = pytest.importorskip("onnxruntime")
+    feeds = {name: np.random.default_rng(1).standard_normal((1, 3, 64, 64)).astype("f4") for name in ("x", "z")}
+    runs = [
+        ort.InferenceSession(str(p), providers=["CPUExecutionProvider"]).run(None, feeds)
+        for p in (path, tmp_path / "f.onnx")
+    ]
+    for expected, actual in zip(*runs, strict=True):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)

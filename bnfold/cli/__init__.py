@@ -57,6 +57,10 @@ class Commands(click.Group):
             context = getattr(error, "ctx", None)
             path = "bnfold" if context is None else context.command_path
             fail(UsageError(error.format_message(), f"{path} --help lists the options"))
+        except SystemExit as end:
+            if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click ends a closed pipe with 1: "no"
+                sys.exit(OutputError.exit_code)
+            sys.exit(end.code)
         except BrokenPipeError:
             sys.stdout = None  # nobody reads; the interpreter must not flush at its end
             sys.exit(OutputError.exit_code)

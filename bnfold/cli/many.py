@@ -99,11 +99,11 @@ def conclude(
 
 def _print_table(terminal: Terminal, outcomes: list[Outcome]) -> None:
     """A row for each of several models, and their sum."""
-    terminal.table(("model", "", "BatchNorms", "gone", "why not the rest"), map(_outcome, outcomes))
+    terminal.table(("model", "", "BatchNorms", "foldable", "why not the rest"), map(_outcome, outcomes))
     results = [outcome.result["summary"] for outcome in outcomes if outcome.result is not None]
     total, gone = (sum(summary[key] for summary in results) for key in ("batch_norms", "foldable"))
     failed, skipped = (sum(map(bool, values)) for values in zip(*((o.error, o.skipped) for o in outcomes), strict=True))
-    parts = [f"{len(outcomes)} models: {gone} of {total} BatchNorms"]
+    parts = [f"{len(outcomes)} models: {gone} of {total} BatchNorms foldable"]
     parts += [f"{skipped} done before"] if skipped else []
     parts += [f"{failed} failed"] if failed else []
     terminal.line("; ".join(parts))
@@ -130,6 +130,8 @@ def _state(outcome: Outcome, result: dict[str, Any]) -> Part:
         from bnfold.report.text import VERDICTS
 
         return verdict, VERDICTS[verdict]
+    if result["output"] is None:
+        return "dry run"
     return "folded" if any(row["status"] == "folded" for row in result["batch_norms"]) else "unchanged"
 
 

@@ -76,7 +76,7 @@ def expand(models: tuple[str, ...]) -> list[str]:
             inside = (path for suffix in ("onnx", "pt2") for path in Path(name).glob(f"*.{suffix}"))
             found = sorted(str(path) for path in inside if ".folded" not in path.suffixes)
             if not found:
-                raise InputError(f"{name}: no .onnx or .pt2 file in this folder", "name the files")
+                raise InputError(f"{name}: no .onnx or .pt2 file in this folder, folded ones aside", "name the files")
             files += found
         elif name != "-" and glob.has_magic(name) and not Path(name).exists():
             found = sorted(glob.glob(name, recursive=True))

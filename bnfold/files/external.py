@@ -33,12 +33,16 @@ class Span:
 
 @dataclass(frozen=True)
 class Stored:
-    """Data that lies in a file; ``message`` is the offset and length of the whole TensorProto around it, if one is."""
+    """Data that lies in a file.
+
+    ``message`` is the offset and length of the whole TensorProto around it, if one is, ``head`` what was read of that.
+    """
 
     source: Source
     offset: int
     size: int
     message: tuple[int, int] | None = None
+    head: bytes = b""
 
     def chunks(self) -> Iterator[memoryview]:
         """The bytes, piece by piece."""
@@ -126,9 +130,7 @@ class ExternalData:
 
     def of_marked(self, tensor: TensorProto) -> Stored | Deferred | None:
         """The data of a marked tensor; None for any other."""
-        if tensor.data_location != TensorProto.EXTERNAL or not tensor.external_data:
-            return None
-        return self.marked.get(tensor.external_data[0].value)
+        return self.marked.get(mark_of(tensor))
 
     def data(self, tensor: TensorProto) -> Stored | Deferred:
         """The data of a marked or external tensor."""
@@ -198,8 +200,7 @@ class ExternalData:
     @staticmethod
     def is_external(tensor: TensorProto) -> bool:
         """True for a tensor whose data lies in another file than the model."""
-        external = tensor.data_location == TensorProto.EXTERNAL
-        return external and not (tensor.external_data and wire.is_mark(tensor.external_data[0].value))
+        return tensor.data_location == TensorProto.EXTERNAL and not mark_of(tensor)
 
     def fill(self, graph: GraphProto) -> None:
         """Put the data into all tensors of ``graph`` that are without."""
@@ -290,6 +291,14 @@ def _inline(tensor: TensorProto) -> NDArray[Any]:
         return numpy_helper.to_array(tensor)
     except Exception as error:
         raise InputError(f"tensor {tensor.name!r} can't be read: {error}", "the file is damaged") from error
+
+
+def mark_of(tensor: TensorProto) -> str:
+    """What stands in a tensor in place of its data; nothing for one that is not marked."""
+    if tensor.data_location != TensorProto.EXTERNAL or not tensor.external_data:
+        return ""
+    location = tensor.external_data[0].value
+    return location if isinstance(location, str) and wire.is_mark(location) else ""
 
 
 def tensors_of(*roots: ModelProto | GraphProto) -> Iterator[TensorProto]:

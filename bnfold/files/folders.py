@@ -28,6 +28,8 @@ JOB = "bnfold-job-"
 """Of folders among the system's temporary files."""
 
 NOTE = "publishing.json"
+OWNED = "made-by-bnfold"
+"""A file that says whose folder it is; it is what the process holds."""
 
 YOUNG = 1.0
 """Seconds for which a folder that nobody holds is left alone: its process may be about to lock it."""
@@ -39,8 +41,10 @@ def temporary(parent: Path | None = None) -> Iterator[Path]:
     prefix = JOB if parent is None else PREFIX
     where = Path(tempfile.gettempdir()) if parent is None else parent
     sweep(where, prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as name, _locked(Path(name)):
-        yield Path(name)
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as name:
+        (Path(name) / OWNED).touch()
+        with _locked(Path(name)):
+            yield Path(name)
 
 
 def note(folder: Path, model: str, data: Iterable[Path]) -> None:
@@ -56,13 +60,16 @@ def sweep(parent: Path, prefix: str) -> None:
     with contextlib.suppress(OSError):
         for entry in list(os.scandir(parent)):
             if entry.name.startswith(prefix) and entry.is_dir(follow_symlinks=False):
-                with contextlib.suppress(OSError, ValueError):
+                with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
                     _remove_stale(Path(entry.path))
 
 
 def _remove_stale(folder: Path) -> None:
     status = folder.stat()
     if status.st_uid != os.getuid() or time.time() - status.st_ctime < YOUNG:
+        return
+    if not os.listdir(folder):
+        folder.rmdir()
         return
     with _locked(folder):
         if (folder / NOTE).is_file():
@@ -86,7 +93,7 @@ def _locked(folder: Path) -> Iterator[None]:
     if fcntl is None:
         yield
         return
-    handle = os.open(folder, os.O_RDONLY)
+    handle = os.open(folder / OWNED, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield

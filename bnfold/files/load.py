@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import InputError
-from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, tensors_of
+from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, mark_of, tensors_of
 from bnfold.files.sniff import kind_of, may_be_torch
 from bnfold.files.source import BytesSource, FileSource, Source
 from bnfold.files.wire import separate
@@ -101,7 +101,8 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
         raise InputError(f"{name}: not an ONNX model, or cut short ({error})", "export it again") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
-    marked = {mark: Stored(source, *cut.data, cut.message) for mark, cut in cuts.items()}
+    heads = {mark: tensor.SerializeToString() for tensor in tensors_of(proto) if (mark := mark_of(tensor)) in cuts}
+    marked = {mark: Stored(source, *cut.data, cut.message, heads[mark]) for mark, cut in cuts.items()}
     external = ExternalData(None if path is None else path.parent, dict(marked))
     with readable((name, proto)):
         try:

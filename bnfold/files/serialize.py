@@ -7,18 +7,25 @@ from collections.abc import Iterator
 from onnx import ModelProto
 
 from bnfold.files import wire
-from bnfold.files.external import ExternalData, Stored
+from bnfold.files.external import ExternalData, Stored, mark_of, tensors_of
 
 Pieces = list["bytes | wire.Gap"]
 
 
 def pieces(model: ModelProto, external: ExternalData) -> Pieces:
-    """What to write, in order. A tensor that stayed in its file is its message there, byte by byte."""
-    messages = {
-        mark: data.message[1]
-        for mark, data in external.marked.items()
-        if isinstance(data, Stored) and data.message is not None
-    }
+    """What to write, in order. A tensor that stayed in its file, unchanged, is its message there, byte by byte."""
+    messages: dict[str, int] = {}
+    touched: set[str] = set()
+    for tensor in tensors_of(model):
+        data = external.of_marked(tensor)
+        if not isinstance(data, Stored) or data.message is None:
+            continue
+        mark = mark_of(tensor)
+        if data.head == tensor.SerializeToString():
+            messages[mark] = data.message[1]
+        else:
+            touched.add(mark)  # renamed, say, where a function's body was put in place of its call
+    messages = {mark: size for mark, size in messages.items() if mark not in touched}
     sizes = {mark: data.size for mark, data in external.marked.items()}
     return wire.assemble(model.SerializeToString(), sizes, messages)
 

@@ -42,10 +42,14 @@ CHILDREN: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor"},
     "node": {5: "attribute"},
-    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+    "attribute": {6: "graph", 11: "graph"},
     "function": {7: "node"},
 }
-"""The fields that may hold a large tensor at any depth, by message and number."""
+"""The fields that may hold a large initializer at any depth, by message and number.
+
+Tensors that are attributes stay: they are part of what a node is, which is compared as a whole; and protobuf merges one
+that comes twice.
+"""
 
 RAW_DATA, EXTERNAL_DATA, DATA_LOCATION = 9, 13, 14
 

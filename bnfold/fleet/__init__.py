@@ -78,7 +78,9 @@ def _all(
     remembered = None if journal is None else Journal(Path(journal))
     tasks = []
     for model, target in targets.items():
-        task = Task(command, str(model), None if target is None else str(target), options, force, dry_run)
+        absolute = None if target is None else str(Path(target).absolute())
+        shown = None if target is None else str(target)
+        task = Task(command, str(model), absolute, options, force, dry_run, str(Path(model).absolute()), shown=shown)
         known = None if remembered is None else remembered.known(task)
         tasks.append(task.resumed(known, journal is not None))
     return _remembered(remembered, _in_turn(tasks) if executor is None else _shared_out(tasks, executor))

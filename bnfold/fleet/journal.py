@@ -41,7 +41,7 @@ class Journal:
 
     def known(self, task: Task) -> Record | None:
         """What is remembered of a task that was done in just the same way."""
-        record = self._records.get((task.command, task.model))
+        record = self._records.get((task.command, task.place))
         return record if record is not None and record.asked == task.asked else None
 
     def add(self, record: Record) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
 import threading
 from collections.abc import Callable
@@ -24,19 +26,22 @@ class Processes(Executor):
     def __init__(self, jobs: int) -> None:
         self._threads = ThreadPoolExecutor(jobs)
         self._own = threading.local()
-        self._pools: set[ProcessPoolExecutor] = set()
+        self._pools: dict[ProcessPoolExecutor, int] = {}
+        self._closing = False
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
         """Run ``fn`` in one of the processes."""
         return self._threads.submit(self._run, fn, *args, **kwargs)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """End the processes; with ``cancel_futures`` at once, in the middle of their work."""
+        """End the processes; with ``cancel_futures`` at once, in the middle of their work, which they clear away."""
+        self._closing = self._closing or cancel_futures
         if cancel_futures:
-            for process in multiprocessing.active_children():
-                process.terminate()
+            for process in list(self._pools.values()):
+                with contextlib.suppress(OSError):
+                    os.kill(process, signal.SIGTERM)
         self._threads.shutdown(wait, cancel_futures=cancel_futures)
-        for pool in self._pools:
+        for pool in list(self._pools):
             pool.shutdown(wait)
 
     def __exit__(self, kind: object, *_: object) -> None:
@@ -50,19 +55,26 @@ class Processes(Executor):
                 return pool.submit(fn, *args, **kwargs).result()
             except BrokenProcessPool:
                 pool.shutdown(wait=False)
-                self._pools.discard(pool)
+                self._pools.pop(pool, None)
                 self._own.pool = None
+                if self._closing:
+                    raise
         raise WorkerDied(f"its process died, {TRIES} times")
 
     def _pool(self) -> ProcessPoolExecutor:
         pool: ProcessPoolExecutor | None = getattr(self._own, "pool", None)
         if pool is None:
             context = multiprocessing.get_context("spawn")  # a fork would copy locks that other threads hold
-            pool = self._own.pool = ProcessPoolExecutor(1, context, _ignore_interrupts)
-            self._pools.add(pool)
+            pool = self._own.pool = ProcessPoolExecutor(1, context, _take_orders)
+            self._pools[pool] = pool.submit(os.getpid).result()
         return pool
 
 
-def _ignore_interrupts() -> None:
-    """Ctrl-C is for the parent, which ends its workers."""
+def _take_orders() -> None:
+    """Ctrl-C is for the parent, which tells its workers to end; they clear away what they have begun."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
+
+
+def _end(*_: object) -> None:
+    raise SystemExit(143)

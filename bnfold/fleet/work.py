@@ -31,7 +31,7 @@ class Record:
 
 @dataclass(frozen=True)
 class Task:
-    """One model. ``place`` is where it lies for workers with another working folder."""
+    """One model. ``place`` and ``target`` are absolute, ``shown`` is the target as the user wrote it."""
 
     command: Command
     model: str
@@ -42,6 +42,7 @@ class Task:
     place: str = ""
     known: Record | None = None
     recorded: bool = False
+    shown: str | None = None
 
     @property
     def asked(self) -> str:
@@ -49,8 +50,8 @@ class Task:
         return f"{__version__} {self.options} {self.target} {self.dry_run}"
 
     def resumed(self, known: Record | None, recorded: bool) -> Task:
-        """The same, with what is known of an earlier run; every path made absolute."""
-        return replace(self, place=str(Path(self.model).absolute()), known=known, recorded=recorded)
+        """The same, with what is known of an earlier run."""
+        return replace(self, known=known, recorded=recorded)
 
 
 @dataclass(frozen=True)
@@ -112,7 +113,7 @@ def _do(task: Task) -> Outcome:
 
     digest = digest_of(Path(task.place)) if task.recorded else ""
     known = task.known
-    target = None if task.target is None else str(Path(task.target).absolute())
+    target = task.target
     if known is not None and known.digest == digest and _stands(known):
         return Outcome(task.command, task.model, known.result, skipped=True)
     if task.command == "inspect":
@@ -120,18 +121,19 @@ def _do(task: Task) -> Outcome:
     else:
         from bnfold.report.results import as_comparison
 
-        force = task.force or known is not None or (task.recorded and _is_left_over(task, target))
+        ours = (known is not None and _stands(known)) or (task.recorded and _is_left_over(task, target))
+        force = task.force or ours
         folding = fold(task.place, target, task.options, force=force, dry_run=task.dry_run)
         result, comparison = folding.to_dict(), as_comparison(folding)
         written = None if folding.output is None else folding.output.path
     result["model"]["path"] = task.model
     if task.command == "fold" and result["output"] is not None:
         given = Path(task.model).with_name(Path(result["output"]["path"]).name)
-        result["output"]["path"] = str(given) if task.target is None else task.target
+        result["output"]["path"] = str(given) if task.shown is None else task.shown
     record = None
     if task.recorded:
         target_digest = None if written is None else digest_of(Path(written))
-        record = Record(task.command, task.model, task.asked, digest, written, target_digest, result)
+        record = Record(task.command, task.place, task.asked, digest, written, target_digest, result)
     return Outcome(task.command, task.model, result, comparison=comparison, record=record)
 
 

@@ -27,7 +27,7 @@ class Terminal:
     def __init__(self, stream: IO[str], *, color: bool) -> None:
         self._stream = stream
         self._color = color and "NO_COLOR" not in os.environ
-        self._looked_at = stream.isatty() or "FORCE_COLOR" in os.environ
+        self._looked_at = self._color and (stream.isatty() or "FORCE_COLOR" in os.environ)
 
     def line(self, *parts: Part) -> None:
         """Texts, or texts with their styles, as one line."""
@@ -52,4 +52,5 @@ class Terminal:
         from rich.console import Console
 
         width = None if self._stream.isatty() else WIDTH
-        return Console(file=self._stream, no_color=not self._color, width=width, highlight=False)
+        plain = {} if self._color else {"force_terminal": False, "color_system": None}
+        return Console(file=self._stream, width=width, highlight=False, **plain)  # type: ignore[arg-type]
