@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from bnfold.errors import InputError
 from bnfold.files import wire
-from bnfold.files.source import FileSource, Source
+from bnfold.files.data import Computed, Deferred, Stored
+from bnfold.files.source import FileSource
 
 
 @dataclass(frozen=True)
@@ -29,59 +30,6 @@ class Span:
     path: Path
     offset: int
     length: int
-
-
-@dataclass(frozen=True)
-class Stored:
-    """Data that lies in a file.
-
-    ``message`` is the offset and length of the whole TensorProto around it, if one is, ``head`` what was read of that.
-    """
-
-    source: Source
-    offset: int
-    size: int
-    message: tuple[int, int] | None = None
-    head: bytes = b""
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The bytes, piece by piece."""
-        return self.source.chunks(self.offset, self.size)
-
-
-class Computed(Protocol):
-    """A tensor that is still to be computed (:class:`bnfold.weights.Scaled`)."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Of the tensor."""
-
-    @property
-    def dtype(self) -> Any:
-        """Of the tensor."""
-
-    def blocks(self) -> Iterator[NDArray[Any]]:
-        """The tensor in the order in which it is stored, piece by piece."""
-
-    def array(self) -> NDArray[Any]:
-        """The tensor as a whole."""
-
-
-@dataclass(frozen=True, eq=False)
-class Deferred:
-    """Data that is computed when it is read."""
-
-    weight: Computed
-
-    @property
-    def size(self) -> int:
-        """Its bytes."""
-        return math.prod(self.weight.shape) * int(np.dtype(self.weight.dtype).itemsize)
-
-    def chunks(self) -> Iterator[memoryview]:
-        """The bytes, piece by piece, as ONNX orders them."""
-        for block in self.weight.blocks():
-            yield little_endian(block).reshape(-1).view(np.uint8).data
 
 
 class _Scratch:
@@ -271,11 +219,6 @@ _SUB_BYTE = {
     for name, bits in (("UINT4", 4), ("INT4", 4), ("FLOAT4E2M1", 4), ("UINT2", 2), ("INT2", 2))
     if hasattr(TensorProto, name)
 }
-
-
-def little_endian(data: NDArray[Any]) -> NDArray[Any]:
-    """An array as ONNX stores it."""
-    return np.ascontiguousarray(data).astype(data.dtype.newbyteorder("<"), copy=False)
 
 
 def _misfit(tensor: TensorProto, held: int) -> InputError:

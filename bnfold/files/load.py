@@ -14,7 +14,8 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import InputError
-from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, mark_of, tensors_of
+from bnfold.files.data import Stored
+from bnfold.files.external import ExternalData, byte_size, external_tensors, mark_of, tensors_of
 from bnfold.files.sniff import kind_of, may_be_torch
 from bnfold.files.source import BytesSource, FileSource, Source
 from bnfold.files.wire import separate

@@ -15,9 +15,11 @@ from pathlib import Path
 from onnx import TensorProto
 
 from bnfold.errors import OutputError
-from bnfold.files.external import ExternalData, Stored, byte_size, external_tensors, tensors_of
+from bnfold.files.data import Stored
+from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
 from bnfold.files.folders import note, temporary
 from bnfold.files.load import LIMIT, LoadedModel
+from bnfold.files.newfile import NewFile
 from bnfold.files.serialize import chunks, pieces
 from bnfold.files.source import FileSource
 from bnfold.files.wire import length
@@ -25,9 +27,6 @@ from bnfold.options import External
 
 SMALL = 1024
 """Bytes below which a tensor stays inside the model file."""
-
-AHEAD = 2**23
-"""Bytes after which the disk is told to start: on Linux, advice that they are not needed does that."""
 
 ALIGNMENT = 64
 """External tensors start at multiples of this many bytes."""
@@ -166,7 +165,7 @@ def _write(
         if target is None:
             raise OutputError("external data can't be written to standard output", "use --external-data never")
         data = (path.with_name(_unused(target.with_name(target.name + ".data")).name),)
-        with _NewFile(data[0]) as file:
+        with NewFile(data[0]) as file:
             for tensor in outside:
                 _move_out(tensor, file, data[0].name, model.external)
     parts = pieces(proto, model.external)
@@ -176,58 +175,8 @@ def _write(
     return data
 
 
-class _NewFile:
-    """A file that is being written: whole pieces, synced at the end; the disk starts while the rest is still computed.
-
-    Raises OSError, and FileExistsError if it is there already.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __enter__(self) -> _NewFile:
-        self._file = open(self._path, "xb", buffering=0)
-        self.size = self._started = 0
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        with self._file:
-            if kind is None:
-                os.fsync(self._file.fileno())
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Append all of ``data``."""
-        left = memoryview(data)
-        while left:
-            count = self._file.write(left) or 0
-            left = left[count:]
-            self._grown(count)
-
-    def copy(self, data: Stored) -> None:
-        """Append stored bytes, inside the kernel where it can, so that no weight passes through memory."""
-        done = 0
-        if isinstance(data.source, FileSource) and hasattr(os, "copy_file_range"):
-            with contextlib.suppress(OSError):  # not between these two file systems
-                while done < data.size:
-                    left = min(data.size - done, AHEAD)
-                    copied = os.copy_file_range(data.source.handle, self._file.fileno(), left, data.offset + done)
-                    if not copied:
-                        break
-                    done += copied
-                    self._grown(copied)
-            self._file.seek(self.size)
-        for chunk in data.source.chunks(data.offset + done, data.size - done):
-            self.write(chunk)
-
-    def _grown(self, count: int) -> None:
-        self.size += count
-        if self.size - self._started >= AHEAD and hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), self._started, self.size - self._started, os.POSIX_FADV_DONTNEED)
-            self._started = self.size
-
-
 def _write_file(data: Iterable[bytes | memoryview], path: Path) -> None:
-    with _NewFile(path) as file:
+    with NewFile(path) as file:
         for piece in data:
             file.write(piece)
 
@@ -245,7 +194,7 @@ def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ..
             raise OutputError(f"{target.parent / relative}: the model's data would replace it", "choose another folder")
         copy = path.parent / relative
         copy.parent.mkdir(parents=True, exist_ok=True)
-        with _NewFile(copy) as data_file:
+        with NewFile(copy) as data_file:
             file = FileSource(source)
             data_file.copy(Stored(file, 0, file.size))
         copies.append(copy)
@@ -297,7 +246,7 @@ def _unused(path: Path) -> Path:
     return candidate
 
 
-def _move_out(tensor: TensorProto, file: _NewFile, location: str, source: ExternalData) -> None:
+def _move_out(tensor: TensorProto, file: NewFile, location: str, source: ExternalData) -> None:
     """Append a tensor's bytes to ``file`` and let the tensor point there."""
     file.write(b"\0" * (-file.size % ALIGNMENT))
     offset = file.size

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from onnx import ModelProto
 
 from bnfold.files import wire
-from bnfold.files.external import ExternalData, Stored, mark_of, tensors_of
+from bnfold.files.data import Stored
+from bnfold.files.external import ExternalData, mark_of, tensors_of
 
 Pieces = list["bytes | wire.Gap"]
 

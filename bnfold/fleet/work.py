@@ -84,7 +84,10 @@ class Outcome:
 
 def failed(task: Task, message: str, hint: str | None, exit_code: int) -> Outcome:
     """An outcome without a result; the message names the model as the user did."""
-    error = {"message": message.replace(task.place, task.model), "hint": hint, "exit_code": exit_code}
+    message = message.replace(task.place, task.model)
+    if task.target is not None and task.shown is not None:
+        message = message.replace(task.target, task.shown)
+    error = {"message": message, "hint": hint, "exit_code": exit_code}
     return Outcome(task.command, task.model, error=error)
 
 
