@@ -57,10 +57,21 @@ class Flooded:
 
 
 class Flood:
-    """One try at removing one operator. See :class:`bnfold.ops.Flood` for what the rules may ask."""
+    """One try at removing one operator. See :class:`bnfold.ops.Flood` for what the rules may ask.
 
-    def __init__(self, planner: Surroundings, edge: AffineOp, budget: int, limit: int | None = None) -> None:
+    ``seen`` takes every value that the outcome may depend on.
+    """
+
+    def __init__(
+        self,
+        planner: Surroundings,
+        edge: AffineOp,
+        budget: int,
+        limit: int | None = None,
+        seen: set[Value] | None = None,
+    ) -> None:
         self.planner, self.edge, self.budget, self.limit = planner, edge, budget, limit
+        self.seen = set() if seen is None else seen
         self.state = Flooded()
         self.asked: dict[Node, int] = {}
 
@@ -85,6 +96,7 @@ class Flood:
                 node = queue.pop()
                 if not self._has_news(node):
                     continue
+                self.seen.update(value for value in (*node.inputs, *node.outputs) if value is not None)
                 ways = self._ask(node)
                 self.budget -= 1
                 if isinstance(ways, Kept):
@@ -112,6 +124,7 @@ class Flood:
                     return Kept("consumers", f"{value.name!r} would have to carry two different maps")
                 continue
             self.state.maps[value] = map_
+            self.seen.add(value)
             if map_.is_identity:
                 continue
             if not map_.finite:

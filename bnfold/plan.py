@@ -13,6 +13,7 @@ may pass through an earlier one.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -29,6 +30,14 @@ BUDGETS = (32, 512, 20_000)
 
 WORST_CONDITION = 64.0
 """How many times larger than the activations a shift around other readers may be."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One attempt at an operator: after how many folds, and every value that its outcome may depend on."""
+
+    after: int
+    seen: set[Value]
 
 
 Way = tuple[str, Demands]
@@ -61,6 +70,8 @@ class _Planner:
         self.gone: set[Node] = set()
         self.bridges: dict[Value, list[Value]] = {}
         self.stand_ins: dict[Node, StandIn] = {}
+        self.seen: set[Value] = set()
+        self.folded: list[set[Value]] = []
 
     def gauge(self, value: Value) -> Affine:
         return self.gauges.get(value, IDENTITY)
@@ -76,15 +87,21 @@ class _Planner:
                 outcomes[op] = refusal
             else:
                 open_.append(op)
-        progress = True
-        while progress and open_:
-            progress = False
+        trials: dict[AffineOp, Trial] = {}
+        kept = open_
+        while open_:
             for op in reversed(open_):
+                self.seen = _surroundings(op)
                 outcomes[op] = self.remove(op)
-                progress |= isinstance(outcomes[op], Fold)
-            open_ = [op for op in open_ if isinstance(outcomes[op], Kept)]
+                trials[op] = Trial(len(self.folded), self.seen)
+            kept = [op for op in kept if isinstance(outcomes[op], Kept)]
+            open_ = [op for op in kept if self._may_differ(trials[op])]
         gauges = {value: map_ for value, map_ in self.gauges.items() if not map_.is_identity}
         return Plan(self.graph, [(op, outcomes[op]) for op in found], gauges)
+
+    def _may_differ(self, trial: Trial) -> bool:
+        """True if a fold since the trial changed something that it saw: tried again, it may end otherwise."""
+        return any(not trial.seen.isdisjoint(changed) for changed in self.folded[trial.after :])
 
     def remove(self, op: AffineOp) -> Fold | Kept:
         """Take ``op`` out in the cheapest way; if there is none, say why.
@@ -126,7 +143,7 @@ class _Planner:
             start = [(op.source, IDENTITY), (op.target, gain.inverse())]
         else:
             return TOO_FAR
-        flood = Flood(self, op, BUDGETS[-1]).run(start)
+        flood = Flood(self, op, BUDGETS[-1], seen=self.seen).run(start)
         if isinstance(flood, Kept):
             return flood
         stand_in = StandIn("Add", tuple(op.nodes), op.source, op.target, op.map)
@@ -139,7 +156,9 @@ class _Planner:
         if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
             return None
         edge = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
-        flood = Flood(self, edge, BUDGETS[-1]).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
+        flood = Flood(self, edge, BUDGETS[-1], seen=self.seen).run(
+            [(relu.output, map_.inverse()), (op.source, IDENTITY)]
+        )
         if isinstance(flood, Kept):
             return None
         level = self.gauge(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
@@ -152,7 +171,7 @@ class _Planner:
         best: tuple[Flooded, str] | None = None
         farther: list[Way] = []
         for direction, start in ways:
-            flood = Flood(self, op, budget, len(best[0].absorbers) if best else None).run(start)
+            flood = Flood(self, op, budget, len(best[0].absorbers) if best else None, self.seen).run(start)
             if isinstance(flood, Flooded):
                 flood = self._check(op, flood)
             if isinstance(flood, Flooded):
@@ -195,6 +214,10 @@ class _Planner:
         return flood
 
     def _commit(self, op: AffineOp, flood: Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
+        nodes = op.nodes if stand_in is None else stand_in.nodes
+        around = (value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None)
+        changed = {*flood.maps, op.source, op.target, *around}
+        self.folded.append(changed)
         for value, delta in flood.maps.items():
             self.gauges[value] = delta.after(self.gauge(value))
         if stand_in is not None:
@@ -206,6 +229,12 @@ class _Planner:
         via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
         return Fold(op, direction, tuple(flood.absorbers), via, stand_in)
+
+
+def _surroundings(op: AffineOp) -> set[Value]:
+    """The ends of an operator, and all around those who make and read them."""
+    nodes = [*op.nodes, *op.target.readers, *op.source.readers, *([op.source.producer] if op.source.producer else [])]
+    return {op.source, op.target, *(v for node in nodes for v in (*node.inputs, *node.outputs) if v is not None)}
 
 
 def _ways(op: AffineOp, map_: Affine) -> Iterator[Way]:
