@@ -30,8 +30,6 @@ ROUNDS = {"external-2-5gb": 3}
 TIME_LIMIT = 300
 LEVELS = ("disable", "basic", "extended", "all")
 
-SYNC = "import os, sys; f = os.open(sys.argv[1], os.O_RDWR); os.fsync(f)"
-
 
 def command(tool: str, source: Path, target: Path) -> list[str]:
     """What to run: for bnfold the program as users run it, for the others the least Python that it takes."""

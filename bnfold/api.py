@@ -64,7 +64,7 @@ def fold(
     clock = Clock()
     original = opened(model, options, example_inputs)
     from bnfold.files.load import LoadedModel
-    from bnfold.workflow import fold_onnx, target_of
+    from bnfold.workflow import Goal, fold_onnx, target_of
 
     live = not isinstance(model, str | Path)
     clock.lap("load")
@@ -72,7 +72,7 @@ def fold(
         if options.to == "pt2":
             raise UsageError(f"{original.name}: ONNX can't become a program of torch", "leave out --to pt2")
         place = None if live and target is None else target_of(original, target, "onnx", force or dry_run)
-        return fold_onnx(original, place, options, clock, dry_run=dry_run, keep=live and target is None, force=force)
+        return fold_onnx(original, Goal(place, force, live and target is None, dry_run), options, clock)
     from bnfold.programs.workflow import fold_program
 
     to = options.to or "pt2"

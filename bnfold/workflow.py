@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -35,59 +35,49 @@ def inspect_onnx(original: LoadedModel, options: PlanOptions) -> Inspection:
         return Inspection(onnx_info(original), rows(plans), plans)
 
 
+@dataclass(frozen=True)
+class Goal:
+    """Where a folded model goes: to ``place`` (None: standard output), replacing what stands there by ``force``.
+
+    With ``keep`` nothing is written, the folded model is in the result; after a ``dry_run`` there is none.
+    """
+
+    place: Path | None
+    force: bool = False
+    keep: bool = False
+    dry_run: bool = False
+
+
 @np.errstate(invalid="ignore", over="ignore")
-def fold_onnx(
-    original: LoadedModel,
-    place: Path | None,
-    options: FoldOptions,
-    clock: Clock,
-    *,
-    dry_run: bool,
-    keep: bool,
-    force: bool,
-) -> Folding:
-    """Fold an ONNX model; with ``keep`` nothing is written, the folded model is in the result.
+def fold_onnx(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock) -> Folding:
+    """Fold an ONNX model.
 
     Weights are read once: whether they fit their types shows when they are written. If one does not (which is rare),
     all begins anew, looking first.
     """
-    if dry_run:
-        with readable((original.name, original.proto)):
-            return _fold(original, place, options, clock, dry_run=True, keep=keep, force=force, trusting=False)
-    try:
-        with readable((original.name, original.proto)):
-            return _fold(original, place, options, clock, dry_run=False, keep=keep, force=force, trusting=True)
-    except Unfit:
-        again = parsed(original.source, original.path)
-    return _fold(again, place, options, clock, dry_run=False, keep=keep, force=force, trusting=False)
+    with readable((original.name, original.proto)):
+        try:
+            return _fold(original, goal, options, clock, trusting=not goal.dry_run)
+        except Unfit:
+            again = parsed(original.source, original.path)
+        return _fold(again, goal, options, clock, trusting=False)
 
 
-def _fold(
-    original: LoadedModel,
-    place: Path | None,
-    options: FoldOptions,
-    clock: Clock,
-    *,
-    dry_run: bool,
-    keep: bool,
-    force: bool,
-    trusting: bool,
-) -> Folding:
+def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock, *, trusting: bool) -> Folding:
     ready = prepare(original, options, trusting=trusting)
     clock.lap("plan")
     nodes, size = len(original.proto.graph.node), _total_bytes(original)
-    inspection = Inspection(onnx_info(original), rows(ready.plans, done=not dry_run), ready.plans)
+    inspection = Inspection(onnx_info(original), rows(ready.plans, done=not goal.dry_run), ready.plans)
     folding = Folding(
         inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
     )
     folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
     folding.nodes["after"] = len(folded.proto.graph.node)
     clock.lap("fold")
-    if dry_run:
+    if goal.dry_run:
         return folding
-    with staged(
-        folded, place, external="auto" if keep else options.external, moved=moved, changed=ready.changed, replace=force
-    ) as files:
+    external = "auto" if goal.keep else options.external
+    with staged(folded, goal.place, external=external, moved=moved, changed=ready.changed, replace=goal.force) as files:
         clock.lap("write")
         if ready.changed:
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
@@ -96,11 +86,11 @@ def _fold(
                 clock.lap("verify")
                 folding = replace(folding, verification=verification)
                 refuse_different(original.name, folding)
-        if keep:
+        if goal.keep:
             return replace(folding, model=in_memory(folded.proto, folded.external))
         files.publish()
     clock.lap("write")
-    return replace(folding, output=Written(str(place or "-"), lambda: files.sha256))
+    return replace(folding, output=Written(str(goal.place or "-"), lambda: files.sha256))
 
 
 def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:

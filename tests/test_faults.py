@@ -236,13 +236,11 @@ def test_nothing_speaks_to_the_network(samples, tmp_path):
 def test_the_same_input_gives_the_same_bytes(samples, tmp_path):
     for path in sorted(samples.glob("*.onnx")):
         made = []
-        for number, seed in enumerate(("0", "12345")):
-            out = tmp_path / f"{number}" / path.name
+        for seed in ("0", "12345"):
+            out = tmp_path / seed / path.name
             out.parent.mkdir(exist_ok=True)
-            done = bnfold("fold", path, "-o", out, "--no-verify", "--force", cwd=tmp_path) if number else None
-            if done is None:
-                env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
-                words = [sys.executable, "-m", "bnfold", "fold", str(path), "-o", str(out), "--no-verify", "--force"]
-                subprocess.run(words, env=env, check=True, capture_output=True)
+            env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
+            words = [sys.executable, "-m", "bnfold", "fold", str(path), "-o", str(out), "--no-verify"]
+            subprocess.run(words, env=env, check=True, capture_output=True)
             made.append(out.read_bytes())
         assert made[0] == made[1], path.name

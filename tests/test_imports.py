@@ -30,6 +30,10 @@ ALLOWED = {
     "files": {"files", "errors", "options"},
     "report": {"report", "affine", "errors", "files", "find", "folds", "graph", "plan", "reasons", "verification", ""},
     "verification": {*PLANNING, "verification", "batchnorm", "files", "pipeline", "plan", ""},
+    "opening": {"errors", "files", "options", "programs"},
+    "workflow": {"clock", "errors", "files", "ops", "options", "pipeline", "programs", "report", "verification"},
+    "bench": {"bench", "errors", "files", "report", "verification", ""},
+    "fleet": {"fleet", "api", "errors", "files", "opening", "options", "report", ""},
     "programs": {*PLANNING, "programs", "clock", "files", "pipeline", "report", "verification", ""},
 }
 

@@ -44,7 +44,6 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and turn every failure into its line, its hint and its exit code."""
-        verbose = "--verbose" in sys.argv
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
             if sys.stdout is not None:
@@ -64,32 +63,28 @@ class Commands(click.Group):
         except BrokenPipeError:
             sys.stdout = None  # nobody reads; the interpreter must not flush at its end
             sys.exit(OutputError.exit_code)
-        except BnfoldError as error:
-            if verbose:
-                _traceback()
-            fail(error)
         except (KeyboardInterrupt, click.Abort):
             click.echo("interrupted", err=True)
             sys.exit(130)
-        except MemoryError:
-            if verbose:
-                _traceback()
-            fail(
-                OutputError(
-                    "there is not enough memory", "run it where there is more; --max-memory bounds what verifies"
-                )
-            )
-        except OSError as error:
-            if verbose:
-                _traceback()
-            where = f"{error.filename}: " if error.filename else ""
-            fail(OutputError(f"{where}{error.strerror or error}", "check paths, permissions and free space"))
         except Exception as error:
-            if verbose:
+            if "--verbose" in sys.argv:
                 _traceback()
-            click.echo(f"error: a bug in bnfold: {type(error).__name__}: {' '.join(str(error).split())}", err=True)
-            click.echo("hint: please report it, with the output of the same command and --verbose", err=True)
-            sys.exit(70)
+            fail(explained(error))
+
+
+def explained(error: Exception) -> BnfoldError:
+    """Any failure as one with a line, a hint and an exit code; what nobody foresaw is a bug."""
+    if isinstance(error, BnfoldError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutputError(
+            "there is not enough memory", "run it where there is more; --max-memory bounds what verifies"
+        )
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return OutputError(f"{where}{error.strerror or error}", "check paths, permissions and free space")
+    bug = f"a bug in bnfold: {type(error).__name__}: {error}"
+    return BnfoldError(bug, "please report it, with the output of the same command and --verbose")
 
 
 def run() -> NoReturn:

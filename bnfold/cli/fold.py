@@ -131,6 +131,7 @@ def _fold_many(
     force = given["force"] or given["in_place"]
 
     def tell(outcome: Outcome) -> None:
+        """The reports that were asked for."""
         if outcome.comparison is not None:
             report(outcome.comparison)
 

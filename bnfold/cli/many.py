@@ -79,7 +79,7 @@ def conclude(
     with _lines(given["json_file"]) as stream:
         for outcome in outcomes:
             done[outcome.model] = outcome
-            if stream is not None and (outcome.result is not None or outcome.error is not None):
+            if stream is not None:
                 _write(stream, outcome.to_dict(), given["json_file"])
             if outcome.error is not None:
                 hint = f"\nhint: {outcome.error['hint']}" if outcome.error["hint"] else ""
@@ -102,7 +102,8 @@ def _print_table(terminal: Terminal, outcomes: list[Outcome]) -> None:
     terminal.table(("model", "", "BatchNorms", "foldable", "why not the rest"), map(_outcome, outcomes))
     results = [outcome.result["summary"] for outcome in outcomes if outcome.result is not None]
     total, gone = (sum(summary[key] for summary in results) for key in ("batch_norms", "foldable"))
-    failed, skipped = (sum(map(bool, values)) for values in zip(*((o.error, o.skipped) for o in outcomes), strict=True))
+    skipped = sum(outcome.skipped for outcome in outcomes)
+    failed = sum(outcome.error is not None for outcome in outcomes)
     parts = [f"{len(outcomes)} models: {gone} of {total} BatchNorms foldable"]
     parts += [f"{skipped} done before"] if skipped else []
     parts += [f"{failed} failed"] if failed else []

@@ -159,11 +159,7 @@ class ExternalData:
                 tensor.ClearField("data_location")
 
     def check(self) -> None:
-        """Raise InputError if a file that was read has changed since."""
-        for source in {
-            id(data.source): data.source for data in self.marked.values() if isinstance(data, Stored)
-        }.values():
-            source.check()
+        """Raise InputError if a data file that was read has changed since."""
         for source in self._sources.values():
             source.check()
 

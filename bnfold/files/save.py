@@ -113,6 +113,7 @@ def staged(
     """
 
     def fill(path: Path) -> tuple[Path, ...]:
+        """The model, and beside it its data."""
         data = _write(model, path, target, external, moved) if changed else _copy(model, path, target)
         model.source.check()
         model.external.check()
@@ -127,6 +128,7 @@ def staged_bytes(data: bytes, target: Path, *, replace: bool = False) -> Iterato
     """Write a model that is one file into a folder beside ``target``; gone when the block ends."""
 
     def fill(path: Path) -> tuple[Path, ...]:
+        """The model, which has no data beside it."""
         _write_file([data], path)
         return ()
 

@@ -55,7 +55,10 @@ class BytesSource:
 
 
 class FileSource:
-    """A regular file. Raises InputError where it can't be read, and for one that has changed since it was opened."""
+    """A regular file; ``handle`` is its descriptor.
+
+    Raises InputError where it can't be read, and for one that has changed since it was opened.
+    """
 
     def __init__(self, path: Path) -> None:
         self.name = str(path)
@@ -65,20 +68,15 @@ class FileSource:
                 raise InputError(f"{path}: a folder, not a model", "give the .onnx file in it")
             if not stat.S_ISREG(mode):
                 raise InputError(f"{path}: not a regular file")
-            self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except (OSError, ValueError) as error:
             raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
-        weakref.finalize(self, os.close, self._handle)
+        weakref.finalize(self, os.close, self.handle)
         self._stat = self._now()
         self.size = self._stat[0]
         self._seeking = threading.Lock()
         self._hashing: threading.Thread | None = None
         self._digest: str | InputError = ""
-
-    @property
-    def handle(self) -> int:
-        """The descriptor, for copies inside the kernel."""
-        return self._handle
 
     def read(self, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset`` on. Raises InputError if the file has become shorter."""
@@ -107,13 +105,13 @@ class FileSource:
 
     def hash_ahead(self) -> None:
         """Compute the digest beside other work, where that is worth a thread."""
-        if self._hashing is None and not self._digest:
+        if self._hashing is not None or self._digest:
+            return
+        if self.size < CHUNK:
+            self._hash()
+        else:
             self._hashing = threading.Thread(target=self._hash, daemon=True)
-            if self.size < CHUNK:
-                self._hash()
-                self._hashing = None
-            else:
-                self._hashing.start()
+            self._hashing.start()
 
     @property
     def sha256(self) -> str:
@@ -131,15 +129,15 @@ class FileSource:
             raise InputError(f"{self.name}: the file has changed while it was being worked on", "run again")
 
     def _now(self) -> tuple[int, int]:
-        status = os.fstat(self._handle)
+        status = os.fstat(self.handle)
         return status.st_size, status.st_mtime_ns
 
     def _read_once(self, offset: int, view: memoryview) -> int:
         if hasattr(os, "preadv"):
-            return os.preadv(self._handle, [view], offset)
+            return os.preadv(self.handle, [view], offset)
         with self._seeking:  # Windows has one position per handle
-            os.lseek(self._handle, offset, os.SEEK_SET)
-            data = os.read(self._handle, len(view))
+            os.lseek(self.handle, offset, os.SEEK_SET)
+            data = os.read(self.handle, len(view))
         view[: len(data)] = data
         return len(data)
 

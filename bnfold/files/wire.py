@@ -92,12 +92,9 @@ def separate(read: Read, size: int) -> tuple[bytes, dict[str, Cut]]:
     """The skeleton of a model of ``size`` bytes, and what was cut out of it, by mark."""
     cuts: dict[str, Cut] = {}
     try:
-        skeleton = _skeleton(read, "model", 0, size, cuts, 0)
+        return _skeleton(read, "model", 0, size, cuts, 0) or read(0, size), cuts
     except _Malformed:
-        skeleton = None
-    if skeleton is None:
         return read(0, size), {}
-    return skeleton, cuts
 
 
 def _skeleton(read: Read, kind: str, start: int, stop: int, cuts: dict[str, Cut], depth: int) -> bytes | None:

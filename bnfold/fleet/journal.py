@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from bnfold.errors import InputError, OutputError
 from bnfold.files.source import FileSource
-from bnfold.fleet.work import Record, Task, as_json
+from bnfold.fleet.work import Record, Task
 
 START = b'{"command"'
 """What a line begins with, even one that was cut short."""
@@ -46,7 +47,7 @@ class Journal:
 
     def add(self, record: Record) -> None:
         """Remember, on the disk."""
-        line = json.dumps(as_json(record)).encode()
+        line = json.dumps(asdict(record)).encode()
         try:
             with self._path.open("r+b" if self._path.exists() else "xb") as file:
                 file.truncate(self._end)

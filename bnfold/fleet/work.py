@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -164,8 +164,3 @@ def _is_left_over(task: Task, target: str | None) -> bool:
         return path.is_file() and (FileSource(path).sha256 == digest or noted_source(path)[1] == digest)
     except BnfoldError:
         return False
-
-
-def as_json(record: Record) -> dict[str, Any]:
-    """A record for the journal."""
-    return asdict(record)

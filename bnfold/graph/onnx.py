@@ -43,9 +43,11 @@ class _Inline:
     read = staticmethod(numpy_helper.to_array)
 
     def part(self, tensor: TensorProto, start: int, stop: int) -> NDArray[Any]:
+        """Some of its elements, flat."""
         return self.read(tensor).reshape(-1)[start:stop]
 
     def is_external(self, tensor: TensorProto) -> bool:
+        """True for one that is not in the model, and can't be read here."""
         return tensor.data_location == TensorProto.EXTERNAL
 
 
