@@ -55,7 +55,7 @@ def fold_onnx(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Cl
     Weights are read once: whether they fit their types shows when they are written. If one does not (which is rare),
     all begins anew, looking first.
     """
-    with readable((original.name, original.proto)):
+    with readable((original.name, lambda: parsed(original.source, original.path).proto)):
         try:
             return _fold(original, goal, options, clock, trusting=not goal.dry_run)
         except Unfit:

@@ -191,3 +191,22 @@ def test_two_tensors_of_the_same_bytes_are_two_tensors(tmp_path):
     np.testing.assert_array_equal(held["w1"], [1.0, 2.0])
     assert not np.array_equal(held["w0_bnfold"], [1.0, 2.0])
     assert (tmp_path / "data").read_bytes() == np.array([1.0, 2.0], "f4").tobytes()
+
+
+def test_a_name_that_is_no_text_shows_only_while_a_fold_is_written(tmp_path):
+    """Found by guided fuzzing: by then the node that had it is gone, and the file must be asked once more."""
+    weight = numpy_helper.from_array(np.ones((2, 2, 1, 1), "f4"), "w")
+    data = model(
+        [
+            helper.make_node("Conv", ["x", "w"], ["c"]),
+            batch_norm("c", "b?"),
+            helper.make_node("Relu", ["x"], ["y"]),
+        ],
+        [weight, *statistics()],
+    ).SerializeToString()
+    path = tmp_path / "model.onnx"
+    path.write_bytes(data.replace(b"b?", b"b\x95"))
+    done = attempt(path, "fold", "--no-verify")
+    assert done.returncode == 4, done.stderr
+    assert done.stderr.startswith(f"error: {path}: a name in it is not UTF-8")
+    assert not (tmp_path / "model.folded.onnx").exists()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -129,16 +129,17 @@ def read_file(path: Path) -> bytes:
 
 
 @contextlib.contextmanager
-def readable(*models: tuple[str, ModelProto]) -> Iterator[None]:
+def readable(*models: tuple[str, ModelProto | Callable[[], ModelProto]]) -> Iterator[None]:
     """Refuse names that are not UTF-8: protobuf gives them as bytes, which shows in all kinds of failures.
 
-    They are only looked for once something has failed: a walk over all names takes longer than a fold.
+    They are only looked for once something has failed: a walk over all names takes longer than a fold. A model that
+    may have been changed by then is given as a call that reads it again.
     """
     try:
         yield
     except (TypeError, ValueError, AttributeError):
         for name, proto in models:
-            if _has_odd_text(proto):
+            if _has_odd_text(proto() if callable(proto) else proto):
                 raise InputError(f"{name}: a name in it is not UTF-8", "the file is damaged") from None
         raise
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto, helper, version_converter
 
 from bnfold.api import FoldOptions, fold
 from bnfold.files.load import load
@@ -125,6 +125,15 @@ def with_constants(model: ModelProto) -> ModelProto:
     return copy
 
 
+def converted(model: ModelProto, draw: Draw) -> ModelProto | None:
+    """The same network in a later opset; None where onnx cannot convert it."""
+    later = model.opset_import[0].version + 1 + draw(6)
+    try:
+        return version_converter.convert_version(model, min(later, 23))
+    except Exception:  # the converter of onnx knows not every operator, and raises what it likes
+        return None
+
+
 def folds_of(model: ModelProto, folder: Path) -> int:
     """How many operators go."""
     path = folder / "variant.onnx"
@@ -144,6 +153,8 @@ def check(draw: Draw, folder: Path, *, metamorphic: bool) -> tuple[str, int]:
         count = folds_of(model, folder)
         assert folds_of(renamed(model, draw), folder) == count, "other names, other folds"
         assert folds_of(with_constants(model), folder) == count, "Constant nodes, other folds"
+        if (later := converted(model, draw)) is not None:
+            assert folds_of(later, folder) == count, "another opset, other folds"
     return outcome
 
 

@@ -1,0 +1,333 @@
+"""Mutation testing: small changes to the code, of which the tests must notice every one that matters.
+
+``python -m tests.campaigns.mutants [--sample N] [--jobs N] FILE...`` makes each change that cosmic-ray's operators know,
+and runs the tests that reach the changed statement, the quickest first, in a forked process where the libraries are
+loaded already. What no test notices folds random networks as well (`tests.campaigns.graphs`): where that comes out
+otherwise a test is missing; where not, the change is to be looked at by a person. Results go to a file of JSON lines,
+and a campaign that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import collections
+import contextlib
+import hashlib
+import importlib.abc
+import importlib.machinery
+import json
+import os
+import random
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+TESTS = [f"tests/test_{name}.py" for name in "affine batchnorm weights rules regressions corners merge".split()]
+"""The quick ones, which know the mathematics and the rules."""
+
+LIMIT = 90
+"""Seconds for the tests of one change; more is a loop without end."""
+
+NETWORKS = 400
+"""Random networks that tell a change that matters from one that may be equivalent."""
+
+KEPT_BINARY = {
+    "Add": ("Sub",), "Sub": ("Add",), "Mul": ("Div", "Add"), "Div": ("Mul",), "FloorDiv": ("Div", "Mul"),
+    "Mod": ("FloorDiv",), "Pow": ("Mul",), "BitOr": ("BitAnd",), "BitAnd": ("BitOr",), "BitXor": ("BitOr",),
+    "LShift": ("RShift",), "RShift": ("LShift",),
+}  # fmt: skip
+"""Of eleven replacements for an arithmetic operator, the likely slips: the others fail alike."""
+
+
+class Bare(ast.NodeTransformer):
+    """Code without annotations and docstrings, which change nothing."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802 - ast's name
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802 - ast's name
+        node.returns = None
+        return self.generic_visit(node)
+
+
+def bare(code: str) -> str:
+    """What the code does, for comparing."""
+    tree = ast.parse(code)
+    tree.body = [s for s in tree.body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")]
+    return ast.dump(Bare().visit(tree))
+
+
+def wanted(name: str) -> bool:
+    """True for the operators of cosmic-ray that are worth a run."""
+    name = name.removeprefix("core/")
+    if name.startswith("ReplaceBinaryOperator_"):
+        old, new = name.removeprefix("ReplaceBinaryOperator_").split("_")
+        return new in KEPT_BINARY.get(old, ())
+    if name.startswith("ReplaceComparisonOperator_"):
+        old, new = name.removeprefix("ReplaceComparisonOperator_").split("_")
+        return old.startswith("Is") or not new.startswith("Is")  # equal small numbers are the same object
+    return not name.startswith("ReplaceUnaryOperator") or name.endswith(("_Delete", "USub_UAdd"))
+
+
+def mutants(path: Path) -> Iterator[tuple[str, int, int, str]]:
+    """Operator, its occurrence, the line, and the changed code."""
+    from cosmic_ray import plugins
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.mutating import mutate_code
+
+    code = path.read_text()
+    tree, seen = get_ast_from_path(path), {bare(code)}
+    for name in filter(wanted, plugins.operator_names()):
+        if (kind := plugins.get_operator(name)).arguments():  # it asks for a variable's name
+            continue
+        operator = kind()
+        places = [start for node in ast_nodes(tree) for start, _ in operator.mutation_positions(node)]
+        for occurrence, (line, _) in enumerate(places):
+            changed = mutate_code(code, operator, occurrence)
+            with contextlib.suppress(SyntaxError):
+                if changed is not None and (dump := bare(changed)) not in seen:
+                    seen.add(dump)
+                    yield name.removeprefix("core/"), occurrence, line, changed
+
+
+def lines_around(path: Path, line: int) -> range:
+    """The lines of the innermost statement; of one with a body, those before the body."""
+    best = range(line, line + 1)
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            body = getattr(node, "body", None)
+            best = range(node.lineno, body[0].lineno if body else (node.end_lineno or node.lineno) + 1)
+    return best
+
+
+class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Gives one module other code than its file has."""
+
+    def __init__(self, module: str, path: Path, code: str) -> None:
+        self.module, self.path, self.code = module, path, code
+
+    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        if name != self.module:
+            return None
+        is_package = self.path.name == "__init__.py"
+        spec = importlib.machinery.ModuleSpec(name, self, origin=str(self.path), is_package=is_package)
+        if is_package:
+            spec.submodule_search_locations = [str(self.path.parent)]
+        return spec
+
+    def exec_module(self, module: Any) -> None:
+        module.__file__ = str(self.path)
+        exec(compile(self.code, str(self.path), "exec"), module.__dict__)
+
+
+def in_child(work: Callable[[], int]) -> int:
+    """Start ``work`` in a forked process without output; its number."""
+    if child := os.fork():
+        return child
+    code = 99
+    try:
+        os.setsid()
+        quiet = os.open(os.environ.get("MUTANTS_LOG", os.devnull), os.O_RDWR)
+        for number in (0, 1, 2):
+            os.dup2(quiet, number)
+        code = work()
+    except BaseException as error:  # a change that breaks an import, say: noticed
+        traceback.print_exc()
+        code = 1 if not isinstance(error, KeyboardInterrupt) else 99
+    os._exit(code)
+
+
+class Chosen:
+    """A plugin: only these tests, in this order."""
+
+    def __init__(self, order: dict[str, int] | None) -> None:
+        self.order = order
+
+    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        if self.order is not None:
+            items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda i: self.order[i.nodeid])
+
+
+class Contexts:
+    """A plugin: which lines each test reaches, and how long it takes."""
+
+    def __init__(self, tracer: Any) -> None:
+        self.tracer, self.seconds = tracer, {}
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        self.tracer.switch_context(item.nodeid)
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call":
+            self.seconds[report.nodeid] = report.duration
+
+
+def tests(order: dict[str, int] | None, *plugins: Any) -> int:
+    """Run the tests that are named; pytest's exit code."""
+    files = sorted({name.split("::")[0] for name in order}) if order else TESTS
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    return int(pytest.main([*options, *files], plugins=[Chosen(order), *plugins]))
+
+
+def reach(target: Path) -> None:
+    """Write which tests reach which lines."""
+    import coverage
+
+    tracer = coverage.Coverage(data_file=None, source=["bnfold"])
+    tracer.start()
+    contexts = Contexts(tracer)
+    code = tests(None, contexts)
+    tracer.stop()
+    data = tracer.get_data()
+    lines = {file: {line: c for line, c in data.contexts_by_lineno(file).items()} for file in data.measured_files()}
+    target.write_text(json.dumps({"lines": lines, "seconds": contexts.seconds, "code": code}))
+
+
+def digest(target: Path) -> int:
+    """Fold random networks and write what came out, in short."""
+    from bnfold.api import FoldOptions, fold
+    from tests.campaigns.networks import network
+
+    made = hashlib.sha256()
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in range(NETWORKS):
+            path, out = Path(folder) / "model.onnx", Path(folder) / "out.onnx"
+            draw = random.Random(seed).randrange
+            path.write_bytes(network(draw).SerializeToString())
+            result = fold(path, out, FoldOptions(verify=None, threshold=not seed % 3, merge=not seed % 4), force=True)
+            made.update(out.read_bytes() + repr([(r.status, r.reason) for r in result.inspection.rows]).encode())
+    target.write_text(made.hexdigest())
+    return 0
+
+
+class Campaign:
+    """Changes waiting, running and judged."""
+
+    def __init__(self, results: Path, jobs: int) -> None:
+        self.results, self.jobs = results, jobs
+        self.running: dict[int, tuple[float, dict[str, Any], str, Path | None]] = {}
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.folder = Path(tempfile.mkdtemp())
+
+    def learn(self) -> None:
+        """Which tests reach what, and what the networks fold to without a change."""
+        map_, sums = self.folder / "reach.json", self.folder / "digest"
+        os.waitpid(in_child(lambda: reach(map_) or 0), 0)
+        os.waitpid(in_child(lambda: digest(sums)), 0)
+        found = json.loads(map_.read_text())
+        assert found["code"] == 0, "the tests fail without any change"
+        self.lines, self.seconds, self.sum = found["lines"], found["seconds"], sums.read_text()
+
+    def order(self, path: Path, line: int) -> dict[str, int] | None:
+        """The tests that reach a line, by their time; None for all."""
+        reached = self.lines.get(str(path), {})
+        names = {name for number in lines_around(path, line) for name in reached.get(str(number), ())}
+        if "" in names or not names:
+            return {name: index for index, name in enumerate(sorted(self.seconds, key=self.seconds.__getitem__))}
+        known = sorted((name for name in names if name in self.seconds), key=self.seconds.__getitem__)
+        return {name: index for index, name in enumerate(known)}
+
+    def start(self, row: dict[str, Any], code: str, *, networks: bool) -> None:
+        """Judge a change: by the tests, or by the networks."""
+        path = ROOT / row["file"]
+        module = ".".join(Path(row["file"]).with_suffix("").parts).removesuffix(".__init__")
+        order, sums = self.order(path, row["line"]), self.folder / f"digest-{len(self.running)}-{time.time()}"
+
+        def work() -> int:
+            sys.meta_path.insert(0, Changed(module, path, code))
+            return digest(sums) if networks else tests(order)
+
+        self.running[in_child(work)] = (time.time(), row, code, sums if networks else None)
+
+    def settle(self) -> None:
+        """Wait until one is done; kill those that take too long."""
+        while True:
+            child, status = os.waitpid(-1, os.WNOHANG)
+            if child:
+                break
+            for number, (start, *_) in self.running.items():
+                if time.time() - start > LIMIT:
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(number, signal.SIGKILL)
+            time.sleep(0.01)
+        _, row, code, sums = self.running.pop(child)
+        if sums is None and status == 0:
+            self.start(row, code, networks=True)
+            return
+        if sums is None:
+            row["end"] = "noticed"
+        else:
+            same = status == 0 and sums.read_text() == self.sum
+            row["end"] = "left, and the networks fold alike" if same else "left, but the networks fold otherwise"
+        self.counts[row["end"]] += 1
+        with self.results.open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    def run(self, work: list[tuple[dict[str, Any], str]]) -> None:
+        """Judge them all."""
+        for row, code in work:
+            while len(self.running) >= self.jobs:
+                self.settle()
+            self.start(row, code, networks=False)
+        while self.running:
+            self.settle()
+
+
+def key(row: dict[str, Any]) -> tuple[Any, ...]:
+    """What tells one change from another."""
+    return row["file"], row["operator"], row["occurrence"], row["code"]
+
+
+def main() -> None:
+    """Run a campaign."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("files", nargs="+", type=Path)
+    parser.add_argument("--sample", type=int)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
+    arguments = parser.parse_args()
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT)]
+    import hypothesis  # noqa: F401 - loaded once for all
+    import onnx.reference  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+    assert not [name for name in sys.modules if name.startswith("bnfold")], "the children import bnfold themselves"
+    done = (
+        {key(json.loads(line)) for line in arguments.results.read_text().splitlines()}
+        if (arguments.results.exists())
+        else set()
+    )
+    work = []
+    for path in arguments.files:
+        texts = path.read_text().splitlines()
+        for operator, occurrence, line, code in mutants(path):
+            row = {"file": str(path), "line": line, "operator": operator, "occurrence": occurrence,
+                   "code": texts[line - 1].strip()}  # fmt: skip
+            work.append((row, code))
+    random.Random(0).shuffle(work)
+    work = [(row, code) for row, code in work[: arguments.sample] if key(row) not in done]
+    print(f"{len(work)} changes", flush=True)
+    campaign, start = Campaign(arguments.results, arguments.jobs), time.time()
+    campaign.learn()
+    print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
+    campaign.run(work)
+    print(dict(campaign.counts), f"{time.time() - start:.0f} s")
+
+
+if __name__ == "__main__":
+    main()
