@@ -16,11 +16,11 @@ ONE_THREAD = "01"
 """A value of OPENBLAS_NUM_THREADS that says who set it: bnfold's own program, which computes no large products."""
 
 if TYPE_CHECKING:
-    from bnfold.api import fold, inspect, verify
+    from bnfold.api import calibrate, fold, inspect, verify
     from bnfold.errors import BnfoldError
     from bnfold.fleet import fold_many, inspect_many
 
-__all__ = ["BnfoldError", "__version__", "fold", "fold_many", "inspect", "inspect_many", "verify"]
+__all__ = ["BnfoldError", "__version__", "calibrate", "fold", "fold_many", "inspect", "inspect_many", "verify"]
 
 
 def __getattr__(name: str) -> Any:

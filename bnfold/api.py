@@ -6,7 +6,7 @@ Torch is imported only for models of torch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,22 +15,33 @@ from bnfold.clock import Clock
 from bnfold.errors import Refused, UsageError
 from bnfold.files.source import FileSource
 from bnfold.opening import find_original, kind_of_source, opened
-from bnfold.options import FoldOptions, default_verification
+from bnfold.options import CalibrateOptions, FoldOptions, default_verification
 
 if TYPE_CHECKING:
     from bnfold.opening import Model
+    from bnfold.options import Format
     from bnfold.report.results import Comparison, Folding, Inspection
+    from bnfold.statistics.data import Data
+    from bnfold.statistics.measure import Report
+    from bnfold.statistics.results import Calibration
     from bnfold.verification.judge import VerifyOptions
 
-__all__ = ["FoldOptions", "Refused", "find_original", "fold", "inspect", "verify"]
+__all__ = ["CalibrateOptions", "FoldOptions", "Refused", "calibrate", "find_original", "fold", "inspect", "verify"]
 
 
 def inspect(
-    model: Model, options: FoldOptions | None = None, *, example_inputs: Sequence[Any] | None = None
+    model: Model,
+    options: FoldOptions | None = None,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+    data: Data | None = None,
+    batch: int | None = None,
+    report: Report | None = None,
 ) -> Inspection:
     """Where every BatchNorm of ``model`` would fold to, or why it stays. Changes nothing. Raises InputError.
 
-    ``example_inputs`` are those that an ``nn.Module`` is exported with.
+    ``example_inputs`` are those that an ``nn.Module`` is exported with. With ``data`` (as for :func:`calibrate`, in
+    batches of ``batch`` rows) the model is run, and each BatchNorm's row tells how far its input has drifted.
     """
     options = options or FoldOptions()
     original = opened(model, options, example_inputs)
@@ -39,10 +50,56 @@ def inspect(
     if isinstance(original, LoadedModel):
         from bnfold.workflow import inspect_onnx
 
-        return inspect_onnx(original, options)
-    from bnfold.programs.workflow import inspect_program
+        found = inspect_onnx(original, options)
+    else:
+        from bnfold.programs.workflow import inspect_program
 
-    return inspect_program(original, options)
+        found = inspect_program(original, options)
+    if data is None:
+        return found
+    from bnfold.statistics.drift import drifts
+    from bnfold.statistics.measure import silent
+
+    return found.with_drifts(drifts(original, data, batch, report or silent))
+
+
+def calibrate(
+    model: Model,
+    data: Data,
+    target: str | Path | None = None,
+    options: CalibrateOptions | None = None,
+    *,
+    force: bool = False,
+    dry_run: bool = False,
+    example_inputs: Sequence[Any] | None = None,
+    unsafe_shapes: Mapping[str, tuple[int, ...]] | None = None,
+    report: Report | None = None,
+) -> Calibration:
+    """Recompute the running statistics of every BatchNorm over ``data`` and write the model, unfolded.
+
+    ``data`` is a path (``.npy``, ``.npz``, a folder of such), an array, arrays by input name, or an iterable of them,
+    gone through once. The target is by default ``<name>.calibrated`` with the model's suffix; a live object
+    is calibrated into a new one, ``Calibration.model``, unless a target is given. ``report`` is told of the progress.
+    Raises InputError, UndecidedError (the model can't be run, or makes numbers that are not finite), OutputError.
+    """
+    clock = Clock("load", "measure", "write")
+    original = opened(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
+    from bnfold.files.load import LoadedModel
+    from bnfold.statistics.calibrate import calibrate_onnx, calibrate_program
+    from bnfold.statistics.measure import silent
+    from bnfold.workflow import Goal, target_of
+
+    clock.lap("load")
+    options, report = options or CalibrateOptions(), report or silent
+    keep = not isinstance(model, str | Path) and target is None
+    kind: Format = "onnx" if isinstance(original, LoadedModel) else "pt2"
+    place = None if keep else target_of(original, target, kind, force or dry_run, "calibrated")
+    goal = Goal(place, force, keep, dry_run)
+    if isinstance(original, LoadedModel):
+        return calibrate_onnx(original, goal, data, options, clock, report)
+    if place is None and not keep:
+        raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
+    return calibrate_program(original, goal, data, options, clock, report)
 
 
 def fold(

@@ -1,21 +1,19 @@
-"""Seconds per stage of a fold."""
+"""How long each stage took."""
 
 from __future__ import annotations
 
 import time
 
-STAGES = ("load", "plan", "fold", "verify", "write")
-
 
 class Clock:
-    """Seconds per stage; a stage that is entered twice adds up."""
+    """Adds up the seconds of the stages, which are there from the start."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
+    def __init__(self, *stages: str) -> None:
+        self.seconds: dict[str, float] = dict.fromkeys(stages or ("load", "plan", "fold", "verify", "write"), 0.0)
         self._last = time.perf_counter()
 
     def lap(self, stage: str) -> None:
-        """What has passed since the last lap was ``stage``."""
+        """Book the time since the last call under ``stage``."""
         now = time.perf_counter()
         self.seconds[stage] += now - self._last
         self._last = now

@@ -6,13 +6,19 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from bnfold.errors import UsageError
+
 if TYPE_CHECKING:
+    from bnfold.batchnorm import Momentum
     from bnfold.verification.judge import VerifyOptions
 
 External = Literal["auto", "keep", "always", "never"]
 """Whether weights lie in a file beside the model."""
 
 Format = Literal["onnx", "pt2"]
+
+Mode = Literal["sequential", "single-pass", "moving-average"]
+"""How statistics are computed anew."""
 
 
 @dataclass(frozen=True)
@@ -51,3 +57,28 @@ class FoldOptions(PlanOptions):
     verify: VerifyOptions | None = field(default_factory=default_verification)
     to: Format | None = None
     unsafe_shapes: Mapping[str, tuple[int, ...]] | None = None
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """How to compute statistics.
+
+    ``sequential`` and ``single-pass`` pool all batches exactly; later layers see recalibrated earlier ones, or all see
+    the stored ones. ``moving-average`` does what training does: each batch is normalised by itself and moves the
+    running statistics by ``momentum`` (None: torch's cumulative average), in the ``convention`` of torch or of ONNX and
+    Keras (None: that of the model's kind). ``batch`` is the number of rows; ``freeze`` turns layers in training mode
+    into inference ones.
+    """
+
+    mode: Mode = "sequential"
+    momentum: float | None = None
+    convention: Momentum | None = None
+    batch: int | None = None
+    freeze: bool = False
+    external: External = "auto"
+
+    def __post_init__(self) -> None:
+        if self.momentum is not None and not 0 <= self.momentum <= 1:
+            raise UsageError(f"momentum {self.momentum:g}: must be between 0 and 1")
+        if self.momentum is not None and self.mode != "moving-average":
+            raise UsageError(f"a momentum belongs to the moving average, not to the {self.mode} mode")

@@ -103,14 +103,19 @@ def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions)
     return verify_files(source, files.model, options)[0]
 
 
-def target_of(loaded: LoadedModel | LoadedProgram, target: str | Path | None, to: Format, force: bool) -> Path | None:
-    """Where to write; None is standard output. Raises UsageError, OutputError."""
+def target_of(
+    loaded: LoadedModel | LoadedProgram, target: str | Path | None, to: Format, force: bool, mark: str = "folded"
+) -> Path | None:
+    """Where to write, by default beside the model with a ``mark``; None is standard output.
+
+    Raises UsageError, OutputError.
+    """
     if target is None and loaded.path is None:
         target = "-"
     if target is None:
         assert loaded.path is not None
         suffix = loaded.path.suffix if isinstance(loaded, LoadedModel) else SUFFIXES[to]
-        target = loaded.path.with_name(f"{loaded.path.stem}.folded{suffix}")
+        target = loaded.path.with_name(f"{loaded.path.stem}.{mark}{suffix}")
     if str(target) == "-":
         return None
     path = Path(target)

@@ -27,8 +27,8 @@ def test_the_page_of_reasons_is_the_table_in_the_code():
     assert rows == {code: f"{why} | {remedy}" for code, (why, remedy) in REASONS.items()}
 
 
-def readme_blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+def blocks(language, page="README.md"):
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(), re.S)
 
 
 def here(command):
@@ -41,7 +41,7 @@ def here(command):
 
 def test_the_first_command_of_the_readme(tmp_path):
     shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
-    command = here(readme_blocks("sh")[0])
+    command = here(blocks("sh")[0])
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True, env=env)
     assert "equivalent" in done.stdout
@@ -50,8 +50,11 @@ def test_the_first_command_of_the_readme(tmp_path):
     assert accuracies[0] == accuracies[1]
 
 
-@pytest.mark.parametrize("block", readme_blocks("console"), ids=lambda block: block.split()[2])
-def test_transcripts_of_the_readme(block, tmp_path):
+TRANSCRIPTS = [block for page in ("README.md", "docs/statistics.md") for block in blocks("console", page)]
+
+
+@pytest.mark.parametrize("block", TRANSCRIPTS, ids=lambda block: "-".join(block.split()[2:4]))
+def test_transcripts(block, tmp_path):
     shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
     (tmp_path / "sample_models" / "digits.folded.onnx").unlink(missing_ok=True)
     command, _, expected = block.partition("\n")
@@ -61,7 +64,10 @@ def test_transcripts_of_the_readme(block, tmp_path):
         [sys.executable, "-m", "bnfold", *words], cwd=tmp_path, capture_output=True, text=True, check=True, env=env
     )
     blur = re.compile(r"[\d.]+ times")
-    assert blur.sub("# times", done.stdout) == blur.sub("# times", expected)
+    told, expected = (
+        [blur.sub("# times", line).rstrip() for line in text.splitlines()] for text in (done.stdout, expected)
+    )
+    assert told == expected
 
 
 def test_every_sample_is_described():

@@ -19,6 +19,7 @@ COMMANDS = {
     "fold": "Remove BatchNorms from a model, verify the result, write it.",
     "inspect": "Show every BatchNorm: where it would fold to, or why it stays.",
     "verify": "Judge whether a folded model computes what the original computes.",
+    "calibrate": "Recompute running statistics over data, and write the unfolded model.",
     "bench": "Measure how fast a model and its fold are, by turns.",
 }
 

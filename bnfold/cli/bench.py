@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnfold.cli.options import check_json_target, common, report_stream, write_json
-from bnfold.errors import OutputError, UsageError
+from bnfold.cli.options import check_json_target, check_plot, common, report_stream, write_json
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark
@@ -39,7 +37,7 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     model is faster; the interval beside it holds the true one in 95 of 100 cases.
     """
     check_json_target(given["json_file"])
-    _check_plot(given["plot"], [original, folded or original])
+    check_plot(given["plot"], [original, folded or original])
     from bnfold.bench import bench
     from bnfold.opening import find_original
     from bnfold.report.terminal import Terminal
@@ -74,21 +72,6 @@ def _options(given: dict[str, Any]) -> Any:
         inputs=inputs_of({**given, "gen": "normal", "samples": None}),
         limits=Limits(seconds),
     )
-
-
-def _check_plot(target: str | None, models: list[str]) -> None:
-    """Refuse a place for the picture that would cost the user a file, or where none can be."""
-    if target is None:
-        return
-    if importlib.util.find_spec("matplotlib") is None:
-        raise UsageError("--plot needs matplotlib", "pip install 'bnfold[plot]'")
-    path = Path(target)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise UsageError(f"--plot {target}: must end in .svg, .png or .pdf")
-    if any(path.exists() and Path(model).exists() and path.samefile(model) for model in models):
-        raise UsageError(f"--plot {target}: is a model", "name another file")
-    if not path.absolute().parent.is_dir():
-        raise OutputError(f"--plot {target}: its folder does not exist")
 
 
 def _print(terminal: Terminal, result: Benchmark) -> None:

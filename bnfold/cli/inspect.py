@@ -11,10 +11,12 @@ import click
 from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     check_json_target,
+    check_plot,
     common,
     expand,
     plan_options,
     planning,
+    progress,
     report_stream,
     unsafe_shapes,
     write_json,
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
     "--graph", "picture", metavar="FILE", help="Draw each one with its neighbours and their maps: .svg or .html."
 )
 @planning
+@click.option("--data", metavar="PATH", help="Compare statistics with these data: .npy, .npz, or a folder of such.")
+@click.option("--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]")
+@click.option("--plot", metavar="FILE", help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).")
 @click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
 @sharing
@@ -48,6 +53,11 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     check_json_target(given["json_file"])
     if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or many):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
+    if many and given["data"]:
+        raise UsageError("--data takes one model")
+    if (given["plot"] or given["batch_size"]) and not given["data"]:
+        raise UsageError(f"--{'plot' if given['plot'] else 'batch-size'} goes with --data")
+    check_plot(given["plot"], list(files[:1]))
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
     terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
     if many:
@@ -58,13 +68,18 @@ def command(models: tuple[str, ...], **given: Any) -> None:
             sys.exit(conclude(outcomes, files, given, terminal))
     from bnfold.api import inspect
 
-    result = inspect(files[0], options)
+    with progress(given) as bar:
+        result = inspect(files[0], options, data=given["data"], batch=given["batch_size"], report=bar)
     if not given["quiet"] and given["json_file"] != "-":
         from bnfold.report import text
 
         text.print_inspection(terminal, result, verbose=given["verbose"])
     if given["picture"]:
         _draw(given["picture"], result)
+    if given["plot"]:
+        from bnfold.statistics import plot
+
+        plot.save_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, given["plot"])
     write_json(given["json_file"], result.to_dict())
     sys.exit(int(given["strict"] and bool(result.kept)))
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import glob
+import importlib.util
 import json
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from bnfold.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.report.progress import Progress
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -114,6 +119,28 @@ def check_json_target(target: str | None, *, model_on_stdout: bool = False) -> N
             raise OutputError(f"--json {target}: its folder does not exist")
     except OSError as error:
         raise OutputError(f"--json {target}: {error.strerror or error}") from None
+
+
+def check_plot(target: str | None, models: list[str]) -> None:
+    """Refuse a place for the picture that would cost the user a file, or where none can be."""
+    if target is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib", "pip install 'bnfold[plot]'")
+    path = Path(target)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"--plot {target}: must end in .svg, .png or .pdf")
+    if any(path.exists() and Path(model).exists() and path.samefile(model) for model in models):
+        raise UsageError(f"--plot {target}: is a model", "name another file")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"--plot {target}: its folder does not exist")
+
+
+def progress(given: dict[str, Any]) -> AbstractContextManager[Progress]:
+    """A bar for work that takes long, on a terminal; nothing with ``--quiet``."""
+    from bnfold.report.progress import Progress
+
+    return Progress(sys.stderr, quiet=given["quiet"], color=not given["no_color"])
 
 
 def write_json(target: str | None, result: dict[str, Any]) -> None:

@@ -135,8 +135,14 @@ class Editor(Protocol):
     def set_constant(self, node: Node, index: int, data: NDArray[Any] | Scaled) -> None:
         """Let ``node`` read a new constant at ``index``; the old one stays for its other readers."""
 
+    def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
+        """Like :meth:`set_constant`, but under the old name where nobody else reads the constant."""
+
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
+
+    def freeze(self, node: Node) -> bool:
+        """Let a BatchNormalization in training mode normalise by its stored statistics; False where it can't."""
 
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``, which led from ``source`` to ``target``: who read the one reads the other."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.onnx import OnnxGraphs
@@ -55,6 +55,18 @@ class OnnxEditor:
         if old is not None:
             self._forget(old, node)
 
+    def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
+        """Give a constant new data under its name, if ``node`` alone reads it; else let ``node`` read a new one."""
+        old = node.inputs[index]
+        assert old is not None
+        tensor = next((t for t in node.graph.handle.initializer if t.name == old.name), None)
+        owned = len(old.readers) == 1 and not (old.is_output or old.captured) and old.graph is node.graph
+        if tensor is None or not owned or self._graphs.is_external(old) or old.dtype != data.dtype:
+            self.set_constant(node, index, data)
+            return
+        tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=data.shape))
+        tensor.raw_data = _little_endian(data)
+
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
         for position, attribute in enumerate(node.handle.attribute):
@@ -62,6 +74,15 @@ class OnnxEditor:
                 node.handle.attribute[position].CopyFrom(helper.make_attribute(name, value))
                 return
         node.handle.attribute.append(helper.make_attribute(name, value))
+
+    def freeze(self, node: Node) -> bool:
+        """Let a BatchNormalization in training mode normalise by its stored statistics."""
+        if any(value.readers or value.is_output for value in node.live_outputs[1:]):
+            return False
+        self._lost.update(value.name for value in node.live_outputs[1:])
+        normalise_by_stored(node.handle, node.opset)
+        del node.outputs[1:]
+        return True
 
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``; the name of ``target`` survives wherever something else can make it."""
@@ -192,10 +213,25 @@ class OnnxEditor:
             self._defer(tensor, data)
         else:
             array = data.array() if isinstance(data, Scaled) else data
-            tensor.raw_data = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+            tensor.raw_data = _little_endian(array)
         if self._graphs.initializers_are_inputs:
             graph.input.append(helper.make_tensor_value_info(name, data_type, data.shape))
         return name
+
+
+def _little_endian(array: NDArray[Any]) -> bytes:
+    """As raw_data holds it."""
+    return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def normalise_by_stored(node: NodeProto, opset: int) -> None:
+    """Make an inference operator of a BatchNormalization, however its operator set says so."""
+    del node.output[1:]
+    kept = [entry for entry in node.attribute if entry.name not in ("training_mode", "is_test")]
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    if opset < 7:
+        node.attribute.append(helper.make_attribute("is_test", 1))
 
 
 def _delete_where(field: Any, unwanted: Any) -> None:

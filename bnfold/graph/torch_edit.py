@@ -68,9 +68,34 @@ class TorchEditor:
         if str(fx_node.target).endswith(".Scalar"):
             fx_node.target = getattr(fx_node.target.overloadpacket, "Tensor")  # noqa: B009
 
+    def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
+        """The same: a tensor that nobody else reads keeps its name."""
+        self.set_constant(node, index, data)
+
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
         self._pass(node.handle.fx_node, Operand(node.handle.seen.arguments[name]), value)
+
+    def freeze(self, node: Node) -> bool:
+        """Let a BatchNorm in training mode normalise by its running statistics, and count its batches no more."""
+        fx_node = node.handle.fx_node
+        schema: Any = getattr(fx_node.target, "_schema", None)
+        formal = set() if schema is None else {entry.name for entry in schema.arguments}
+        held = [argument(fx_node, Operand(name)) for name in ("running_mean", "running_var") if name in formal]
+        if "training" not in formal or "functional" in schema.name or len(held) < 2 or None in held:
+            return False
+        self._pass(fx_node, Operand("training"), False)
+        path = module_path(fx_node)
+        for counter in [other for other in self._graph.nodes if self._counts(other, path)]:
+            self._erase(counter)
+        return True
+
+    def _counts(self, node: fx.Node, path: str) -> bool:
+        """True for what adds to the number of batches that the layer at ``path`` has seen."""
+        if node.op != "call_function" or not node.args or node.users or not isinstance(node.args[0], fx.Node):
+            return False
+        spec = self._graphs.specs.get(node.args[0].name)
+        return spec is not None and spec.target == f"{path}.num_batches_tracked"
 
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``: who read ``target`` reads ``source``.
@@ -191,7 +216,9 @@ class TorchEditor:
     def _owned(self, old: fx.Node, spec: InputSpec, tensor: Tensor) -> bool:
         """True if one call alone reads the tensor, under no other name, so that its data may be replaced."""
         held = self._graphs.tensor_of(spec)
-        if held is None or len(old.users) != 1 or spec.kind is not InputKind.PARAMETER:
+        if held is None or len(old.users) != 1 or spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
+            return False
+        if old in self._graphs.mutated:
             return False
         names = [name for name, other in self._graphs.program.state_dict.items() if other is held]
         return len(names) == 1 and held.dtype == tensor.dtype
@@ -199,7 +226,11 @@ class TorchEditor:
     def _replace_data(self, old: fx.Node, spec: InputSpec, tensor: Tensor) -> None:
         assert spec.target is not None
         held = self._graphs.state[spec.target]
-        self._graphs.state[spec.target] = torch.nn.Parameter(tensor.to(held.device), requires_grad=held.requires_grad)
+        tensor = tensor.to(held.device)
+        is_parameter = isinstance(held, torch.nn.Parameter)
+        self._graphs.state[spec.target] = (
+            torch.nn.Parameter(tensor, requires_grad=held.requires_grad) if is_parameter else tensor
+        )
         old.meta["val"] = self._fake(self._graphs.state[spec.target])
 
     def _stem(self, node: fx.Node, operand: Operand, old: Any, spec: InputSpec | None) -> str:

@@ -45,6 +45,18 @@ def statistics(node: Node) -> BatchNorm | Kept:
         return Kept("training-mode", f"{node.name!r} is in training mode: {cause}")
     if len(node.live_outputs) > 1:
         return Kept("training-mode", f"{node.name!r} has outputs for updated statistics")
+    bn = stored(node)
+    if isinstance(bn, Kept):
+        return bn
+    if not all(np.isfinite(p).all() for p in (bn.scale, bn.bias, bn.mean, bn.var)):
+        return Kept("overflow", f"the parameters of {node.name!r} are not finite")
+    if not (bn.var + bn.epsilon > 0).all():
+        return Kept("degenerate-variance", f"var + epsilon of {node.name!r} is {(bn.var + bn.epsilon).min():.3g}")
+    return bn
+
+
+def stored(node: Node) -> BatchNorm | Kept:
+    """The four constants and epsilon as they are, sensible or not; or why there are none. Raises NotEvaluable."""
     if refusal := not_constant(node, 1, 2, 3, 4, code="dynamic-statistics"):
         return refusal
     if any(node.input(index) is None for index in range(5)):
@@ -54,12 +66,7 @@ def statistics(node: Node) -> BatchNorm | Kept:
         return Kept("channel-axis", f"the parameters of {node.name!r} differ in shape")
     if scale.ndim > 1 and (node.opset >= 9 or node.attr("spatial", 1)):
         return Kept("channel-axis", f"the parameters of {node.name!r} are not vectors")
-    bn = BatchNorm(scale, bias, mean, var, node.attr("epsilon", 1e-5))
-    if not all(np.isfinite(p).all() for p in (scale, bias, mean, var)):
-        return Kept("overflow", f"the parameters of {node.name!r} are not finite")
-    if not (var + bn.epsilon > 0).all():
-        return Kept("degenerate-variance", f"var + epsilon of {node.name!r} is {(var + bn.epsilon).min():.3g}")
-    return bn
+    return BatchNorm(scale, bias, mean, var, node.attr("epsilon", 1e-5))
 
 
 def inference(node: Node) -> tuple[Value, BatchNorm] | Kept:

@@ -29,7 +29,7 @@ class Evaluator:
     def __init__(self, program: ExportedProgram, device: str = "cpu", *, wide: bool = False) -> None:
         signature = copy.deepcopy(program.graph_signature)
         self._module, self._device, self._wide = prepared(program.graph_module, signature), torch.device(device), wide
-        self._overwrites = any(_writes(node) for node in self._module.graph.nodes)
+        self.overwrites = any(_writes(node) for node in self._module.graph.nodes)
         self.inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
         self.outputs = [str(name) for name in signature.user_outputs]
         held = {**program.state_dict, **program.constants}
@@ -118,7 +118,7 @@ class Evaluator:
 
     def _own(self, tensor: Any) -> Any:
         """A copy, where an operator that works in place could overwrite what is not ours."""
-        return tensor.clone() if self._overwrites and isinstance(tensor, Tensor) else tensor
+        return tensor.clone() if self.overwrites and isinstance(tensor, Tensor) else tensor
 
     def _placed(self, value: Any) -> Any:
         """Devices that the program names, as the one that it runs on."""

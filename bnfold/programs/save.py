@@ -14,14 +14,21 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def program_bytes(program: ExportedProgram, source: LoadedProgram) -> bytes:
-    """What ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them."""
+def program_bytes(program: ExportedProgram, source: LoadedProgram, *, calibrated: bool = False) -> bytes:
+    """What ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them.
+
+    A program that was ``calibrated`` is nobody's fold: it does not name its source.
+    """
     torch = import_torch("saving a program")
-    note = {
-        "version": __version__,
-        "source": "<program>" if source.path is None else source.path.name,
-        "source_sha256": source.sha256,
-    }
+    note = (
+        {"calibrated": __version__}
+        if calibrated
+        else {
+            "version": __version__,
+            "source": "<program>" if source.path is None else source.path.name,
+            "source_sha256": source.sha256,
+        }
+    )
     buffer = io.BytesIO()
     try:
         with quiet():

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import Refused
 from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.reasons import Kept
+from bnfold.statistics.health import Finding, findings, of_parameters
 from bnfold.verification.results import GateResult, Verification, nothing_ran, versions
+
+if TYPE_CHECKING:
+    from bnfold.statistics.results import Drift
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,28 @@ class BatchNormRow:
     into: list[str]
     via: list[str]
     reason: dict[str, str] | None
-    warnings: list[str]
+    health: list[Finding]
+    drift: Drift | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """The codes of what is odd about its statistics."""
+        return [finding.code for finding in self.health]
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        own = {name: getattr(self, name) for name in _PLAIN}
+        return {
+            **own,
+            "warnings": self.warnings,
+            "health": [{"code": finding.code, "channels": list(finding.channels)} for finding in self.health],
+            "drift": None if self.drift is None else self.drift.to_dict(),
+        }
+
+
+_PLAIN = (
+    "name", "output", "graph", "form", "channels", "dtype", "status", "direction", "into", "via", "reason",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -84,6 +109,16 @@ class Inspection:
         """How many BatchNorms stay."""
         return len(self.batch_norms) - self.foldable
 
+    def with_drifts(self, drifts: Mapping[str, Drift]) -> Inspection:
+        """The same, each row with the drift of its input, found by the name of its output."""
+        rows = [
+            row
+            if (drift := drifts.get(row.output)) is None
+            else replace(row, drift=drift, health=row.health + drift.findings)
+            for row in self.rows
+        ]
+        return replace(self, rows=rows)
+
     def summary(self) -> dict[str, Any]:
         """Counts, and how often each reason occurs."""
         reasons = Counter(row.reason["code"] for row in self.batch_norms if row.reason)
@@ -98,9 +133,9 @@ class Inspection:
     def to_dict(self, command: str = "inspect") -> dict[str, Any]:
         """The JSON of the contract."""
         return {
-            **_head(command),
+            **head(command),
             "model": asdict(self.model),
-            "batch_norms": [asdict(row) for row in self.rows],
+            "batch_norms": [row.to_dict() for row in self.rows],
             "summary": self.summary(),
         }
 
@@ -156,7 +191,7 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""
         return {
-            **_head("verify"),
+            **head("verify"),
             "original": {"path": self.original.path, "sha256": self.original.sha256},
             "folded": {"path": self.folded.path, "sha256": self.folded.sha256},
             **self.verification.to_dict(),
@@ -208,7 +243,7 @@ def _row(op: AffineOp, outcome: Fold | Kept, done: bool) -> BatchNormRow:
         into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
         via=list(outcome.via) if isinstance(outcome, Fold) else [],
         reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Kept) else None,
-        warnings=_warnings(op),
+        health=_health(op),
     )
 
 
@@ -218,18 +253,15 @@ def _channels(op: AffineOp) -> int | None:
     return None if op.map is None else int(op.map.gain.size)
 
 
-def _warnings(op: AffineOp) -> list[str]:
-    """Codes for statistics that look like a deployment bug."""
-    found = []
-    if op.refusal is not None and op.refusal.reason == "training-mode":
-        found.append("training-mode")
-    bn = op.statistics
-    if bn is not None and (bn.mean == 0).all() and (bn.var == 1).all():
-        found.append("never-updated")
-    return found
+def _health(op: AffineOp) -> list[Finding]:
+    """What is odd about the statistics: often a bug of training or export, which a fold would make permanent."""
+    if op.form != "BatchNormalization":
+        return []
+    return findings(op.nodes[0]) if op.statistics is None else of_parameters(op.statistics)
 
 
-def _head(command: str) -> dict[str, Any]:
+def head(command: str) -> dict[str, Any]:
+    """What every JSON begins with."""
     from bnfold import __version__
 
     return {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": command}

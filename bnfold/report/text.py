@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
 from bnfold.reasons import REASONS
 from bnfold.report.results import BatchNormRow, Comparison, Folding, Inspection
 from bnfold.report.terminal import Part, Terminal
+from bnfold.statistics.health import FINDINGS, Finding
 from bnfold.verification.results import LayerResult, OutputResult, Verification
+
+if TYPE_CHECKING:
+    from bnfold.statistics.results import Calibration, Drift
 
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
 VERDICTS = {"equivalent": "green", "different": "red", "undecided": "yellow"}
 GATES = {"pass": "green", "fail": "red", "undecided": "yellow"}
-WARNINGS = {
-    "training-mode": "is in training mode: it normalises by the batch; export in evaluation mode",
-    "never-updated": "has mean 0 and variance 1 everywhere: was the network ever trained?",
-}
 LAYER = ("layer", "", "gate", "ratio", "max ulp", "max abs", "channels")
 OUTPUT = ("output", "", "level", "ratio", "max abs", "max rel", "max ulp", "seen from")
+DRIFT = ("drift of", "values", "rms", "max", "channel")
+NAMED = 4
+"""Layers that a warning names unasked."""
+
 SHOWN = 10
 """Layers and outputs that are off, shown unasked."""
 
@@ -26,7 +33,10 @@ def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -
     _print_rows(terminal, shown)
     terminal.line((result.model.path, "bold"), f": {_count(result)}")
     _print_advice(terminal, result)
-    _print_warnings(terminal, result)
+    _print_warnings(terminal, _health_of(result), verbose=verbose)
+    drifts = [(row.name, row.drift) for row in result.rows if row.drift is not None]
+    if drifts:
+        terminal.table(DRIFT, (_drift(name, drift) for name, drift in drifts))
 
 
 def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None:
@@ -37,7 +47,7 @@ def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None
     counts = f": {_count(inspection)}; {nodes['before']} → {nodes['after']} nodes"
     terminal.line((inspection.model.path, "bold"), counts)
     _print_advice(terminal, inspection)
-    _print_warnings(terminal, inspection)
+    _print_warnings(terminal, _health_of(inspection), verbose=verbose)
     if result.output is None:
         terminal.line("dry run: nothing written")
         return
@@ -56,6 +66,42 @@ def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -
         terminal.line(note)
     _print_verification(terminal, result.verification)
     _print_details(terminal, result.verification, everything=verbose)
+
+
+def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool) -> None:
+    """How far each layer's statistics moved, what was left and why, what is odd about the new ones."""
+    left = [row for row in result.rows if row.status == "left"]
+    done = [row for row in result.rows if row.drift is not None]
+    shown = done if verbose else sorted(done, key=lambda row: -(row.drift.rms if row.drift else 0.0))[:SHOWN]
+    terminal.table(DRIFT, (_drift(row.name, row.drift) for row in shown if row.drift is not None))
+    if len(shown) < len(done):
+        terminal.line((f"the {SHOWN} that moved most, of {len(done)}; --verbose shows all", "dim"))
+    for row in left:
+        assert row.reason is not None
+        terminal.line(f"{row.name}: ", ("left", "yellow"), f": {row.reason['code']}: {row.reason['detail']}")
+    _print_warnings(terminal, [(row.name, row.findings) for row in result.rows], verbose=verbose)
+    data = result.data
+    lost = f", {data['left_out']} left out: they fill no batch" if data["left_out"] else ""
+    way = result.mode
+    if result.mode == "moving-average":
+        way += f", {result.convention}, " + (
+            "cumulative" if result.momentum is None else f"momentum {result.momentum:g}"
+        )
+    terminal.line(
+        (result.info.path, "bold"),
+        f": {result.calibrated} of {len(result.rows)} BatchNorm{'' if len(result.rows) == 1 else 's'} calibrated on "
+        f"{data['rows']} rows in {data['batches']} batch{'' if data['batches'] == 1 else 'es'} ({way}){lost}",
+    )
+    if result.output is None:
+        terminal.line("dry run: nothing written")
+    elif result.output.path != "-":
+        terminal.line(f"written: {result.output.path}")
+
+
+def _drift(name: str, drift: Drift) -> list[Part]:
+    figures = drift.to_dict()
+    style = "yellow" if drift.findings else ""
+    return [name, f"{drift.count}", (f"{drift.rms:.3g}", style), f"{figures['max']:.3g}", str(figures["channel"])]
 
 
 def _print_details(terminal: Terminal, result: Verification, *, everything: bool) -> None:
@@ -118,10 +164,23 @@ def _print_advice(terminal: Terminal, result: Inspection) -> None:
         terminal.line("  ", (code, "yellow"), f": {why} ", (remedy, "dim"))
 
 
-def _print_warnings(terminal: Terminal, result: Inspection) -> None:
-    for row in result.rows:
-        for code in row.warnings:
-            terminal.line(("warning", "yellow"), f": {row.name} {WARNINGS[code]} ", (f"({code})", "dim"))
+def _print_warnings(terminal: Terminal, found: Sequence[tuple[str, list[Finding]]], *, verbose: bool) -> None:
+    """One line per code, with the layers that it is about: all of them if ``verbose``."""
+    for code, meaning in FINDINGS.items():
+        named = [
+            name + (f" [{len(finding.channels)}]" if finding.channels else "")
+            for name, findings in found
+            for finding in findings
+            if finding.code == code
+        ]
+        if named:
+            shown = named if verbose else named[:NAMED]
+            more = f" and {len(named) - len(shown)} more" if len(shown) < len(named) else ""
+            terminal.line(("warning", "yellow"), f": {code}: {', '.join(shown)}{more}: {meaning}")
+
+
+def _health_of(result: Inspection) -> list[tuple[str, list[Finding]]]:
+    return [(row.name, row.health) for row in result.rows]
 
 
 def _print_verification(terminal: Terminal, result: Verification) -> None:

@@ -1,8 +1,8 @@
 """Mutation testing: small changes to the code, of which the tests must notice every one that matters.
 
-``python -m tests.campaigns.mutants [--sample N] [--jobs N] FILE...`` makes each change that cosmic-ray's operators know,
-and runs the tests that reach the changed statement, the quickest first, in a forked process where the libraries are
-loaded already. What no test notices folds random networks as well (`tests.campaigns.graphs`): where that comes out
+``python -m tests.campaigns.mutants [--sample N] [--jobs N] FILE...`` makes each change that cosmic-ray
+knows, and runs the tests that reach the changed statement, the quickest first, in a forked process where the libraries
+are loaded already. What no test notices folds random networks as well (`tests.campaigns.graphs`): where that comes out
 otherwise a test is missing; where not, the change is to be looked at by a person. Results go to a file of JSON lines,
 and a campaign that was stopped goes on where it was.
 """
@@ -31,7 +31,9 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TESTS = [f"tests/test_{name}.py" for name in "affine batchnorm weights rules regressions corners merge".split()]
+TESTS = [
+    f"tests/test_{name}.py" for name in ("affine", "batchnorm", "weights", "rules", "regressions", "corners", "merge")
+]
 """The quick ones, which know the mathematics and the rules."""
 
 LIMIT = 90
@@ -51,7 +53,7 @@ KEPT_BINARY = {
 class Bare(ast.NodeTransformer):
     """Code without annotations and docstrings, which change nothing."""
 
-    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(None)
         return self.generic_visit(node)
 
@@ -59,7 +61,7 @@ class Bare(ast.NodeTransformer):
         node.annotation = None
         return node
 
-    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:  # noqa: N802 - ast's name
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None
         return self.generic_visit(node)
 
@@ -193,7 +195,7 @@ def reach(target: Path) -> None:
     code = tests(None, contexts)
     tracer.stop()
     data = tracer.get_data()
-    lines = {file: {line: c for line, c in data.contexts_by_lineno(file).items()} for file in data.measured_files()}
+    lines = {file: data.contexts_by_lineno(file) for file in data.measured_files()}
     target.write_text(json.dumps({"lines": lines, "seconds": contexts.seconds, "code": code}))
 
 

@@ -1,0 +1,55 @@
+"""A progress bar on standard error: on a terminal alone, and only for work that takes more than a second."""
+
+from __future__ import annotations
+
+import os
+import time
+from types import TracebackType
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bar
+    from rich.progress import TaskID
+
+PATIENCE = 1.0
+"""Seconds of work before a bar shows."""
+
+
+class Progress:
+    """Told again and again how far the work is; draws by rich, which is imported when the first second is over."""
+
+    def __init__(self, stream: IO[str], *, quiet: bool = False, color: bool = True) -> None:
+        self._stream, self._color = stream, color and "NO_COLOR" not in os.environ
+        self._silent = quiet or not stream.isatty()
+        self._start = time.monotonic()
+        self._bar: Bar | None = None
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __call__(self, done: int, total: int | None, what: str) -> None:
+        """``done`` of ``total`` steps (None: nobody knows how many) are behind us; ``what`` comes next."""
+        if self._silent or time.monotonic() - self._start < PATIENCE:
+            return
+        if self._bar is None:
+            self._begin()
+        assert self._bar is not None and self._task is not None
+        self._bar.update(self._task, completed=done, total=total, description=what)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def _begin(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+        from rich.progress import Progress as Bar
+
+        console = Console(file=self._stream, no_color=not self._color)
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        self._bar = Bar(*columns, console=console, transient=True)
+        self._task = self._bar.add_task("", total=None)
+        self._bar.start()

@@ -1,0 +1,4 @@
+"""Running statistics: whether they are healthy, how far data has drifted from them, and how to compute them anew.
+
+What they decide, and when they go wrong, is told in ``docs/statistics.md``.
+"""

@@ -1,0 +1,222 @@
+"""Compute the running statistics of a model anew: the calibration itself, for ONNX models and programs of torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bnfold import __version__
+from bnfold.batchnorm import Momentum, Statistics
+from bnfold.errors import InputError, UndecidedError
+from bnfold.files.folders import temporary
+from bnfold.files.load import LoadedModel, readable
+from bnfold.files.save import staged, staged_bytes
+from bnfold.files.serialize import in_memory
+from bnfold.find import affine_ops
+from bnfold.graph import Editor, Graphs, Node
+from bnfold.graph.onnx import OnnxGraphs
+from bnfold.graph.onnx_edit import OnnxEditor
+from bnfold.graph.onnx_functions import batch_norms_inlined
+from bnfold.options import CalibrateOptions
+from bnfold.reasons import Kept
+from bnfold.report.results import ModelInfo, Written, onnx_info
+from bnfold.statistics.data import Batches, Data
+from bnfold.statistics.layers import Layer
+from bnfold.statistics.measure import Found, Report, checked, in_one_pass, sequentially, silent
+from bnfold.statistics.moments import Estimator, MovingAverage, Population
+from bnfold.statistics.network import Network
+from bnfold.statistics.results import CalibratedRow, Calibration, Drift
+
+if TYPE_CHECKING:
+    from bnfold.clock import Clock
+    from bnfold.programs.load import LoadedProgram
+    from bnfold.workflow import Goal
+
+FREEZE = "--freeze-training-mode makes inference operators of them, with the statistics of the data"
+
+
+def calibrate_onnx(
+    loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock, report: Report = silent
+) -> Calibration:
+    """Recompute the statistics of an ONNX model and write it. Raises InputError, UndecidedError, OutputError."""
+    from bnfold.statistics.onnx import OnnxNetwork
+
+    with readable((loaded.name, loaded.proto)):
+        info = onnx_info(loaded)
+        inlined = batch_norms_inlined(loaded.proto)
+        loaded = loaded if inlined is None else replace(loaded, proto=inlined)
+        graphs = OnnxGraphs(loaded.proto, loaded.external)
+        _freeze(graphs, OnnxEditor(graphs), loaded.name, options)
+        network = OnnxNetwork(loaded)
+        found, batches = _measured(network, data, options, "onnx", loaded.name, report)
+        clock.lap("measure")
+        editor = OnnxEditor(network.graphs)
+        rows = _written(network, found, editor)
+        editor.finish()
+        loaded.proto.metadata_props.add(key="bnfold.calibrated", value=__version__)
+        result = _result(info, rows, options, "onnx", batches, data, clock)
+        if goal.dry_run:
+            return result
+        with staged(loaded, goal.place, external=options.external, replace=goal.force) as files:
+            clock.lap("write")
+            if goal.keep:
+                return replace(result, model=in_memory(loaded.proto, loaded.external))
+            files.publish()
+        return replace(result, output=Written(str(goal.place or "-"), lambda: files.sha256))
+
+
+def calibrate_program(
+    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock, report: Report = silent
+) -> Calibration:
+    """The same for a program of torch."""
+    from bnfold.graph.torch import TorchGraphs
+    from bnfold.graph.torch_edit import TorchEditor
+    from bnfold.programs.load import quiet
+    from bnfold.programs.save import program_bytes
+    from bnfold.programs.workflow import program_info
+    from bnfold.statistics.torch import TorchNetwork, separated
+
+    info = program_info(loaded)
+    graphs = TorchGraphs(loaded.program)
+    editor = TorchEditor(graphs)
+    with quiet():
+        _freeze(graphs, editor, loaded.name, options)
+    network = TorchNetwork(replace(loaded, program=separated(editor.program)))
+    found, batches = _measured(network, data, options, "torch", loaded.name, report)
+    clock.lap("measure")
+    editor = TorchEditor(network.graphs)
+    rows = _written(network, found, editor)
+    with quiet():
+        editor.finish()
+    result = _result(info, rows, options, "torch", batches, data, clock)
+    if goal.keep:
+        return replace(result, model=editor.program)
+    if goal.dry_run:
+        return result
+    assert goal.place is not None
+    with staged_bytes(program_bytes(editor.program, loaded, calibrated=True), goal.place, replace=goal.force) as files:
+        files.publish()
+        clock.lap("write")
+        return replace(result, output=Written(str(goal.place), lambda: files.sha256))
+
+
+def _freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions) -> None:
+    """Make inference operators of the layers in training mode, if that is wanted.
+
+    Raises InputError for layers that train and may not be frozen: what they hold is not what they normalise by.
+    """
+    training = [node for node in graphs.scopes[0].nodes if _trains(node)]
+    if training and not options.freeze:
+        more = f" and {len(training) - 1} more are" if len(training) > 1 else " is"
+        raise InputError(f"{name}: {training[0].name!r}{more} in training mode", FREEZE)
+    frozen = [node for node in training if editor.freeze(node)]
+    if len(frozen) < len(training):
+        stuck = next(node for node in training if node not in frozen)
+        raise InputError(
+            f"{name}: {stuck.name!r} is in training mode, and its statistics are used or missing",
+            "export the model in evaluation mode",
+        )
+    if frozen:
+        editor.finish()
+
+
+def _trains(node: Node) -> bool:
+    from bnfold.ops.normalization import in_training
+
+    return node.op == "BatchNormalization" and in_training(node) is not None
+
+
+def _measured(
+    network: Network, data: Data, options: CalibrateOptions, kind: Momentum, name: str, report: Report
+) -> tuple[Found, Batches]:
+    if not network.layers:
+        why = f" ({network.left[0][1].detail})" if network.left else ""
+        raise UndecidedError(
+            f"{name}: no BatchNorm whose statistics could be computed{why}", "bnfold inspect shows them"
+        )
+    batches = Batches(data, network.inputs, options.batch)
+    estimators = {layer: _estimator(layer, options, kind) for layer in network.layers}
+    if options.mode == "sequential":
+        with temporary() as folder:
+            found = sequentially(network, batches, estimators, folder, report=report)
+    else:
+        training = options.mode == "moving-average"
+        found = in_one_pass(network, batches, estimators, training=training, report=report)
+    for layer, statistics in found.items():
+        checked(layer, statistics)
+    return found, batches
+
+
+def _estimator(layer: Layer, options: CalibrateOptions, kind: Momentum) -> Estimator:
+    if options.mode != "moving-average":
+        return Population()
+    bn = layer.stored
+    return MovingAverage(bn.mean, bn.var, options.momentum, options.convention or kind)
+
+
+def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedRow]:
+    """Put the statistics in their places, and tell what became of every BatchNormalization."""
+    rows = {}
+    for layer in network.layers:
+        rows[layer.node] = (
+            _row(layer, found[layer], editor)
+            if layer in found
+            else _left(layer.node, Kept("unknown-shape", "it was never fed a value"))
+        )
+    for node, refusal in network.left:
+        rows[node] = _left(node, refusal)
+    order = [node for scope in network.graphs.scopes for node in scope.nodes if node in rows]
+    return [rows[node] for node in order] + _decomposed(network.graphs)
+
+
+def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
+    bn, made = layer.stored, []
+    for index, data in ((3, found.mean), (4, found.var)):
+        value = layer.node.inputs[index]
+        assert value is not None and value.dtype is not None
+        with np.errstate(over="ignore"):
+            rounded = data.astype(value.dtype)
+        if not np.isfinite(rounded).all():
+            return _left(layer.node, Kept("overflow", f"its statistics do not fit into {value.dtype}"))
+        made.append(rounded)
+    for index, rounded in zip((3, 4), made, strict=True):
+        editor.overwrite(layer.node, index, rounded)
+    after = replace(bn, mean=made[0], var=made[1])
+    return CalibratedRow(
+        layer.node.name,
+        layer.node.output.name,
+        layer.node.graph.name or "main",
+        "calibrated",
+        len(bn.mean),
+        Drift.between(layer, found),
+        bn,
+        after,
+    )
+
+
+def _left(node: Node, refusal: Kept) -> CalibratedRow:
+    reason = {"code": refusal.reason, "detail": refusal.detail}
+    return CalibratedRow(node.name, node.output.name, node.graph.name or "main", "left", reason=reason)
+
+
+def _decomposed(graphs: Graphs) -> list[CalibratedRow]:
+    """Written-out BatchNorms: their mean and variance are hidden in a factor and a term."""
+    refusal = Kept("decomposed", "it is written out as factors and terms, which hold no mean and no variance apart")
+    ops = [op for scope in graphs.scopes for op in affine_ops(scope) if op.form == "decomposed"]
+    return [replace(_left(op.nodes[-1], refusal), name=op.name) for op in ops]
+
+
+def _result(
+    info: ModelInfo,
+    rows: list[CalibratedRow],
+    options: CalibrateOptions,
+    kind: Momentum,
+    batches: Batches,
+    data: Any,
+    clock: Clock,
+) -> Calibration:
+    fed = {"source": batches.name, "rows": batches.rows, "batches": batches.count, "left_out": batches.lost}
+    convention = options.convention or kind
+    return Calibration(info, rows, options.mode, options.momentum, convention, fed, seconds=clock.seconds)

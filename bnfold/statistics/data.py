@@ -1,0 +1,138 @@
+"""The user's data as batches: arrays, files and folders of arrays, or anything that Python can iterate."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.errors import InputError
+
+Batch = dict[str, NDArray[Any]]
+
+Data = str | Path | NDArray[Any] | Mapping[str, Any] | Iterable[Any]
+"""A path, an array (for the only input), arrays by input name, or an iterable of such: each entry one batch."""
+
+ROWS = 64
+"""Rows of a batch, where the model leaves it free and the user does not say."""
+
+LAYOUT = "give a .npy (the only input), a .npz (an array per input), or a folder of such"
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a model takes: its name, its type, and how many rows at once (None: any number)."""
+
+    name: str
+    dtype: np.dtype[Any]
+    rows: int | None
+
+
+class Batches:
+    """The data as batches, once. ``rows`` counts what was given out, ``lost`` the rows that filled no batch.
+
+    A chunk (a file, an entry of an iterable) of more rows than a batch is cut; one of fewer is a batch by itself.
+    """
+
+    def __init__(self, data: Data, inputs: Sequence[Input], rows: int | None = None) -> None:
+        self.name = str(data) if isinstance(data, str | Path) else "<data>"
+        fixed = {entry.rows for entry in inputs if entry.rows is not None}
+        if rows is not None and fixed - {rows}:
+            raise InputError(f"the model takes {fixed.pop()} rows at once, not {rows}", "leave out --batch-size")
+        self._fixed = len(fixed) == 1
+        self._size = fixed.pop() if self._fixed else rows or ROWS
+        self._data, self._inputs = data, inputs
+        self.rows = self.lost = self.count = 0
+
+    def __iter__(self) -> Iterator[Batch]:
+        """Each batch. Raises InputError for data that don't fit the model."""
+        for where, chunk in _chunks(self._data, self._inputs):
+            batch = {entry.name: self._checked(where, entry, chunk) for entry in self._inputs}
+            counts = {len(array) for array in batch.values()}
+            if len(counts) != 1:
+                raise InputError(f"{where}: the inputs have different numbers of rows: {sorted(counts)}")
+            yield from self._cut(batch, counts.pop())
+        if not self.rows:
+            raise InputError(f"{self.name}: no data", LAYOUT)
+
+    def _cut(self, batch: Batch, rows: int) -> Iterator[Batch]:
+        for start in range(0, rows, self._size):
+            stop = min(start + self._size, rows)
+            if self._fixed and stop - start < self._size:
+                self.lost += stop - start
+                return
+            self.rows += stop - start
+            self.count += 1
+            yield {name: np.ascontiguousarray(array[start:stop]) for name, array in batch.items()}
+
+    def _checked(self, where: str, entry: Input, chunk: Mapping[str, Any]) -> NDArray[Any]:
+        if entry.name not in chunk:
+            raise InputError(f"{where}: nothing for the input {entry.name!r}", LAYOUT)
+        array = _as_array(chunk[entry.name])
+        if array.ndim < 1:
+            raise InputError(f"{where}: a single number for the input {entry.name!r}", LAYOUT)
+        if array.dtype != entry.dtype and not (array.dtype.kind == "f" == entry.dtype.kind):
+            raise InputError(f"{where}: the input {entry.name!r} takes {entry.dtype}, not {array.dtype}")
+        return array if array.dtype == entry.dtype else array.astype(entry.dtype)
+
+
+def _as_array(value: Any) -> NDArray[Any]:
+    """Numpy's arrays and what turns into them, tensors of torch included."""
+    detach = getattr(value, "detach", None)
+    return np.asarray(detach().cpu() if detach is not None else value)
+
+
+def _chunks(data: Data, inputs: Sequence[Input]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    names = [entry.name for entry in inputs]
+    if isinstance(data, str | Path):
+        yield from _of_path(Path(data), names)
+    elif isinstance(data, Mapping) or hasattr(data, "shape"):
+        yield "<data>", _named(data, names, "<data>")
+    else:
+        for index, entry in enumerate(data):
+            yield f"batch {index}", _named(entry, names, f"batch {index}")
+
+
+def _named(entry: Any, names: list[str], where: str) -> Mapping[str, Any]:
+    """One entry by input name: it is that already, or an array, or a tuple in the order of the inputs."""
+    if isinstance(entry, Mapping):
+        return entry
+    parts = list(entry) if isinstance(entry, tuple | list) else [entry]
+    if len(parts) < len(names) or (len(parts) > len(names) and not isinstance(entry, tuple | list)):
+        raise InputError(f"{where}: {len(parts)} arrays, and the model takes {len(names)}: {', '.join(names)}")
+    return dict(zip(names, parts, strict=False))  # what stands behind the inputs are labels
+
+
+def _of_path(path: Path, names: list[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        files = sorted(path.iterdir(), key=_natural) if path.is_dir() else [path]
+        files = [file for file in files if file.suffix in (".npy", ".npz")] if path.is_dir() else files
+        if not files:
+            raise InputError(f"{path}: no .npy or .npz file in this folder", LAYOUT)
+        for file in files:
+            yield str(file), _read(file, names)
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", LAYOUT) from None
+
+
+def _read(file: Path, names: list[str]) -> Mapping[str, Any]:
+    """The arrays of one file; a ``.npy`` is mapped, so that it need not fit into memory."""
+    if file.suffix == ".npy":
+        return _named(np.load(file, mmap_mode="r", allow_pickle=False), names, str(file))
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+        if isinstance(stored, np.ndarray):
+            return _named(stored, names, str(file))
+        if len(names) == len(stored.files) == 1:
+            return {names[0]: stored[stored.files[0]]}
+        return {name: stored[name] for name in names if name in stored.files}
+
+
+def _natural(path: Path) -> list[str | int]:
+    """``batch10`` after ``batch9``."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]

@@ -1,0 +1,40 @@
+"""How far data lie from the statistics that a model holds: one pass over the data, nothing is changed."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from bnfold.files.load import LoadedModel, parsed
+from bnfold.graph.onnx_functions import batch_norms_inlined
+from bnfold.statistics.data import Batches, Data
+from bnfold.statistics.measure import Report, in_one_pass
+from bnfold.statistics.moments import Population
+from bnfold.statistics.network import Network
+from bnfold.statistics.results import Drift
+
+if TYPE_CHECKING:
+    from bnfold.programs.load import LoadedProgram
+
+
+def drifts(original: LoadedModel | LoadedProgram, data: Data, batch: int | None, report: Report) -> dict[str, Drift]:
+    """The drift of every layer that can be observed, by the name of its output. Raises InputError, UndecidedError."""
+    network = _network(original)
+    if not network.layers:
+        return {}
+    batches = Batches(data, network.inputs, batch)
+    estimators = {layer: Population() for layer in network.layers}
+    found = in_one_pass(network, batches, estimators, report=report)
+    return {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
+
+
+def _network(original: LoadedModel | LoadedProgram) -> Network:
+    if isinstance(original, LoadedModel):
+        from bnfold.statistics.onnx import OnnxNetwork
+
+        again = parsed(original.source, original.path)  # planning may have changed what was loaded
+        inlined = batch_norms_inlined(again.proto)
+        return OnnxNetwork(again if inlined is None else replace(again, proto=inlined))
+    from bnfold.statistics.torch import TorchNetwork, separated
+
+    return TorchNetwork(replace(original, program=separated(original.program)))

@@ -1,0 +1,44 @@
+"""How far the data lie from the stored statistics, as a picture: a row per BatchNorm, a dot per channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from bnfold.errors import OutputError
+from bnfold.statistics.health import DRIFT
+from bnfold.statistics.results import Drift
+
+FARTHEST = 100.0
+"""Standard deviations; what lies beyond is drawn there."""
+
+
+def save_drifts(drifts: Mapping[str, Drift], title: str, target: str) -> None:
+    """Draw into a file. Raises OutputError where it can't be written."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    names = list(drifts)
+    figure, axis = pyplot.subplots(figsize=(7, 1.2 + 0.28 * max(1, len(names))), layout="constrained")
+    for row, drift in enumerate(drifts.values()):
+        away = np.clip(drift.distance, 1e-3, FARTHEST)
+        height = row + 0.5 * ((np.arange(len(away)) * 0.618) % 1 - 0.5)
+        axis.scatter(away, height, s=5, color="#1f77b4", alpha=0.5, linewidths=0)
+        axis.scatter([np.clip(drift.rms, 1e-3, FARTHEST)], [row], marker="|", s=180, color="black")
+    axis.axvline(DRIFT, color="#d62728", linewidth=1, linestyle="--")
+    axis.set_xscale("log")
+    axis.set_xlim(5e-3, max(2.0, axis.get_xlim()[1]))
+    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.set_ylim(len(names) - 0.4, -0.6)
+    axis.set_xlabel("distance from the stored statistics, in standard deviations (bar: root mean square)")
+    axis.set_title(Path(title).name, fontsize=10)
+    try:
+        figure.savefig(target)
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror or error}") from None
+    finally:
+        pyplot.close(figure)

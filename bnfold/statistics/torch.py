@@ -1,0 +1,100 @@
+"""Run a program of torch level by level in eager torch, with the statistics of its BatchNorms fed from outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from bnfold.errors import UndecidedError
+from bnfold.graph.torch import TorchGraphs
+from bnfold.graph.torch_edit import TorchEditor
+from bnfold.graph.torch_tensors import from_numpy, np_dtype, to_numpy
+from bnfold.programs.evaluate import Evaluator, NotRunnable
+from bnfold.programs.load import LoadedProgram, quiet
+from bnfold.statistics.data import Input
+from bnfold.statistics.layers import Layer, divide, layers_of, reading
+from bnfold.statistics.network import Fed, Values
+
+
+class TorchNetwork:
+    """The :class:`bnfold.statistics.network.Network` of a program.
+
+    A program that overwrites its tensors can't be cut between levels: it runs from its inputs for each of them.
+    """
+
+    def __init__(self, loaded: LoadedProgram) -> None:
+        self.loaded = loaded
+        self.graphs = TorchGraphs(loaded.program)
+        self.layers, self.left = layers_of(self.graphs)
+        self.levels = divide(self.graphs.graph, self.layers, reading(self.graphs))
+        self._evaluator = Evaluator(loaded.program)
+        self.inputs = _inputs(loaded.program)
+        whole = self._evaluator.overwrites
+        for level in self.levels:
+            sources = {layer.source for layer in level.layers}
+            level.frontier = [v for v in level.frontier if v.dtype is not None and (v in sources or not whole)]
+
+    def advance(self, index: int, values: Values, fed: Mapping[Layer, Fed]) -> Values:
+        """What a level leaves, from what the level below left. Raises UndecidedError where it can't be run."""
+        own = {entry.name for entry in self.inputs}
+        bound = {name: from_numpy(array) for name, array in values.items() if name in own or not self._whole}
+        for layer, statistics in fed.items():
+            for value, data in zip(layer.node.inputs[3:5], statistics, strict=True):
+                assert value is not None
+                node = self.graphs.fx_of[value]
+                held = node.meta["val"]
+                bound[node.name] = torch.from_numpy(np.array(data)).to(held.dtype)
+        names = [value.name for value in self.levels[index].frontier]
+        wanted = [name for name in names if name not in bound]
+        try:
+            with quiet():
+                made = self._evaluator.run(bound, wanted) if wanted else {}
+        except NotRunnable as error:
+            raise UndecidedError(f"{self.loaded.name}: torch can't run it ({error})") from None
+        kept = {name: to_numpy(made[name]) if name in made else values[name] for name in names}
+        return {**{name: values[name] for name in own}, **kept}
+
+    @property
+    def _whole(self) -> bool:
+        return self._evaluator.overwrites
+
+    def release(self, index: int) -> None:
+        """Nothing is held per level."""
+
+
+def separated(program: ExportedProgram) -> ExportedProgram:
+    """The program with statistics of its own for each BatchNorm: a layer that is called twice shares them."""
+    graphs = TorchGraphs(program)
+    editor, seen, changed = TorchEditor(graphs), set(), False
+    for layer in layers_of(graphs)[0]:
+        for index, data in ((3, layer.stored.mean), (4, layer.stored.var)):
+            value = layer.node.inputs[index]
+            assert value is not None
+            if value in seen:
+                editor.set_constant(layer.node, index, data.astype(value.dtype))
+                changed = True
+            seen.add(value)
+    if changed:
+        with quiet():
+            editor.finish()
+    return editor.program if changed else program
+
+
+def _inputs(program: ExportedProgram) -> list[Input]:
+    nodes = {node.name: node for node in program.graph.nodes}
+    found = []
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is not InputKind.USER_INPUT:
+            continue
+        held = nodes[spec.arg.name].meta.get("val") if spec.arg.name in nodes else None
+        dtype = np_dtype(held.dtype) if isinstance(held, Tensor) else None
+        if dtype is None or not isinstance(held, Tensor):
+            raise UndecidedError(f"the input {spec.arg.name!r} is no tensor of numbers", "its data can't be given")
+        rows = held.shape[0] if held.dim() and isinstance(held.shape[0], int) else None
+        found.append(Input(spec.arg.name, dtype, rows))
+    return found
