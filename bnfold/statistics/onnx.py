@@ -116,6 +116,7 @@ class _Session:
         settings = onnxruntime.SessionOptions()
         settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         settings.log_severity_level = 4
+        settings.enable_cpu_mem_arena = settings.enable_mem_pattern = False  # there may be a session for every layer
         if threads is not None:
             settings.intra_op_num_threads = threads
         self.reads, self.layers, self._names = reads, layers, names

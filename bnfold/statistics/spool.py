@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from bnfold.statistics.network import Values
 
-IN_MEMORY = 2**29
+IN_MEMORY = 2**28
 """Bytes that all batches together may take in memory; what comes after them goes to files."""
 
 
