@@ -81,7 +81,7 @@ def told(seed):
 
 
 def test_the_networks_fold_as_they_did():
-    """A rule that stops folding computes nothing wrong: only a record shows it. BNFOLD_UPDATE_GOLDEN=1 writes it anew."""
+    """A rule that stops folding computes nothing wrong: only a record shows it (BNFOLD_UPDATE_GOLDEN=1 makes it)."""
     found = {str(seed): told(seed) for seed in range(400)}
     if os.environ.get("BNFOLD_UPDATE_GOLDEN"):
         RECORDED.write_text(json.dumps(found, indent=0) + "\n")
