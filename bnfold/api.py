@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from bnfold.options import Format
     from bnfold.report.results import Comparison, Folding, Inspection
     from bnfold.statistics.data import Data
-    from bnfold.statistics.measure import Report
     from bnfold.statistics.results import Calibration
     from bnfold.verification.judge import VerifyOptions
 
@@ -36,7 +35,6 @@ def inspect(
     example_inputs: Sequence[Any] | None = None,
     data: Data | None = None,
     batch: int | None = None,
-    report: Report | None = None,
 ) -> Inspection:
     """Where every BatchNorm of ``model`` would fold to, or why it stays. Changes nothing. Raises InputError.
 
@@ -58,9 +56,8 @@ def inspect(
     if data is None:
         return found
     from bnfold.statistics.drift import drifts
-    from bnfold.statistics.measure import silent
 
-    return found.with_drifts(drifts(original, data, batch, report or silent))
+    return found.with_drifts(drifts(original, data, batch))
 
 
 def calibrate(
@@ -73,33 +70,31 @@ def calibrate(
     dry_run: bool = False,
     example_inputs: Sequence[Any] | None = None,
     unsafe_shapes: Mapping[str, tuple[int, ...]] | None = None,
-    report: Report | None = None,
 ) -> Calibration:
     """Recompute the running statistics of every BatchNorm over ``data`` and write the model, unfolded.
 
     ``data`` is a path (``.npy``, ``.npz``, a folder of such), an array, arrays by input name, or an iterable of them,
     gone through once. The target is by default ``<name>.calibrated`` with the model's suffix; a live object
-    is calibrated into a new one, ``Calibration.model``, unless a target is given. ``report`` is told of the progress.
+    is calibrated into a new one, ``Calibration.model``, unless a target is given.
     Raises InputError, UndecidedError (the model can't be run, or makes numbers that are not finite), OutputError.
     """
     clock = Clock("load", "measure", "write")
     original = opened(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
     from bnfold.files.load import LoadedModel
     from bnfold.statistics.calibrate import calibrate_onnx, calibrate_program
-    from bnfold.statistics.measure import silent
     from bnfold.workflow import Goal, target_of
 
     clock.lap("load")
-    options, report = options or CalibrateOptions(), report or silent
+    options = options or CalibrateOptions()
     keep = not isinstance(model, str | Path) and target is None
     kind: Format = "onnx" if isinstance(original, LoadedModel) else "pt2"
     place = None if keep else target_of(original, target, kind, force or dry_run, "calibrated")
     goal = Goal(place, force, keep, dry_run)
     if isinstance(original, LoadedModel):
-        return calibrate_onnx(original, goal, data, options, clock, report)
+        return calibrate_onnx(original, goal, data, options, clock)
     if place is None and not keep:
         raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
-    return calibrate_program(original, goal, data, options, clock, report)
+    return calibrate_program(original, goal, data, options, clock)
 
 
 def fold(

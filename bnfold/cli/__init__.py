@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gc
 import importlib
 import os
@@ -21,6 +22,8 @@ COMMANDS = {
     "verify": "Judge whether a folded model computes what the original computes.",
     "calibrate": "Recompute running statistics over data, and write the unfolded model.",
     "bench": "Measure how fast a model and its fold are, by turns.",
+    "doctor": "Tell what this machine can do, and what is missing for the rest.",
+    "completion": "Print the shell code that completes bnfold's words.",
 }
 
 
@@ -37,6 +40,16 @@ class Commands(click.Group):
             return None
         command: click.Command = importlib.import_module(f"bnfold.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; for a misspelt one, what was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean 'bnfold {near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
+            raise UsageError(f"no command is called {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """One line each, without importing any."""
@@ -125,7 +138,8 @@ def _traceback() -> None:
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="bnfold")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Remove BatchNormalization from trained networks, exactly, and prove it.
 
     \b
@@ -133,3 +147,9 @@ def main() -> None:
     bnfold fold model.onnx                      writes model.folded.onnx, verified
     bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
     """
+    name = context.invoked_subcommand
+    command = None if name is None else main.get_command(context, name)
+    if command is not None and name in COMMANDS:
+        from bnfold.cli import project
+
+        context.default_map = {str(name): project.defaults(project.find(), command)}

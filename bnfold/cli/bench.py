@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnfold.cli.options import check_json_target, check_plot, common, report_stream, write_json
+from bnfold.cli.options import check_json_target, check_plot, common, complete_file, report_stream, write_json
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 @click.command("bench", short_help="Measure how fast a model and its fold are, by turns.")
-@click.argument("original")
-@click.argument("folded", required=False)
+@click.argument("original", shell_complete=complete_file)
+@click.argument("folded", required=False, shell_complete=complete_file)
 @click.option("--levels", default="disable,all", show_default=True, help="onnxruntime's optimisation levels.")
 @click.option("--device", default="cpu", show_default=True, help="Where models run: cpu, cuda or cuda:N.")
 @click.option("--runs", type=click.IntRange(5), default=50, show_default=True, help="Runs of each model per level.")

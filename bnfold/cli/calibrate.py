@@ -12,6 +12,7 @@ from bnfold.cli.options import (
     check_json_target,
     check_plot,
     common,
+    complete_file,
     progress,
     report_stream,
     unsafe_shapes,
@@ -26,7 +27,7 @@ CUMULATIVE = "cumulative"
 
 
 @click.command("calibrate", short_help="Recompute running statistics over data, and write the unfolded model.")
-@click.argument("model")
+@click.argument("model", shell_complete=complete_file)
 @click.option("--data", required=True, metavar="PATH", help="Inputs: .npy, .npz, or a folder of such.")
 @click.option("-o", "--output", metavar="FILE", help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]")
 @click.option("--sequential", "mode", flag_value="sequential", help="Later layers see recalibrated ones.  [default]")
@@ -70,7 +71,7 @@ def command(model: str, **given: Any) -> None:
     from bnfold.api import calibrate
     from bnfold.report.terminal import Terminal
 
-    with progress(given) as bar:
+    with progress(given):
         result = calibrate(
             model,
             given["data"],
@@ -79,7 +80,6 @@ def command(model: str, **given: Any) -> None:
             force=given["force"],
             dry_run=given["dry_run"],
             unsafe_shapes=unsafe_shapes(given),
-            report=bar,
         )
     on_stdout = result.output is not None and result.output.path == "-"
     if not given["quiet"] and given["json_file"] != "-":

@@ -9,14 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnfold.cli import reports
+from bnfold.cli import project, reports
 from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     check_json_target,
     common,
+    complete_file,
     expand,
     plan_options,
     planning,
+    progress,
     report_stream,
     unsafe_shapes,
     write_json,
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="[MODEL...]", shell_complete=complete_file)
 @click.option("-o", "--output", metavar="OUT", help="Where to write; - for standard output.")
 @click.option("--output-dir", metavar="DIR", help="Folder to write to, under the models' own names.")
 @click.option("--in-place", is_flag=True, help="Replace the model itself.")
@@ -58,14 +60,17 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     """Fold the BatchNorms of MODEL into the neighbouring weights, verify the result and write it.
 
     OUT is by default MODEL with '.folded' before its suffix, beside it. An existing file is never
-    replaced without --force, the model itself never without --in-place.
+    replaced without --force, the model itself never without --in-place. Without any MODEL, the list comes from
+    [tool.bnfold] in pyproject.toml.
     """
     from bnfold.options import FoldOptions
     from bnfold.report.terminal import Terminal
 
-    files = expand(models)
+    places = {} if models else {entry.model: entry.output for entry in project.models("fold")}
+    files = expand(models) if models else list(places)
     many = is_many(files, given)
     _check_targets(files, given)
+    given["places"] = places
     fixed = {"shape": ()} if given["allow_unsafe_load"] else {}  # the shapes are then those of the export
     options = FoldOptions(
         only=given["only"],
@@ -101,7 +106,8 @@ def _fold_one(
     _check_self(target, model, given)
     force = given["force"] or given["in_place"]
     try:
-        result = fold(model, target, options, force=force, dry_run=given["dry_run"])
+        with progress(given):
+            result = fold(model, target, options, force=force, dry_run=given["dry_run"])
     except Refused as error:
         write_json(given["json_file"], error.folding.to_dict())
         report(error.folding)
@@ -187,5 +193,7 @@ def _target(model: str, given: dict[str, Any]) -> str | None:
         return str(Path(given["output_dir"]) / name)
     if given["in_place"]:
         return model
-    output: str | None = given["output"]
+    output: str | None = given["output"] or given["places"].get(model)
+    if output and not given["output"]:
+        Path(output).parent.mkdir(parents=True, exist_ok=True)
     return output

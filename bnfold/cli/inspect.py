@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli import project
 from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     check_json_target,
     check_plot,
     common,
+    complete_file,
     expand,
     plan_options,
     planning,
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
-@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
+@click.argument("models", nargs=-1, metavar="[MODEL...]", shell_complete=complete_file)
 @click.option(
     "--graph", "picture", metavar="FILE", help="Draw each one with its neighbours and their maps: .svg or .html."
 )
@@ -44,11 +46,12 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     """Show every BatchNorm of MODEL: where it would fold to, or the reason that it stays.
 
     Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
+    Without any MODEL, the list comes from [tool.bnfold] in pyproject.toml.
     """
     from bnfold.options import FoldOptions
     from bnfold.report.terminal import Terminal
 
-    files = expand(models)
+    files = expand(models) if models else [entry.model for entry in project.models("inspect")]
     many = is_many(files, given)
     check_json_target(given["json_file"])
     if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or many):
@@ -68,8 +71,8 @@ def command(models: tuple[str, ...], **given: Any) -> None:
             sys.exit(conclude(outcomes, files, given, terminal))
     from bnfold.api import inspect
 
-    with progress(given) as bar:
-        result = inspect(files[0], options, data=given["data"], batch=given["batch_size"], report=bar)
+    with progress(given):
+        result = inspect(files[0], options, data=given["data"], batch=given["batch_size"])
     if not given["quiet"] and given["json_file"] != "-":
         from bnfold.report import text
 

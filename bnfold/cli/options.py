@@ -6,17 +6,15 @@ import glob
 import importlib.util
 import json
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from bnfold.errors import InputError, OutputError, UsageError
-
-if TYPE_CHECKING:
-    from bnfold.report.progress import Progress
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,6 +67,11 @@ def unsafe_shapes(given: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
     from bnfold.cli.verifying import shape_of
 
     return dict(shape_of(text) for text in given["shape"]) if given["allow_unsafe_load"] else None
+
+
+def complete_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For a shell's completion: a file, which the shell itself knows best."""
+    return [CompletionItem(incomplete, type="file")]
 
 
 def expand(models: tuple[str, ...]) -> list[str]:
@@ -136,20 +139,26 @@ def check_plot(target: str | None, models: list[str]) -> None:
         raise OutputError(f"--plot {target}: its folder does not exist")
 
 
-def progress(given: dict[str, Any]) -> AbstractContextManager[Progress]:
+@contextmanager
+def progress(given: dict[str, Any]) -> Iterator[None]:
     """A bar for work that takes long, on a terminal; nothing with ``--quiet``."""
-    from bnfold.report.progress import Progress
+    if given["quiet"] or sys.stderr is None or not sys.stderr.isatty():
+        yield
+        return
+    from bnfold.progress import listening
+    from bnfold.report.bar import Bar
 
-    return Progress(sys.stderr, quiet=given["quiet"], color=not given["no_color"])
+    with Bar(sys.stderr, color=not given["no_color"]) as bar, listening(bar):
+        yield
 
 
-def write_json(target: str | None, result: dict[str, Any]) -> None:
-    """Write a result as JSON. Raises OutputError."""
+def write_json(target: str | None, result: dict[str, Any], *, line: bool = False) -> None:
+    """Write a result as JSON, or as one ``line`` of it among others. Raises OutputError."""
     if target is None:
         return
     from bnfold.report.formats import finite
 
-    text = json.dumps(finite(result), indent=2, allow_nan=False) + "\n"
+    text = json.dumps(finite(result), indent=None if line else 2, allow_nan=False) + "\n"
     if target == "-":
         click.echo(text, nl=False)
         return

@@ -24,7 +24,7 @@ from bnfold.reasons import Kept
 from bnfold.report.results import ModelInfo, Written, onnx_info
 from bnfold.statistics.data import Batches, Data
 from bnfold.statistics.layers import Layer
-from bnfold.statistics.measure import Found, Report, checked, in_one_pass, sequentially, silent
+from bnfold.statistics.measure import Found, checked, in_one_pass, sequentially
 from bnfold.statistics.moments import Estimator, MovingAverage, Population
 from bnfold.statistics.network import Network
 from bnfold.statistics.results import CalibratedRow, Calibration, Drift
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
 FREEZE = "--freeze-training-mode makes inference operators of them, with the statistics of the data"
 
 
-def calibrate_onnx(
-    loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock, report: Report = silent
-) -> Calibration:
+def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock) -> Calibration:
     """Recompute the statistics of an ONNX model and write it. Raises InputError, UndecidedError, OutputError."""
     from bnfold.statistics.onnx import OnnxNetwork
 
@@ -50,7 +48,7 @@ def calibrate_onnx(
         graphs = OnnxGraphs(loaded.proto, loaded.external)
         _freeze(graphs, OnnxEditor(graphs), loaded.name, options)
         network = OnnxNetwork(loaded)
-        found, batches = _measured(network, data, options, "onnx", loaded.name, report)
+        found, batches = _measured(network, data, options, "onnx", loaded.name)
         clock.lap("measure")
         editor = OnnxEditor(network.graphs)
         rows = _written(network, found, editor)
@@ -68,7 +66,7 @@ def calibrate_onnx(
 
 
 def calibrate_program(
-    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock, report: Report = silent
+    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock
 ) -> Calibration:
     """The same for a program of torch."""
     from bnfold.graph.torch import TorchGraphs
@@ -84,7 +82,7 @@ def calibrate_program(
     with quiet():
         _freeze(graphs, editor, loaded.name, options)
     network = TorchNetwork(replace(loaded, program=separated(editor.program)))
-    found, batches = _measured(network, data, options, "torch", loaded.name, report)
+    found, batches = _measured(network, data, options, "torch", loaded.name)
     clock.lap("measure")
     editor = TorchEditor(network.graphs)
     rows = _written(network, found, editor)
@@ -129,7 +127,7 @@ def _trains(node: Node) -> bool:
 
 
 def _measured(
-    network: Network, data: Data, options: CalibrateOptions, kind: Momentum, name: str, report: Report
+    network: Network, data: Data, options: CalibrateOptions, kind: Momentum, name: str
 ) -> tuple[Found, Batches]:
     if not network.layers:
         why = f" ({network.left[0][1].detail})" if network.left else ""
@@ -140,10 +138,10 @@ def _measured(
     estimators = {layer: _estimator(layer, options, kind) for layer in network.layers}
     if options.mode == "sequential":
         with temporary() as folder:
-            found = sequentially(network, batches, estimators, folder, report=report)
+            found = sequentially(network, batches, estimators, folder)
     else:
         training = options.mode == "moving-average"
-        found = in_one_pass(network, batches, estimators, training=training, report=report)
+        found = in_one_pass(network, batches, estimators, training=training)
     for layer, statistics in found.items():
         checked(layer, statistics)
     return found, batches

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bnfold.files.load import LoadedModel, parsed
 from bnfold.graph.onnx_functions import batch_norms_inlined
 from bnfold.statistics.data import Batches, Data
-from bnfold.statistics.measure import Report, in_one_pass
+from bnfold.statistics.measure import in_one_pass
 from bnfold.statistics.moments import Population
 from bnfold.statistics.network import Network
 from bnfold.statistics.results import Drift
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from bnfold.programs.load import LoadedProgram
 
 
-def drifts(original: LoadedModel | LoadedProgram, data: Data, batch: int | None, report: Report) -> dict[str, Drift]:
+def drifts(original: LoadedModel | LoadedProgram, data: Data, batch: int | None) -> dict[str, Drift]:
     """The drift of every layer that can be observed, by the name of its output. Raises InputError, UndecidedError."""
     network = _network(original)
     if not network.layers:
         return {}
     batches = Batches(data, network.inputs, batch)
     estimators = {layer: Population() for layer in network.layers}
-    found = in_one_pass(network, batches, estimators, report=report)
+    found = in_one_pass(network, batches, estimators)
     return {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
 
 

@@ -6,27 +6,21 @@ what the earlier ones have become), or each batch through all levels (``in_one_p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from bnfold.batchnorm import Statistics
 from bnfold.errors import UndecidedError
+from bnfold.progress import tell
 from bnfold.statistics.data import Batch
 from bnfold.statistics.layers import Layer
 from bnfold.statistics.moments import Estimator, statistics_of
 from bnfold.statistics.network import Fed, Network, Values
 from bnfold.statistics.spool import Spool
 
-Report = Callable[[int, int | None, str], None]
-"""Told how many steps are done, of how many (None: nobody knows), and what is going on."""
-
 Found = dict[Layer, Statistics]
-
-
-def silent(done: int, total: int | None, what: str) -> None:
-    """A report to nobody."""
 
 
 def in_one_pass(
@@ -35,7 +29,6 @@ def in_one_pass(
     estimators: Mapping[Layer, Estimator],
     *,
     training: bool = False,
-    report: Report = silent,
 ) -> Found:
     """Each batch through the whole network, which normalises by its stored statistics.
 
@@ -43,7 +36,7 @@ def in_one_pass(
     """
     fed = stored(network)
     for count, batch in enumerate(batches):
-        report(count, None, "batches")
+        tell(count, None, "batches")
         values: Values = dict(batch)
         for index, level in enumerate(network.levels):
             values = network.advance(index, values, fed)
@@ -60,8 +53,6 @@ def sequentially(
     batches: Iterable[Batch],
     estimators: Mapping[Layer, Estimator],
     folder: Path,
-    *,
-    report: Report = silent,
 ) -> Found:
     """All batches through one level after the other; what is found there holds for the levels above.
 
@@ -73,7 +64,7 @@ def sequentially(
     for index, level in enumerate(network.levels):
         left, count = Spool(folder), 0
         for values in waiting:
-            report(index * (rows or 0) + count, None if rows is None else rows * len(network.levels), level.label)
+            tell(index * (rows or 0) + count, None if rows is None else rows * len(network.levels), level.label)
             made = network.advance(index, values, fed)
             for layer in level.layers:
                 estimators[layer].add(observed(layer, made))

@@ -18,6 +18,8 @@ from bnfold.graph.onnx_types import np_dtype
 from bnfold.statistics.data import Input
 from bnfold.statistics.layers import Layer, Level, divide, held, layers_of, reading
 from bnfold.statistics.network import Fed, Values
+from bnfold.verification import runtime
+from bnfold.verification.worker import Session
 
 INSTALL = "pip install 'bnfold[cpu]'"
 
@@ -25,7 +27,7 @@ INSTALL = "pip install 'bnfold[cpu]'"
 class OnnxNetwork:
     """The :class:`bnfold.statistics.network.Network` of a loaded model. Sessions are made when they are first used."""
 
-    def __init__(self, loaded: LoadedModel, threads: int | None = None) -> None:
+    def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         self.graphs = OnnxGraphs(loaded.proto, loaded.external)
         self.layers, self.left = layers_of(self.graphs)
@@ -34,7 +36,6 @@ class OnnxNetwork:
         self.inputs = [_input(loaded, value) for value in self.graphs.scopes[0].inputs]
         self._own = {layer.node: layer for layer in self.layers}
         self._sessions: dict[int, Any] = {}
-        self._threads = threads
 
     def advance(self, index: int, values: Values, fed: Mapping[Layer, Fed]) -> Values:
         """What a level leaves, from what the level below left. Raises UndecidedError where it can't be run."""
@@ -43,6 +44,8 @@ class OnnxNetwork:
             return {value.name: values[value.name] for value in level.frontier}
         session = self._sessions.get(index)
         if session is None:
+            if not runtime.available():
+                raise UndecidedError("nothing can be run: onnxruntime is not installed", INSTALL)
             session = self._sessions[index] = self._session(level, values)
         given = {name: values[name] for name in session.reads}
         for layer in session.layers:
@@ -81,10 +84,10 @@ class OnnxNetwork:
             for name, value in zip(_names(layer), layer.node.inputs[3:5], strict=True):
                 assert value is not None and value.dtype is not None
                 graph.input.append(_info(name, value.dtype, layer.stored.mean.ndim))
-        names = [value.name for value in level.frontier if value in made]
+        names = (value.name for value in level.frontier if value in made)
         graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
         self.loaded.external.fill(graph)
-        return _Session(model, reads, layers, names, self._threads)
+        return _Session(model, reads, layers)
 
     def _add_constants(self, graph: GraphProto, values: Iterable[Value]) -> None:
         """The initializers that the level reads, and the nodes that make constants."""
@@ -106,34 +109,16 @@ class OnnxNetwork:
 class _Session:
     """One level in onnxruntime."""
 
-    def __init__(
-        self, model: ModelProto, reads: list[str], layers: list[Layer], names: list[str], threads: int | None
-    ) -> None:
+    def __init__(self, model: ModelProto, reads: list[str], layers: list[Layer]) -> None:
+        self.reads, self.layers = reads, layers
         try:
-            import onnxruntime
-        except ImportError:
-            raise UndecidedError("onnxruntime is not installed", INSTALL) from None
-        settings = onnxruntime.SessionOptions()
-        settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        settings.log_severity_level = 4
-        settings.enable_cpu_mem_arena = settings.enable_mem_pattern = False  # there may be a session for every layer
-        if threads is not None:
-            settings.intra_op_num_threads = threads
-        self.reads, self.layers, self._names = reads, layers, names
-        try:
-            self._session = onnxruntime.InferenceSession(
-                model.SerializeToString(), settings, providers=["CPUExecutionProvider"]
-            )
+            self._session = Session(model.SerializeToString(), "disable", frugal=True)
         except Exception as error:  # onnxruntime raises many kinds
             raise UndecidedError(f"onnxruntime can't load the model ({one_line(error)})") from None
 
-    def run(self, given: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    def run(self, given: Mapping[str, NDArray[Any]]) -> Values:
         """The values that the level leaves."""
-        found = dict(zip(self._names, self._session.run(self._names, dict(given)), strict=True))
-        for name, value in found.items():
-            if not isinstance(value, np.ndarray):
-                raise UndecidedError(f"{name!r} is no tensor: nothing can be cut there")
-        return found
+        return dict(zip(self._session.outputs, self._session.run(given), strict=True))
 
 
 def _names(layer: Layer) -> tuple[str, str]:

@@ -170,6 +170,7 @@ def _in_float64(
     count = len(samples) if outputs else 1
     with runtime.job_folder(samples[:count]) as folder:
         job = {
+            "task": "the float64 run and the pieces",
             "original": str(original.absolute()),
             "folded": str(folded.absolute()),
             "inputs": list(samples[0]),

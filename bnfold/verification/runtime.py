@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -20,7 +21,8 @@ from numpy.typing import NDArray
 
 from bnfold import ONE_THREAD
 from bnfold.files.folders import temporary
-from bnfold.verification.worker import load_arrays
+from bnfold.progress import heard, tell
+from bnfold.verification.worker import PROGRESS, load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
 
@@ -146,7 +148,7 @@ def spawn(worker: Sequence[str], folder: Path, job: Mapping[str, Any], limits: L
             env={**environment(), "PYTHONPATH": path},
         )
         try:
-            _watch(process, limits)
+            _watch(process, limits, folder / PROGRESS, str(job.get("task") or Path(str(job.get("model", ""))).name))
         finally:
             if process.poll() is None:
                 process.kill()
@@ -170,21 +172,36 @@ def environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if (name, value) != ours}
 
 
-def _watch(process: subprocess.Popen[bytes], limits: Limits) -> None:
-    """Wait for the end of a process, or for the moment in which it takes too much. Raises RunFailed."""
+def _watch(process: subprocess.Popen[bytes], limits: Limits, told: Path, task: str) -> None:
+    """Wait for the end of a process, or for the moment in which it takes too much. Raises RunFailed.
+
+    What it tells of its progress in a file is told on.
+    """
     end = time.monotonic() + limits.seconds
+    _tell_on(told, task)
     while True:
         try:
-            process.wait(min(0.05 if limits.memory else limits.seconds, max(end - time.monotonic(), 0.01)))
+            patience = 0.05 if limits.memory else 0.2 if heard() else limits.seconds
+            process.wait(min(patience, max(end - time.monotonic(), 0.01)))
             return
         except subprocess.TimeoutExpired:
-            pass
+            _tell_on(told, task)
         if time.monotonic() >= end:
             raise LimitReached(f"it took more than {limits.seconds:.3g} s")
         if limits.memory and (taken := _resident(process.pid)) > limits.memory:
             raise LimitReached(
                 f"it took {taken / 2**20:.0f} MiB of memory; {limits.memory / 2**20:.0f} MiB are allowed"
             )
+
+
+def _tell_on(told: Path, task: str) -> None:
+    """What a process wrote of its progress: two numbers."""
+    if heard():
+        with contextlib.suppress(OSError, ValueError):
+            done, total = map(int, told.read_text().split())
+            tell(done, total, task)
+            return
+        tell(0, None, task)
 
 
 def _resident(pid: int) -> int:

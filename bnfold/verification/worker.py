@@ -24,6 +24,10 @@ LEVELS = {
 }
 
 
+PROGRESS = "progress"
+"""The file, beside the job, in which a worker tells how far it is (:mod:`bnfold.progress`)."""
+
+
 class DeviceMissing(Exception):
     """The device asked for is not really there; the message says what onnxruntime offers in its place."""
 
@@ -31,8 +35,8 @@ class DeviceMissing(Exception):
 class Session:
     """One model on one device at one optimisation level.
 
-    ``device`` is ``cpu`` or ``cuda:N``; ``options`` go to the CUDA provider. Raises DeviceMissing where the session
-    would silently run on the CPU.
+    ``device`` is ``cpu`` or ``cuda:N``; ``options`` go to the CUDA provider. A ``frugal`` one keeps no memory for
+    its next run: for those who have one per layer. Raises DeviceMissing where it would silently run on the CPU.
     """
 
     def __init__(
@@ -44,6 +48,7 @@ class Session:
         *,
         deterministic: bool = True,
         threads: int = 0,
+        frugal: bool = False,
     ) -> None:
         import onnxruntime
 
@@ -52,6 +57,7 @@ class Session:
         settings.log_severity_level = 3
         settings.use_deterministic_compute = deterministic
         settings.intra_op_num_threads = threads
+        settings.enable_cpu_mem_arena = settings.enable_mem_pattern = not frugal
         wanted = "CPUExecutionProvider"
         providers: list[Any] = [wanted]
         if device != "cpu":

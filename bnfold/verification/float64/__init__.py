@@ -23,6 +23,7 @@ from bnfold.files.load import LoadedModel
 from bnfold.graph.onnx import dense
 from bnfold.graph.onnx_functions import expandable
 from bnfold.graph.onnx_types import bodies, reads
+from bnfold.progress import tell
 from bnfold.verification.float64.ops import OPERATORS
 
 RANDOM = frozenset(
@@ -72,6 +73,7 @@ class Float64Model:
         for name in wanted & (known.keys() | self._tensors.keys() | self._sparse.keys()):
             kept[name] = known[name] if name in known else self._weight(name)
         for index, step in enumerate(self._steps):
+            tell(index, len(self._steps), step.op_type)
             for name in self._reads[index]:
                 if name not in known:
                     known[name] = self._weight(name)

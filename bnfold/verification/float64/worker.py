@@ -25,10 +25,11 @@ from bnfold.files.load import LoadedModel, load
 from bnfold.graph.onnx_edit import SUFFIX
 from bnfold.options import PlanOptions
 from bnfold.pipeline import prepare, rewrite
+from bnfold.progress import listening, to_file
 from bnfold.verification.alignment.pieces import Piece, extract
 from bnfold.verification.float64 import Float64Model, NotInFloat64
 from bnfold.verification.statistic import Tally
-from bnfold.verification.worker import DeviceMissing, Session, load_arrays
+from bnfold.verification.worker import PROGRESS, DeviceMissing, Session, load_arrays
 
 
 def main(job_path: str) -> None:
@@ -45,6 +46,11 @@ def main(job_path: str) -> None:
 
 def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     """Outputs go to ``true-<sample>.npz`` and ``ideal-<sample>.npz``; the figures of the pieces are the result."""
+    with listening(to_file(folder / PROGRESS)):
+        return _run(job, folder)
+
+
+def _run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     original = load(job["original"])
     model = Float64Model(original)
     judged: dict[str, Any] = {}

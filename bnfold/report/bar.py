@@ -1,4 +1,4 @@
-"""A progress bar on standard error: on a terminal alone, and only for work that takes more than a second."""
+"""A progress bar on a terminal, for work that takes more than a second: a listener of :mod:`bnfold.progress`."""
 
 from __future__ import annotations
 
@@ -8,29 +8,27 @@ from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as Bar
-    from rich.progress import TaskID
+    from rich.progress import Progress, TaskID
 
 PATIENCE = 1.0
 """Seconds of work before a bar shows."""
 
 
-class Progress:
+class Bar:
     """Told again and again how far the work is; draws by rich, which is imported when the first second is over."""
 
-    def __init__(self, stream: IO[str], *, quiet: bool = False, color: bool = True) -> None:
+    def __init__(self, stream: IO[str], *, color: bool = True) -> None:
         self._stream, self._color = stream, color and "NO_COLOR" not in os.environ
-        self._silent = quiet or not stream.isatty()
         self._start = time.monotonic()
-        self._bar: Bar | None = None
+        self._bar: Progress | None = None
         self._task: TaskID | None = None
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Bar:
         return self
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
         """``done`` of ``total`` steps (None: nobody knows how many) are behind us; ``what`` comes next."""
-        if self._silent or time.monotonic() - self._start < PATIENCE:
+        if time.monotonic() - self._start < PATIENCE:
             return
         if self._bar is None:
             self._begin()
@@ -45,11 +43,10 @@ class Progress:
 
     def _begin(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-        from rich.progress import Progress as Bar
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = Console(file=self._stream, no_color=not self._color)
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bar = Bar(*columns, console=console, transient=True)
+        self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task("", total=None)
         self._bar.start()

@@ -1,0 +1,248 @@
+"""``[tool.bnfold]`` in ``pyproject.toml``: a project's models, where their folds go, and options of its own.
+
+The nearest ``pyproject.toml`` with such a table counts, from the working directory upwards; its paths are relative to
+it. Options stand in a table named after the command, under their long names; what is said on the command line wins.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bnfold.errors import InputError, UsageError
+
+FILE = "pyproject.toml"
+
+COMMANDS = ("fold", "inspect", "verify", "calibrate", "bench")
+"""Those that may have a table of options."""
+
+NEVER = frozenset({"help", "allow-unsafe-load", "output", "in-place"})
+"""Options that a file may not set: a repository that was cloned must not decide to run code, or to replace models."""
+
+
+PATHS = frozenset({"inputs", "data", "output-dir", "json", "plot", "resume", "graph"})
+"""Options whose value is a path, relative to the project."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model and where its fold goes (None: beside it)."""
+
+    model: str
+    output: str | None
+
+
+@dataclass(frozen=True)
+class Project:
+    """What a project says of bnfold."""
+
+    file: Path
+    entries: list[Entry] = field(default_factory=list)
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def find(start: Path | None = None) -> Project | None:
+    """The project of a folder (by default the working directory). Raises InputError, UsageError."""
+    try:
+        folder = (start or Path.cwd()).resolve()
+    except OSError:
+        return None
+    for parent in (folder, *folder.parents):
+        table = _table(parent / FILE)
+        if table is not None:
+            return _read(parent / FILE, table)
+    return None
+
+
+def _table(path: Path) -> dict[str, Any] | None:
+    """The table ``tool.bnfold`` of a file; None if there is none."""
+    try:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    except (OSError, UnicodeDecodeError):
+        return None
+    if "tool.bnfold" not in text and "bnfold" not in text:
+        return None
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        tool = toml.loads(text).get("tool", {})
+    except toml.TOMLDecodeError as error:
+        raise InputError(f"{path}: {error}", "it is no TOML") from None
+    found = tool.get("bnfold") if isinstance(tool, dict) else None
+    if found is not None and not isinstance(found, dict):
+        raise UsageError(f"{path}: tool.bnfold is no table")
+    return found
+
+
+def _read(path: Path, table: dict[str, Any]) -> Project:
+    known = ("models", "output-dir", *COMMANDS)
+    for key in table:
+        if key not in known:
+            raise UsageError(f"{path}: [tool.bnfold] has no {key!r}", _near(key, known))
+    options = {name: table[name] for name in COMMANDS if name in table}
+    for name, given in options.items():
+        if not isinstance(given, dict):
+            raise UsageError(f"{path}: tool.bnfold.{name} is no table")
+    return Project(path, list(_entries(path, table)), options)
+
+
+def _entries(path: Path, table: dict[str, Any]) -> Iterator[Entry]:
+    folder, models, target = path.parent, table.get("models", []), table.get("output-dir")
+    if not isinstance(models, list) or not (target is None or isinstance(target, str)):
+        raise UsageError(f"{path}: models is a list, output-dir a text")
+    for entry in models:
+        given = {"model": entry} if isinstance(entry, str) else entry
+        wrong = not isinstance(given, dict) or set(given) - {"model", "output"} or "model" not in given
+        if wrong or not all(isinstance(value, str) and value for value in given.values()):
+            raise UsageError(
+                f"{path}: {entry!r} in models is neither a path nor a table of model and output",
+                'write "model.onnx" or { model = "model.onnx", output = "folded.onnx" }',
+            )
+        names = _expanded(path, folder, given["model"])
+        if "output" in given and len(names) > 1:
+            raise UsageError(f"{path}: {given['model']} is several models, output one file", "use output-dir")
+        for name in names:
+            output = given.get("output")
+            if output is None and target is not None:
+                output = str(Path(target) / Path(name).name)
+            yield Entry(name, None if output is None else _from_here(folder / output))
+
+
+def _expanded(path: Path, folder: Path, pattern: str) -> list[str]:
+    import glob
+
+    if not glob.has_magic(pattern):
+        return [_from_here(folder / pattern)]
+    found = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
+    names = [_from_here(folder / name) for name in found if ".folded" not in Path(name).suffixes]
+    if not names:
+        raise InputError(f"{path}: no file matches {pattern!r}")
+    return names
+
+
+def _from_here(path: Path) -> str:
+    """A path as a user in the working directory would write it, if it lies below."""
+    here = Path.cwd().resolve()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
+
+
+def defaults(project: Project | None, command: click.Command) -> dict[str, Any]:
+    """The options of a command that the project sets, under the names of click's parameters. Raises UsageError."""
+    given = {} if project is None else project.options.get(str(command.name), {})
+    if project is None or not given:
+        return {}
+    names = option_names(command)
+    found: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in names:
+            hint = "only the command line may set it" if key in NEVER else _near(key, names)
+            raise UsageError(f"{project.file}: [tool.bnfold.{command.name}] has no {key!r}", hint)
+        parameter = names[key]
+        fits = (
+            (key not in PATHS or isinstance(value, str))
+            and isinstance(value, bool) == parameter.is_flag
+            and (isinstance(value, list) <= parameter.multiple)
+        )
+        if not fits or isinstance(value, dict):
+            kind = "true or false" if parameter.is_flag else "a list" if parameter.multiple else "one value"
+            raise UsageError(f"{project.file}: {key} in [tool.bnfold.{command.name}] takes {kind}")
+        if key in PATHS and value != "-":
+            value = _from_here(project.file.parent / value)
+        several = parameter.multiple and not isinstance(value, list)
+        found[str(parameter.name)] = [value] if several else value
+    return found
+
+
+def option_names(command: click.Command) -> dict[str, click.Option]:
+    """The options that a project may set, by their long names without dashes."""
+    found = {}
+    for parameter in command.params:
+        if isinstance(parameter, click.Option) and not isinstance(parameter.flag_value, str):
+            long = [name.removeprefix("--") for name in parameter.opts if name.startswith("--")]
+            found.update({name: parameter for name in long[:1] if name not in NEVER})
+    return found
+
+
+def models(command: str) -> list[Entry]:
+    """The models of the project, for a call that names none. Raises UsageError."""
+    project = find()
+    if project is None or not project.entries:
+        raise UsageError(
+            f"bnfold {command} takes a MODEL, and no {FILE} here has models under [tool.bnfold]",
+            f"bnfold {command} --help",
+        )
+    return project.entries
+
+
+def _near(key: str, known: Any) -> str:
+    found = get_close_matches(key, list(known), n=1)
+    return f"did you mean {found[0]!r}?" if found else f"known: {', '.join(sorted(known))}"
+
+
+def schema() -> dict[str, Any]:
+    """A JSON Schema of ``[tool.bnfold]``, made from the commands' own options, for editors."""
+    from bnfold.cli import main
+
+    context = click.Context(main)
+    tables = {}
+    for name in COMMANDS:
+        command = main.get_command(context, name)
+        assert command is not None
+        properties = {key: _property(option) for key, option in sorted(option_names(command).items())}
+        tables[name] = {"type": "object", "additionalProperties": False, "properties": properties}
+    model = {
+        "oneOf": [
+            {"type": "string", "description": "A path or a glob, relative to this file."},
+            {
+                "type": "object",
+                "required": ["model"],
+                "additionalProperties": False,
+                "properties": {"model": {"type": "string"}, "output": {"type": "string"}},
+            },
+        ]
+    }
+    return {
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "$id": "https://json.schemastore.org/partial-bnfold.json",
+        "title": "bnfold",
+        "description": "The table [tool.bnfold] of pyproject.toml.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {
+            "models": {
+                "type": "array",
+                "items": model,
+                "description": "What fold, inspect and verify take by default.",
+            },
+            "output-dir": {"type": "string", "description": "Where folded models go, under their own names."},
+            **tables,
+        },
+    }
+
+
+def _property(option: click.Option) -> dict[str, Any]:
+    if option.is_flag:
+        kind: dict[str, Any] = {"type": "boolean"}
+    elif isinstance(option.type, click.Choice):
+        kind = {"enum": list(option.type.choices)}
+    elif isinstance(option.type, click.types.IntParamType):
+        kind = {"type": "integer"}
+    elif isinstance(option.type, click.types.FloatParamType):
+        kind = {"type": "number"}
+    else:
+        kind = {"type": "string"}
+    if option.multiple:
+        kind = {"type": "array", "items": kind}
+    return {**kind, "description": option.help or ""}
+
+
+if __name__ == "__main__":
+    import json
+
+    Path(__file__).with_name("pyproject.schema.json").write_text(json.dumps(schema(), indent=2) + "\n")

@@ -1,0 +1,265 @@
+"""What surrounds the commands: pyproject.toml, progress, completion, suggestions, the doctor."""
+
+import io
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from bnfold.cli import main, project
+from bnfold.progress import listening, tell, to_file
+from bnfold.report import bar
+
+pytest.importorskip("onnxruntime")
+
+PACKAGE = Path(project.__file__).parent
+
+
+def call(*words):
+    return CliRunner().invoke(main, [str(word) for word in words])
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, samples):
+    (tmp_path / "models").mkdir()
+    for name in ("conv.onnx", "half.onnx"):
+        shutil.copy(samples / name, tmp_path / "models")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def says(folder, text):
+    (folder / "pyproject.toml").write_text(text)
+
+
+def test_fold_and_verify_take_their_models_from_the_project(here):
+    says(here, '[tool.bnfold]\nmodels = ["models/*.onnx"]\noutput-dir = "dist"\n[tool.bnfold.fold]\nforce = true\n')
+    assert call("fold").exit_code == 0
+    assert sorted(path.name for path in (here / "dist").iterdir()) == ["conv.onnx", "half.onnx"]
+    result = call("verify", "--json", "-", "--gates", "structure,weights")
+    assert result.exit_code == 0, result.output
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["verdict"] for line in lines] == ["equivalent"] * 2
+    shutil.copy(here / "models" / "half.onnx", here / "dist" / "conv.onnx")
+    assert call("verify").exit_code == 1
+    (here / "dist" / "half.onnx").unlink()
+    result = call("verify")
+    assert result.exit_code == 1, "different counts more than missing"
+    assert "half.onnx" in result.stderr
+
+
+def test_it_is_found_from_folders_below(here, monkeypatch):
+    says(
+        here,
+        '[tool.bnfold]\nmodels = [{ model = "models/conv.onnx", output = "out/folded.onnx" }, "models/half.onnx"]\n',
+    )
+    monkeypatch.chdir(here / "models")
+    assert call("fold").exit_code == 0
+    assert (here / "out" / "folded.onnx").exists()
+    assert (here / "models" / "half.folded.onnx").exists()
+    assert call("verify", "--gates", "structure").exit_code == 0
+    assert call("inspect").exit_code == 0
+
+
+def test_options_are_defaults_and_the_command_line_wins(here):
+    says(here, '[tool.bnfold.verify]\ngates = "structure"\nshape = ["x:1,3,8,8"]\n[tool.bnfold.fold]\nverify = false\n')
+    assert "not verified" in call("fold", "models/conv.onnx").output
+    result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-")
+    assert [gate["gate"] for gate in json.loads(result.stdout)["gates"]] == ["structure"]
+    result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-", "--gates", "weights")
+    assert [gate["gate"] for gate in json.loads(result.stdout)["gates"]] == ["weights"]
+
+
+def test_paths_are_relative_to_the_project(here, monkeypatch):
+    says(here, '[tool.bnfold.inspect]\njson = "result.json"\n')
+    monkeypatch.chdir(here / "models")
+    assert call("inspect", "conv.onnx").exit_code == 0
+    assert (here / "result.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "line"),
+    [
+        ("[tool.bnfold]\nmodel = []", 2, "did you mean 'models'"),
+        ("[tool.bnfold]\nmodels = 3", 2, "models is a list"),
+        ("[tool.bnfold]\nmodels = [3]", 2, "neither a path nor a table"),
+        ('[tool.bnfold]\nmodels = [{ output = "a" }]', 2, "neither a path nor a table"),
+        ('[tool.bnfold]\nmodels = ["no/*.onnx"]', 4, "no file matches"),
+        ('[tool.bnfold]\nmodels = [{ model = "models/*.onnx", output = "a.onnx" }]', 2, "is several models"),
+        ("[tool.bnfold]\nfold = 1", 2, "is no table"),
+        ("[tool]\nbnfold = 1", 2, "is no table"),
+        ("[tool.bnfold.fold]\nstrikt = true", 2, "did you mean 'strict'"),
+        ("[tool.bnfold.fold]\nstrict = 'yes'", 2, "takes true or false"),
+        ("[tool.bnfold.fold]\nk = [1]", 2, "takes one value"),
+        ("[tool.bnfold.fold]\ndevice = true", 2, "takes one value"),
+        ("[tool.bnfold.fold]\nallow-unsafe-load = true", 2, "only the command line may set it"),
+        ("[tool.bnfold.fold]\nin-place = true", 2, "only the command line may set it"),
+        ("[tool.bnfold.fold]\njobs = 'x'", 2, "--jobs"),
+        ("[tool.bnfold", 4, "it is no TOML"),
+        ("[project]\nname = 'other'", 2, "takes a MODEL"),
+    ],
+)
+def test_what_a_project_may_not_say(here, text, code, line):
+    says(here, text)
+    result = call("fold")
+    assert result.exit_code == code, result.output
+    assert line in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+
+
+def test_reports_of_several_pairs_have_names(here):
+    says(here, '[tool.bnfold]\nmodels = ["models/*.onnx"]\n')
+    assert call("fold", "--no-verify").exit_code == 0
+    assert "write {name}" in call("verify", "--report", "junit=all.xml").stderr
+    assert call("verify", "--gates", "structure", "--report", "junit={name}.xml", "--quiet").exit_code == 0
+    assert sorted(path.name for path in here.glob("*.xml")) == ["conv.folded.xml", "half.folded.xml"]
+
+
+def test_the_schema_for_editors_is_the_options(here):
+    shipped = json.loads((PACKAGE / "pyproject.schema.json").read_text())
+    assert shipped == project.schema(), "python -m bnfold.cli.project writes it anew"
+    good = {"models": ["a.onnx", {"model": "b.onnx", "output": "c.onnx"}], "fold": {"strict": True, "only": ["x"]}}
+    jsonschema.validate(good, shipped)
+    for bad in (
+        {"model": []},
+        {"fold": {"strict": 1}},
+        {"fold": {"allow-unsafe-load": True}},
+        {"verify": {"tf32": "x"}},
+    ):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(bad, shipped)
+
+
+# --- progress
+
+
+class Screen(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_bar_shows_only_for_long_work(monkeypatch):
+    screen = Screen()
+    with bar.Bar(screen) as short:
+        short(1, 10, "quick")
+    assert screen.getvalue() == ""
+    monkeypatch.setattr(bar, "PATIENCE", 0.0)
+    with bar.Bar(screen, color=False) as long:
+        for step in range(3):
+            long(step, 3, "slow work")
+    assert "slow work" in screen.getvalue()
+
+
+def test_nobody_listens_outside():
+    heard = []
+    tell(1, 2, "before")
+    with listening(lambda *words: heard.append(words)):
+        tell(3, 4, "inside")
+    tell(5, 6, "after")
+    assert heard == [(3, 4, "inside")]
+
+
+def test_a_process_tells_by_a_file(tmp_path):
+    listener = to_file(tmp_path / "progress")
+    listener(3, None, "nobody knows")
+    assert not (tmp_path / "progress").exists()
+    listener(3, 7, "work")
+    assert (tmp_path / "progress").read_text() == "3 7"
+
+
+def test_verification_tells_how_far_it_is(tmp_path, samples):
+    from bnfold.api import fold
+
+    heard = []
+    with listening(lambda *words: heard.append(words)):
+        fold(samples / "digits.onnx", tmp_path / "out.onnx")
+    assert {what for _, _, what in heard} >= {"the float64 run and the pieces", "MiB written"}
+
+
+# --- completion, suggestions, the doctor
+
+
+@pytest.mark.parametrize(("shell", "word"), [("bash", "complete"), ("zsh", "compdef"), ("fish", "complete")])
+def test_completion_is_printed(shell, word):
+    result = call("completion", shell)
+    assert result.exit_code == 0
+    assert "_BNFOLD_COMPLETE" in result.output
+    assert word in result.output
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("bnfold ver", "verify"),
+        ("bnfold fold --external-d", "--external-data"),
+        ("bnfold fold --external-data k", "keep"),
+        ("bnfold inspect mo", "file,mo"),
+    ],
+)
+def test_completion_completes(words, expected, tmp_path):
+    import os
+
+    env = {**os.environ, "_BNFOLD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    code = "from bnfold.cli import main; main(prog_name='bnfold')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert expected in done.stdout
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_takes_the_code():
+    code = call("completion", "bash").output
+    done = subprocess.run(["bash", "-c", f"{code}\ncomplete -p bnfold"], capture_output=True, text=True, check=True)
+    assert "_bnfold_completion" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (("flod", "x"), "did you mean 'bnfold fold'"),
+        (("xyzzy",), "known: fold, inspect"),
+        (("fold", "--stirct", "x"), "--strict"),
+        (("fold", "models/conv.onnx", "--only", "bn_b"), "did you mean"),
+    ],
+)
+def test_did_you_mean(words, line, here):
+    result = call(*words)
+    assert result.exit_code == 2
+    assert line in result.stderr
+
+
+def test_the_doctor(here):
+    result = call("doctor", "--json", "-")
+    found = json.loads(result.stdout)
+    from test_cli import SCHEMA
+
+    jsonschema.validate(found, SCHEMA)
+    states = {finding["subject"]: finding["state"] for finding in found["findings"]}
+    assert states["device cpu"] == "ok"
+    assert states["onnx"] == "ok"
+    assert result.exit_code == (0 if found["healthy"] else 3)
+    says(here, "[tool.bnfold]\nmodel = []")
+    assert all(f["remedy"] for f in found["findings"] if f["state"] != "ok" and f["subject"] != "pyproject.toml")
+
+
+def test_the_doctor_sees_what_is_missing_and_what_is_broken(monkeypatch):
+    import importlib.metadata
+    import importlib.util
+
+    from bnfold import doctor
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    found = {finding.subject: finding for finding in doctor.diagnose().findings}
+    assert found["torch"].state == "missing"
+    assert "bnfold[torch]" in found["torch"].remedy
+    assert found["numpy"].state == "broken"
+    assert "device cpu" not in found
+    monkeypatch.undo()
+    monkeypatch.setattr(importlib.metadata, "version", lambda name: "1")
+    assert any("overwrite each other's files" in finding.detail for finding in doctor._runtimes())
