@@ -88,7 +88,10 @@ def test_nothing_imports_against_the_flow(path):
 @pytest.mark.parametrize(
     ("module", "rooms"),
     [
-        ("onnx", {"graph", "files", "verification", "programs", "statistics", "pipeline.py", "opening.py", "doctor.py"}),
+        (
+            "onnx",
+            {"graph", "files", "verification", "programs", "statistics", "pipeline.py", "opening.py", "doctor.py"},
+        ),
         ("torch", {"graph", "programs", "statistics", "opening.py"}),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -111,8 +112,10 @@ def measure(
     found, samples = _feed(original, options)
     found.slack = yardstick.slack
     with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
-        other = pool.submit(_run_folded, found, folded, samples, options) if outputs else None
-        true = pool.submit(_in_float64, found, original.path, folded, samples, options, yardstick, cut, outputs)
+        other = pool.submit(copy_context().run, _run_folded, found, folded, samples, options) if outputs else None
+        true = pool.submit(
+            copy_context().run, _in_float64, found, original.path, folded, samples, options, yardstick, cut, outputs
+        )
         if other is not None:
             other.result()
         failure = true.exception()
