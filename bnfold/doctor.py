@@ -18,7 +18,8 @@ PARTS = {
     "onnxruntime": ("runs models: verify, bench, calibrate", "pip install 'bnfold[cpu]'  (or 'bnfold[cuda]')"),
     "torch": ("programs of PyTorch (.pt2)", "pip install 'bnfold[torch]'"),
     "onnxscript": ("fold --to onnx, for programs of torch", "pip install 'bnfold[torch]'"),
-    "matplotlib": ("--plot and --report html", "pip install 'bnfold[plot]'"),
+    "matplotlib": ("--plot and --report html", "pip install 'bnfold[html]'"),
+    "jinja2": ("--report html", "pip install 'bnfold[html]'"),
     "distributed": ("--dask", "pip install 'bnfold[dask]'"),
 }
 """Each library: what bnfold needs it for, and how to get it."""

@@ -44,6 +44,7 @@ ALLOWED = {
     },
     "report": {
         "report",
+        "bench",
         "statistics",
         "affine",
         "errors",

@@ -8,14 +8,25 @@ from typing import Any
 from bnfold.bench import Benchmark
 from bnfold.errors import OutputError
 
-COLOURS = ("#888888", "#1f77b4")
+COLOURS = ("#888888", "#4a90d9")
 
 
 def save(benchmark: Benchmark, target: str) -> None:
     """Draw into a file. Raises OutputError where it can't be written."""
-    import matplotlib
+    from matplotlib import pyplot
 
-    matplotlib.use("agg")
+    pyplot.switch_backend("agg")
+    figure = draw(benchmark)
+    try:
+        figure.savefig(target)
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror or error}") from None
+    finally:
+        pyplot.close(figure)
+
+
+def draw(benchmark: Benchmark) -> Any:
+    """The figure."""
     from matplotlib import pyplot
 
     count = len(benchmark.levels)
@@ -24,12 +35,7 @@ def save(benchmark: Benchmark, target: str) -> None:
         _panel(axis, level)
     axes[0][0].set_ylabel("milliseconds per run")
     figure.suptitle(f"{Path(benchmark.folded.path).name} on {benchmark.device}")
-    try:
-        figure.savefig(target)
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror or error}") from None
-    finally:
-        pyplot.close(figure)
+    return figure
 
 
 def _panel(axis: Any, level: Any) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli import reports
 from bnfold.cli.options import check_json_target, check_plot, common, complete_file, report_stream, write_json
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 @click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated inputs.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="What all runs may take.  [default: 600]")
+@click.option("--report", "reports", multiple=True, metavar="html=FILE", help="Write a page (needs bnfold[html]).")
 @click.option("--plot", metavar="FILE", help="Draw every run: .svg, .png or .pdf (needs bnfold[plot]).")
 @common
 def command(original: str, folded: str | None, **given: Any) -> None:
@@ -38,6 +40,7 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     """
     check_json_target(given["json_file"])
     check_plot(given["plot"], [original, folded or original])
+    wanted = reports.only_html(given["reports"], [original])
     from bnfold.bench import bench
     from bnfold.opening import find_original
     from bnfold.report.terminal import Terminal
@@ -53,6 +56,10 @@ def command(original: str, folded: str | None, **given: Any) -> None:
 
         plot.save(result, given["plot"])
     write_json(given["json_file"], result.to_dict())
+    if wanted:
+        from bnfold.cli import story
+
+        reports.write_page(wanted, lambda: story.of_benchmark(result))
     sys.exit(0)
 
 

@@ -159,6 +159,11 @@ def _report(wanted: list[reports.Report], found: Folding | Comparison, quiet_std
 
         comparison = as_comparison(found) if isinstance(found, Folding) else found
         reports.write(wanted, comparison, to_stderr=quiet_stdout)
+        from bnfold.cli import story
+
+        reports.write_page(
+            wanted, lambda: story.of_folding(found) if isinstance(found, Folding) else story.of_comparison(found)
+        )
 
 
 def _check_targets(files: list[str], given: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bnfold.cli import project
+from bnfold.cli import project, reports
 from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     check_json_target,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--data", metavar="PATH", help="Compare statistics with these data: .npy, .npz, or a folder of such.")
 @click.option("--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]")
 @click.option("--plot", metavar="FILE", help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).")
+@click.option("--report", "reports", multiple=True, metavar="html=FILE", help="Write a page (needs bnfold[html]).")
 @click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
 @sharing
@@ -61,6 +62,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     if (given["plot"] or given["batch_size"]) and not given["data"]:
         raise UsageError(f"--{'plot' if given['plot'] else 'batch-size'} goes with --data")
     check_plot(given["plot"], list(files[:1]))
+    wanted = reports.only_html(given["reports"], files)
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
     terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
     if many:
@@ -84,6 +86,10 @@ def command(models: tuple[str, ...], **given: Any) -> None:
 
         plot.save_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, given["plot"])
     write_json(given["json_file"], result.to_dict())
+    if wanted:
+        from bnfold.cli import story
+
+        reports.write_page(wanted, lambda: story.of_inspection(result))
     sys.exit(int(given["strict"] and bool(result.kept)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -13,7 +14,12 @@ import click
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from bnfold.report.page import Story
     from bnfold.report.results import Comparison
+
+
+HTML = "html"
+"""A page for people, which tells more than the verification (:mod:`bnfold.report.page`)."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +39,21 @@ def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False)
         return []
     from bnfold.report.formats import FORMATS
 
+    known = (*FORMATS, HTML)
     found: list[Report] = []
     for text in texts:
         kind, _, file = text.partition("=")
-        if kind not in FORMATS:
-            near = get_close_matches(kind, FORMATS, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(FORMATS)}"
+        if kind not in known:
+            near = get_close_matches(kind, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise UsageError(f"--report {text}: no such report", hint)
         if (kind == "github") == bool(file):
             form = "github takes no file" if file else f"write {kind}=FILE"
             raise UsageError(f"--report {text}: {form}")
+        if kind == HTML:
+            from bnfold.report.page import check_installed
+
+            check_installed()
         if file == "-":
             raise UsageError(f"--report {text}: takes a file", "--json - writes the JSON to standard output")
         if file and len(models) > 1 and not together:
@@ -68,11 +79,31 @@ def _checked(path: Path, models: list[str]) -> Path:
     return path
 
 
+def only_html(texts: tuple[str, ...], models: list[str]) -> list[Report]:
+    """The same for commands that judge nothing: a page is all that they can write. Raises UsageError."""
+    found = wanted(texts, models)
+    for report in found:
+        if report.kind != HTML:
+            raise UsageError(f"--report {report.kind}: there is no verdict to report", "fold and verify have one")
+    return found
+
+
+def write_page(reports: list[Report], story: Callable[[], Story]) -> None:
+    """Write the pages among the reports. Raises OutputError."""
+    for report in reports:
+        if report.kind == HTML and report.path is not None:
+            from bnfold.report import page
+
+            _write(report.path, page.render(story()))
+
+
 def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> None:
-    """Write every report. Raises OutputError."""
+    """Write every report but the pages. Raises OutputError."""
     from bnfold.report.formats import github, render
 
     for report in reports:
+        if report.kind == HTML:
+            continue
         text = render(report.kind, comparison, str(Path.cwd()))
         if report.path is not None:
             _write(report.path, text)

@@ -61,7 +61,7 @@ def _code(original: str, folded: str, given: dict[str, Any]) -> int:
 def _judge(original: str | None, folded: str, given: dict[str, Any], texts: tuple[str, ...], *, many: bool) -> str:
     """Judge one pair and tell of it; the verdict."""
     from bnfold.api import verify
-    from bnfold.cli import reports
+    from bnfold.cli import reports, story
     from bnfold.report.terminal import Terminal
 
     options = verify_options(given)
@@ -75,6 +75,7 @@ def _judge(original: str | None, folded: str, given: dict[str, Any], texts: tupl
         text.print_comparison(terminal, result, verbose=given["verbose"])
     write_json(given["json_file"], result.to_dict(), line=many)
     reports.write(wanted, result, to_stderr=given["json_file"] == "-")
+    reports.write_page(wanted, lambda: story.of_comparison(result))
     return result.verdict
 
 

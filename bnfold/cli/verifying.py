@@ -12,7 +12,7 @@ import click
 
 from bnfold.errors import UsageError
 
-REPORTS_HELP = "json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
+REPORTS_HELP = "html=F, json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
 
 OPTIONS = (
     click.option("--gates", default="structure,weights,layers,outputs", show_default=True, help="What to judge."),

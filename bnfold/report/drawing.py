@@ -49,6 +49,17 @@ def svg(plans: list[Plan]) -> str:
     return Xml.tostring(root, encoding="unicode")
 
 
+def one(plan: Plan, op: AffineOp, outcome: Fold | Kept) -> str:
+    """One neighbourhood as a picture of its own."""
+    picture, (wide, high) = _picture(plan, op, outcome)
+    root = Xml.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"-10 -4 {wide + 20} {high + 10}", role="img")
+    root.set("width", str(wide + 20))
+    Xml.SubElement(root, "title").text = f"around {op.name}"
+    Xml.SubElement(root, "style").text = STYLE
+    root.append(picture)
+    return Xml.tostring(root, encoding="unicode")
+
+
 def page(plans: list[Plan], title: str) -> str:
     """A self-contained HTML page with the pictures."""
     return (

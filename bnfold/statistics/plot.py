@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,9 +18,20 @@ FARTHEST = 100.0
 
 def save_drifts(drifts: Mapping[str, Drift], title: str, target: str) -> None:
     """Draw into a file. Raises OutputError where it can't be written."""
-    import matplotlib
+    from matplotlib import pyplot
 
-    matplotlib.use("agg")
+    pyplot.switch_backend("agg")
+    figure = draw(drifts, Path(title).name)
+    try:
+        figure.savefig(target)
+    except OSError as error:
+        raise OutputError(f"{target}: {error.strerror or error}") from None
+    finally:
+        pyplot.close(figure)
+
+
+def draw(drifts: Mapping[str, Drift], title: str = "") -> Any:
+    """The figure."""
     from matplotlib import pyplot
 
     names = list(drifts)
@@ -27,7 +39,7 @@ def save_drifts(drifts: Mapping[str, Drift], title: str, target: str) -> None:
     for row, drift in enumerate(drifts.values()):
         away = np.clip(drift.distance, 1e-3, FARTHEST)
         height = row + 0.5 * ((np.arange(len(away)) * 0.618) % 1 - 0.5)
-        axis.scatter(away, height, s=5, color="#1f77b4", alpha=0.5, linewidths=0)
+        axis.scatter(away, height, s=5, color="#4a90d9", alpha=0.5, linewidths=0)
         axis.scatter([np.clip(drift.rms, 1e-3, FARTHEST)], [row], marker="|", s=180, color="black")
     axis.axvline(DRIFT, color="#d62728", linewidth=1, linestyle="--")
     axis.set_xscale("log")
@@ -35,10 +47,5 @@ def save_drifts(drifts: Mapping[str, Drift], title: str, target: str) -> None:
     axis.set_yticks(range(len(names)), names, fontsize=7)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlabel("distance from the stored statistics, in standard deviations (bar: root mean square)")
-    axis.set_title(Path(title).name, fontsize=10)
-    try:
-        figure.savefig(target)
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror or error}") from None
-    finally:
-        pyplot.close(figure)
+    axis.set_title(title, fontsize=10)
+    return figure

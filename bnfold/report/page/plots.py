@@ -1,0 +1,107 @@
+"""The page's plots, as SVG to be put into it. Texts stay texts, colours of axes are the page's own."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from bnfold.statistics import plot as drift_plot
+
+if TYPE_CHECKING:
+    from bnfold.report.page import Story
+
+BEFORE, AFTER, LIMIT = "#8a8a8a", "#4a90d9", "#d62728"
+
+MOST_LAYERS = 60
+MOST_HISTOGRAMS = 12
+MOST_ENTRIES = 2**20
+"""Entries of a weight that a histogram counts."""
+
+
+def all_of(story: Story) -> dict[str, Any]:
+    """Every plot that the story has data for, by name."""
+    import matplotlib
+    from matplotlib import pyplot
+
+    pyplot.switch_backend("agg")
+    found: dict[str, Any] = {}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bnfold", "font.size": 9}):
+        layers = [] if story.comparison is None else story.comparison.verification.layers
+        ratios = [(layer.name, layer.ratio, layer.verdict) for layer in layers if layer.ratio is not None]
+        if ratios:
+            gates = story.comparison.verification.gates if story.comparison else []
+            limit = next((gate.figures.get("k") for gate in gates if gate.gate == "layers"), None)
+            found["layers"] = _svg(_errors(pyplot, ratios[:MOST_LAYERS], limit))
+        if story.weights:
+            found["weights"] = _svg(_histograms(pyplot, dict(list(story.weights.items())[:MOST_HISTOGRAMS])))
+        if story.drifts:
+            found["drift"] = _svg(drift_plot.draw(story.drifts))
+        if story.benchmark is not None:
+            from bnfold.bench import plot as bench_plot
+
+            found["latency"] = _svg(bench_plot.draw(story.benchmark))
+    return found
+
+
+def _errors(pyplot: Any, ratios: Sequence[tuple[str, float, str]], limit: float | None) -> Any:
+    """Each piece's error as a multiple of the unavoidable one."""
+    figure, axis = pyplot.subplots(figsize=(7.5, 0.9 + 0.22 * len(ratios)), layout="constrained")
+    values = np.clip([ratio for _, ratio, _ in ratios], 1e-2, 1e6)
+    colours = [LIMIT if verdict == "fail" else AFTER for *_, verdict in ratios]
+    axis.scatter(values, range(len(ratios)), c=colours, s=18)
+    axis.axvline(1.0, color=BEFORE, linewidth=1)
+    if limit:
+        axis.axvline(limit, color=LIMIT, linewidth=1, linestyle="--")
+    axis.set_xscale("log")
+    axis.set_xlim(0.1, max(20.0, float(values.max()) * 2))
+    axis.set_yticks(range(len(ratios)), [_short(name) for name, *_ in ratios])
+    axis.set_ylim(len(ratios) - 0.4, -0.6)
+    axis.set_xlabel("error / unavoidable error (grey: the noise floor; red: the limit)")
+    return figure
+
+
+def _histograms(pyplot: Any, weights: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Any:
+    """The entries of each changed weight, before and after."""
+    columns = min(3, len(weights))
+    rows = -(-len(weights) // columns)
+    size = (2.5 * columns + 0.5, 1.7 * rows + 0.3)
+    figure, axes = pyplot.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    for axis in axes.flat[len(weights) :]:
+        axis.set_visible(False)
+    for axis, (name, pair) in zip(axes.flat, weights.items(), strict=False):
+        before, after = (_entries(part) for part in pair)
+        edges = np.histogram_bin_edges(np.concatenate([before, after]), 60)
+        axis.hist(before, edges, histtype="step", color=BEFORE, label="before")
+        axis.hist(after, edges, histtype="stepfilled", color=AFTER, alpha=0.5, label="after")
+        axis.set_title(_short(name), fontsize=8)
+        axis.set_yticks([])
+    axes.flat[0].legend(fontsize=7, frameon=False)
+    return figure
+
+
+def _entries(part: NDArray[Any]) -> NDArray[Any]:
+    flat = np.asarray(part).reshape(-1)
+    flat = flat[:: -(-flat.size // MOST_ENTRIES)] if flat.size > MOST_ENTRIES else flat
+    wide = flat.astype(np.float64)
+    return wide[np.isfinite(wide)]
+
+
+def _short(name: str) -> str:
+    shown = "".join(character if character.isprintable() and character != "$" else "?" for character in name)
+    return shown if len(shown) <= 44 else f"…{shown[-43:]}"
+
+
+def _svg(figure: Any) -> Any:
+    """The figure as an element of a page."""
+    from matplotlib import pyplot
+
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    pyplot.close(figure)
+    text = buffer.getvalue()
+    return Markup(text[text.index("<svg") :])
