@@ -1,9 +1,12 @@
 """bnfold: remove BatchNormalization from trained networks, exactly, and prove it.
 
 >>> import bnfold
->>> bnfold.inspect("model.onnx").foldable          # doctest: +SKIP
-53
->>> bnfold.fold("model.onnx", "folded.onnx")       # doctest: +SKIP
+>>> bnfold.inspect("sample_models/digits.onnx").foldable
+3
+>>> bnfold.fold("sample_models/digits.onnx", "folded.onnx").verdict
+'equivalent'
+>>> bnfold.verify("sample_models/digits.onnx", "folded.onnx").verdict
+'equivalent'
 """
 
 from __future__ import annotations

@@ -40,6 +40,15 @@ def inspect(
 
     ``example_inputs`` are those that an ``nn.Module`` is exported with. With ``data`` (as for :func:`calibrate`, in
     batches of ``batch`` rows) the model is run, and each BatchNorm's row tells how far its input has drifted.
+
+    >>> found = inspect("sample_models/two_consumers.onnx")
+    >>> found.foldable, found.kept
+    (0, 1)
+    >>> found.rows[0].reason["code"]
+    'consumers'
+    >>> drifted = inspect("sample_models/digits_spoilt.onnx", data="sample_models/digits_train.npz")
+    >>> drifted.rows[0].warnings, round(drifted.rows[0].drift.rms, 2)
+    (['drift'], 0.81)
     """
     options = options or FoldOptions()
     original = opened(model, options, example_inputs)
@@ -77,6 +86,10 @@ def calibrate(
     gone through once. The target is by default ``<name>.calibrated`` with the model's suffix; a live object
     is calibrated into a new one, ``Calibration.model``, unless a target is given.
     Raises InputError, UndecidedError (the model can't be run, or makes numbers that are not finite), OutputError.
+
+    >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "mended.onnx")
+    >>> result.calibrated, result.data["rows"]
+    (3, 1437)
     """
     clock = Clock("load", "measure", "write")
     original = opened(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
@@ -111,6 +124,14 @@ def fold(
     A live object is folded into a new one, ``Folding.model``, unless a target is given. Verifies before it writes,
     unless ``options.verify`` is None; a result that fails is never written. Raises InputError, OutputError
     (:class:`bnfold.errors.Refused` for a failed verification), UsageError.
+
+    >>> result = fold("sample_models/digits.onnx", "digits.folded.onnx")
+    >>> result.verdict, result.nodes
+    ('equivalent', {'before': 11, 'after': 8})
+    >>> import onnx
+    >>> live = fold(onnx.load("sample_models/digits.onnx"), options=FoldOptions(verify=None)).model
+    >>> len(live.graph.node)
+    8
     """
     options = options or FoldOptions()
     clock = Clock()
@@ -142,6 +163,11 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     """Judge whether ``folded`` computes what ``original`` computes.
 
     Without an original it is found by what ``fold`` noted in the folded model. Raises InputError, UsageError.
+
+    >>> _ = fold("sample_models/digits.onnx", "sample_models/digits.small.onnx")
+    >>> found = verify(None, "sample_models/digits.small.onnx")
+    >>> found.verdict, [gate.gate for gate in found.verification.gates]
+    ('equivalent', ['structure', 'weights', 'layers', 'outputs'])
     """
     options = options or default_verification()
     notes: list[str] = []

@@ -1,6 +1,7 @@
 """Documentation that can't go stale: its examples are run, its tables compared with the code."""
 
 import doctest
+import importlib
 import os
 import re
 import shutil
@@ -8,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import onnx
 import pytest
 
 from bnfold.reasons import REASONS
@@ -50,24 +52,45 @@ def test_the_first_command_of_the_readme(tmp_path):
     assert accuracies[0] == accuracies[1]
 
 
-TRANSCRIPTS = [block for page in ("README.md", "docs/statistics.md") for block in blocks("console", page)]
-
-
-@pytest.mark.parametrize("block", TRANSCRIPTS, ids=lambda block: "-".join(block.split()[2:4]))
-def test_transcripts(block, tmp_path):
+@pytest.mark.parametrize("page", ["README.md", "docs/statistics.md", "docs/tutorial.md"])
+def test_transcripts(page, tmp_path):
+    """What a page shows of commands is what they print, one after the other."""
     shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
     (tmp_path / "sample_models" / "digits.folded.onnx").unlink(missing_ok=True)
-    command, _, expected = block.partition("\n")
-    words = command.removeprefix("$ bnfold ").split()
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-m", "bnfold", *words], cwd=tmp_path, capture_output=True, text=True, check=True, env=env
-    )
     blur = re.compile(r"[\d.]+ times")
-    told, expected = (
-        [blur.sub("# times", line).rstrip() for line in text.splitlines()] for text in (done.stdout, expected)
-    )
-    assert told == expected
+    for block in blocks("console", page):
+        command, _, expected = block.partition("\n")
+        program, *words = command.removeprefix("$ ").split()
+        words = ["-m", "bnfold", *words] if program == "bnfold" else words
+        done = subprocess.run(
+            [sys.executable, *words], cwd=tmp_path, capture_output=True, text=True, check=True, env=env
+        )
+        told, said = (
+            [blur.sub("# times", line).rstrip() for line in text.splitlines()] for text in (done.stdout, expected)
+        )
+        assert told == said
+
+
+@pytest.mark.parametrize("module", ["bnfold", "bnfold.api", "bnfold.fleet", "bnfold.batchnorm"])
+def test_examples_in_docstrings(module, tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
+    monkeypatch.chdir(tmp_path)
+    result = doctest.testmod(importlib.import_module(module))
+    assert result.failed == 0
+    assert result.attempted or module in ("bnfold.fleet", "bnfold.batchnorm")
+
+
+def test_a_notebook_shows_a_table(samples):
+    import bnfold
+
+    text = bnfold.inspect(samples / "two_consumers.onnx")._repr_html_()
+    assert text.count("<tr>") == 2
+    assert "consumers: upstream" in text
+    result = bnfold.fold(onnx.load(samples / "digits.onnx"))
+    assert "equivalent" in result._repr_html_()
+    as_text = bnfold.report.results.as_comparison(result)._repr_html_()
+    assert as_text.count('<td style="color:#146c2e">pass</td>') == 4
 
 
 def test_every_sample_is_described():

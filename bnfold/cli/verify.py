@@ -34,7 +34,7 @@ def command(original: str | None, folded: str | None, **given: Any) -> None:
     check_json_target(given["json_file"])
     if original is not None:
         first, second = (original, folded) if folded else (None, original)
-        sys.exit(EXIT_CODES[_judge(first, second, given, given["reports"], many=False)])
+        sys.exit(EXIT_CODES[_judge(first, second, given, many=False)])
     pairs = [(entry.model, entry.output or _beside(entry.model)) for entry in project.models("verify")]
     if len(pairs) > 1 and given["json_file"] not in (None, "-"):
         raise UsageError("--json takes one file for one pair of models", "use --report json=reports/{name}.json")
@@ -47,24 +47,24 @@ def command(original: str | None, folded: str | None, **given: Any) -> None:
 
 def _code(original: str, folded: str, given: dict[str, Any]) -> int:
     """Judge one of several pairs; the exit code. An error is told, and does not stop the others."""
-    texts = tuple(text.replace(NAME, Path(folded).stem) for text in given["reports"])
     if not given["quiet"] and given["json_file"] != "-":
         click.echo(f"{original} → {folded}")
     try:
-        return EXIT_CODES[_judge(original, folded, given, texts, many=True)]
+        return EXIT_CODES[_judge(original, folded, given, many=True)]
     except BnfoldError as error:
         hint = f"\nhint: {error.hint}" if error.hint else ""
         click.echo(f"error: {error}{hint}", err=True)
         return error.exit_code
 
 
-def _judge(original: str | None, folded: str, given: dict[str, Any], texts: tuple[str, ...], *, many: bool) -> str:
+def _judge(original: str | None, folded: str, given: dict[str, Any], *, many: bool) -> str:
     """Judge one pair and tell of it; the verdict."""
     from bnfold.api import verify
     from bnfold.cli import reports, story
     from bnfold.report.terminal import Terminal
 
     options = verify_options(given)
+    texts = tuple(text.replace(NAME, Path(folded).stem) for text in given["reports"])
     wanted = reports.wanted(texts, [original or folded, folded], together=True)
     with progress(given):
         result = verify(original, folded, options)

@@ -109,6 +109,11 @@ class Inspection:
         """How many BatchNorms stay."""
         return len(self.batch_norms) - self.foldable
 
+    def _repr_html_(self) -> str:
+        from bnfold.report import notebook
+
+        return notebook.inspection(self)
+
     def with_drifts(self, drifts: Mapping[str, Drift]) -> Inspection:
         """The same, each row with the drift of its input, found by the name of its output."""
         rows = [
@@ -162,6 +167,11 @@ class Folding:
             return self.verification.verdict
         return "not verified" if any(row.status == "folded" for row in self.inspection.rows) else "unchanged"
 
+    def _repr_html_(self) -> str:
+        from bnfold.report import notebook
+
+        return notebook.folding(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""
         return {
@@ -187,6 +197,11 @@ class Comparison:
     def verdict(self) -> str:
         """``equivalent``, ``different`` or ``undecided``."""
         return self.verification.verdict
+
+    def _repr_html_(self) -> str:
+        from bnfold.report import notebook
+
+        return notebook.comparison(self)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""

@@ -1,0 +1,168 @@
+"""What other people's pipelines take from here: valid by the published schemas, and run as the pipelines would."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("onnxruntime")
+yaml = pytest.importorskip("ruamel.yaml")
+
+ROOT = Path(__file__).parents[1]
+
+
+def loaded(path):
+    return yaml.YAML(typ="safe").load((ROOT / path).read_text())
+
+
+@pytest.mark.parametrize(
+    ("schema", "path"),
+    [
+        ("vendor.github-actions", "action.yml"),
+        ("vendor.gitlab-ci", "integrations/gitlab-ci.yml"),
+        ("custom.github-workflows-require-timeout", None),
+    ],
+)
+def test_valid_by_the_published_schema(schema, path, tmp_path):
+    pytest.importorskip("check_jsonschema")
+    if path is None:  # the workflow that the page of pipelines shows
+        page = (ROOT / "docs/pipelines.md").read_text()
+        target = tmp_path / "workflow.yml"
+        target.write_text(page.split("```yaml\n", 1)[1].split("```", 1)[0])
+        schema = "vendor.github-workflows"
+    else:
+        target = ROOT / path
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", schema, str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_hooks_are_hooks():
+    """pre-commit's own rules for a hook: what must be there, and what its ids may look like."""
+    hooks = loaded(".pre-commit-hooks.yaml")
+    assert [hook["id"] for hook in hooks] == ["bnfold-verify", "bnfold-inspect"]
+    for hook in hooks:
+        assert {"id", "name", "entry", "language", "files"} <= hook.keys()
+        words = hook["entry"].split()
+        assert words[0] == "bnfold"
+
+
+@pytest.fixture
+def project(tmp_path, samples):
+    """A repository with models and a project file."""
+    folder = tmp_path / "project"
+    (folder / "models").mkdir(parents=True)
+    for name in ("conv.onnx", "half.onnx"):
+        shutil.copy(samples / name, folder / "models")
+    (folder / "pyproject.toml").write_text('[tool.bnfold]\nmodels = ["models/*.onnx"]\noutput-dir = "dist"\n')
+    return folder
+
+
+@pytest.fixture
+def runner(tmp_path):
+    """A runner's temporary folder, with bnfold as the action's first step installs it: here, a link to this one."""
+    binaries = tmp_path / "runner" / "bnfold" / "bin"
+    binaries.mkdir(parents=True)
+    for name, line in (
+        ("bnfold", f'exec "{sys.executable}" -m bnfold "$@"'),
+        ("python", f'exec "{sys.executable}" "$@"'),
+    ):
+        script = binaries / name
+        script.write_text(f'#!/bin/sh\nPYTHONPATH="{ROOT}" {line}\n')
+        script.chmod(0o755)
+    return tmp_path / "runner"
+
+
+def step(action, runner, project, **inputs):
+    """Run the action's step as a runner does; exit code, outputs, summary, log."""
+    env = {
+        **os.environ,
+        "RUNNER_TEMP": str(runner),
+        "GITHUB_OUTPUT": str(runner / "output"),
+        "GITHUB_STEP_SUMMARY": str(runner / "summary"),
+    }
+    for name, value in action["env"].items():
+        key = value.removeprefix("${{ inputs.").removesuffix(" }}")
+        env[name] = inputs.get(key, loaded("action.yml")["inputs"][key]["default"])
+    command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", action["run"]]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    told = (runner / "output").read_text() if (runner / "output").exists() else ""
+    outputs = dict(line.split("=", 1) for line in told.splitlines())
+    summary = (runner / "summary").read_text() if (runner / "summary").exists() else ""
+    return done.returncode, outputs, summary, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_action_judges_a_project(runner, project):
+    _, verify = loaded("action.yml")["runs"]["steps"]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-m", "bnfold", "fold"], cwd=project, env=env, check=True, capture_output=True)
+    code, outputs, summary, log = step(verify, runner, project, gates="structure,weights,outputs")
+    assert code == 0, log
+    report = Path(outputs.pop("report"))
+    assert outputs == {"verdict": "equivalent", "device": "cpu"}
+    assert sorted(path.name for path in report.iterdir()) == ["conv.html", "conv.json", "half.html", "half.json"]
+    assert summary.count("## bnfold: equivalent") == 2
+    assert "::notice" in log
+    assert json.loads((report / "conv.json").read_text())["verdict"] == "equivalent"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_action_fails_for_a_wrong_model(runner, project):
+    _, verify = loaded("action.yml")["runs"]["steps"]
+    pair = {"original": "models/conv.onnx", "folded": "models/half.onnx"}
+    code, outputs, summary, log = step(verify, runner, project, **pair, arguments="--k 3 --quiet")
+    assert code == 1
+    assert outputs["verdict"] == "different"
+    assert "## bnfold: different" in summary
+    assert "::error" in log
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_the_action_does_not_run_what_its_inputs_say(runner, project):
+    _, verify = loaded("action.yml")["runs"]["steps"]
+    name = "$(touch pwned);`touch pwned`"
+    code, outputs, _, _ = step(verify, runner, project, original=name, arguments="--seed $(touch pwned)")
+    assert code == 2
+    assert outputs["verdict"] == "undecided"
+    assert not (project / "pwned").exists()
+
+
+@pytest.mark.slow
+def test_the_action_installs_bnfold(tmp_path):
+    install, _ = loaded("action.yml")["runs"]["steps"]
+    env = {**os.environ, "RUNNER_TEMP": str(tmp_path), "SOURCE": str(ROOT), "EXTRAS": "cpu,html"}
+    subprocess.run(["bash", "-e", "-c", install["run"]], env=env, check=True)
+    subprocess.run([tmp_path / "bnfold" / "bin" / "bnfold", "doctor"], check=True)
+
+
+def test_the_hooks_run(project):
+    """As pre-commit runs them: verify without names, inspect with those of the files that changed."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def run(*words):
+        return subprocess.run(
+            [sys.executable, "-m", *words], cwd=project, env=env, capture_output=True, text=True
+        ).returncode
+
+    hooks = {hook["id"]: hook["entry"].split() for hook in loaded(".pre-commit-hooks.yaml")}
+    assert run("bnfold", "fold", "--no-verify") == 0
+    assert run(*hooks["bnfold-verify"], "--gates", "structure,weights") == 0
+    assert run(*hooks["bnfold-inspect"], "models/conv.onnx", "models/half.onnx") == 0
+    shutil.copy(ROOT / "sample_models" / "two_consumers.onnx", project / "models")
+    assert run(*hooks["bnfold-inspect"], "models/two_consumers.onnx") == 1
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="no make")
+def test_the_makefile(project):
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = ["make", "-f", str(ROOT / "integrations/Makefile"), f"BNFOLD={sys.executable} -m bnfold", "verify"]
+    done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (project / "dist").iterdir()) == ["conv.onnx", "half.onnx"]
+    again = subprocess.run(command[:-1], cwd=project, env=env, capture_output=True, text=True, check=True)
+    assert "fold models" not in again.stdout
