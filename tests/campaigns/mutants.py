@@ -166,6 +166,7 @@ class Chosen:
         self.order = order
 
     def pytest_collection_modifyitems(self, items: list[Any]) -> None:
+        items[:] = [item for item in items if "damaged" not in item.nodeid]  # which has an eye on the clock
         if self.order is not None:
             items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda i: self.order[i.nodeid])
 
