@@ -10,8 +10,9 @@ from matplotlib import pyplot
 
 from bnfold.api import fold, inspect
 from bnfold.batchnorm import BatchNorm, training_step
+from bnfold.report import figures
+from bnfold.statistics import plot
 from bnfold.statistics.moments import Population, statistics_of
-from bnfold.statistics.plot import save_drifts
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "images"
@@ -95,4 +96,4 @@ if __name__ == "__main__":
     before_and_after(IMAGES / "before_after.svg", samples / "digits.onnx")
     found = inspect(samples / "digits_spoilt.onnx", data=samples / "digits_train.npz")
     drifts = {row.name: row.drift for row in found.rows if row.drift}
-    save_drifts(drifts, "digits_spoilt.onnx", str(IMAGES / "drift.svg"))
+    figures.save(lambda: plot.draw(drifts, "digits_spoilt.onnx"), str(IMAGES / "drift.svg"))

@@ -332,7 +332,7 @@ class TestReports:
             ("junti=x.xml", "did you mean 'junit'"),
             ("junit", "write junit=FILE"),
             ("github=x", "github takes no file"),
-            ("html=x.html", "no such report"),
+            ("pdf=x.pdf", "no such report"),
             ("junit=conv.onnx", "is a model"),
             ("junit=nowhere/x.xml", "does not exist"),
         ],

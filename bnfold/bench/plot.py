@@ -6,23 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from bnfold.bench import Benchmark
-from bnfold.errors import OutputError
 
 COLOURS = ("#888888", "#4a90d9")
-
-
-def save(benchmark: Benchmark, target: str) -> None:
-    """Draw into a file. Raises OutputError where it can't be written."""
-    from matplotlib import pyplot
-
-    pyplot.switch_backend("agg")
-    figure = draw(benchmark)
-    try:
-        figure.savefig(target)
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror or error}") from None
-    finally:
-        pyplot.close(figure)
 
 
 def draw(benchmark: Benchmark) -> Any:

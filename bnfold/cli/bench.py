@@ -53,8 +53,9 @@ def command(original: str, folded: str | None, **given: Any) -> None:
         _print(Terminal(report_stream(given["json_file"], False), color=not given["no_color"]), result)
     if given["plot"]:
         from bnfold.bench import plot
+        from bnfold.report import figures
 
-        plot.save(result, given["plot"])
+        figures.save(lambda: plot.draw(result), given["plot"])
     write_json(given["json_file"], result.to_dict())
     if wanted:
         from bnfold.cli import story

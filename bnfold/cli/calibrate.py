@@ -13,6 +13,8 @@ from bnfold.cli.options import (
     check_plot,
     common,
     complete_file,
+    draw_drifts,
+    external_data,
     progress,
     report_stream,
     unsafe_shapes,
@@ -44,13 +46,7 @@ CUMULATIVE = "cumulative"
 )
 @click.option("--batch-size", type=click.IntRange(1), help="Rows at once.  [default: 64, or the model's]")
 @click.option("--freeze-training-mode", is_flag=True, help="Make inference BatchNorms of those in training mode.")
-@click.option(
-    "--external-data",
-    type=click.Choice(["auto", "keep", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Whether weights lie in a file beside the model.",
-)
+@external_data
 @click.option("--force", is_flag=True, help="Replace an existing output.")
 @click.option("--dry-run", is_flag=True, help="Measure and report, write nothing.")
 @click.option("--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust.")
@@ -88,9 +84,7 @@ def command(model: str, **given: Any) -> None:
         terminal = Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
         text.print_calibration(terminal, result, verbose=given["verbose"])
     if given["plot"]:
-        from bnfold.statistics import plot
-
-        plot.save_drifts({row.name: row.drift for row in result.rows if row.drift}, result.info.path, given["plot"])
+        draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.info.path, given["plot"])
     write_json(given["json_file"], result.to_dict())
     sys.exit(0)
 

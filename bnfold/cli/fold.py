@@ -16,6 +16,7 @@ from bnfold.cli.options import (
     common,
     complete_file,
     expand,
+    external_data,
     plan_options,
     planning,
     progress,
@@ -45,13 +46,7 @@ if TYPE_CHECKING:
 @click.option("--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable).")
 @click.option("--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).")
 @planning
-@click.option(
-    "--external-data",
-    type=click.Choice(["auto", "keep", "always", "never"]),
-    default="auto",
-    show_default=True,
-    help="Whether weights lie in a file beside the model.",
-)
+@external_data
 @click.option("--to", type=click.Choice(["onnx", "pt2"]), help="Format to write.  [default: that of MODEL]")
 @sharing
 @verifying

@@ -15,6 +15,7 @@ from bnfold.cli.options import (
     check_plot,
     common,
     complete_file,
+    draw_drifts,
     expand,
     plan_options,
     planning,
@@ -82,9 +83,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     if given["picture"]:
         _draw(given["picture"], result)
     if given["plot"]:
-        from bnfold.statistics import plot
-
-        plot.save_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, given["plot"])
+        draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, given["plot"])
     write_json(given["json_file"], result.to_dict())
     if wanted:
         from bnfold.cli import story

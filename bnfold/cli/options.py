@@ -6,15 +6,18 @@ import glob
 import importlib.util
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
 
 from bnfold.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.statistics.results import Drift
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -27,6 +30,18 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
     ):
         function = option(function)
     return function
+
+
+def external_data(function: Callable[..., Any]) -> Callable[..., Any]:
+    """``--external-data``: every command that writes a model has it."""
+    option = click.option(
+        "--external-data",
+        type=click.Choice(["auto", "keep", "always", "never"]),
+        default="auto",
+        show_default=True,
+        help="Whether weights lie in a file beside the model.",
+    )
+    return option(function)
 
 
 def planning(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -137,6 +152,14 @@ def check_plot(target: str | None, models: list[str]) -> None:
         raise UsageError(f"--plot {target}: is a model", "name another file")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"--plot {target}: its folder does not exist")
+
+
+def draw_drifts(drifts: Mapping[str, Drift], model: str, target: str) -> None:
+    """``--plot``: how far data are from the statistics. Raises OutputError."""
+    from bnfold.report import figures
+    from bnfold.statistics import plot
+
+    figures.save(lambda: plot.draw(drifts, Path(model).name), target)
 
 
 @contextmanager

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import InputError, one_line
+from bnfold.errors import InputError, UndecidedError, one_line
 from bnfold.files.load import read_file
 from bnfold.files.pt2 import checked
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from torch.export import ExportedProgram
 
 INSTALL = "pip install 'bnfold[torch]'"
@@ -64,6 +65,20 @@ def load_program(path: Path) -> LoadedProgram:
     except Exception as error:  # torch raises many kinds for what it can't read
         raise InputError(f"{path}: torch can't load it ({one_line(error)})", "save it again with this torch") from None
     return LoadedProgram(path, program, hashlib.sha256(data).hexdigest(), len(data), extra, True)
+
+
+def tensors_fed(program: ExportedProgram) -> Iterator[tuple[str, Tensor]]:
+    """Name and example of every tensor that a caller has to feed. Raises UndecidedError for other inputs."""
+    from torch import Tensor
+    from torch.export.graph_signature import InputKind
+
+    nodes = {node.name: node for node in program.graph.nodes}
+    for spec in program.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            held = nodes[spec.arg.name].meta.get("val") if spec.arg.name in nodes else None
+            if not isinstance(held, Tensor):
+                raise UndecidedError(f"input {spec.arg.name!r} is no tensor of numbers", "give another program")
+            yield spec.arg.name, held
 
 
 def import_torch(wanted: str) -> Any:

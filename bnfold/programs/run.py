@@ -8,13 +8,11 @@ from typing import Any
 
 import numpy as np
 from onnx import ModelProto, helper
-from torch import Tensor
-from torch.export.graph_signature import InputKind
 
 from bnfold.errors import UndecidedError
 from bnfold.files.load import load
 from bnfold.graph.torch_tensors import np_dtype
-from bnfold.programs.load import LoadedProgram
+from bnfold.programs.load import LoadedProgram, tensors_fed
 from bnfold.verification import runtime
 from bnfold.verification.alignment.pieces import Piece
 from bnfold.verification.inputs import Sample, generated_samples, user_samples
@@ -162,22 +160,15 @@ def interface_of(loaded: LoadedProgram) -> tuple[ModelProto, list[str]]:
 
     Free dimensions take the size that the program was exported with. Raises UndecidedError for other inputs.
     """
-    nodes = {node.name: node for node in loaded.program.graph.nodes}
     model, types = ModelProto(ir_version=8), list[str]()
-    for spec in loaded.program.graph_signature.input_specs:
-        if spec.kind is not InputKind.USER_INPUT:
-            continue
-        held = nodes[spec.arg.name].meta.get("val") if spec.arg.name in nodes else None
-        dtype = np_dtype(held.dtype) if isinstance(held, Tensor) else None
-        if dtype is None or not isinstance(held, Tensor):
-            raise UndecidedError(f"input {spec.arg.name!r} is no tensor of numbers", "give another program")
+    for name, held in tensors_fed(loaded.program):
+        if (dtype := np_dtype(held.dtype)) is None:
+            raise UndecidedError(f"input {name!r} is no tensor of numbers", "give another program")
         shape = [_size(n, loaded) for n in held.shape]
         types.append(dtype.name)
         if dtype.name == "bfloat16":  # which files of numpy don't hold; the worker rounds
             dtype = np.dtype(np.float32)
-        model.graph.input.append(
-            helper.make_tensor_value_info(spec.arg.name, helper.np_dtype_to_tensor_dtype(dtype), shape)
-        )
+        model.graph.input.append(helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(dtype), shape))
     return model, types
 
 

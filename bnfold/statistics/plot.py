@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bnfold.errors import OutputError
 from bnfold.statistics.health import DRIFT
 from bnfold.statistics.results import Drift
 
 FARTHEST = 100.0
 """Standard deviations; what lies beyond is drawn there."""
-
-
-def save_drifts(drifts: Mapping[str, Drift], title: str, target: str) -> None:
-    """Draw into a file. Raises OutputError where it can't be written."""
-    from matplotlib import pyplot
-
-    pyplot.switch_backend("agg")
-    figure = draw(drifts, Path(title).name)
-    try:
-        figure.savefig(target)
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror or error}") from None
-    finally:
-        pyplot.close(figure)
 
 
 def draw(drifts: Mapping[str, Drift], title: str = "") -> Any:

@@ -6,16 +6,14 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
 
 from bnfold.errors import UndecidedError
 from bnfold.graph.torch import TorchGraphs
 from bnfold.graph.torch_edit import TorchEditor
 from bnfold.graph.torch_tensors import from_numpy, np_dtype, to_numpy
 from bnfold.programs.evaluate import Evaluator, NotRunnable
-from bnfold.programs.load import LoadedProgram, quiet
+from bnfold.programs.load import LoadedProgram, quiet, tensors_fed
 from bnfold.statistics.data import Input
 from bnfold.statistics.layers import Layer, divide, layers_of, reading
 from bnfold.statistics.network import Fed, Values
@@ -86,15 +84,10 @@ def separated(program: ExportedProgram) -> ExportedProgram:
 
 
 def _inputs(program: ExportedProgram) -> list[Input]:
-    nodes = {node.name: node for node in program.graph.nodes}
     found = []
-    for spec in program.graph_signature.input_specs:
-        if spec.kind is not InputKind.USER_INPUT:
-            continue
-        held = nodes[spec.arg.name].meta.get("val") if spec.arg.name in nodes else None
-        dtype = np_dtype(held.dtype) if isinstance(held, Tensor) else None
-        if dtype is None or not isinstance(held, Tensor):
-            raise UndecidedError(f"the input {spec.arg.name!r} is no tensor of numbers", "its data can't be given")
+    for name, held in tensors_fed(program):
+        if (dtype := np_dtype(held.dtype)) is None:
+            raise UndecidedError(f"the input {name!r} is no tensor of numbers", "its data can't be given")
         rows = held.shape[0] if held.dim() and isinstance(held.shape[0], int) else None
-        found.append(Input(spec.arg.name, dtype, rows))
+        found.append(Input(name, dtype, rows))
     return found
