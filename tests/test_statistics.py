@@ -549,6 +549,84 @@ def test_a_program_that_works_in_place():
         torch.testing.assert_close(made.state_dict["b.running_mean"], torch.ones(3), rtol=0, atol=1e-5)
 
 
+class Overwrites:
+    """Forwards of networks that overwrite what a BatchNorm reads, before it does."""
+
+    @staticmethod
+    def a_view_of_its_input(net, x):
+        y = net.c(x)
+        y[:, :, :3].mul_(7)
+        return net.a(y)
+
+    @staticmethod
+    def what_it_made(net, x):
+        y = net.a(net.c(x))
+        y[:, :, :3].mul_(7)
+        return net.b(y)
+
+    @staticmethod
+    def the_base_of_its_input(net, x):
+        y = net.c(x)
+        v = y[:, :, :3]
+        y.mul_(3)
+        return net.b(net.a(v))
+
+    @staticmethod
+    def nothing_but_reads_the_statistics(net, x):
+        return net.b(net.a(net.c(x)) + net.a.running_mean.view(1, -1, 1, 1) * 2)
+
+    @staticmethod
+    def nothing_but_one_tensor_is_two_operands(net, x):
+        from torch.nn import functional
+
+        return functional.batch_norm(net.c(x), net.a.running_mean, net.a.running_var, net.a.running_var, net.a.bias)
+
+
+@pytest.mark.parametrize("name", [name for name in vars(Overwrites) if not name.startswith("_")])
+def test_programs_that_overwrite_or_share(name):
+    """The statistics are those of what eager torch itself feeds each BatchNorm of the calibrated program."""
+    torch = pytest.importorskip("torch")
+    from torch import nn
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.c, self.a, self.b = nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.BatchNorm2d(4)
+
+        def forward(self, x):
+            return getattr(Overwrites, name)(self, x)
+
+    torch.manual_seed(0)
+    x = torch.from_numpy(images())
+    program = torch.export.export(Net().eval(), (x,))
+    parameters = {key: value.clone() for key, value in program.state_dict.items() if "running" not in key}
+    made = calibrate(program, [x]).model
+    seen = []
+
+    class Watch(torch.fx.Interpreter):
+        def run_node(self, n):
+            if "batch_norm" in str(n.target):
+                args = [self.env[a] if isinstance(a, torch.fx.Node) else a for a in n.args]
+                seen.append((args[0].double().clone(), args[3].clone(), args[4].clone()))
+            return super().run_node(n)
+
+    with torch.no_grad():
+        Watch(made.graph_module).run(*made._graph_module_flat_inputs((x,), {}))
+    assert seen
+    for fed, mean, var in seen:
+        torch.testing.assert_close(mean.double(), fed.mean((0, 2, 3)), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(var.double(), fed.var((0, 2, 3), correction=0), rtol=1e-5, atol=1e-6)
+    for key, value in parameters.items():
+        torch.testing.assert_close(made.state_dict[key], value, rtol=0, atol=0)
+
+
+def test_data_may_be_tensors_of_any_type():
+    torch = pytest.importorskip("torch")
+    program = torch.export.export(network().eval().bfloat16(), (torch.zeros(4, 3, 6, 6, dtype=torch.bfloat16),))
+    data = torch.from_numpy(images(8)).bfloat16()
+    assert calibrate(program, [data[:4], data[4:]]).calibrated == 3
+
+
 # --- data
 
 
@@ -569,9 +647,90 @@ def test_data_that_do_not_fit(data, message, tmp_path, monkeypatch):
         calibrate(residual(), data)
 
 
-def test_shapes_that_do_not_fit_are_undecided():
-    with pytest.raises(UndecidedError, match="can't run it"):
-        calibrate(residual(), np.zeros((4, 5, 6, 6), "f4"))
+@pytest.mark.parametrize("shape", [(4, 5, 6, 6), (4, 6, 6, 3), (3, 6, 6)])
+def test_shapes_that_do_not_fit_are_told(shape):
+    with pytest.raises(InputError, match=r"takes \[any, 3, 6, 6\], not \["):
+        calibrate(residual(), np.zeros(shape, "f4"))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(b"not an array"),
+        lambda path: path.write_bytes(path.read_bytes()[:200]),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"(20, 3, 6, 6)", b"(99999999999,)")),
+        lambda path: path.write_bytes(path.read_bytes().replace(b"(20, 3, 6, 6)", b"(-1, 3, 6, 6)")),
+        lambda path: path.write_bytes(
+            path.read_bytes().replace(b"'shape': (20, 3, 6, 6), }", b"'shape': ((((((((((((((( ")
+        ),
+        lambda path: np.save(path, np.array([{}, None], object), allow_pickle=True),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["npy", "npz"])
+def test_damaged_data_are_refused(damage, suffix, tmp_path):
+    path = tmp_path / "d.npy"
+    np.save(path, images())
+    damage(path)
+    if suffix == "npz":
+        import zipfile
+
+        inner = path.read_bytes()
+        path = tmp_path / "d.npz"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr("x.npy", inner)
+        if len(inner) % 2:
+            path.write_bytes(path.read_bytes()[:60] + b"\xff" * 9 + path.read_bytes()[69:])
+    with pytest.raises(InputError) as caught:
+        calibrate(residual(), path)
+    assert "\n" not in str(caught.value)
+    assert "allow_pickle" not in str(caught.value) or "object" in str(caught.value).lower()
+
+
+def test_inputs_that_have_no_rows_are_fed_with_every_batch():
+    model = residual()
+    model.graph.node[2].CopyFrom(node("Mul", ["a", "t"], ["r"]))
+    model.graph.input.append(tensor("t", []))
+    data = {"x": images(), "t": np.float32(2.0)}
+    result = calibrate(model, data, options=CalibrateOptions(batch=7))
+    assert result.data["batches"] == 3
+    assert max(row.drift.rms for row in inspect(result.model, data=data).rows) < 1e-6
+
+
+def test_a_statistic_that_overflows_leaves_its_layer_and_those_behind_see_that():
+    held = {**batch_norm("a", 3, dtype="float16"), **batch_norm("b", 3, dtype="float16")}
+    held["a_scale"] = np.full(3, 0.001, "f2")
+    nodes = [bn_node("x", "a", "a"), node("Sigmoid", ["a"], ["s"]), bn_node("s", "y", "b")]
+    kind = helper.np_dtype_to_tensor_dtype(np.dtype("f2"))
+    tensors = [numpy_helper.from_array(array, name) for name, array in held.items()]
+    shape = ["N", 3, 6, 6]
+    graph = helper.make_graph(nodes, "g", [tensor("x", shape, kind)], [tensor("y", shape, kind)], tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    data = (images() * 300).astype("f2")
+    result = calibrate(model, data)
+    assert [(row.status, row.reason and row.reason["code"]) for row in result.rows] == [
+        ("left", "overflow"),
+        ("calibrated", None),
+    ]
+    assert inspect(result.model, data=data).rows[1].drift.rms < 5e-3
+
+
+def test_a_layer_that_normalises_a_constant_is_left():
+    model = residual()
+    model.graph.initializer.append(numpy_helper.from_array(images(1)[:, :1].repeat(4, 1), "k"))
+    model.graph.node.insert(0, bn_node("k", "kb", "a"))
+    model.graph.node[-2].input[1] = "kb"
+    result = calibrate(model, images())
+    assert [row.status for row in result.rows] == ["left", "calibrated", "calibrated", "calibrated"]
+    assert result.rows[0].reason["code"] == "dynamic-weights"
+
+
+def test_old_models_list_their_initializers_as_inputs():
+    model = residual(opset=9)
+    model.ir_version = 3
+    for t in model.graph.initializer:
+        model.graph.input.append(helper.make_tensor_value_info(t.name, t.data_type, t.dims))
+    made = calibrate(model, images()).model
+    assert max(row.drift.rms for row in inspect(made, data=images()).rows) < 1e-6
 
 
 def test_numbers_that_are_not_finite_are_undecided():

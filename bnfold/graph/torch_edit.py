@@ -216,7 +216,7 @@ class TorchEditor:
     def _owned(self, old: fx.Node, spec: InputSpec, tensor: Tensor) -> bool:
         """True if one call alone reads the tensor, under no other name, so that its data may be replaced."""
         held = self._graphs.tensor_of(spec)
-        if held is None or len(old.users) != 1 or spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
+        if held is None or uses(old) != 1 or spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
             return False
         if old in self._graphs.mutated:
             return False
@@ -312,6 +312,14 @@ def _copied(call: ModuleCallEntry) -> ModuleCallEntry:
         return call
     inputs, outputs = ([copy.copy(end) for end in ends] for ends in (call.signature.inputs, call.signature.outputs))
     return replace(call, signature=replace(call.signature, inputs=inputs, outputs=outputs))
+
+
+def uses(node: fx.Node) -> int:
+    """How often a value is passed: one call may read it for several of its operands."""
+    found = []
+    for user in node.users:
+        fx.map_arg((user.args, user.kwargs), lambda used: found.append(used is node))
+    return sum(found)
 
 
 def _takes_tensor(node: fx.Node, operand: Operand) -> bool:

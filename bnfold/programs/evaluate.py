@@ -36,16 +36,21 @@ class Evaluator:
         self._held = {spec.arg.name: held[spec.target] for spec in signature.input_specs if spec.target in held}
 
     def run(
-        self, bound: Mapping[str, Tensor], wanted: Iterable[str] | None = None, observe: Observer | None = None
+        self,
+        bound: Mapping[str, Tensor],
+        wanted: Iterable[str] | None = None,
+        observe: Observer | None = None,
+        reads: Mapping[str, str] | None = None,
     ) -> dict[str, Tensor]:
         """The values ``wanted`` (by default the outputs) from those that are ``bound``, by name. Raises NotRunnable.
 
         ``observe`` sees every tensor that is made on the way. A whole run sees its outputs as they are in the end, a
-        part as they are made.
+        part as they are made. ``reads`` names nodes, each with a value that it reads: these are given as they are when
+        the node runs, which somebody may have overwritten since they were made.
         """
         names = list(self.outputs if wanted is None else wanted)
         with torch.no_grad():
-            return self._run(self._module, bound, names, observe, whole=wanted is None)
+            return self._run(self._module, bound, names, observe, whole=wanted is None, reads=reads or {})
 
     def _run(
         self,
@@ -55,15 +60,19 @@ class Evaluator:
         observe: Observer | None,
         *,
         whole: bool,
+        reads: Mapping[str, str] | None = None,
     ) -> dict[str, Tensor]:
         nodes = {node.name: node for node in module.graph.nodes}
-        needed = _needed([nodes[name] for name in wanted], bound)
+        reads = reads or {}
+        needed = _needed([nodes[name] for name in (*wanted, *reads)], bound)
         last = {used: node for node in module.graph.nodes if node in needed for used in node.all_input_nodes}
         known: dict[fx.Node, Any] = {}
         made: dict[str, Tensor] = {}
         for node in module.graph.nodes:
             if node not in needed:
                 continue
+            if node.name in reads:
+                made[reads[node.name]] = known[nodes[reads[node.name]]].clone()
             value = self._value(module, node, bound, known)
             known[node] = value
             if observe is not None and isinstance(value, Tensor) and node.op != "get_attr":

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from bnfold import __version__
 from bnfold.batchnorm import Momentum, Statistics
 from bnfold.errors import InputError, UndecidedError
@@ -132,7 +130,8 @@ def _measured(
     if not network.layers:
         why = f" ({network.left[0][1].detail})" if network.left else ""
         raise UndecidedError(
-            f"{name}: no BatchNorm whose statistics could be computed{why}", "bnfold inspect shows them"
+            f"{name}: no BatchNorm whose statistics could be computed{why}",
+            "exporters fold or write out BatchNorms unless told not to (docs/faq.md)",
         )
     batches = Batches(data, network.inputs, options.batch)
     estimators = {layer: _estimator(layer, options, kind) for layer in network.layers}
@@ -171,16 +170,12 @@ def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedR
 
 def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
     bn, made = layer.stored, []
-    for index, data in ((3, found.mean), (4, found.var)):
-        value = layer.node.inputs[index]
-        assert value is not None and value.dtype is not None
-        with np.errstate(over="ignore"):
-            rounded = data.astype(value.dtype)
-        if not np.isfinite(rounded).all():
-            return _left(layer.node, Kept("overflow", f"its statistics do not fit into {value.dtype}"))
-        made.append(rounded)
-    for index, rounded in zip((3, 4), made, strict=True):
-        editor.overwrite(layer.node, index, rounded)
+    types = [value.dtype for value in layer.node.inputs[3:5] if value is not None]
+    if not layer.holds(found.mean, found.var):
+        return _left(layer.node, Kept("overflow", f"its statistics do not fit into {types[1]}"))
+    for index, data, dtype in zip((3, 4), (found.mean, found.var), types, strict=True):
+        made.append(data.astype(dtype))
+        editor.overwrite(layer.node, index, made[-1])
     after = replace(bn, mean=made[0], var=made[1])
     return CalibratedRow(
         layer.node.name,

@@ -7,12 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, one_line
 
 Batch = dict[str, NDArray[Any]]
 
@@ -27,22 +26,26 @@ LAYOUT = "give a .npy (the only input), a .npz (an array per input), or a folder
 
 @dataclass(frozen=True)
 class Input:
-    """What a model takes: its name, its type, and how many rows at once (None: any number)."""
+    """What a model takes: its name, its type, how many rows at once (None: any number), its shape where it is known."""
 
     name: str
     dtype: np.dtype[Any]
     rows: int | None
+    shape: tuple[int | None, ...] | None = None
 
 
 class Batches:
     """The data as batches, once. ``rows`` counts what was given out, ``lost`` the rows that filled no batch.
 
-    A chunk (a file, an entry of an iterable) of more rows than a batch is cut; one of fewer is a batch by itself.
+    A chunk (a file, an entry of an iterable) of more rows than a batch is cut; one of fewer is a batch by itself. An
+    input without rows, or with a fixed number of them beside one that takes any, is given whole with every batch.
     """
 
     def __init__(self, data: Data, inputs: Sequence[Input], rows: int | None = None) -> None:
         self.name = str(data) if isinstance(data, str | Path) else "<data>"
-        fixed = {entry.rows for entry in inputs if entry.rows is not None}
+        free = any(entry.rows is None and entry.shape != () for entry in inputs)
+        self._whole = {entry.name for entry in inputs if entry.shape == () or (free and entry.rows is not None)}
+        fixed = {entry.rows for entry in inputs if entry.rows is not None and entry.name not in self._whole}
         if rows is not None and fixed - {rows}:
             raise InputError(f"the model takes {fixed.pop()} rows at once, not {rows}", "leave out --batch-size")
         self._fixed = len(fixed) == 1
@@ -54,7 +57,7 @@ class Batches:
         """Each batch. Raises InputError for data that don't fit the model."""
         for where, chunk in _chunks(self._data, self._inputs):
             batch = {entry.name: self._checked(where, entry, chunk) for entry in self._inputs}
-            counts = {len(array) for array in batch.values()}
+            counts = {len(array) for name, array in batch.items() if name not in self._whole} or {1}
             if len(counts) != 1:
                 raise InputError(f"{where}: the inputs have different numbers of rows: {sorted(counts)}")
             yield from self._cut(batch, counts.pop())
@@ -69,23 +72,48 @@ class Batches:
                 return
             self.rows += stop - start
             self.count += 1
-            yield {name: np.ascontiguousarray(array[start:stop]) for name, array in batch.items()}
+            yield {
+                entry.name: np.ascontiguousarray(
+                    batch[entry.name] if entry.name in self._whole else batch[entry.name][start:stop], entry.dtype
+                )
+                for entry in self._inputs
+            }
 
     def _checked(self, where: str, entry: Input, chunk: Mapping[str, Any]) -> NDArray[Any]:
         if entry.name not in chunk:
             raise InputError(f"{where}: nothing for the input {entry.name!r}", LAYOUT)
         array = _as_array(chunk[entry.name])
-        if array.ndim < 1:
+        if array.ndim < 1 and entry.shape != ():
             raise InputError(f"{where}: a single number for the input {entry.name!r}", LAYOUT)
-        if array.dtype != entry.dtype and not (array.dtype.kind == "f" == entry.dtype.kind):
+        if array.dtype != entry.dtype and not (_is_float(array.dtype) and _is_float(entry.dtype)):
             raise InputError(f"{where}: the input {entry.name!r} takes {entry.dtype}, not {array.dtype}")
-        return array if array.dtype == entry.dtype else array.astype(entry.dtype)
+        if entry.shape is not None and not _fits(array.shape, entry.shape, entry.name in self._whole):
+            dims = ", ".join("any" if n is None else str(n) for n in entry.shape)
+            raise InputError(f"{where}: the input {entry.name!r} takes [{dims}], not {list(array.shape)}")
+        return array
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
+
+
+def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...], whole: bool) -> bool:
+    """True if an array can be fed, in batches unless it is fed ``whole``."""
+    rest = slice(None) if whole else slice(1, None)
+    pairs = zip(shape[rest], declared[rest], strict=False)
+    return len(shape) == len(declared) and all(wanted in (None, found) for found, wanted in pairs)
 
 
 def _as_array(value: Any) -> NDArray[Any]:
     """Numpy's arrays and what turns into them, tensors of torch included."""
-    detach = getattr(value, "detach", None)
-    return np.asarray(detach().cpu() if detach is not None else value)
+    if hasattr(value, "detach"):
+        from bnfold.graph.torch_tensors import to_numpy
+
+        return to_numpy(value)
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise InputError(f"<data>: no array: {error}") from None
 
 
 def _chunks(data: Data, inputs: Sequence[Input]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -117,22 +145,28 @@ def _of_path(path: Path, names: list[str]) -> Iterator[tuple[str, Mapping[str, A
             raise InputError(f"{path}: no .npy or .npz file in this folder", LAYOUT)
         for file in files:
             yield str(file), _read(file, names)
-    except (OSError, ValueError, EOFError, TypeError, BadZipFile) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", LAYOUT) from None
+    except InputError:
+        raise
+    except Exception as error:  # numpy and zipfile raise whatever a damaged file makes them
+        told = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        raise InputError(f"{path}: {told}", LAYOUT) from None
 
 
 def _read(file: Path, names: list[str]) -> Mapping[str, Any]:
     """The arrays of one file; a ``.npy`` is mapped, so that it need not fit into memory."""
-    if file.suffix == ".npy":
-        return _named(np.load(file, mmap_mode="r", allow_pickle=False), names, str(file))
-    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-        if isinstance(stored, np.ndarray):
-            return _named(stored, names, str(file))
-        if len(names) == len(stored.files) == 1:
-            return {names[0]: stored[stored.files[0]]}
-        return {name: stored[name] for name in names if name in stored.files}
+    with file.open("rb") as opened:
+        magic = opened.read(6)
+        if magic == b"\x93NUMPY":
+            return _named(np.load(file, mmap_mode="r", allow_pickle=False), names, str(file))
+        if not magic.startswith(b"PK"):
+            raise InputError(f"{file}: neither a .npy nor a .npz file", LAYOUT)
+        opened.seek(0)
+        with np.load(opened, allow_pickle=False) as stored:
+            if len(names) == len(stored.files) == 1:
+                return {names[0]: stored[stored.files[0]]}
+            return {name: stored[name] for name in names if name in stored.files}
 
 
 def _natural(path: Path) -> list[str | int]:
     """``batch10`` after ``batch9``."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", path.name)]
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]

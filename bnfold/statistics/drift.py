@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from bnfold.files.load import LoadedModel, parsed
 from bnfold.graph.onnx_functions import batch_norms_inlined
 from bnfold.statistics.data import Batches, Data
-from bnfold.statistics.measure import in_one_pass
+from bnfold.statistics.measure import checked, in_one_pass
 from bnfold.statistics.moments import Population
 from bnfold.statistics.network import Network
 from bnfold.statistics.results import Drift
@@ -25,6 +25,8 @@ def drifts(original: LoadedModel | LoadedProgram, data: Data, batch: int | None)
     batches = Batches(data, network.inputs, batch)
     estimators = {layer: Population() for layer in network.layers}
     found = in_one_pass(network, batches, estimators)
+    for layer, statistics in found.items():
+        checked(layer, statistics)
     return {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
 
 

@@ -9,6 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bnfold.batchnorm import BatchNorm, per_activation, per_channel
 from bnfold.graph import Graph, Graphs, Node, Value
@@ -25,6 +29,15 @@ class Layer:
     source: Value
     stored: BatchNorm
     trains: bool
+
+    def holds(self, *arrays: NDArray[Any]) -> bool:
+        """True if the numbers are finite in the types that its statistics are stored in."""
+        for value in self.node.inputs[3:5]:
+            assert value is not None
+            with np.errstate(over="ignore", invalid="ignore"):
+                if not all(np.isfinite(array.astype(value.dtype)).all() for array in arrays):
+                    return False
+        return True
 
     def axes(self, ndim: int) -> tuple[int, ...]:
         """The axes of an activation over which its statistics go."""
@@ -48,6 +61,8 @@ def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Kept]]]:
 
 def _layer(node: Node, source: Value, main: bool) -> Layer | Kept:
     trains = normalization.in_training(node)
+    if held(source):
+        return Kept("dynamic-weights", f"{node.name!r} normalises a constant")
     if not main:
         return Kept(
             "control-flow", f"{node.name!r} is inside of a nested graph, whose inputs can't be seen from outside"

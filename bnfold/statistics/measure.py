@@ -44,6 +44,8 @@ def in_one_pass(
                 found = observed(layer, values)
                 estimators[layer].add(found)
                 if training or layer.trains:
+                    if not layer.holds(found.mean, found.var):
+                        raise UndecidedError(f"the statistics of {layer.node.name!r} overflow its type on these data")
                     fed[layer] = found.mean, found.var
     return _results(estimators)
 
@@ -77,7 +79,8 @@ def sequentially(
             result = estimators[layer].result()
             if result is not None:
                 checked(layer, result)
-            fed[layer] = (layer.stored.mean, layer.stored.var) if result is None else (result.mean, result.var)
+            usable = result is not None and layer.holds(result.mean, result.var)  # else it will be left as it is
+            fed[layer] = (result.mean, result.var) if usable and result else (layer.stored.mean, layer.stored.var)
         waiting = left
     return _results(estimators)
 

@@ -66,7 +66,7 @@ class OnnxNetwork:
     def _session(self, level: Level, values: Values) -> _Session:
         """The level's nodes as a model of their own."""
         proto = self.loaded.proto
-        model = ModelProto(ir_version=proto.ir_version)
+        model = ModelProto(ir_version=max(4, proto.ir_version))  # initializers need be no inputs
         model.opset_import.extend(proto.opset_import)
         model.functions.extend(proto.functions)
         graph = model.graph
@@ -149,4 +149,7 @@ def _input(loaded: LoadedModel, value: Value) -> Input:
         raise UndecidedError(f"the input {value.name!r} is no tensor of numbers", "its data can't be given")
     dims = tensor.shape.dim
     rows = dims[0].dim_value if dims and dims[0].HasField("dim_value") and dims[0].dim_value > 0 else None
-    return Input(value.name, dtype, rows)
+    if not tensor.HasField("shape"):
+        return Input(value.name, dtype, None)
+    shape = tuple(dim.dim_value if dim.HasField("dim_value") and dim.dim_value > 0 else None for dim in dims)
+    return Input(value.name, dtype, rows, shape)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import UndecidedError
 from bnfold.graph.torch import TorchGraphs
-from bnfold.graph.torch_edit import TorchEditor
+from bnfold.graph.torch_edit import TorchEditor, uses
 from bnfold.graph.torch_tensors import from_numpy, np_dtype, to_numpy
 from bnfold.programs.evaluate import Evaluator, NotRunnable
 from bnfold.programs.load import LoadedProgram, quiet, tensors_fed
@@ -22,7 +23,8 @@ from bnfold.statistics.network import Fed, Values
 class TorchNetwork:
     """The :class:`bnfold.statistics.network.Network` of a program.
 
-    A program that overwrites its tensors can't be cut between levels: it runs from its inputs for each of them.
+    A program that overwrites its tensors can't be cut between levels: it runs from its inputs for each of them, and
+    what a BatchNorm reads is seen when it reads it.
     """
 
     def __init__(self, loaded: LoadedProgram) -> None:
@@ -48,10 +50,11 @@ class TorchNetwork:
                 held = node.meta["val"]
                 bound[node.name] = torch.from_numpy(np.array(data)).to(held.dtype)
         names = [value.name for value in self.levels[index].frontier]
-        wanted = [name for name in names if name not in bound]
+        reads = {layer.node.handle.fx_node.name: layer.source.name for layer in self.levels[index].layers}
+        wanted = [] if self._whole else [name for name in names if name not in bound]
         try:
             with quiet():
-                made = self._evaluator.run(bound, wanted) if wanted else {}
+                made = self._evaluator.run(bound, wanted, reads=reads if self._whole else None) if names else {}
         except NotRunnable as error:
             raise UndecidedError(f"{self.loaded.name}: torch can't run it ({error})") from None
         kept = {name: to_numpy(made[name]) if name in made else values[name] for name in names}
@@ -66,14 +69,19 @@ class TorchNetwork:
 
 
 def separated(program: ExportedProgram) -> ExportedProgram:
-    """The program with statistics of its own for each BatchNorm: a layer that is called twice shares them."""
+    """The program with statistics of its own for each BatchNorm, which nothing else reads.
+
+    A layer that is called twice shares them between its calls, and a program may read them for something else.
+    """
     graphs = TorchGraphs(program)
     editor, seen, changed = TorchEditor(graphs), set(), False
-    for layer in layers_of(graphs)[0]:
+    layers = layers_of(graphs)[0]
+    reads = Counter(layer.node.inputs[index] for layer in layers for index in (3, 4))
+    for layer in layers:
         for index, data in ((3, layer.stored.mean), (4, layer.stored.var)):
             value = layer.node.inputs[index]
             assert value is not None
-            if value in seen:
+            if value in seen or uses(graphs.fx_of[value]) > reads[value]:
                 editor.set_constant(layer.node, index, data.astype(value.dtype))
                 changed = True
             seen.add(value)
@@ -89,5 +97,6 @@ def _inputs(program: ExportedProgram) -> list[Input]:
         if (dtype := np_dtype(held.dtype)) is None:
             raise UndecidedError(f"the input {name!r} is no tensor of numbers", "its data can't be given")
         rows = held.shape[0] if held.dim() and isinstance(held.shape[0], int) else None
-        found.append(Input(name, dtype, rows))
+        shape = tuple(n if isinstance(n, int) else None for n in held.shape)
+        found.append(Input(name, dtype, rows, shape))
     return found

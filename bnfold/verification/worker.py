@@ -54,7 +54,7 @@ class Session:
 
         settings = onnxruntime.SessionOptions()
         settings.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, LEVELS[level])
-        settings.log_severity_level = 3
+        settings.log_severity_level = 4 if frugal else 3
         settings.use_deterministic_compute = deterministic
         settings.intra_op_num_threads = threads
         settings.enable_cpu_mem_arena = settings.enable_mem_pattern = not frugal
