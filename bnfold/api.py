@@ -170,6 +170,8 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     ('equivalent', ['structure', 'weights', 'layers', 'outputs'])
     """
     options = options or default_verification()
+    if not all(isinstance(path, str | Path) for path in (original or "", folded)):
+        raise UsageError("verify takes the paths of two models", "write live ones to files first")
     notes: list[str] = []
     if original is None:
         original = find_original(Path(folded))

@@ -140,13 +140,14 @@ def _devices() -> list[Finding]:
 
 
 def _project() -> Finding:
-    from bnfold.cli.project import find
+    from bnfold.cli.project import check, find
     from bnfold.errors import BnfoldError
 
     try:
         project = find()
+        check(project)
     except BnfoldError as error:
         return Finding("pyproject.toml", "broken", str(error), error.hint)
     if project is None:
         return Finding("pyproject.toml", "missing", "no [tool.bnfold] in this folder or above", None)
-    return Finding("pyproject.toml", "ok", f"{project.file}: {len(project.entries)} models")
+    return Finding("pyproject.toml", "ok", f"{project.file}: models: {len(project.entries)}")

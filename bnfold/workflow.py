@@ -119,6 +119,10 @@ def target_of(
     if str(target) == "-":
         return None
     path = Path(target)
+    other = next((suffix for kind, suffix in SUFFIXES.items() if kind != to and path.suffix == suffix), None)
+    if other is not None:
+        hint = "--to onnx makes an ONNX model of a program" if other == ".onnx" else "give it another suffix"
+        raise UsageError(f"{path}: what is written is {'ONNX' if to == 'onnx' else 'a program of torch'}", hint)
     try:
         if path.is_dir():
             raise UsageError(f"{path}: a folder", "name a file")

@@ -334,7 +334,7 @@ class TestReports:
             ("github=x", "github takes no file"),
             ("pdf=x.pdf", "no such report"),
             ("junit=conv.onnx", "is a model"),
-            ("junit=nowhere/x.xml", "does not exist"),
+            ("junit=conv.onnx/x.xml", "there is a file where"),
         ],
     )
     def test_refused(self, here, report, message):

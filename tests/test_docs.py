@@ -87,6 +87,8 @@ def test_a_notebook_shows_a_table(samples):
     text = bnfold.inspect(samples / "two_consumers.onnx")._repr_html_()
     assert text.count("<tr>") == 2
     assert "consumers: upstream" in text
+    made = bnfold.calibrate(onnx.load(samples / "digits_spoilt.onnx"), samples / "digits_train.npz")
+    assert "3 of 3 BatchNorms calibrated" in made._repr_html_()
     result = bnfold.fold(onnx.load(samples / "digits.onnx"))
     assert "equivalent" in result._repr_html_()
     as_text = bnfold.report.results.as_comparison(result)._repr_html_()

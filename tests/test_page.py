@@ -117,6 +117,23 @@ def test_tables_have_heads_and_figures_have_labels(pages):
     assert text.count("<figure") == text.count('role="img" aria-label=')
 
 
+def test_odd_names_and_huge_weights_are_drawn(tmp_path):
+    held = {"w": np.full((4, 3, 1, 1), 1.5e308), **batch_norm("bn", 4, dtype="float64")}
+    held["w"][0] = -1.0
+    held["bn_scale"] *= 1e-200
+    nodes = [node("Conv", ["x", "w"], ["c"], name="conv"), bn_node("c", "y", "bn")]
+    nodes[1].name = r"$\frac$B"
+    model = make(nodes, [tensor("x", ["N", 3, 4, 4], 11)], [tensor("y", ["N", 4, 4, 4], 11)], held)
+    onnx.save(model, tmp_path / "m.onnx")
+    report = f"html={tmp_path / 'm.html'}"
+    call("fold", tmp_path / "m.onnx", "--no-verify", "--report", report)
+    assert r"$\frac$B" in (tmp_path / "m.html").read_text()
+    hostile(tmp_path / "h.onnx")
+    np.save(tmp_path / "x.npy", np.ones((4, 3, 4, 4), "f4"))
+    call("inspect", tmp_path / "h.onnx", "--data", tmp_path / "x.npy", "--report", report, "--plot", tmp_path / "p.svg")
+    assert not re.search("[\x00-\x08\x0b-\x1f\u202e]", (tmp_path / "m.html").read_text())
+
+
 def test_what_needs_more_says_so(monkeypatch, samples):
     import importlib.util
 

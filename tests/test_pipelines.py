@@ -118,6 +118,13 @@ def test_the_action_fails_for_a_wrong_model(runner, project):
     code, outputs, summary, log = step(verify, runner, project, **pair, arguments="--k 3 --quiet")
     assert code == 1
     assert outputs["verdict"] == "different"
+    (runner / "output").unlink()
+    again = {"original": "models/conv.onnx", "folded": "models/conv.onnx"}
+    code, outputs, _, _ = step(verify, runner, project, **again, gates="structure")
+    assert (code, outputs["verdict"]) == (0, "equivalent"), "what an earlier use left must not count"
+    (runner / "output").unlink()
+    code, outputs, _, _ = step(verify, runner, project, original="models/conv.onnx", folded="models/none.onnx")
+    assert (code, outputs["verdict"]) == (4, "undecided")
     assert "## bnfold: different" in summary
     assert "::error" in log
 

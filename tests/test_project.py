@@ -102,14 +102,48 @@ def test_paths_are_relative_to_the_project(here, monkeypatch):
         ("[tool.bnfold.fold]\njobs = 'x'", 2, "--jobs"),
         ("[tool.bnfold", 4, "it is no TOML"),
         ("[project]\nname = 'other'", 2, "takes a MODEL"),
+        ("[tool.bnfold.fold]\ndask = 'tcp://x'", 2, "only the command line may set it"),
+        ("[tool.bnfold.fold]\nreport = ['html=../x.html']", 2, "lies outside of the project"),
+        ("[tool.bnfold.fold]\nreport = ['html=/tmp/x.html']", 2, "lies outside of the project"),
+        ("[tool.bnfold.fold]\njson = '/tmp/x.json'", 2, "lies outside of the project"),
+        ('[tool.bnfold.fold]\njson = "\\u0000"', 2, "NUL"),
+        ("[tool.bnfold.fold]\njobs = 1979-05-27", 2, "takes one value"),
+        ('[tool.bnfold]\nmodels = ["models/conv.onnx"]\noutput-dir = "../elsewhere"', 2, "lies outside of the project"),
+        ('[tool.bnfold]\nmodels = [{ model = "models/conv.onnx", output = "link/x.onnx" }]', 2, "lies outside"),
+        ("# bnfold\nx = " + "[" * 5000 + "]" * 5000, 4, "it is no TOML"),
     ],
 )
 def test_what_a_project_may_not_say(here, text, code, line):
     says(here, text)
+    (here / "link").symlink_to(here.parent)
     result = call("fold")
     assert result.exit_code == code, result.output
     assert line in result.stderr
     assert len(result.stderr.splitlines()) <= 2
+
+
+def test_reports_are_in_the_project_and_have_names_of_their_own(here, monkeypatch):
+    """Two models of one name must not share a report: the worse would be lost."""
+    for folder in ("a", "b"):
+        (here / folder).mkdir()
+        shutil.copy(here / "models" / "conv.onnx", here / folder / "m.onnx")
+    report = '[tool.bnfold.verify]\nreport = ["json=reports/{name}.json"]\n'
+    says(here, f'[tool.bnfold]\nmodels = ["a/m.onnx", "b/m.onnx"]\n{report}')
+    assert call("fold", "--no-verify").exit_code == 0
+    shutil.copy(here / "models" / "half.onnx", here / "a" / "m.folded.onnx")
+    monkeypatch.chdir(here / "models")
+    assert call("verify", "--quiet").exit_code == 1
+    found = sorted((here / "reports").iterdir())
+    assert len(found) == 2
+    assert sorted(json.loads(path.read_text())["verdict"] for path in found) == ["different", "equivalent"]
+
+
+def test_the_doctor_looks_at_every_table(here):
+    says(here, "[tool.bnfold.calibrate]\nfreze-training-mode = true\n")
+    result = call("doctor")
+    assert result.exit_code == 3
+    assert "device cpu: ok" in result.output
+    assert "did you mean 'freeze-training-mode'" in result.output
 
 
 def test_reports_of_several_pairs_have_names(here):
@@ -199,6 +233,7 @@ def test_completion_is_printed(shell, word):
         ("bnfold fold --external-d", "--external-data"),
         ("bnfold fold --external-data k", "keep"),
         ("bnfold inspect mo", "file,mo"),
+        ("bnfold inspect --data d", "file,d"),
     ],
 )
 def test_completion_completes(words, expected, tmp_path):

@@ -802,6 +802,7 @@ def test_json_of_calibrate_and_of_drift(tmp_path, samples):
         (("--batch-size", "0"), 2, "batch-size"),
         (("-o", "conv.onnx"), 2, "is the model itself"),
         (("-o", "no/where.onnx"), 5, "No such file"),
+        (("-o", "x.pt2"), 2, "what is written is ONNX"),
     ],
 )
 def test_wrong_calls(words, code, line, tmp_path, samples, monkeypatch):

@@ -149,7 +149,7 @@ def main(context: click.Context) -> None:
     """
     name = context.invoked_subcommand
     command = None if name is None else main.get_command(context, name)
-    if command is not None and name in COMMANDS:
-        from bnfold.cli import project
+    from bnfold.cli import project
 
+    if command is not None and name in project.COMMANDS:
         context.default_map = {str(name): project.defaults(project.find(), command)}

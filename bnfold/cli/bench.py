@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnfold.cli import reports
-from bnfold.cli.options import check_json_target, check_plot, common, complete_file, report_stream, write_json
+from bnfold.cli.options import FILE, check_json_target, check_plot, common, report_stream, write_json
 
 if TYPE_CHECKING:
     from bnfold.bench import Benchmark
@@ -17,20 +17,30 @@ if TYPE_CHECKING:
 
 
 @click.command("bench", short_help="Measure how fast a model and its fold are, by turns.")
-@click.argument("original", shell_complete=complete_file)
-@click.argument("folded", required=False, shell_complete=complete_file)
+@click.argument("original", type=FILE)
+@click.argument("folded", required=False, type=FILE)
 @click.option("--levels", default="disable,all", show_default=True, help="onnxruntime's optimisation levels.")
 @click.option("--device", default="cpu", show_default=True, help="Where models run: cpu, cuda or cuda:N.")
 @click.option("--runs", type=click.IntRange(5), default=50, show_default=True, help="Runs of each model per level.")
 @click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Runs before these.")
 @click.option("--threads", type=click.IntRange(1), help="Threads of a run.  [default: onnxruntime's]")
-@click.option("--inputs", metavar="PATH", help="Your data: .npz, .npy, or a folder with input_0.pb …")
+@click.option(
+    "--inputs",
+    metavar="PATH",
+    type=FILE,
+    help="Your data: .npz, .npy, or a folder with input_0.pb …",
+)
 @click.option("--shape", multiple=True, metavar="NAME:DIMS", help="Shape of an input: x:1,3,224,224.")
 @click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values.")
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated inputs.")
 @click.option("--time-limit", type=float, metavar="SECONDS", help="What all runs may take.  [default: 600]")
 @click.option("--report", "reports", multiple=True, metavar="html=FILE", help="Write a page (needs bnfold[html]).")
-@click.option("--plot", metavar="FILE", help="Draw every run: .svg, .png or .pdf (needs bnfold[plot]).")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=FILE,
+    help="Draw every run: .svg, .png or .pdf (needs bnfold[plot]).",
+)
 @common
 def command(original: str, folded: str | None, **given: Any) -> None:
     """Measure the latency of ORIGINAL and FOLDED on onnxruntime, side by side, run by turns.

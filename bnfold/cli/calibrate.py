@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnfold.cli.options import (
+    FILE,
     check_json_target,
     check_plot,
     common,
-    complete_file,
     draw_drifts,
     external_data,
     progress,
@@ -29,9 +29,21 @@ CUMULATIVE = "cumulative"
 
 
 @click.command("calibrate", short_help="Recompute running statistics over data, and write the unfolded model.")
-@click.argument("model", shell_complete=complete_file)
-@click.option("--data", required=True, metavar="PATH", help="Inputs: .npy, .npz, or a folder of such.")
-@click.option("-o", "--output", metavar="FILE", help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]")
+@click.argument("model", type=FILE)
+@click.option(
+    "--data",
+    required=True,
+    metavar="PATH",
+    type=FILE,
+    help="Inputs: .npy, .npz, or a folder of such.",
+)
+@click.option(
+    "-o",
+    "--output",
+    metavar="FILE",
+    type=FILE,
+    help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]",
+)
 @click.option("--sequential", "mode", flag_value="sequential", help="Later layers see recalibrated ones.  [default]")
 @click.option("--single-pass", "mode", flag_value="single-pass", help="All layers see the stored statistics.")
 @click.option(
@@ -51,7 +63,12 @@ CUMULATIVE = "cumulative"
 @click.option("--dry-run", is_flag=True, help="Measure and report, write nothing.")
 @click.option("--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust.")
 @click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
-@click.option("--plot", metavar="FILE", help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot]).")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=FILE,
+    help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot]).",
+)
 @common
 def command(model: str, **given: Any) -> None:
     """Recompute the running mean and variance of every BatchNorm of MODEL over data, and write the unfolded model.

@@ -12,9 +12,9 @@ import click
 from bnfold.cli import project, reports
 from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
+    FILE,
     check_json_target,
     common,
-    complete_file,
     expand,
     external_data,
     plan_options,
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
-@click.argument("models", nargs=-1, metavar="[MODEL...]", shell_complete=complete_file)
-@click.option("-o", "--output", metavar="OUT", help="Where to write; - for standard output.")
-@click.option("--output-dir", metavar="DIR", help="Folder to write to, under the models' own names.")
+@click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
+@click.option("-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output.")
+@click.option("--output-dir", metavar="DIR", type=FILE, help="Folder to write to, under the models' own names.")
 @click.option("--in-place", is_flag=True, help="Replace the model itself.")
 @click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--verify/--no-verify", default=True, help="Verify before writing (default); a failure is never written.")

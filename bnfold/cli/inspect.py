@@ -11,10 +11,10 @@ import click
 from bnfold.cli import project, reports
 from bnfold.cli.many import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
+    FILE,
     check_json_target,
     check_plot,
     common,
-    complete_file,
     draw_drifts,
     expand,
     plan_options,
@@ -31,14 +31,28 @@ if TYPE_CHECKING:
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
-@click.argument("models", nargs=-1, metavar="[MODEL...]", shell_complete=complete_file)
+@click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
 @click.option(
-    "--graph", "picture", metavar="FILE", help="Draw each one with its neighbours and their maps: .svg or .html."
+    "--graph",
+    "picture",
+    metavar="FILE",
+    type=FILE,
+    help="Draw each one with its neighbours and their maps: .svg or .html.",
 )
 @planning
-@click.option("--data", metavar="PATH", help="Compare statistics with these data: .npy, .npz, or a folder of such.")
+@click.option(
+    "--data",
+    metavar="PATH",
+    type=FILE,
+    help="Compare statistics with these data: .npy, .npz, or a folder of such.",
+)
 @click.option("--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]")
-@click.option("--plot", metavar="FILE", help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).")
+@click.option(
+    "--plot",
+    metavar="FILE",
+    type=FILE,
+    help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).",
+)
 @click.option("--report", "reports", multiple=True, metavar="html=FILE", help="Write a page (needs bnfold[html]).")
 @click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")

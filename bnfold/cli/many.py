@@ -13,6 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli.options import FILE
 from bnfold.errors import OutputError, UndecidedError, UsageError
 
 if TYPE_CHECKING:
@@ -24,7 +25,10 @@ def sharing(function: Callable[..., Any]) -> Callable[..., Any]:
     """``--jobs``, ``--dask``, ``--resume``: what only several models need."""
     for option in (
         click.option(
-            "--resume", metavar="FILE", help="Remember in FILE what is done; skip what is, and has not changed since."
+            "--resume",
+            metavar="FILE",
+            type=FILE,
+            help="Remember in FILE what is done; skip what is, and has not changed since.",
         ),
         click.option("--dask", metavar="ADDRESS", help="Share the models out over a Dask cluster (bnfold[dask])."),
         click.option("--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes."),

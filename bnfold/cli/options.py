@@ -26,7 +26,13 @@ def common(function: Callable[..., Any]) -> Callable[..., Any]:
         click.option("--no-color", is_flag=True, help="Plain text (as does the variable NO_COLOR)."),
         click.option("--verbose", is_flag=True, help="Tell more; tracebacks for bugs."),
         click.option("--quiet", is_flag=True, help="Print errors only."),
-        click.option("--json", "json_file", metavar="FILE", help="Write the result as JSON; - for standard output."),
+        click.option(
+            "--json",
+            "json_file",
+            metavar="FILE",
+            type=FILE,
+            help="Write the result as JSON; - for standard output.",
+        ),
     ):
         function = option(function)
     return function
@@ -84,9 +90,15 @@ def unsafe_shapes(given: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
     return dict(shape_of(text) for text in given["shape"]) if given["allow_unsafe_load"] else None
 
 
-def complete_file(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For a shell's completion: a file, which the shell itself knows best."""
-    return [CompletionItem(incomplete, type="file")]
+class _File(click.types.StringParamType):
+    """A path, which a shell completes best itself; whether it exists is no matter of syntax."""
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = _File()
 
 
 def expand(models: tuple[str, ...]) -> list[str]:

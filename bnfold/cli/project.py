@@ -16,19 +16,19 @@ from typing import Any
 
 import click
 
-from bnfold.errors import InputError, UsageError
+from bnfold.errors import InputError, UsageError, one_line
 
 FILE = "pyproject.toml"
 
 COMMANDS = ("fold", "inspect", "verify", "calibrate", "bench")
 """Those that may have a table of options."""
 
-NEVER = frozenset({"help", "allow-unsafe-load", "output", "in-place"})
-"""Options that a file may not set: a repository that was cloned must not decide to run code, or to replace models."""
+NEVER = frozenset({"help", "allow-unsafe-load", "output", "in-place", "dask"})
+"""Options that a file may not set: a repository that was cloned must not decide to run code, or whom to connect to."""
 
-
-PATHS = frozenset({"inputs", "data", "output-dir", "json", "plot", "resume", "graph"})
-"""Options whose value is a path, relative to the project."""
+READ = frozenset({"inputs", "data"})
+WRITTEN = frozenset({"output-dir", "json", "plot", "resume", "graph", "report"})
+"""Options whose value is a path, relative to the project; what is written must stay inside of it."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def _table(path: Path) -> dict[str, Any] | None:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError):
         return None
-    if "tool.bnfold" not in text and "bnfold" not in text:
+    if "bnfold" not in text:
         return None
     toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         tool = toml.loads(text).get("tool", {})
-    except toml.TOMLDecodeError as error:
-        raise InputError(f"{path}: {error}", "it is no TOML") from None
+    except (toml.TOMLDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: {one_line(error)}", "it is no TOML") from None
     found = tool.get("bnfold") if isinstance(tool, dict) else None
     if found is not None and not isinstance(found, dict):
         raise UsageError(f"{path}: tool.bnfold is no table")
@@ -111,7 +111,7 @@ def _entries(path: Path, table: dict[str, Any]) -> Iterator[Entry]:
             output = given.get("output")
             if output is None and target is not None:
                 output = str(Path(target) / Path(name).name)
-            yield Entry(name, None if output is None else _from_here(folder / output))
+            yield Entry(name, None if output is None else _inside(path, output))
 
 
 def _expanded(path: Path, folder: Path, pattern: str) -> list[str]:
@@ -124,6 +124,18 @@ def _expanded(path: Path, folder: Path, pattern: str) -> list[str]:
     if not names:
         raise InputError(f"{path}: no file matches {pattern!r}")
     return names
+
+
+def _inside(file: Path, place: str) -> str:
+    """A place to write to, which a project may only name inside of itself. Raises UsageError."""
+    root = file.parent.resolve()
+    try:
+        inside = (root / place).resolve().is_relative_to(root)
+    except (OSError, ValueError, RuntimeError):
+        inside = False
+    if not inside:
+        raise UsageError(f"{file}: {place!r} lies outside of the project", "name it on the command line")
+    return _from_here(root / place)
 
 
 def _from_here(path: Path) -> str:
@@ -144,19 +156,26 @@ def defaults(project: Project | None, command: click.Command) -> dict[str, Any]:
             hint = "only the command line may set it" if key in NEVER else _near(key, names)
             raise UsageError(f"{project.file}: [tool.bnfold.{command.name}] has no {key!r}", hint)
         parameter = names[key]
-        fits = (
-            (key not in PATHS or isinstance(value, str))
-            and isinstance(value, bool) == parameter.is_flag
-            and (isinstance(value, list) <= parameter.multiple)
-        )
-        if not fits or isinstance(value, dict):
+        values = value if isinstance(value, list) else [value]
+        plain = all(isinstance(one, str | int | float) for one in values)
+        fits = plain and isinstance(value, bool) == parameter.is_flag and isinstance(value, list) <= parameter.multiple
+        if not fits:
             kind = "true or false" if parameter.is_flag else "a list" if parameter.multiple else "one value"
             raise UsageError(f"{project.file}: {key} in [tool.bnfold.{command.name}] takes {kind}")
-        if key in PATHS and value != "-":
-            value = _from_here(project.file.parent / value)
-        several = parameter.multiple and not isinstance(value, list)
-        found[str(parameter.name)] = [value] if several else value
+        if key in READ | WRITTEN:
+            values = [_placed(project.file, key, str(one)) for one in values]
+        found[str(parameter.name)] = values if parameter.multiple else values[0]
     return found
+
+
+def _placed(file: Path, key: str, value: str) -> str:
+    """A path as the option takes it: from the working directory. Raises UsageError."""
+    if "\0" in value:
+        raise UsageError(f"{file}: {key} holds a NUL character")
+    kind, equals, place = value.partition("=") if key == "report" else ("", "", value)
+    if place in ("", "-"):
+        return value
+    return kind + equals + (_inside(file, place) if key in WRITTEN else _from_here(file.parent / place))
 
 
 def option_names(command: click.Command) -> dict[str, click.Option]:
@@ -167,6 +186,16 @@ def option_names(command: click.Command) -> dict[str, click.Option]:
             long = [name.removeprefix("--") for name in parameter.opts if name.startswith("--")]
             found.update({name: parameter for name in long[:1] if name not in NEVER})
     return found
+
+
+def check(project: Project | None) -> None:
+    """Look at all that a project says, for whichever command. Raises UsageError."""
+    from bnfold.cli import main
+
+    for name in COMMANDS if project is not None else ():
+        command = main.get_command(click.Context(main), name)
+        assert command is not None
+        defaults(project, command)
 
 
 def models(command: str) -> list[Entry]:

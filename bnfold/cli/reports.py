@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from bnfold.report.results import Comparison
 
 
+NAME = "{name}"
+"""Stands for a model's name in the file of a report."""
+
 HTML = "html"
 """A page for people, which tells more than the verification (:mod:`bnfold.report.page`)."""
 
@@ -30,10 +33,12 @@ class Report:
     path: Path | None
 
 
-def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False) -> list[Report]:
+def wanted(
+    texts: tuple[str, ...], models: list[str], *, together: bool = False, name: str | None = None
+) -> list[Report]:
     """What the options ask for, checked before any work is done. Raises UsageError, OutputError.
 
-    ``together``: the models are one comparison.
+    ``together``: the models are one comparison. ``name`` is what ``{name}`` stands for; by default the last model's.
     """
     if not texts:
         return []
@@ -42,6 +47,8 @@ def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False)
     known = (*FORMATS, HTML)
     found: list[Report] = []
     for text in texts:
+        if NAME in text and (together or len(models) == 1):
+            text = text.replace(NAME, name or Path(models[-1]).stem)
         kind, _, file = text.partition("=")
         if kind not in known:
             near = get_close_matches(kind, known, n=1)
@@ -66,14 +73,14 @@ def wanted(texts: tuple[str, ...], models: list[str], *, together: bool = False)
 
 
 def _checked(path: Path, models: list[str]) -> Path:
-    """A place that costs the user nothing: not a model, not a folder, in a folder that exists."""
+    """A place that costs the user nothing: not a model, not a folder; its own folder is made if need be."""
     try:
         if any(Path(model).exists() and path.exists() and path.samefile(model) for model in models if model != "-"):
             raise UsageError(f"--report: {path} is a model", "name another file")
         if path.exists() and not path.is_file():
             raise UsageError(f"--report: {path} is not a regular file", "name another")
-        if not path.absolute().parent.is_dir():
-            raise OutputError(f"{path}: its folder does not exist")
+        if not next(parent for parent in path.absolute().parents if parent.exists()).is_dir():
+            raise OutputError(f"{path}: there is a file where its folder would be")
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
     return path
@@ -115,6 +122,7 @@ def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> 
 
 def _write(path: Path, text: str, *, append: bool = False) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a" if append else "w", encoding="utf-8") as file:
             file.write(text)
     except OSError as error:

@@ -3,25 +3,23 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bnfold.cli import project
-from bnfold.cli.options import check_json_target, common, complete_file, progress, report_stream, write_json
+from bnfold.cli import project, reports
+from bnfold.cli.options import FILE, check_json_target, common, progress, report_stream, write_json
 from bnfold.cli.verifying import verify_options, verifying
 from bnfold.errors import BnfoldError, UsageError
 
 EXIT_CODES = {"equivalent": 0, "different": 1, "undecided": 3}
 
-NAME = "{name}"
-"""Stands for the folded model's name in the file of a report."""
-
 
 @click.command("verify", short_help="Judge whether a folded model computes what the original computes.")
-@click.argument("original", required=False, shell_complete=complete_file)
-@click.argument("folded", required=False, shell_complete=complete_file)
+@click.argument("original", required=False, type=FILE)
+@click.argument("folded", required=False, type=FILE)
 @verifying
 @common
 def command(original: str | None, folded: str | None, **given: Any) -> None:
@@ -34,38 +32,49 @@ def command(original: str | None, folded: str | None, **given: Any) -> None:
     check_json_target(given["json_file"])
     if original is not None:
         first, second = (original, folded) if folded else (None, original)
-        sys.exit(EXIT_CODES[_judge(first, second, given, many=False)])
+        sys.exit(EXIT_CODES[_judge(first, second, given)])
     pairs = [(entry.model, entry.output or _beside(entry.model)) for entry in project.models("verify")]
     if len(pairs) > 1 and given["json_file"] not in (None, "-"):
         raise UsageError("--json takes one file for one pair of models", "use --report json=reports/{name}.json")
     for text in given["reports"]:
-        if len(pairs) > 1 and "=" in text and NAME not in text:
-            raise UsageError(f"--report {text}: one file for several models", f"write {NAME} where its name belongs")
-    codes = [_code(first, second, given) for first, second in pairs]
+        if len(pairs) > 1 and "=" in text and reports.NAME not in text:
+            raise UsageError(
+                f"--report {text}: one file for several models", f"write {reports.NAME} where its name belongs"
+            )
+    names = _names([folded for _, folded in pairs])
+    codes = [_code(*pair, given, name) for pair, name in zip(pairs, names, strict=True)]
     sys.exit(next((code for code in (1, 4, 5, 3) if code in codes), max(codes)))
 
 
-def _code(original: str, folded: str, given: dict[str, Any]) -> int:
+def _names(folded: list[str]) -> list[str]:
+    """A name for each model's reports: its own, or with its folders where another model has the same."""
+    stems = Counter(Path(path).stem for path in folded)
+    return [
+        Path(path).stem if stems[Path(path).stem] == 1 else "-".join(Path(path).with_suffix("").parts).strip("-/.")
+        for path in folded
+    ]
+
+
+def _code(original: str, folded: str, given: dict[str, Any], name: str) -> int:
     """Judge one of several pairs; the exit code. An error is told, and does not stop the others."""
     if not given["quiet"] and given["json_file"] != "-":
         click.echo(f"{original} → {folded}")
     try:
-        return EXIT_CODES[_judge(original, folded, given, many=True)]
+        return EXIT_CODES[_judge(original, folded, given, name)]
     except BnfoldError as error:
         hint = f"\nhint: {error.hint}" if error.hint else ""
         click.echo(f"error: {error}{hint}", err=True)
         return error.exit_code
 
 
-def _judge(original: str | None, folded: str, given: dict[str, Any], *, many: bool) -> str:
-    """Judge one pair and tell of it; the verdict."""
+def _judge(original: str | None, folded: str, given: dict[str, Any], name: str | None = None) -> str:
+    """Judge one pair, one of several if it has a ``name``, and tell of it; the verdict."""
     from bnfold.api import verify
-    from bnfold.cli import reports, story
+    from bnfold.cli import story
     from bnfold.report.terminal import Terminal
 
     options = verify_options(given)
-    texts = tuple(text.replace(NAME, Path(folded).stem) for text in given["reports"])
-    wanted = reports.wanted(texts, [original or folded, folded], together=True)
+    wanted = reports.wanted(given["reports"], [original or folded, folded], together=True, name=name)
     with progress(given):
         result = verify(original, folded, options)
     if not given["quiet"] and given["json_file"] != "-":
@@ -73,7 +82,7 @@ def _judge(original: str | None, folded: str, given: dict[str, Any], *, many: bo
         from bnfold.report import text
 
         text.print_comparison(terminal, result, verbose=given["verbose"])
-    write_json(given["json_file"], result.to_dict(), line=many)
+    write_json(given["json_file"], result.to_dict(), line=name is not None)
     reports.write(wanted, result, to_stderr=given["json_file"] == "-")
     reports.write_page(wanted, lambda: story.of_comparison(result))
     return result.verdict

@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from bnfold.cli.options import FILE
 from bnfold.errors import UsageError
 
 REPORTS_HELP = "html=F, json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
@@ -38,7 +39,12 @@ OPTIONS = (
         show_default=True,
         help="onnxruntime's optimisation level to judge besides 'disable'.",
     ),
-    click.option("--inputs", metavar="PATH", help="Your data: .npz, .npy, or a folder with input_0.pb …"),
+    click.option(
+        "--inputs",
+        metavar="PATH",
+        type=FILE,
+        help="Your data: .npz, .npy, or a folder with input_0.pb …",
+    ),
     click.option(
         "--gen",
         default="normal,constant",

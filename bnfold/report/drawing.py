@@ -54,7 +54,7 @@ def one(plan: Plan, op: AffineOp, outcome: Fold | Kept) -> str:
     picture, (wide, high) = _picture(plan, op, outcome)
     root = Xml.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"-10 -4 {wide + 20} {high + 10}", role="img")
     root.set("width", str(wide + 20))
-    Xml.SubElement(root, "title").text = f"around {op.name}"
+    Xml.SubElement(root, "title").text = _printable(f"around {op.name}")
     Xml.SubElement(root, "style").text = STYLE
     root.append(picture)
     return Xml.tostring(root, encoding="unicode")
@@ -142,4 +142,8 @@ def _summary(map_: Affine) -> str:
 
 def _text(group: Xml.Element, x: int, y: int, text: str, *, small: bool = False) -> None:
     element = Xml.SubElement(group, "text", {"x": str(x), "y": str(y), "class": "small" if small else ""})
-    element.text = "".join(character for character in text if character.isprintable())
+    element.text = _printable(text)
+
+
+def _printable(text: str) -> str:
+    return "".join(character for character in text if character.isprintable())

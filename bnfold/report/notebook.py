@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from bnfold.report.results import Comparison, Folding, Inspection
+    from bnfold.statistics.results import Calibration
 
 COLOURS = {
     "foldable": "#146c2e", "folded": "#146c2e", "equivalent": "#146c2e", "pass": "#146c2e",
@@ -35,6 +36,18 @@ def comparison(found: Comparison) -> str:
     """The verdict, gate by gate."""
     gates = [(gate.gate, gate.verdict, gate.detail) for gate in found.verification.gates]
     return _table(f"{found.folded.path}: {found.verdict}", ("gate", "", "why"), gates)
+
+
+def calibration(found: Calibration) -> str:
+    """How far the statistics of each BatchNorm moved."""
+    rows = []
+    for row in found.rows:
+        moved = "" if row.drift is None else f"{row.drift.rms:.3g}"
+        rows.append((row.name, row.status, moved, "" if row.reason is None else row.reason["detail"]))
+    head = (
+        f"{found.info.path}: {found.calibrated} of {len(found.rows)} BatchNorms calibrated, {found.data['rows']} rows"
+    )
+    return _table(head, ("BatchNorm", "", "drift (rms)", "why not"), rows)
 
 
 def _line(text: str) -> str:

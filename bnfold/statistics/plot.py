@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from bnfold.report.figures import label
 from bnfold.statistics.health import DRIFT
 from bnfold.statistics.results import Drift
 
@@ -28,8 +29,8 @@ def draw(drifts: Mapping[str, Drift], title: str = "") -> Any:
     axis.axvline(DRIFT, color="#d62728", linewidth=1, linestyle="--")
     axis.set_xscale("log")
     axis.set_xlim(5e-3, max(2.0, axis.get_xlim()[1]))
-    axis.set_yticks(range(len(names)), names, fontsize=7)
+    axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=7)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.set_xlabel("distance from the stored statistics, in standard deviations (bar: root mean square)")
-    axis.set_title(title, fontsize=10)
+    axis.set_title(label(title), fontsize=10)
     return figure

@@ -106,6 +106,11 @@ class Calibration:
         """How many BatchNorms have new statistics."""
         return sum(row.status == "calibrated" for row in self.rows)
 
+    def _repr_html_(self) -> str:
+        from bnfold.report import notebook
+
+        return notebook.calibration(self)
+
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""
         from dataclasses import asdict

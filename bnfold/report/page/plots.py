@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from bnfold.report.figures import label
 from bnfold.statistics import plot as drift_plot
 
 if TYPE_CHECKING:
@@ -19,6 +20,9 @@ BEFORE, AFTER, LIMIT = "#8a8a8a", "#4a90d9", "#d62728"
 
 MOST_LAYERS = 60
 MOST_HISTOGRAMS = 12
+LARGEST = 1e150
+"""Beyond it, squares and widths of bins are infinite."""
+
 MOST_ENTRIES = 2**20
 """Entries of a weight that a histogram counts."""
 
@@ -59,7 +63,7 @@ def _errors(pyplot: Any, ratios: Sequence[tuple[str, float, str]], limit: float 
         axis.axvline(limit, color=LIMIT, linewidth=1, linestyle="--")
     axis.set_xscale("log")
     axis.set_xlim(0.1, max(20.0, float(values.max()) * 2))
-    axis.set_yticks(range(len(ratios)), [_short(name) for name, *_ in ratios])
+    axis.set_yticks(range(len(ratios)), [label(name) for name, *_ in ratios])
     axis.set_ylim(len(ratios) - 0.4, -0.6)
     axis.set_xlabel("error / unavoidable error (grey: the noise floor; red: the limit)")
     return figure
@@ -78,7 +82,7 @@ def _histograms(pyplot: Any, weights: dict[str, tuple[NDArray[Any], NDArray[Any]
         edges = np.histogram_bin_edges(np.concatenate([before, after]), 60)
         axis.hist(before, edges, histtype="step", color=BEFORE, label="before")
         axis.hist(after, edges, histtype="stepfilled", color=AFTER, alpha=0.5, label="after")
-        axis.set_title(_short(name), fontsize=8)
+        axis.set_title(label(name), fontsize=8)
         axis.set_yticks([])
     axes.flat[0].legend(fontsize=7, frameon=False)
     return figure
@@ -88,12 +92,7 @@ def _entries(part: NDArray[Any]) -> NDArray[Any]:
     flat = np.asarray(part).reshape(-1)
     flat = flat[:: -(-flat.size // MOST_ENTRIES)] if flat.size > MOST_ENTRIES else flat
     wide = flat.astype(np.float64)
-    return wide[np.isfinite(wide)]
-
-
-def _short(name: str) -> str:
-    shown = "".join(character if character.isprintable() and character != "$" else "?" for character in name)
-    return shown if len(shown) <= 44 else f"…{shown[-43:]}"
+    return wide[np.abs(wide) < LARGEST]
 
 
 def _svg(figure: Any) -> Any:
