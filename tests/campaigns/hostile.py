@@ -1,8 +1,9 @@
 """Damaged files: every one must end with one of bnfold's own errors, soon, and in little memory.
 
-``python -m tests.campaigns.hostile SECONDS [SEED]``: small sample models cut off at every length, then random damage
+``python -m tests.campaigns.hostile SECONDS [SEED [SHARE]]``: small sample models cut off at every length, then random damage
 (flipped bits, bytes put in, spans taken out or doubled, numbers made huge) until the time is up; each is inspected, and
-folded without verification. Programs of torch (``.pt2``) are damaged alike and checked as data.
+folded without verification. Programs of torch (``.pt2``) are damaged alike and checked as data: one for every SHARE
+models (40).
 """
 
 from __future__ import annotations
@@ -109,6 +110,7 @@ def program() -> bytes | None:
 def main() -> None:
     """Run a campaign."""
     limit, seed = float(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+    share = int(sys.argv[3]) if len(sys.argv) > 3 else 40
     rng, found, start = random.Random(seed), collections.Counter(), time.time()
     models = {path.stem: path.read_bytes() for path in sorted(SAMPLES.glob("*.onnx"))}
     pt2 = program()
@@ -122,7 +124,7 @@ def main() -> None:
         programs: collections.Counter[str] = collections.Counter()
         while time.time() - start < limit:
             attempt(damaged(rng.choice(list(models.values())), rng), path, found)
-            if pt2 is not None and rng.randrange(40) == 0:
+            if pt2 is not None and rng.randrange(share) == 0:
                 attempt(damaged_archive(pt2, rng), archive, programs)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
