@@ -1,6 +1,6 @@
 """Damaged files: every one must end with one of bnfold's own errors, soon, and in little memory.
 
-``python -m tests.campaigns.hostile SECONDS [SEED [SHARE]]``: small sample models cut off at every length, then random damage
+``python -m tests.campaigns.hostile SECONDS [SEED [SHARE]]``: small models cut off at every length, then random damage
 (flipped bits, bytes put in, spans taken out or doubled, numbers made huge) until the time is up; each is inspected, and
 folded without verification. Programs of torch (``.pt2``) are damaged alike and checked as data: one for every SHARE
 models (40).
