@@ -112,14 +112,18 @@ def mutants(path: Path) -> Iterator[tuple[str, int, int, str]]:
                     yield name.removeprefix("core/"), occurrence, line, changed
 
 
-def lines_around(path: Path, line: int) -> range:
-    """The lines of the innermost statement; of one with a body, those before the body."""
-    best = range(line, line + 1)
+def lines_around(path: Path, line: int) -> range | None:
+    """The lines of the innermost statement; of one with a body, those before the body.
+
+    None outside of functions: whichever test imports the module first would seem to be the only one that runs them.
+    """
+    best, inside = range(line, line + 1), False
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno):
             body = getattr(node, "body", None)
             best = range(node.lineno, body[0].lineno if body else (node.end_lineno or node.lineno) + 1)
-    return best
+            inside |= isinstance(node, ast.FunctionDef) and bool(body) and line >= body[0].lineno
+    return best if inside else None
 
 
 class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
@@ -225,9 +229,9 @@ class Campaign:
 
     def order(self, path: Path, line: int) -> dict[str, int] | None:
         """The tests that reach a line, by their time; None for all."""
-        reached = self.lines.get(str(path), {})
-        names = {name for number in lines_around(path, line) for name in reached.get(str(number), ())}
-        if "" in names or not names:
+        reached, around = self.lines.get(str(path), {}), lines_around(path, line)
+        names = {name for number in around or () for name in reached.get(str(number), ())}
+        if not names:
             return {name: index for index, name in enumerate(sorted(self.seconds, key=self.seconds.__getitem__))}
         known = sorted((name for name in names if name in self.seconds), key=self.seconds.__getitem__)
         return {name: index for index, name in enumerate(known)}
