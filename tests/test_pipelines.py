@@ -41,8 +41,21 @@ def test_valid_by_the_published_schema(schema, path, tmp_path):
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+def test_schemas_are_schemas():
+    pytest.importorskip("check_jsonschema")
+    schemas = [str(path) for path in (ROOT / "bnfold").rglob("*schema.json")]
+    assert len(schemas) == 2
+    command = [sys.executable, "-m", "check_jsonschema", "--check-metaschema", *schemas]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_hooks_are_hooks():
-    """pre-commit's own rules for a hook: what must be there, and what its ids may look like."""
+    """By pre-commit's own rules."""
+    pytest.importorskip("pre_commit")
+    command = [sys.executable, "-m", "pre_commit", "validate-manifest", str(ROOT / ".pre-commit-hooks.yaml")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
     hooks = loaded(".pre-commit-hooks.yaml")
     assert [hook["id"] for hook in hooks] == ["bnfold-verify", "bnfold-inspect"]
     for hook in hooks:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bnfold import __version__
 from bnfold.clock import Clock
 from bnfold.files.folders import temporary
@@ -31,12 +33,14 @@ def program_info(loaded: LoadedProgram) -> ModelInfo:
     return ModelInfo(loaded.name, loaded.sha256, "pt2", None, None)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def inspect_program(loaded: LoadedProgram, options: PlanOptions) -> Inspection:
     """Where every BatchNorm would fold to, or why it stays."""
     plans = prepare_program(loaded, options).plans
     return Inspection(program_info(loaded), rows(plans), plans)
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def fold_program(
     loaded: LoadedProgram,
     target: Path | None,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from bnfold import __version__
 from bnfold.batchnorm import Momentum, Statistics
 from bnfold.errors import InputError, UndecidedError
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 FREEZE = "--freeze-training-mode makes inference operators of them, with the statistics of the data"
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock) -> Calibration:
     """Recompute the statistics of an ONNX model and write it. Raises InputError, UndecidedError, OutputError."""
     from bnfold.statistics.onnx import OnnxNetwork
@@ -63,6 +66,7 @@ def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: Calibra
         return replace(result, output=Written(str(goal.place or "-"), lambda: files.sha256))
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def calibrate_program(
     loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock
 ) -> Calibration:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from bnfold.files.load import LoadedModel, parsed
 from bnfold.graph.onnx_functions import batch_norms_inlined
 from bnfold.statistics.data import Batches, Data
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from bnfold.programs.load import LoadedProgram
 
 
+@np.errstate(invalid="ignore", over="ignore")
 def drifts(original: LoadedModel | LoadedProgram, data: Data, batch: int | None) -> dict[str, Drift]:
     """The drift of every layer that can be observed, by the name of its output. Raises InputError, UndecidedError."""
     network = _network(original)
