@@ -11,6 +11,7 @@ from bnfold import __version__
 from bnfold.apply import Settled, settle, write, write_merge
 from bnfold.errors import InputError, UsageError
 from bnfold.files.load import LoadedModel
+from bnfold.files.notes import note
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.graph.onnx import OnnxGraphs
@@ -134,14 +135,10 @@ def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
     for one in ready.settled:
         write(one, editor)
     editor.finish()
-    for key, value in (
-        ("bnfold.version", __version__),
-        ("bnfold.source", "<stdin>" if loaded.path is None else loaded.path.name),
-        ("bnfold.source_sha256", loaded.sha256),
-    ):
-        entry = next((entry for entry in graphs.model.metadata_props if entry.key == key), None)
-        if entry is None:
-            graphs.model.metadata_props.add(key=key, value=value)
-        else:
-            entry.value = value
+    notes = {
+        "bnfold.version": __version__,
+        "bnfold.source": "<stdin>" if loaded.path is None else loaded.path.name,
+        "bnfold.source_sha256": loaded.sha256,
+    }
+    note(graphs.model, notes)
     return replace(loaded, proto=graphs.model), ready.moved | editor.moved

@@ -13,6 +13,7 @@ from bnfold import __version__
 from bnfold.clock import Clock
 from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, load, read_file
+from bnfold.files.notes import note
 from bnfold.files.save import Staged, staged, staged_bytes
 from bnfold.options import External, Format, PlanOptions
 from bnfold.programs.convert import output_names, to_onnx
@@ -103,12 +104,8 @@ def _written(
         data = read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded)
         return staged_bytes(data, place, replace=force)
     proto = to_onnx(program, loaded.name, output_names(loaded.program))
-    for key, value in (
-        ("bnfold.converted", __version__),
-        ("bnfold.source", Path(loaded.name).name),
-        ("bnfold.source_sha256", loaded.sha256),
-    ):
-        proto.metadata_props.add(key=key, value=value)
+    source = {"bnfold.source": Path(loaded.name).name, "bnfold.source_sha256": loaded.sha256}
+    note(proto, {"bnfold.converted": __version__, **source})
     return staged(LoadedModel.of(proto), place, external=external, replace=force)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from bnfold.batchnorm import Momentum, Statistics
 from bnfold.errors import InputError, UndecidedError
 from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, readable
+from bnfold.files.notes import note
 from bnfold.files.save import staged, staged_bytes
 from bnfold.files.serialize import in_memory
 from bnfold.find import affine_ops
@@ -54,8 +55,8 @@ def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: Calibra
         editor = OnnxEditor(network.graphs)
         rows = _written(network, found, editor)
         editor.finish()
-        loaded.proto.metadata_props.add(key="bnfold.calibrated", value=__version__)
-        result = _result(info, rows, options, "onnx", batches, data, clock)
+        note(loaded.proto, {"bnfold.calibrated": __version__})
+        result = _result(info, rows, options, "onnx", batches, clock)
         if goal.dry_run:
             return result
         with staged(loaded, goal.place, external=options.external, replace=goal.force) as files:
@@ -90,7 +91,7 @@ def calibrate_program(
     rows = _written(network, found, editor)
     with quiet():
         editor.finish()
-    result = _result(info, rows, options, "torch", batches, data, clock)
+    result = _result(info, rows, options, "torch", batches, clock)
     if goal.keep:
         return replace(result, model=editor.program)
     if goal.dry_run:
@@ -159,6 +160,7 @@ def _estimator(layer: Layer, options: CalibrateOptions, kind: Momentum) -> Estim
 
 def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedRow]:
     """Put the statistics in their places, and tell what became of every BatchNormalization."""
+    written_out = _decomposed(network.graphs)
     rows = {}
     for layer in network.layers:
         rows[layer.node] = (
@@ -169,7 +171,7 @@ def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedR
     for node, refusal in network.left:
         rows[node] = _left(node, refusal)
     order = [node for scope in network.graphs.scopes for node in scope.nodes if node in rows]
-    return [rows[node] for node in order] + _decomposed(network.graphs)
+    return [rows[node] for node in order] + written_out
 
 
 def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
@@ -211,7 +213,6 @@ def _result(
     options: CalibrateOptions,
     kind: Momentum,
     batches: Batches,
-    data: Any,
     clock: Clock,
 ) -> Calibration:
     fed = {"source": batches.name, "rows": batches.rows, "batches": batches.count, "left_out": batches.lost}
