@@ -289,3 +289,105 @@ def test_how_operands_were_broadcast_before_opset_7(op, shape, attributes, folds
     except Exception:  # the converter, or onnxruntime, does not take what is no model
         return
     assert_same(expected, run(newer[1], feeds_for(model)), 512.0)
+
+
+@pytest.mark.parametrize("opset", [10, 12, 13, 17])
+@pytest.mark.parametrize("gains", [[2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 0.5, 3.0]])
+def test_one_scale_for_all_becomes_one_per_channel_where_the_operator_can(opset, gains):
+    """DequantizeLinear has an axis since opset 13 alone."""
+    held = {"q": np.random.default_rng(1).integers(-99, 99, (4, 4, 1, 1)).astype("i1"), "s": np.array(0.02, "f4")}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s"], ["v"]),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(*nodes, held=held, gains=gains)
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (opset >= 13)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("op", ["Gemm", "transposed Gemm", "MatMul"])
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_integer_weights_of_dense_layers(op, behind, axis):
+    """A gain goes into scales that lie along the outputs; those of the inputs are summed over, and no scale is theirs."""
+    rng = np.random.default_rng(3)
+    out = 5
+    shape = (out, 4) if op == "transposed Gemm" else (4, out)
+    held = {
+        **batch_norm("bn", out if behind else 4, 1),
+        "q": rng.integers(-90, 90, shape).astype("i1"),
+        "s": rng.uniform(0.01, 0.05, shape[axis]).astype("f4"),
+    }
+    held["bn_bias"] = held["bn_mean"] = np.zeros_like(held["bn_mean"])
+    layer = node("MatMul" if op == "MatMul" else "Gemm", ["l", "v"], ["m"], **({"transB": 1} if "trans" in op else {}))
+    nodes = [
+        node("Sigmoid", ["x"], ["l" if behind else "b"]),
+        *([] if behind else [bn_node("b", "l", "bn")]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=axis),
+        layer,
+        *([bn_node("m", "n", "bn")] if behind else []),
+        node("Sigmoid", ["n" if behind else "m"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, out])], held)
+    folded, (plan,) = fold_proto(model)
+    along = behind and axis == (0 if op == "transposed Gemm" else 1)
+    assert bool(plan.folds) is along, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1024.0)
+
+
+@pytest.mark.parametrize("opset", [14, 15, 17, 20])
+def test_training_mode_is_seen_in_every_opset(opset):
+    model = chain(node("Identity", ["c"], ["d"]))
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    next(n for n in model.graph.node if n.op_type == "BatchNormalization").attribute.append(
+        onnx.helper.make_attribute("training_mode", 1)
+    )
+    _, (plan,) = fold_proto(model)
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["training-mode"]
+
+
+@pytest.mark.parametrize(
+    ("opset", "inputs", "attributes", "folds"),
+    [
+        (12, ["c", "", "no"], {}, True),
+        (12, ["c", "", "yes"], {}, False),
+        (12, ["c"], {}, True),
+        (13, ["c", "ratio", "yes"], {}, False),
+        (13, ["c", "ratio"], {}, True),
+        (10, ["c"], {"ratio": 0.5}, True),
+    ],
+)
+def test_a_dropout_is_passed_unless_it_drops(opset, inputs, attributes, folds):
+    held = {"no": np.array(False), "yes": np.array(True), "ratio": np.array(0.5, "f4")}
+    model = chain(node("Dropout", inputs, ["d"], **attributes), held={k: v for k, v in held.items() if k in inputs})
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is folds
+    if folds:
+        feeds = feeds_for(model)
+        assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
+@pytest.mark.parametrize("scales", [[1, 1, 2, 2], [1, 2, 1, 1]])
+def test_older_resizes_name_their_scales_elsewhere(op, opset, scales):
+    held = {**batch_norm("bn", 4 * scales[1], 1), "w": weights(1, 4, 3, 1, 1), "scales": np.array(scales, "f4")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node(op, ["c", "scales"], ["d"], mode="nearest"),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held, opset=opset)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (scales[1] == 1)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
