@@ -314,7 +314,7 @@ def test_one_scale_for_all_becomes_one_per_channel_where_the_operator_can(opset,
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_integer_weights_of_dense_layers(op, behind, axis):
-    """A gain goes into scales that lie along the outputs; those of the inputs are summed over, and no scale is theirs."""
+    """A gain goes into scales that lie along the outputs; those of the inputs are summed over."""
     rng = np.random.default_rng(3)
     out = 5
     shape = (out, 4) if op == "transposed Gemm" else (4, out)
