@@ -149,8 +149,6 @@ def fold(
     from bnfold.programs.workflow import fold_program
 
     to = options.to or "pt2"
-    if to == "pt2" and options.to is None and str(target).endswith(".onnx"):
-        raise UsageError(f"{target}: a program of torch is written as .pt2", "--to onnx makes an ONNX model of it")
     place = None if live and target is None else target_of(original, target, to, force or dry_run)
     if place is None and not live:
         raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")

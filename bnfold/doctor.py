@@ -74,7 +74,6 @@ def diagnose() -> Diagnosis:
     found += _runtimes()
     if importlib.util.find_spec("onnxruntime") is not None:
         found += _devices()
-    found.append(_project())
     return Diagnosis(found)
 
 
@@ -137,17 +136,3 @@ def _devices() -> list[Finding]:
                 state = "broken" if device == "cpu" else "missing"
                 found.append(Finding(f"device {device}", state, str(error), remedy))
     return found
-
-
-def _project() -> Finding:
-    from bnfold.cli.project import check, find
-    from bnfold.errors import BnfoldError
-
-    try:
-        project = find()
-        check(project)
-    except BnfoldError as error:
-        return Finding("pyproject.toml", "broken", str(error), error.hint)
-    if project is None:
-        return Finding("pyproject.toml", "missing", "no [tool.bnfold] in this folder or above", None)
-    return Finding("pyproject.toml", "ok", f"{project.file}: models: {len(project.entries)}")

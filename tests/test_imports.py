@@ -58,6 +58,7 @@ ALLOWED = {
         "",
     },
     "verification": {*PLANNING, "verification", "batchnorm", "files", "pipeline", "plan", "progress", ""},
+    "doctor": {"files", "verification", ""},
     "opening": {"errors", "files", "options", "programs"},
     "workflow": {"clock", "errors", "files", "ops", "options", "pipeline", "programs", "report", "verification"},
     "bench": {"bench", "errors", "files", "report", "verification", ""},

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ from bnfold.cli.options import (
     external_data,
     progress,
     report_stream,
+    same_file,
     unsafe_shapes,
     write_json,
 )
@@ -78,9 +78,8 @@ def command(model: str, **given: Any) -> None:
     check_json_target(given["json_file"], model_on_stdout=given["output"] == "-")
     check_plot(given["plot"], [model])
     options = _options(given)
-    if given["output"] not in (None, "-") and Path(model).exists() and Path(given["output"]).exists():
-        if Path(given["output"]).samefile(model):
-            raise UsageError(f"{given['output']}: is the model itself", "write to another file")
+    if same_file(given["output"], model):
+        raise UsageError(f"{given['output']}: is the model itself", "write to another file")
     from bnfold.api import calibrate
     from bnfold.report.terminal import Terminal
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from bnfold.cli import project
 from bnfold.cli.options import check_json_target, common, report_stream, write_json
+from bnfold.errors import BnfoldError
+
+if TYPE_CHECKING:
+    from bnfold.doctor import Finding
 
 COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
@@ -24,6 +29,7 @@ def command(**given: Any) -> None:
     from bnfold.report.terminal import Terminal
 
     result = diagnose()
+    result.findings.append(_project())
     if not given["quiet"] and given["json_file"] != "-":
         terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
         for finding in result.findings:
@@ -32,3 +38,17 @@ def command(**given: Any) -> None:
                 terminal.line((f"  {finding.remedy}", "dim"))
     write_json(given["json_file"], result.to_dict())
     sys.exit(0 if result.healthy else 3)
+
+
+def _project() -> Finding:
+    """What [tool.bnfold] says, for whichever command."""
+    from bnfold.doctor import Finding
+
+    try:
+        found = project.find()
+        project.check(found)
+    except BnfoldError as error:
+        return Finding("pyproject.toml", "broken", str(error), error.hint)
+    if found is None:
+        return Finding("pyproject.toml", "missing", "no [tool.bnfold] in this folder or above")
+    return Finding("pyproject.toml", "ok", f"{found.file}: models: {len(found.entries)}")

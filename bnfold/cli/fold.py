@@ -21,6 +21,7 @@ from bnfold.cli.options import (
     planning,
     progress,
     report_stream,
+    same_file,
     unsafe_shapes,
     write_json,
 )
@@ -144,7 +145,7 @@ def _fold_many(
 
 
 def _check_self(target: str | None, model: str, given: dict[str, Any]) -> None:
-    if not given["in_place"] and _same_file(target, model):
+    if not given["in_place"] and same_file(target, model):
         raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
 
 
@@ -178,13 +179,6 @@ def _check_targets(files: list[str], given: dict[str, Any]) -> None:
             raise OutputError(f"{given['output_dir']}: {getattr(error, 'strerror', None) or error}") from None
     elif given["json_file"] and given["output"] and Path(given["json_file"]) == Path(given["output"]) != Path("-"):
         raise UsageError("--json and --output name the same file")
-
-
-def _same_file(target: str | None, model: str) -> bool:
-    try:
-        return target is not None and target != "-" and Path(target).samefile(model)
-    except (OSError, ValueError):
-        return False
 
 
 def _target(model: str, given: dict[str, Any]) -> str | None:

@@ -69,14 +69,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
 
     files = expand(models) if models else [entry.model for entry in project.models("inspect")]
     many = is_many(files, given)
-    check_json_target(given["json_file"])
-    if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or many):
-        raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
-    if many and given["data"]:
-        raise UsageError("--data takes one model")
-    if (given["plot"] or given["batch_size"]) and not given["data"]:
-        raise UsageError(f"--{'plot' if given['plot'] else 'batch-size'} goes with --data")
-    check_plot(given["plot"], list(files[:1]))
+    _check(files, given, many=many)
     wanted = reports.only_html(given["reports"], files)
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
     terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
@@ -104,6 +97,18 @@ def command(models: tuple[str, ...], **given: Any) -> None:
 
         reports.write_page(wanted, lambda: story.of_inspection(result))
     sys.exit(int(given["strict"] and bool(result.kept)))
+
+
+def _check(files: list[str], given: dict[str, Any], *, many: bool) -> None:
+    """Refuse options that contradict each other, before any work is done. Raises UsageError, OutputError."""
+    check_json_target(given["json_file"])
+    if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or many):
+        raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
+    if many and given["data"]:
+        raise UsageError("--data takes one model")
+    if (given["plot"] or given["batch_size"]) and not given["data"]:
+        raise UsageError(f"--{'plot' if given['plot'] else 'batch-size'} goes with --data")
+    check_plot(given["plot"], files)
 
 
 def _draw(target: str, result: Inspection) -> None:

@@ -151,6 +151,14 @@ def check_json_target(target: str | None, *, model_on_stdout: bool = False) -> N
         raise OutputError(f"--json {target}: {error.strerror or error}") from None
 
 
+def same_file(target: str | None, model: str) -> bool:
+    """True if a place to write to is the model itself, by whatever name."""
+    try:
+        return target is not None and target != "-" and Path(target).samefile(model)
+    except (OSError, ValueError):
+        return False
+
+
 def check_plot(target: str | None, models: list[str]) -> None:
     """Refuse a place for the picture that would cost the user a file, or where none can be."""
     if target is None:
@@ -160,7 +168,7 @@ def check_plot(target: str | None, models: list[str]) -> None:
     path = Path(target)
     if path.suffix not in (".svg", ".png", ".pdf"):
         raise UsageError(f"--plot {target}: must end in .svg, .png or .pdf")
-    if any(path.exists() and Path(model).exists() and path.samefile(model) for model in models):
+    if any(same_file(target, model) for model in models):
         raise UsageError(f"--plot {target}: is a model", "name another file")
     if not path.absolute().parent.is_dir():
         raise OutputError(f"--plot {target}: its folder does not exist")

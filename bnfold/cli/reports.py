@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from bnfold.cli.options import same_file
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def wanted(
 def _checked(path: Path, models: list[str]) -> Path:
     """A place that costs the user nothing: not a model, not a folder; its own folder is made if need be."""
     try:
-        if any(Path(model).exists() and path.exists() and path.samefile(model) for model in models if model != "-"):
+        if any(same_file(str(path), model) for model in models):
             raise UsageError(f"--report: {path} is a model", "name another file")
         if path.exists() and not path.is_file():
             raise UsageError(f"--report: {path} is not a regular file", "name another")

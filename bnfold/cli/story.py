@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.report.page import Story
+from bnfold.report.page import MOST_HISTOGRAMS, Story
 from bnfold.report.results import Comparison, Folding, Inspection, as_comparison
 
 if TYPE_CHECKING:
@@ -19,10 +19,7 @@ def of_inspection(found: Inspection) -> Story:
 
 def of_folding(found: Folding) -> Story:
     """A fold that was done."""
-    sizes = [
-        ("nodes", f"{found.nodes['before']:,}", f"{found.nodes['after']:,}"),
-        ("bytes", f"{found.bytes['before']:,}", f"{found.bytes['after']:,}"),
-    ]
+    sizes = _counted(found.nodes, found.bytes)
     model, output = found.inspection.model.path, None if found.output is None else found.output.path
     weights = {} if output in (None, "-") else _weights(model, str(output))
     return Story(model, found.inspection, as_comparison(found), sizes=sizes, weights=weights)
@@ -37,15 +34,18 @@ def of_comparison(found: Comparison) -> Story:
 
 def of_benchmark(found: Benchmark) -> Story:
     """A benchmark: sizes and latencies."""
-    sizes = [
-        ("nodes", f"{found.nodes['original']:,}", f"{found.nodes['folded']:,}"),
-        ("bytes", f"{found.bytes['original']:,}", f"{found.bytes['folded']:,}"),
-    ]
+    sizes = _counted(found.nodes, found.bytes)
     for level in found.levels:
-        times = (level.original, level.folded)
-        sizes.append((f"latency, level {level.level}", *(f"{t.median:.3f} ± {t.spread:.3f} ms" for t in times)))  # type: ignore[arg-type]
+        before, after = (f"{t.median:.3f} ± {t.spread:.3f} ms" for t in (level.original, level.folded))
+        sizes.append((f"latency, level {level.level}", before, after))
     original, folded = found.original.path, found.folded.path
     return Story(folded, _inspected(original), benchmark=found, sizes=sizes, weights=_weights(original, folded))
+
+
+def _counted(nodes: dict[str, int], size: dict[str, int]) -> list[tuple[str, str, str]]:
+    """Nodes and bytes, before and after: in the order of their entries."""
+    (few, many), (small, large) = nodes.values(), size.values()
+    return [("nodes", f"{few:,}", f"{many:,}"), ("bytes", f"{small:,}", f"{large:,}")]
 
 
 def _inspected(path: str) -> Inspection | None:
@@ -64,7 +64,7 @@ def _sizes(original: str, folded: str) -> list[tuple[str, str, str]]:
 
 
 def _weights(original: str, folded: str) -> dict[str, Any]:
-    """The tensors of the layers that have other weights after the fold, by the layer's name."""
+    """The first tensors that a fold has changed, by the layer's name, as many as a page shows."""
     import numpy as np
 
     from bnfold.errors import BnfoldError
@@ -73,12 +73,13 @@ def _weights(original: str, folded: str) -> dict[str, Any]:
         before, after = _tensors(original), _tensors(folded)
     except BnfoldError:
         return {}
-    pairs = {name: (before[name], after[name]) for name in before if name in after}
-    return {
-        name: (old(), new())
-        for name, (old, new) in pairs.items()
-        if old().size > 1 and not (old().shape == new().shape and np.array_equal(old(), new()))
-    }
+    found: dict[str, Any] = {}
+    for name in before:
+        if name in after and len(found) < MOST_HISTOGRAMS:  # whatever is not shown need not be read
+            old, new = before[name](), after[name]()
+            if old.size > 1 and not np.array_equal(old, new):
+                found[name] = old, new
+    return found
 
 
 def _tensors(path: str) -> dict[str, Any]:

@@ -6,18 +6,17 @@ name in the state_dict; what only a removed BatchNorm owned goes with it.
 
 from __future__ import annotations
 
-import copy
-from dataclasses import replace
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx
-from torch.export import ExportedProgram, ModuleCallEntry
+from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 from bnfold.graph import Node, Value
 from bnfold.graph.torch import HELD, TorchGraphs, argument, module_path
+from bnfold.graph.torch_calls import copied, counts, freezable, takes_tensor, uses
 from bnfold.graph.torch_ops import Operand
 from bnfold.graph.torch_prepare import is_view
 from bnfold.graph.torch_tensors import from_numpy
@@ -39,7 +38,7 @@ class TorchEditor:
         self._erased: set[fx.Node] = set()
         self._gone: list[str] = []
         self.program = graphs.program
-        self._calls = [_copied(call) for call in graphs.program.module_call_graph]
+        self._calls = [copied(call) for call in graphs.program.module_call_graph]
         self._targets = {spec.target for spec in graphs.signature.input_specs if spec.target}
         fakes = (node.meta.get("val") for node in self._graph.nodes)
         self._fake_mode: Any = next((fake.fake_mode for fake in fakes if hasattr(fake, "fake_mode")), None)
@@ -53,7 +52,7 @@ class TorchEditor:
             self._make_room(node)
             operand = node.handle.seen.inputs[index]
         old = argument(fx_node, operand)
-        if data.size == 1 and (isinstance(old, int | float) or not _takes_tensor(fx_node, operand)):
+        if data.size == 1 and (isinstance(old, int | float) or not takes_tensor(fx_node, operand)):
             self._pass(fx_node, operand, float(data.reshape(())))
             return
         tensor = from_numpy(data if operand.shape is None else data.reshape(-1))
@@ -79,23 +78,13 @@ class TorchEditor:
     def freeze(self, node: Node) -> bool:
         """Let a BatchNorm in training mode normalise by its running statistics, and count its batches no more."""
         fx_node = node.handle.fx_node
-        schema: Any = getattr(fx_node.target, "_schema", None)
-        formal = set() if schema is None else {entry.name for entry in schema.arguments}
-        held = [argument(fx_node, Operand(name)) for name in ("running_mean", "running_var") if name in formal]
-        if "training" not in formal or "functional" in schema.name or len(held) < 2 or None in held:
+        if not freezable(fx_node):
             return False
         self._pass(fx_node, Operand("training"), False)
         path = module_path(fx_node)
-        for counter in [other for other in self._graph.nodes if self._counts(other, path)]:
+        for counter in [other for other in self._graph.nodes if counts(other, path, self._graphs.specs)]:
             self._erase(counter)
         return True
-
-    def _counts(self, node: fx.Node, path: str) -> bool:
-        """True for what adds to the number of batches that the layer at ``path`` has seen."""
-        if node.op != "call_function" or not node.args or node.users or not isinstance(node.args[0], fx.Node):
-            return False
-        spec = self._graphs.specs.get(node.args[0].name)
-        return spec is not None and spec.target == f"{path}.num_batches_tracked"
 
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``: who read ``target`` reads ``source``.
@@ -304,26 +293,3 @@ class TorchEditor:
         """The paths of layers of which no call is left."""
         left = {module_path(node) for node in self._graph.nodes}
         return {path for path in self._gone if path not in left}
-
-
-def _copied(call: ModuleCallEntry) -> ModuleCallEntry:
-    """An entry whose ends can be renamed; how they are nested stays shared."""
-    if call.signature is None:
-        return call
-    inputs, outputs = ([copy.copy(end) for end in ends] for ends in (call.signature.inputs, call.signature.outputs))
-    return replace(call, signature=replace(call.signature, inputs=inputs, outputs=outputs))
-
-
-def uses(node: fx.Node) -> int:
-    """How often a value is passed: one call may read it for several of its operands."""
-    found = []
-    for user in node.users:
-        fx.map_arg((user.args, user.kwargs), lambda used: found.append(used is node))
-    return sum(found)
-
-
-def _takes_tensor(node: fx.Node, operand: Operand) -> bool:
-    """True if a call may pass a tensor for the operand, and not a number alone."""
-    target: Any = node.target
-    formal = next(formal for formal in target._schema.arguments if formal.name == operand.name)
-    return "Tensor" in str(formal.type)

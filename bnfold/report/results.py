@@ -115,10 +115,10 @@ class Inspection:
         return notebook.inspection(self)
 
     def with_drifts(self, drifts: Mapping[str, Drift]) -> Inspection:
-        """The same, each row with the drift of its input, found by the name of its output."""
+        """The same, each row of the main graph with the drift of its input, found by the name of its output."""
         rows = [
             row
-            if (drift := drifts.get(row.output)) is None
+            if (drift := drifts.get(row.output)) is None or row.graph != "main"
             else replace(row, drift=drift, health=row.health + drift.findings)
             for row in self.rows
         ]

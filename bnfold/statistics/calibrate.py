@@ -20,6 +20,7 @@ from bnfold.graph import Editor, Graphs, Node
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import OnnxEditor
 from bnfold.graph.onnx_functions import batch_norms_inlined
+from bnfold.ops.normalization import in_training
 from bnfold.options import CalibrateOptions
 from bnfold.reasons import Kept
 from bnfold.report.results import ModelInfo, Written, onnx_info
@@ -92,10 +93,10 @@ def calibrate_program(
     with quiet():
         editor.finish()
     result = _result(info, rows, options, "torch", batches, clock)
-    if goal.keep:
-        return replace(result, model=editor.program)
     if goal.dry_run:
         return result
+    if goal.keep:
+        return replace(result, model=editor.program)
     assert goal.place is not None
     with staged_bytes(program_bytes(editor.program, loaded, calibrated=True), goal.place, replace=goal.force) as files:
         files.publish()
@@ -108,7 +109,7 @@ def _freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions
 
     Raises InputError for layers that train and may not be frozen: what they hold is not what they normalise by.
     """
-    training = [node for node in graphs.scopes[0].nodes if _trains(node)]
+    training = [node for node in graphs.scopes[0].nodes if node.op == "BatchNormalization" and in_training(node)]
     if training and not options.freeze:
         more = f" and {len(training) - 1} more are" if len(training) > 1 else " is"
         raise InputError(f"{name}: {training[0].name!r}{more} in training mode", FREEZE)
@@ -121,12 +122,6 @@ def _freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions
         )
     if frozen:
         editor.finish()
-
-
-def _trains(node: Node) -> bool:
-    from bnfold.ops.normalization import in_training
-
-    return node.op == "BatchNormalization" and in_training(node) is not None
 
 
 def _measured(
@@ -190,7 +185,6 @@ def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
         "calibrated",
         len(bn.mean),
         Drift.between(layer, found),
-        bn,
         after,
     )
 

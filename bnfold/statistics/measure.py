@@ -77,10 +77,11 @@ def sequentially(
         rows = count
         for layer in level.layers:
             result = estimators[layer].result()
+            fed[layer] = layer.stored.mean, layer.stored.var  # what it keeps if nothing better is found
             if result is not None:
                 checked(layer, result)
-            usable = result is not None and layer.holds(result.mean, result.var)  # else it will be left as it is
-            fed[layer] = (result.mean, result.var) if usable and result else (layer.stored.mean, layer.stored.var)
+                if layer.holds(result.mean, result.var):
+                    fed[layer] = result.mean, result.var
         waiting = left
     return _results(estimators)
 

@@ -79,7 +79,9 @@ class MovingAverage:
     count: int = 0
 
     def add(self, batch: Statistics) -> None:
-        """One step of training."""
+        """One step of training; a batch of nothing is none."""
+        if not batch.count:
+            return
         var = batch.unbiased_var if self.convention == "torch" else batch.var
         self.batches += 1
         self.count += batch.count

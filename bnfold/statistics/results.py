@@ -64,7 +64,6 @@ class CalibratedRow:
     status: str
     channels: int | None = None
     drift: Drift | None = None
-    before: BatchNorm | None = None
     after: BatchNorm | None = None
     reason: dict[str, str] | None = None
 

@@ -11,7 +11,8 @@ from torch.export import ExportedProgram
 
 from bnfold.errors import UndecidedError
 from bnfold.graph.torch import TorchGraphs
-from bnfold.graph.torch_edit import TorchEditor, uses
+from bnfold.graph.torch_calls import uses
+from bnfold.graph.torch_edit import TorchEditor
 from bnfold.graph.torch_tensors import from_numpy, np_dtype, to_numpy
 from bnfold.programs.evaluate import Evaluator, NotRunnable
 from bnfold.programs.load import LoadedProgram, quiet, tensors_fed

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 NEEDED = ("jinja2", "matplotlib")
 
 
+MOST_HISTOGRAMS = 12
+"""Weights that are drawn before and after."""
+
+
 @dataclass(frozen=True)
 class Story:
     """Everything that a page can tell; what there is none of leaves no trace on it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 BEFORE, AFTER, LIMIT = "#8a8a8a", "#4a90d9", "#d62728"
 
 MOST_LAYERS = 60
-MOST_HISTOGRAMS = 12
 LARGEST = 1e150
 """Beyond it, squares and widths of bins are infinite."""
 
@@ -42,7 +41,7 @@ def all_of(story: Story) -> dict[str, Any]:
             limit = next((gate.figures.get("k") for gate in gates if gate.gate == "layers"), None)
             found["layers"] = _svg(_errors(pyplot, ratios[:MOST_LAYERS], limit))
         if story.weights:
-            found["weights"] = _svg(_histograms(pyplot, dict(list(story.weights.items())[:MOST_HISTOGRAMS])))
+            found["weights"] = _svg(_histograms(pyplot, story.weights))
         if story.drifts:
             found["drift"] = _svg(drift_plot.draw(story.drifts))
         if story.benchmark is not None:
@@ -69,7 +68,7 @@ def _errors(pyplot: Any, ratios: Sequence[tuple[str, float, str]], limit: float 
     return figure
 
 
-def _histograms(pyplot: Any, weights: dict[str, tuple[NDArray[Any], NDArray[Any]]]) -> Any:
+def _histograms(pyplot: Any, weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Any:
     """The entries of each changed weight, before and after."""
     columns = min(3, len(weights))
     rows = -(-len(weights) // columns)

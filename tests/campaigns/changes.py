@@ -1,0 +1,85 @@
+"""Small changes to code, as cosmic-ray's operators make them, without those that change nothing."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+KEPT_BINARY = {
+    "Add": ("Sub",), "Sub": ("Add",), "Mul": ("Div", "Add"), "Div": ("Mul",), "FloorDiv": ("Div", "Mul"),
+    "Mod": ("FloorDiv",), "Pow": ("Mul",), "BitOr": ("BitAnd",), "BitAnd": ("BitOr",), "BitXor": ("BitOr",),
+    "LShift": ("RShift",), "RShift": ("LShift",),
+}  # fmt: skip
+"""Of eleven replacements for an arithmetic operator, the likely slips: the others fail alike."""
+
+
+class Bare(ast.NodeTransformer):
+    """Code without annotations and docstrings, which change nothing."""
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
+        node.annotation = ast.Constant(None)
+        return self.generic_visit(node)
+
+    def visit_arg(self, node: ast.arg) -> ast.AST:
+        node.annotation = None
+        return node
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
+        node.returns = None
+        return self.generic_visit(node)
+
+
+def bare(code: str) -> str:
+    """What the code does, for comparing."""
+    tree = ast.parse(code)
+    tree.body = [s for s in tree.body if not (isinstance(s, ast.If) and ast.unparse(s.test) == "TYPE_CHECKING")]
+    return ast.dump(Bare().visit(tree))
+
+
+def wanted(name: str) -> bool:
+    """True for the operators of cosmic-ray that are worth a run."""
+    name = name.removeprefix("core/")
+    if name.startswith("ReplaceBinaryOperator_"):
+        old, new = name.removeprefix("ReplaceBinaryOperator_").split("_")
+        return new in KEPT_BINARY.get(old, ())
+    if name.startswith("ReplaceComparisonOperator_"):
+        old, new = name.removeprefix("ReplaceComparisonOperator_").split("_")
+        return old.startswith("Is") or not new.startswith("Is")  # equal small numbers are the same object
+    return not name.startswith("ReplaceUnaryOperator") or name.endswith(("_Delete", "USub_UAdd"))
+
+
+def mutants(path: Path) -> Iterator[tuple[str, int, int, str]]:
+    """Operator, its occurrence, the line, and the changed code."""
+    from cosmic_ray import plugins
+    from cosmic_ray.ast import ast_nodes, get_ast_from_path
+    from cosmic_ray.mutating import mutate_code
+
+    code = path.read_text()
+    tree, seen = get_ast_from_path(path), {bare(code)}
+    for name in filter(wanted, plugins.operator_names()):
+        if (kind := plugins.get_operator(name)).arguments():  # it asks for a variable's name
+            continue
+        operator = kind()
+        places = [start for node in ast_nodes(tree) for start, _ in operator.mutation_positions(node)]
+        for occurrence, (line, _) in enumerate(places):
+            changed = mutate_code(code, operator, occurrence)
+            with contextlib.suppress(SyntaxError):
+                if changed is not None and (dump := bare(changed)) not in seen:
+                    seen.add(dump)
+                    yield name.removeprefix("core/"), occurrence, line, changed
+
+
+def lines_around(path: Path, line: int) -> range | None:
+    """The lines of the innermost statement; of one with a body, those before the body.
+
+    None outside of functions: whichever test imports the module first would seem to be the only one that runs them.
+    """
+    best, inside = range(line, line + 1), False
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.stmt) and node.lineno <= line <= (node.end_lineno or node.lineno):
+            body = getattr(node, "body", None)
+            best = range(node.lineno, body[0].lineno if body else (node.end_lineno or node.lineno) + 1)
+            inside |= isinstance(node, ast.FunctionDef) and bool(body) and line >= body[0].lineno
+    return best if inside else None
