@@ -122,6 +122,8 @@ def _chunks(data: Data, inputs: Sequence[Input]) -> Iterator[tuple[str, Mapping[
         yield from _of_path(Path(data), names)
     elif isinstance(data, Mapping) or hasattr(data, "shape"):
         yield "<data>", _named(data, names, "<data>")
+    elif not isinstance(data, Iterable):
+        raise InputError(f"<data>: a {type(data).__name__} is no data", LAYOUT)
     else:
         for index, entry in enumerate(data):
             yield f"batch {index}", _named(entry, names, f"batch {index}")

@@ -39,6 +39,7 @@ TESTS = [
         "rules",
         "regressions",
         "corners",
+        "corners_quantized",
         "merge",
         "variations",
         "campaigns",

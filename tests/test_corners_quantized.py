@@ -1,0 +1,124 @@
+"""Corners of the rule for integer weights: written for mutants that survived."""
+
+import numpy as np
+import onnx
+import pytest
+from build import batch_norm, bn_node, make, node, tensor
+from conftest import assert_same, feeds_for, fold_proto, run
+from test_corners import chain
+
+
+@pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-1.0, -2.0, -0.5, -3.0], [1.0, -1.0, 2.0, -2.0]])
+def test_integer_weights_take_gains_of_any_sign(gains):
+    rng = np.random.default_rng(0)
+    held = {"q": rng.integers(-100, 100, (4, 4, 1, 1)).astype("i1"), "s": np.array([0.01, 0.02, 0.03, 0.04], "f4")}
+    nodes = [node("DequantizeLinear", ["q", "s"], ["v"], axis=0), node("Conv", ["c", "v"], ["d"])]
+    model = chain(*nodes, held=held, gains=gains)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8"])
+@pytest.mark.parametrize("zero", [None, 0, 3, 120])
+@pytest.mark.parametrize("per_channel", [False, True])
+@pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-2.0, -2.0, -2.0, -2.0], [1.0, -1.0, 2.0, -2.0]])
+def test_integer_weights_are_flipped_about_their_zero_point(dtype, zero, per_channel, gains):
+    """A negative gain flips the integers; those that would leave their type stay, and the BatchNorm with them."""
+    limits = np.iinfo(dtype)
+    rng = np.random.default_rng(2)
+    q = rng.integers(limits.min, limits.max, (4, 4, 1, 1), endpoint=True).astype(dtype)
+    held = {"q": q, "s": (np.array([0.01, 0.02, 0.03, 0.04]) if per_channel else np.array(0.01)).astype("f4")}
+    if zero is not None:
+        held["z"] = np.full(4 if per_channel else (), zero, dtype)
+    nodes = [
+        node("DequantizeLinear", ["q", "s", *(["z"] if zero is not None else [])], ["v"], axis=0),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(node("Sigmoid", ["c"], ["t"]), *nodes, held=held, gains=gains)
+    flipped = 2 * (zero or 0) - q.astype("i8")
+    flips = np.array(gains) < 0
+    fits = limits.min <= flipped[flips].min(initial=0) and flipped[flips].max(initial=0) <= limits.max
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is bool(fits)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1024.0)
+
+
+def test_integer_weights_that_two_layers_read_stay():
+    held = {"q": np.full((4, 4, 1, 1), 3, "i1"), "s": np.full(4, 0.5, "f4")}
+    nodes = [
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=0),
+        node("Sigmoid", ["c"], ["t"]),
+        node("Conv", ["t", "v"], ["other"]),
+        node("Sigmoid", ["other"], ["u"]),
+        node("Conv", ["u", "v"], ["d"]),
+    ]
+    _, (plan,) = fold_proto(chain(*nodes, held=held))
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["consumers"]
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_scales_along_another_axis_take_no_gain(axis):
+    held = {"q": np.full((4, 4, 1, 1), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4")}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=axis),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(*nodes, held=held)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (axis == 0)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1024.0)
+
+
+@pytest.mark.parametrize("opset", [10, 12, 13, 17])
+@pytest.mark.parametrize("gains", [[2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 0.5, 3.0]])
+def test_one_scale_for_all_becomes_one_per_channel_where_the_operator_can(opset, gains):
+    """DequantizeLinear has an axis since opset 13 alone."""
+    held = {"q": np.random.default_rng(1).integers(-99, 99, (4, 4, 1, 1)).astype("i1"), "s": np.array(0.02, "f4")}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s"], ["v"]),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(*nodes, held=held, gains=gains)
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (opset >= 13)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("op", ["Gemm", "transposed Gemm", "MatMul"])
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_integer_weights_of_dense_layers(op, behind, axis):
+    """A gain goes into scales that lie along the outputs; those of the inputs are summed over."""
+    rng = np.random.default_rng(3)
+    out = 5
+    shape = (out, 4) if op == "transposed Gemm" else (4, out)
+    held = {
+        **batch_norm("bn", out if behind else 4, 1),
+        "q": rng.integers(-90, 90, shape).astype("i1"),
+        "s": rng.uniform(0.01, 0.05, shape[axis]).astype("f4"),
+    }
+    held["bn_bias"] = held["bn_mean"] = np.zeros_like(held["bn_mean"])
+    layer = node("MatMul" if op == "MatMul" else "Gemm", ["l", "v"], ["m"], **({"transB": 1} if "trans" in op else {}))
+    nodes = [
+        node("Sigmoid", ["x"], ["l" if behind else "b"]),
+        *([] if behind else [bn_node("b", "l", "bn")]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=axis),
+        layer,
+        *([bn_node("m", "n", "bn")] if behind else []),
+        node("Sigmoid", ["n" if behind else "m"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, out])], held)
+    folded, (plan,) = fold_proto(model)
+    along = behind and axis == (0 if op == "transposed Gemm" else 1)
+    assert bool(plan.folds) is along, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1024.0)
