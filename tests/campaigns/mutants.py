@@ -1,9 +1,10 @@
 """Mutation testing: small changes to the code, of which the tests must notice every one that matters.
 
 ``python -m tests.campaigns.mutants [--sample N] [--jobs N] FILE...`` makes each change that cosmic-ray
-knows, and runs the tests that reach the changed statement, the quickest first, in a forked process where the libraries
-are loaded already. Results go to a file of JSON lines; a campaign that was stopped goes on where it was, with
-``--again`` it tries what was left once more, after tests have been added.
+knows, and runs the tests that reach the changed statement, the quickest first, in a forked process: of one that has
+the tests already, where the change is in a function that no import runs, else of one that has the libraries alone.
+Results go to a file of JSON lines; a campaign that was stopped goes on where it was, with ``--again`` it tries what was
+left once more, after tests have been added.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import argparse
 import collections
 import contextlib
-import importlib.abc
-import importlib.machinery
+import functools
+import gc
+import importlib
+import itertools
 import json
 import os
 import random
@@ -23,11 +26,13 @@ import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+from types import CodeType
 from typing import Any
 
 import pytest
 
 from tests.campaigns.changes import lines_around, mutants
+from tests.campaigns.grafts import Changed, Place, grafts, living
 
 ROOT = Path(__file__).parents[2]
 TESTS = [
@@ -49,26 +54,6 @@ TESTS = [
 
 LIMIT = 90
 """Seconds for the tests of one change; more is a loop without end."""
-
-
-class Changed(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Gives one module other code than its file has."""
-
-    def __init__(self, module: str, path: Path, code: str) -> None:
-        self.module, self.path, self.code = module, path, code
-
-    def find_spec(self, name: str, path: Any, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        if name != self.module:
-            return None
-        is_package = self.path.name == "__init__.py"
-        spec = importlib.machinery.ModuleSpec(name, self, origin=str(self.path), is_package=is_package)
-        if is_package:
-            spec.submodule_search_locations = [str(self.path.parent)]
-        return spec
-
-    def exec_module(self, module: Any) -> None:
-        module.__file__ = str(self.path)
-        exec(compile(self.code, str(self.path), "exec"), module.__dict__)
 
 
 def in_child(work: Callable[[], int]) -> int:
@@ -117,16 +102,23 @@ class Contexts:
 def tests(order: dict[str, int] | None, *plugins: Any) -> int:
     """Run the tests that are named; pytest's exit code."""
     files = sorted({name.split("::")[0] for name in order}) if order else TESTS
-    options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = ["-x", "-q", "-s", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
     return int(pytest.main([*options, *files], plugins=[Chosen(order), *plugins]))
 
 
-def reach(target: Path) -> None:
-    """Write which tests reach which lines."""
+def module_of(file: str) -> str:
+    """The module that a file is."""
+    return ".".join(Path(file).with_suffix("").parts).removesuffix(".__init__")
+
+
+def reach(target: Path, files: list[str]) -> None:
+    """Write which tests reach which lines of these files."""
     import coverage
 
     tracer = coverage.Coverage(data_file=None, source=["bnfold"])
     tracer.start()
+    for file in files:
+        importlib.import_module(module_of(file))  # outside of any test
     contexts = Contexts(tracer)
     code = tests(None, contexts)
     tracer.stop()
@@ -144,16 +136,16 @@ class Campaign:
         self.counts: collections.Counter[str] = collections.Counter()
         self.folder = Path(tempfile.mkdtemp())
 
-    def learn(self) -> None:
+    def learn(self, files: list[str]) -> None:
         """Which tests reach what, without a change."""
         map_ = self.folder / "reach.json"
-        os.waitpid(in_child(lambda: reach(map_) or 0), 0)
+        os.waitpid(in_child(lambda: reach(map_, files) or 0), 0)
         found = json.loads(map_.read_text())
         assert found["code"] == 0, "the tests fail without any change"
         self.lines, self.seconds = found["lines"], found["seconds"]
 
-    def order(self, path: Path, line: int) -> dict[str, int] | None:
-        """The tests that reach a line, by their time; None for all."""
+    def order(self, path: Path, line: int) -> dict[str, int]:
+        """The tests that reach a line, or all, by their time."""
         reached, around = self.lines.get(str(path), {}), lines_around(path, line)
         names = {name for number in around or () for name in reached.get(str(number), ())}
         if not names:
@@ -161,16 +153,15 @@ class Campaign:
         known = sorted((name for name in names if name in self.seconds), key=self.seconds.__getitem__)
         return {name: index for index, name in enumerate(known)}
 
-    def start(self, row: dict[str, Any], code: str) -> None:
-        """Let the tests judge a change."""
-        path = ROOT / row["file"]
-        module = ".".join(Path(row["file"]).with_suffix("").parts).removesuffix(".__init__")
-        order = self.order(path, row["line"])
+    def imported(self, path: Path, line: int) -> bool:
+        """True where an import runs a line."""
+        reached, around = self.lines.get(str(path), {}), lines_around(path, line)
+        return around is None or any("" in reached.get(str(number), ()) for number in around)
 
-        def work() -> int:
-            sys.meta_path.insert(0, Changed(module, path, code))
-            return tests(order)
-
+    def judge(self, row: dict[str, Any], work: Callable[[], int]) -> None:
+        """Let the tests judge a change, as soon as there is room."""
+        while len(self.running) >= self.jobs:
+            self.settle()
         self.running[in_child(work)] = (time.time(), row)
 
     def settle(self) -> None:
@@ -191,13 +182,60 @@ class Campaign:
             file.write(json.dumps(row) + "\n")
 
     def run(self, work: list[tuple[dict[str, Any], str]]) -> None:
-        """Judge them all."""
+        """Judge them all, those first that need an import."""
+        warm = []
         for row, code in work:
-            while len(self.running) >= self.jobs:
-                self.settle()
-            self.start(row, code)
+            path = ROOT / row["file"]
+            changed = None if self.imported(path, row["line"]) else grafts(path, code)
+            if changed is not None:
+                warm.append((row, changed))
+            else:
+                self.judge(row, self.cold(row, code))
         while self.running:
             self.settle()
+        tests(None, Warm(self, warm))
+
+    def cold(self, row: dict[str, Any], code: str) -> Callable[[], int]:
+        """What judges a change that an import makes."""
+        path = ROOT / row["file"]
+
+        def work() -> int:
+            sys.meta_path.insert(0, Changed(module_of(row["file"]), path, code))
+            return tests(self.order(path, row["line"]))
+
+        return work
+
+
+class Warm:
+    """A plugin in place of pytest's loop: the tests are there, and each change is judged in a fork."""
+
+    def __init__(self, campaign: Campaign, work: list[tuple[dict[str, Any], dict[Place, CodeType]]]) -> None:
+        self.campaign, self.work = campaign, work
+
+    def pytest_runtestloop(self, session: pytest.Session) -> bool:
+        for row, _ in self.work:
+            importlib.import_module(module_of(row["file"]))
+        self.living = living(ROOT / "bnfold")
+        gc.freeze()
+        for row, changed in self.work:
+            self.campaign.judge(row, functools.partial(self.tests, session, row, changed))
+        while self.campaign.running:
+            self.campaign.settle()
+        return True
+
+    def tests(self, session: pytest.Session, row: dict[str, Any], changed: dict[Place, CodeType]) -> int:
+        """Make a change and run the tests that reach it."""
+        path = ROOT / row["file"]
+        for place, code in changed.items():
+            for function in self.living.get((str(path), *place), ()):
+                function.__code__ = code
+        order = self.campaign.order(path, row["line"])
+        chosen = sorted((item for item in session.items if item.nodeid in order), key=lambda i: order[i.nodeid])
+        for item, after in itertools.zip_longest(chosen, chosen[1:]):
+            session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+            if session.testsfailed:
+                return 1
+        return 0
 
 
 def key(row: dict[str, Any]) -> tuple[Any, ...]:
@@ -237,7 +275,7 @@ def main() -> None:
     work = [(row, code) for row, code in work[: arguments.sample] if ends.get(key(row)) in wanted_ends]
     print(f"{len(work)} changes", flush=True)
     campaign, start = Campaign(arguments.results, arguments.jobs), time.time()
-    campaign.learn()
+    campaign.learn([str(path) for path in arguments.files])
     print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
     campaign.run(work)
     print(dict(campaign.counts), f"{time.time() - start:.0f} s")
