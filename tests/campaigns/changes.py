@@ -14,9 +14,12 @@ KEPT_BINARY = {
 }  # fmt: skip
 """Of eleven replacements for an arithmetic operator, the likely slips: the others fail alike."""
 
+FORBIDDING = ("frozen", "strict")
+"""Flags that do nothing but forbid what nobody does."""
+
 
 class Bare(ast.NodeTransformer):
-    """Code without annotations and docstrings, which change nothing."""
+    """Code without what changes nothing: annotations, flags that forbid, bars between parameters."""
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> ast.AST:
         node.annotation = ast.Constant(None)
@@ -25,6 +28,14 @@ class Bare(ast.NodeTransformer):
     def visit_arg(self, node: ast.arg) -> ast.AST:
         node.annotation = None
         return node
+
+    def visit_arguments(self, node: ast.arguments) -> ast.AST:
+        node.args, node.posonlyargs = [*node.posonlyargs, *node.args], []
+        return self.generic_visit(node)
+
+    def visit_Call(self, node: ast.Call) -> ast.AST:
+        node.keywords = [keyword for keyword in node.keywords if keyword.arg not in FORBIDDING]
+        return self.generic_visit(node)
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.AST:
         node.returns = None

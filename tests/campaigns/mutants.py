@@ -47,13 +47,14 @@ TESTS = [
         "corners_quantized",
         "merge",
         "variations",
+        "placements",
         "campaigns",
     )
 ]
 """The quick ones, which know the mathematics and the rules."""
 
-LIMIT = 90
-"""Seconds for the tests of one change; more is a loop without end."""
+PATIENCE = 4.0
+"""How many times longer than they should the tests of one change may take; more is a loop without end."""
 
 
 def in_child(work: Callable[[], int]) -> int:
@@ -71,6 +72,17 @@ def in_child(work: Callable[[], int]) -> int:
         traceback.print_exc()
         code = 1 if not isinstance(error, KeyboardInterrupt) else 99
     os._exit(code)
+
+
+class Told:
+    """A plugin: writes which test has failed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed:
+            (self.folder / str(os.getpid())).write_text(report.nodeid)
 
 
 class Chosen:
@@ -133,7 +145,7 @@ class Campaign:
     def __init__(self, results: Path, jobs: int) -> None:
         self.results, self.jobs = results, jobs
         self.running: dict[int, tuple[float, dict[str, Any]]] = {}
-        self.counts: collections.Counter[str] = collections.Counter()
+        self.noticed: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.folder = Path(tempfile.mkdtemp())
 
     def learn(self, files: list[str]) -> None:
@@ -145,12 +157,11 @@ class Campaign:
         self.lines, self.seconds = found["lines"], found["seconds"]
 
     def order(self, path: Path, line: int) -> dict[str, int]:
-        """The tests that reach a line, or all, by their time."""
+        """The tests that reach a line, or all: those that noticed most changes of the file, then by their time."""
         reached, around = self.lines.get(str(path), {}), lines_around(path, line)
-        names = {name for number in around or () for name in reached.get(str(number), ())}
-        if not names:
-            return {name: index for index, name in enumerate(sorted(self.seconds, key=self.seconds.__getitem__))}
-        known = sorted((name for name in names if name in self.seconds), key=self.seconds.__getitem__)
+        names = {name for number in around or () for name in reached.get(str(number), ()) if name in self.seconds}
+        noticed = self.noticed[str(path)]
+        known = sorted(names or self.seconds, key=lambda name: (-noticed[name], self.seconds[name]))
         return {name: index for index, name in enumerate(known)}
 
     def imported(self, path: Path, line: int) -> bool:
@@ -158,11 +169,13 @@ class Campaign:
         reached, around = self.lines.get(str(path), {}), lines_around(path, line)
         return around is None or any("" in reached.get(str(number), ()) for number in around)
 
-    def judge(self, row: dict[str, Any], work: Callable[[], int]) -> None:
+    def judge(self, row: dict[str, Any], work: Callable[[dict[str, int]], int]) -> None:
         """Let the tests judge a change, as soon as there is room."""
         while len(self.running) >= self.jobs:
             self.settle()
-        self.running[in_child(work)] = (time.time(), row)
+        order = self.order(ROOT / row["file"], row["line"])
+        limit = time.time() + 30 + PATIENCE * sum(self.seconds[name] for name in order)
+        self.running[in_child(lambda: work(order))] = (limit, row)
 
     def settle(self) -> None:
         """Wait until one is done; kill those that take too long."""
@@ -170,38 +183,46 @@ class Campaign:
             child, status = os.waitpid(-1, os.WNOHANG)
             if child:
                 break
-            for number, (start, _) in self.running.items():
-                if time.time() - start > LIMIT:
+            for number, (limit, _) in self.running.items():
+                if time.time() > limit:
                     with contextlib.suppress(ProcessLookupError):
                         os.kill(number, signal.SIGKILL)
             time.sleep(0.01)
         _, row = self.running.pop(child)
         row["end"] = "noticed" if status else "left"
-        self.counts[row["end"]] += 1
+        if (told := self.folder / str(child)).exists():
+            row["by"] = told.read_text()
+            self.noticed[str(ROOT / row["file"])][row["by"]] += 1
+            told.unlink()
         with self.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
 
     def run(self, work: list[tuple[dict[str, Any], str]]) -> None:
-        """Judge them all, those first that need an import."""
-        warm = []
+        """Judge them all, those last that need an import."""
+        warm, cold = [], []
         for row, code in work:
             path = ROOT / row["file"]
             changed = None if self.imported(path, row["line"]) else grafts(path, code)
             if changed is not None:
                 warm.append((row, changed))
             else:
-                self.judge(row, self.cold(row, code))
+                cold.append((row, code))
+        if child := os.fork():
+            os.waitpid(child, 0)
+        else:  # in another process: here nothing is imported before the change is
+            tests(None, Warm(self, warm))
+            os._exit(0)
+        for row, code in cold:
+            self.judge(row, self.cold(row, code))
         while self.running:
             self.settle()
-        tests(None, Warm(self, warm))
 
-    def cold(self, row: dict[str, Any], code: str) -> Callable[[], int]:
+    def cold(self, row: dict[str, Any], code: str) -> Callable[[dict[str, int]], int]:
         """What judges a change that an import makes."""
-        path = ROOT / row["file"]
 
-        def work() -> int:
-            sys.meta_path.insert(0, Changed(module_of(row["file"]), path, code))
-            return tests(self.order(path, row["line"]))
+        def work(order: dict[str, int]) -> int:
+            sys.meta_path.insert(0, Changed(module_of(row["file"]), ROOT / row["file"], code))
+            return tests(order, Told(self.folder))
 
         return work
 
@@ -216,6 +237,7 @@ class Warm:
         for row, _ in self.work:
             importlib.import_module(module_of(row["file"]))
         self.living = living(ROOT / "bnfold")
+        session.config.pluginmanager.register(Told(self.campaign.folder))
         gc.freeze()
         for row, changed in self.work:
             self.campaign.judge(row, functools.partial(self.tests, session, row, changed))
@@ -223,13 +245,13 @@ class Warm:
             self.campaign.settle()
         return True
 
-    def tests(self, session: pytest.Session, row: dict[str, Any], changed: dict[Place, CodeType]) -> int:
+    def tests(
+        self, session: pytest.Session, row: dict[str, Any], changed: dict[Place, CodeType], order: dict[str, int]
+    ) -> int:
         """Make a change and run the tests that reach it."""
-        path = ROOT / row["file"]
         for place, code in changed.items():
-            for function in self.living.get((str(path), *place), ()):
+            for function in self.living.get((str(ROOT / row["file"]), *place), ()):
                 function.__code__ = code
-        order = self.campaign.order(path, row["line"])
         chosen = sorted((item for item in session.items if item.nodeid in order), key=lambda i: order[i.nodeid])
         for item, after in itertools.zip_longest(chosen, chosen[1:]):
             session.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
@@ -278,7 +300,8 @@ def main() -> None:
     campaign.learn([str(path) for path in arguments.files])
     print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
     campaign.run(work)
-    print(dict(campaign.counts), f"{time.time() - start:.0f} s")
+    ends = {key(row): row["end"] for row in map(json.loads, arguments.results.read_text().splitlines())}
+    print(dict(collections.Counter(ends[key(row)] for row, _ in work)), f"{time.time() - start:.0f} s")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,134 @@
+"""Each operator between a map and a layer that could take it, on either side: what folds computes the same.
+
+What folds, and why the rest does not, is kept in ``golden/placements.json``: a rule that becomes stricter or laxer
+shows there. ``BNFOLD_UPDATE_GOLDEN=1`` writes it anew; look at the difference.
+"""
+
+import collections
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from build import make, node, tensor
+from conftest import assert_same, feeds_for, fold_proto, run
+from onnx import shape_inference
+from placements import EVERY
+
+from bnfold.errors import InputError
+
+pytest.importorskip("onnxruntime")
+
+GOLDEN = Path(__file__).parent / "golden" / "placements.json"
+UPDATE = bool(os.environ.get("BNFOLD_UPDATE_GOLDEN"))
+
+
+def shape_behind(between):
+    """The shape of ``d``, as onnx infers it, with None for what it does not know."""
+    held = [onnx.numpy_helper.from_array(array, name) for name, array in between.held.items()]
+    ends = [tensor("c", between.shape)], [onnx.ValueInfoProto(name="d")]
+    graph = onnx.helper.make_graph(between.nodes, "g", *ends, held)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", between.opset)])
+    found = shape_inference.infer_shapes(model, data_prop=True).graph.output[0].type.tensor_type
+    return [dim.dim_value or None for dim in found.shape.dim]
+
+
+def norms(size):
+    """BatchNormalizations of so many channels: alike for all, one for each, of both signs, without a shift."""
+    rng = np.random.default_rng(size)
+    gain, shift = rng.uniform(0.5, 2, size), rng.uniform(-1, 1, size)
+    signs = np.resize([1, -1, -1, 1], size)
+    yield "alike", np.full(size, -1.5), np.full(size, 0.25)
+    yield "channels", gain, shift
+    yield "signs", gain * signs, shift
+    yield "gains", gain, np.zeros(size)
+
+
+def steps(shape, source, target):
+    """Nodes from ``source`` to ``target`` that are a map of a tensor of ``shape``, each with its name and constants."""
+    if len(shape) > 1 and (shape[1] or 0) > 1:
+        names = [source, "scale", "bias", "mean", "var"]
+        for name, gain, shift in norms(shape[1]):
+            zero, one = np.zeros(shape[1]), np.ones(shape[1])
+            held = {"scale": gain * np.sqrt(1 + 1e-5), "bias": shift, "mean": zero, "var": one}
+            yield name, [node("BatchNormalization", names, [target])], held
+    for axis, size in enumerate(shape):
+        if axis != 1 and (size or 0) > 1:
+            along = [size if axis == other else 1 for other in range(len(shape))]
+            gain = np.random.default_rng(axis).uniform(0.5, 2, along)
+            nodes = [node("Mul", [source, "scale"], ["between"]), node("Add", ["between", "bias"], [target])]
+            yield f"axis {axis}", nodes, {"scale": gain, "bias": 1 - gain}
+
+
+def layers(shape, source, target):
+    """A layer that takes a map per channel, and one that takes it along the last axis; none wider than 64."""
+    rng = np.random.default_rng(1)
+    if len(shape) > 2 and (shape[1] or 99) <= 64:
+        weight = rng.normal(size=(shape[1], shape[1], *[1] * (len(shape) - 2)))
+        nodes = [node("Conv", [source, "weight", "offset"], [target])]
+        yield "Conv", nodes, {"weight": weight, "offset": np.ones(shape[1])}
+    if len(shape) > 1 and (shape[-1] or 99) <= 64:
+        nodes = [node("MatMul", [source, "weight"], ["product"]), node("Add", ["product", "offset"], [target])]
+        yield "MatMul", nodes, {"weight": rng.normal(size=(shape[-1], shape[-1])), "offset": np.ones(shape[-1])}
+
+
+def worthwhile(layer, step):
+    """The second layer is there for axes alone."""
+    return layer == "Conv" or step not in ("signs", "gains")
+
+
+def placed(between):
+    """Models with a map in front of the operators and a layer behind, and the other way round."""
+    sizes = [dim if isinstance(dim, int) else None for dim in between.shape]
+    behind = shape_behind(between)
+
+    def model(front, back):
+        nodes = [node("Sigmoid", ["x"], ["start"]), *front[1], *between.nodes, *back[1], node("Elu", ["end"], ["out"])]
+        held = {**between.held, **{name: np.asarray(data, "f4") for name, data in (front[2] | back[2]).items()}}
+        return make(nodes, [tensor("x", between.shape)], [tensor("out", None)], held, opset=between.opset)
+
+    for layer in layers(behind, "d", "end"):
+        for step in steps(sizes, "start", "c"):
+            if worthwhile(layer[0], step[0]):
+                yield f"{step[0]} to {layer[0]}", model(step, layer)
+    for layer in layers(sizes, "start", "c"):
+        for step in steps(behind, "d", "end"):
+            if worthwhile(layer[0], step[0]):
+                yield f"{layer[0]} from {step[0]}", model(layer, step)
+
+
+def outcomes(model):
+    """What becomes of each affine operator; what folds is compared with the original."""
+    try:
+        folded, (plan,) = fold_proto(model, scales=not any(n.op_type == "BatchNormalization" for n in model.graph.node))
+    except InputError as error:
+        return str(error).split(":")[0]
+    if plan.folds:
+        feeds = feeds_for(model)
+        expected = run(model, feeds)
+        assert_same(expected, run(folded, feeds), 2048.0)
+        assert all(np.isfinite(array).all() for array in expected)
+    told = []
+    for _, outcome in plan.outcomes:
+        if getattr(outcome, "reason", "") != "skipped":
+            into = " and ".join(n.op for n in getattr(outcome, "into", ()))
+            told.append(getattr(outcome, "reason", None) or f"{outcome.direction} into {into}")
+    return ", then ".join(told)
+
+
+@pytest.fixture(scope="session")
+def record():
+    return json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+
+
+@pytest.mark.parametrize("between", EVERY, ids=lambda between: between.name)
+def test_an_operator_between_a_map_and_a_layer(between, record):
+    found = collections.defaultdict(list)
+    for name, model in placed(between):
+        found[outcomes(model)].append(name)
+    if UPDATE:
+        record[between.name] = {outcome: ", ".join(names) for outcome, names in found.items()}
+        GOLDEN.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    assert {outcome: ", ".join(names) for outcome, names in found.items()} == record[between.name]
