@@ -152,7 +152,7 @@ def ulp(values: Array, dtype: Any) -> Array:
     info = _finfo(dtype)
     stored = np.abs(rounded(values, dtype).astype(np.float64))
     exponent = np.frexp(np.maximum(stored, float(info.smallest_normal)))[1]
-    return np.asarray(np.ldexp(1.0, exponent - 1 - info.nmant))
+    return np.where(np.isfinite(stored), np.ldexp(1.0, exponent - 1 - info.nmant), np.nan)
 
 
 def _finfo(dtype: Any) -> Any:

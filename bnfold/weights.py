@@ -61,8 +61,8 @@ class Weight:
         together, apart = max(1, BLOCK // max(rows * row, 1)), min(rows, max(1, BLOCK // max(row, 1)))
         for g in range(0, groups, together):
             some = min(together, groups - g)
-            for r in range(0, rows, rows if some > 1 else apart):
-                count = min(rows if some > 1 else apart, rows - r)
+            for r in range(0, rows, apart):  # all of them where there is room for several groups
+                count = min(apart, rows - r)
                 start = (g * rows + r) * row
                 piece = self.part(start, start + some * count * row)
                 yield (slice(g, g + some), slice(r, r + count)), piece.reshape(some, count, columns, taps)

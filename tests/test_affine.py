@@ -134,3 +134,23 @@ def test_maps_of_different_ranks_compose():
     x = rng.normal(size=(2, 3, 4))
     np.testing.assert_allclose(second.after(first)(x), second(first(x)))
     np.testing.assert_allclose(first.after(second)(x), first(second(x)))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "largest", "step", "smallest"),
+    [
+        ("float16", 65000.0, 32.0, 2.0**-24),
+        ("float32", 3.4e38, 2.0**104, 2.0**-149),
+        ("float64", 1.7e308, 2.0**971, 2.0**-1074),
+    ],
+)
+def test_ulps_at_the_ends_of_a_type(dtype, largest, step, smallest):
+    """Subnormal numbers lie as far apart as the smallest ones; beyond the largest there is no next."""
+    assert ulp(np.array(largest), dtype) == step
+    assert ulp(np.array(3 * smallest), dtype) == smallest
+    assert np.isnan(ulp(np.array(np.inf), dtype))
+
+
+def test_ulps_of_bfloat16_at_its_ends():
+    assert ulp(np.array(3.3e38), ml_dtypes.bfloat16) == 2.0**120
+    assert np.isnan(ulp(np.array([3.4e39, -3.4e39]), ml_dtypes.bfloat16)).all()

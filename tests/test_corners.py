@@ -6,9 +6,6 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
-from bnfold.errors import InputError
-from bnfold.folds import Fold
-
 
 def test_a_negative_gain_does_not_enter_a_prelu_of_slope_zero():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
@@ -109,7 +106,7 @@ def test_a_shift_enters_a_layer_that_pads_by_itself_where_nothing_is_padded(kern
 
 
 @pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-1.0, -2.0, -0.5, -3.0], [1.0, -1.0, 0.0, -2.0]])
-@pytest.mark.parametrize("slope", [0.0, 0.2, -0.3, 1.0])
+@pytest.mark.parametrize("slope", [0.0, 0.2, -0.3, 1.0, -1.0])
 @pytest.mark.parametrize("shift", [0.0, 0.4])
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_prelu_passes_what_it_can(gains, slope, shift, behind):
@@ -183,48 +180,6 @@ def test_a_resize_carries_what_does_not_vary_where_it_resizes(how, shape, folds)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
 
-@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
-@pytest.mark.parametrize(
-    ("shape", "attributes", "folds"),
-    [
-        ((4,), {"broadcast": 1, "axis": 1}, True),
-        ((4,), {"broadcast": 1, "axis": -3}, True),
-        ((4, 1), {"broadcast": 1, "axis": 1}, True),
-        ((4, 1, 1), {"broadcast": 1}, True),
-        ((1,), {"broadcast": 1}, True),
-        ((1, 4, 1, 1), {"broadcast": 1, "axis": 0}, True),
-        ((4,), {"broadcast": 1}, False),
-        ((4,), {"broadcast": 1, "axis": 3}, False),
-        ((4,), {"broadcast": 1, "axis": 4}, False),
-        ((4,), {}, False),
-    ],
-)
-def test_how_operands_were_broadcast_before_opset_7(op, shape, attributes, folds):
-    """Judged by onnx's own conversion to a newer opset; a map along the width is none per channel."""
-    from onnx import version_converter
-
-    constant = np.array([0.5, -1.0, 2.0, 0.25], "f4")[: int(np.prod(shape))].reshape(shape)
-    model = chain(node(op, ["c", "k"], ["d"], name="op", **attributes), held={"k": constant})
-    del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", 6)])
-    next(n for n in model.graph.node if n.op_type == "BatchNormalization").attribute.append(
-        onnx.helper.make_attribute("is_test", 1)
-    )
-    try:
-        folded, (plan,) = fold_proto(model)
-    except InputError:
-        assert not folds
-        return
-    bn = [outcome for op_, outcome in plan.outcomes if op_.form == "BatchNormalization"]
-    assert all(isinstance(outcome, Fold) for outcome in bn) is folds or op in ("Add", "Sub")
-    try:
-        newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
-        expected = run(newer[0], feeds_for(model))
-    except Exception:  # the converter, or onnxruntime, does not take what is no model
-        return
-    assert_same(expected, run(newer[1], feeds_for(model)), 512.0)
-
-
 @pytest.mark.parametrize("opset", [14, 15, 17, 20])
 def test_training_mode_is_seen_in_every_opset(opset):
     model = chain(node("Identity", ["c"], ["d"]))
@@ -258,20 +213,3 @@ def test_a_dropout_is_passed_unless_it_drops(opset, inputs, attributes, folds):
     if folds:
         feeds = feeds_for(model)
         assert_same(run(model, feeds), run(folded, feeds), 512.0)
-
-
-@pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
-@pytest.mark.parametrize("scales", [[1, 1, 2, 2], [1, 2, 1, 1]])
-def test_older_resizes_name_their_scales_elsewhere(op, opset, scales):
-    held = {**batch_norm("bn", 4 * scales[1], 1), "w": weights(1, 4, 3, 1, 1), "scales": np.array(scales, "f4")}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node(op, ["c", "scales"], ["d"], mode="nearest"),
-        bn_node("d", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held, opset=opset)
-    folded, (plan,) = fold_proto(model)
-    assert bool(plan.folds) is (scales[1] == 1)
-    feeds = feeds_for(model)
-    assert_same(run(model, feeds), run(folded, feeds), 512.0)

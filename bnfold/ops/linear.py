@@ -47,7 +47,8 @@ def _pads(node: Node) -> bool:
     shape = constant_shape(node, 1)
     ones = [1] * (len(shape) - 2)
     strides, dilations = node.attr("strides", ones), node.attr("dilations", ones)
-    source = node.inputs[0].shape if node.inputs[0] else None
+    assert node.inputs[0] is not None
+    source = node.inputs[0].shape
     for axis, (kernel, stride, dilation) in enumerate(zip(shape[2:], strides, dilations, strict=True), start=2):
         size = source[axis] if source and len(source) == len(shape) else None
         reach = dilation * (kernel - 1) + 1

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import collections
-import contextlib
 import functools
 import gc
 import importlib
@@ -53,8 +52,8 @@ TESTS = [
 ]
 """The quick ones, which know the mathematics and the rules."""
 
-PATIENCE = 4.0
-"""How many times longer than they should the tests of one change may take; more is a loop without end."""
+LIMIT = 25
+"""Seconds for one test; more is a loop without end."""
 
 
 def in_child(work: Callable[[], int]) -> int:
@@ -75,10 +74,13 @@ def in_child(work: Callable[[], int]) -> int:
 
 
 class Told:
-    """A plugin: writes which test has failed."""
+    """A plugin: writes which test has failed, and ends the process when one does not end."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+
+    def pytest_runtest_setup(self, item: Any) -> None:
+        signal.alarm(LIMIT)
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         if report.failed:
@@ -144,7 +146,7 @@ class Campaign:
 
     def __init__(self, results: Path, jobs: int) -> None:
         self.results, self.jobs = results, jobs
-        self.running: dict[int, tuple[float, dict[str, Any]]] = {}
+        self.running: dict[int, dict[str, Any]] = {}
         self.noticed: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.folder = Path(tempfile.mkdtemp())
 
@@ -174,21 +176,12 @@ class Campaign:
         while len(self.running) >= self.jobs:
             self.settle()
         order = self.order(ROOT / row["file"], row["line"])
-        limit = time.time() + 30 + PATIENCE * sum(self.seconds[name] for name in order)
-        self.running[in_child(lambda: work(order))] = (limit, row)
+        self.running[in_child(lambda: work(order))] = row
 
     def settle(self) -> None:
-        """Wait until one is done; kill those that take too long."""
-        while True:
-            child, status = os.waitpid(-1, os.WNOHANG)
-            if child:
-                break
-            for number, (limit, _) in self.running.items():
-                if time.time() > limit:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(number, signal.SIGKILL)
-            time.sleep(0.01)
-        _, row = self.running.pop(child)
+        """Wait until one is done."""
+        child, status = os.wait()
+        row = self.running.pop(child)
         row["end"] = "noticed" if status else "left"
         if (told := self.folder / str(child)).exists():
             row["by"] = told.read_text()

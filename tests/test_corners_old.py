@@ -1,0 +1,117 @@
+"""Corners of older operator sets: written for mutants that survived."""
+
+import numpy as np
+import onnx
+import pytest
+from build import batch_norm, bn_node, make, node, tensor, weights
+from conftest import assert_same, feeds_for, fold_proto, run
+from test_corners import chain
+
+from bnfold.errors import InputError
+from bnfold.folds import Fold
+
+
+def of_opset(model, opset):
+    """The model under another opset, its BatchNormalization at inference in the words of the old ones."""
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    for each in model.graph.node:
+        if each.op_type == "BatchNormalization" and opset < 7:
+            each.attribute.append(onnx.helper.make_attribute("is_test", 1))
+    return model
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize(
+    ("shape", "attributes", "folds"),
+    [
+        ((4,), {"broadcast": 1, "axis": 1}, True),
+        ((4,), {"broadcast": 1, "axis": -3}, True),
+        ((4, 1), {"broadcast": 1, "axis": 1}, True),
+        ((4, 1, 1), {"broadcast": 1}, True),
+        ((1,), {"broadcast": 1}, True),
+        ((1, 4, 1, 1), {"broadcast": 1, "axis": 0}, True),
+        ((4,), {"broadcast": 1}, False),
+        ((4,), {"broadcast": 1, "axis": 3}, False),
+        ((4,), {"broadcast": 1, "axis": 4}, False),
+        ((4,), {}, False),
+    ],
+)
+def test_how_operands_were_broadcast_before_opset_7(op, shape, attributes, folds):
+    """Judged by onnx's own conversion to a newer opset; a map along the width is none per channel."""
+    from onnx import version_converter
+
+    constant = np.array([0.5, -1.0, 2.0, 0.25], "f4")[: int(np.prod(shape))].reshape(shape)
+    model = chain(node(op, ["c", "k"], ["d"], name="op", **attributes), held={"k": constant})
+    model = of_opset(model, 6)
+    try:
+        folded, (plan,) = fold_proto(model)
+    except InputError:
+        assert not folds
+        return
+    bn = [outcome for op_, outcome in plan.outcomes if op_.form == "BatchNormalization"]
+    assert all(isinstance(outcome, Fold) for outcome in bn) is folds or op in ("Add", "Sub")
+    try:
+        newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
+        expected = run(newer[0], feeds_for(model))
+    except Exception:  # the converter, or onnxruntime, does not take what is no model
+        return
+    assert_same(expected, run(newer[1], feeds_for(model)), 512.0)
+
+
+@pytest.mark.parametrize("broadcast", [0, 1])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Sum"])
+def test_values_are_added_before_opset_7(op, broadcast):
+    """Two computed values, which the operator may stretch only where it says so."""
+    if op == "Sum" and broadcast:
+        return
+    attributes = {"broadcast": 1} if broadcast else {}
+    model = chain(node("Sigmoid", ["c"], ["s"]), node("Conv", ["s", "v"], ["t"]), node("Conv", ["s", "v"], ["u"]),
+                  node(op, ["t", "u"], ["d"], **attributes), held={"v": weights(5, 4, 4, 1, 1)})  # fmt: skip
+    model = of_opset(model, 6)
+    _, (plan,) = fold_proto(model)
+    assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == [
+        "unknown-op" if broadcast else "folds"
+    ]
+
+
+@pytest.mark.parametrize("opset", [6, 7])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+@pytest.mark.parametrize("shape", [(1,), (4, 1, 1), (1, 1, 4)])
+@pytest.mark.parametrize("same", [False, True])
+def test_a_constant_grows_since_opset_7_alone(opset, op, shape, same):
+    """One number for all channels can't become one for each where the operator says how to broadcast it."""
+    from onnx import version_converter
+
+    constant = np.array([0.5, -1.0, 2.0, 0.25], "f4")[: int(np.prod(shape))].reshape(shape)
+    broadcast = {"broadcast": 1} if opset < 7 else {}
+    model = chain(node(op, ["c", "k"], ["d"], **broadcast), held={"k": constant}, gains=[1.5] * 4)
+    if same:  # one map for all channels
+        for tensor_ in model.graph.initializer:
+            if tensor_.name.startswith("bn_"):
+                tensor_.CopyFrom(onnx.numpy_helper.from_array(np.full(4, 0.75, "f4"), tensor_.name))
+    model = of_opset(model, opset)
+    folded, (plan,) = fold_proto(model, scales=False)
+    outcome = next(outcome for op_, outcome in plan.outcomes if op_.form == "BatchNormalization")
+    fits = same or shape == (4, 1, 1) or opset == 7
+    fits &= op in ("Add", "Sub") or shape != (1, 1, 4)  # which would divide the shift by other numbers in each column
+    assert isinstance(outcome, Fold) is fits, outcome
+    newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
+    assert_same(run(newer[0], feeds_for(model)), run(newer[1], feeds_for(model)), 512.0)
+
+
+@pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
+@pytest.mark.parametrize("scales", [[1, 1, 2, 2], [1, 2, 1, 1]])
+def test_older_resizes_name_their_scales_elsewhere(op, opset, scales):
+    held = {**batch_norm("bn", 4 * scales[1], 1), "w": weights(1, 4, 3, 1, 1), "scales": np.array(scales, "f4")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node(op, ["c", "scales"], ["d"], mode="nearest"),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held, opset=opset)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (scales[1] == 1)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

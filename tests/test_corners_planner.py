@@ -1,0 +1,97 @@
+"""Corners of the planner and of what it leaves behind: written for mutants that survived."""
+
+import numpy as np
+import pytest
+from build import batch_norm, bn_node, make, node, tensor, weights
+from conftest import assert_same, feeds_for, fold_proto, run
+from test_corners import chain
+from test_corners_old import of_opset
+
+from bnfold.plan import WORST_CONDITION
+
+
+def forked(offset, mean):
+    """A value that a BatchNorm and another layer read; the map's shift is ``offset`` times its gain."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
+    held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2.0 * (offset + mean), "f4")
+    held["bn_mean"], held["bn_var"] = np.full(4, mean, "f4"), np.full(4, 1.0 - 1e-5, "f4")
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        bn_node("c", "b", "bn"),
+        node("Sigmoid", ["b"], ["s"]),
+        node("Conv", ["c", "v"], ["t"]),
+        node("Sigmoid", ["t"], ["u"]),
+        node("Mul", ["s", "u"], ["y"]),
+    ]
+    return make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+
+
+@pytest.mark.parametrize(
+    ("offset", "mean", "folds"),
+    [
+        (WORST_CONDITION - 1, 0.0, True),
+        (WORST_CONDITION + 1, 0.0, False),
+        (3 * WORST_CONDITION, 3 * WORST_CONDITION, True),  # no more than the activations themselves
+        (-3 * WORST_CONDITION, 3 * WORST_CONDITION, True),
+        (6 * WORST_CONDITION, 3.0, False),
+    ],
+)
+def test_a_shift_around_other_readers_is_measured_by_the_activations(offset, mean, folds):
+    model = forked(offset, mean)
+    folded, (plan,) = fold_proto(model)
+    reasons = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
+    assert reasons == ["folds" if folds else "conditioning"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 16384.0)
+
+
+@pytest.mark.parametrize("opset", [6, 7, 8, 17])
+def test_a_shift_that_a_product_leaves_behind_becomes_an_add(opset):
+    """From opset 7 on, whose Add broadcasts."""
+    held = {**batch_norm("bn", 5, 1), "k": weights(1, 4, 5)}
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("MatMul", ["s", "k"], ["m"]),
+        bn_node("m", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = of_opset(make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held), opset)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (opset >= 7), plan.outcomes
+    assert [n.op_type for n in folded.graph.node][2] == ("Add" if plan.folds else "BatchNormalization")
+    if plan.folds:
+        feeds = feeds_for(model)
+        assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("gains", [[0.5, 1.0, 2.0, 4.0], [4.0, 2.0, 1.0, 0.5], [1.0, 1.0, 1.0, 1.0]])
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+@pytest.mark.parametrize("behind", [False, True])
+def test_channels_that_become_one_need_one_map(gains, mode, behind):
+    """Whichever of them is the larger."""
+    op = "SpaceToDepth" if behind else "DepthToSpace"
+    if behind and mode == "CRD":
+        return
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 1 if behind else 4, 3, 1, 1), "v": weights(2, 2, 1, 1, 1)}
+    held["bn_scale"], held["bn_var"] = np.array(gains, "f4"), np.ones(4, "f4")
+    held["bn_mean"] = held["bn_bias"] = np.zeros(4, "f4")
+    moved = node(op, ["c" if behind else "b"], ["d"], blocksize=2, **({} if behind else {"mode": mode}))
+    middle = (
+        [node("Conv", ["x", "w"], ["c"]), moved, bn_node("d", "e", "bn")]
+        if behind
+        else [node("Conv", ["x", "w"], ["c"]), node("Sigmoid", ["c"], ["s"]), bn_node("s", "b", "bn"), moved,
+              node("Conv", ["d", "v"], ["e"])]
+    )  # fmt: skip
+    nodes = [*middle, node("Sigmoid", ["e"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (len(set(gains)) == 1), plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("size", [1, 3, 4])
+def test_a_bias_is_one_number_per_channel_or_the_model_is_wrong(size):
+    model = chain(node("Conv", ["c", "v", "k"], ["d"]), held={"v": weights(2, 4, 4, 1, 1), "k": weights(3, size)})
+    _, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (size == 4)
