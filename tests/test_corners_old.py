@@ -115,3 +115,35 @@ def test_older_resizes_name_their_scales_elsewhere(op, opset, scales):
     assert bool(plan.folds) is (scales[1] == 1)
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("opset", [6, 7, 8, 9, 13, 14, 15])
+@pytest.mark.parametrize("attributes", [{}, {"is_test": 1}, {"is_test": 0}, {"training_mode": 1}, {"training_mode": 0}])
+@pytest.mark.parametrize("more", [0, 1, 4])
+def test_what_training_is_in_each_opset(opset, attributes, more):
+    """Opset 6 says so by ``is_test``, 7 to 13 by further outputs, later ones by ``training_mode``."""
+    (known,) = attributes or (None,)
+    says = {6: "is_test", 14: "training_mode", 15: "training_mode"}.get(opset)
+    if known not in (None, says) or more > (2 if opset >= 14 else 4):
+        return  # no such attribute, no such output
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    bn = bn_node("c", "y", "bn", **attributes)
+    bn.output.extend(["mean", "var", "saved_mean", "saved_var"][:more])
+    outputs = [tensor("y", [1, 4, 4, 4]), *(tensor(name, [4]) for name in bn.output[1:])]
+    model = make([node("Conv", ["x", "w"], ["c"]), bn], [tensor("x", [1, 3, 4, 4])], outputs[:1], held, opset=opset)
+    model.graph.output.extend(outputs[1:])
+    trains = attributes.get("training_mode") if opset >= 14 else opset < 7 and not attributes.get("is_test")
+    _, (plan,) = fold_proto(model)
+    told = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
+    assert told == ["training-mode" if trains or more else "folds"]
+
+
+def test_a_variance_of_nothing_at_all_is_degenerate():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    held["bn_var"] = np.array([1.0, 0.0, 1.0, 1.0], "f4")
+    for epsilon, folds in ((0.0, False), (1e-7, True)):
+        nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "y", "bn", epsilon=epsilon)]
+        _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+        assert [getattr(o, "reason", "folds") for _, o in plan.outcomes] == [
+            "folds" if folds else "degenerate-variance"
+        ]

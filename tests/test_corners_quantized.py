@@ -122,3 +122,88 @@ def test_integer_weights_of_dense_layers(op, behind, axis):
     assert bool(plan.folds) is along, plan.outcomes
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 1024.0)
+
+
+def initializer(model, name):
+    return next(onnx.numpy_helper.to_array(t) for t in model.graph.initializer if t.name == name)
+
+
+@pytest.mark.parametrize("gain", [2.0, -2.0, 0.5])
+@pytest.mark.parametrize("zero", [None, 3])
+def test_one_scale_for_all_stays_one_where_one_gain_does(gain, zero):
+    held = {"q": np.random.default_rng(1).integers(-99, 99, (4, 4, 1, 1)).astype("i1"), "s": np.array(0.02, "f4")}
+    held["bn_var"] = np.full(4, 1.0, "f4")
+    if zero is not None:
+        held["z"] = np.array(zero, "i1")
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s", *(["z"] if zero is not None else [])], ["v"]),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(*nodes, held=held, gains=[gain] * 4)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds
+    (dequantize,) = (n for n in folded.graph.node if n.op_type == "DequantizeLinear")
+    scale = initializer(folded, dequantize.input[1])
+    assert scale.shape == ()
+    np.testing.assert_allclose(scale, 0.02 * abs(gain) / np.sqrt(1 + 1e-5), rtol=1e-6)
+    assert not dequantize.attribute
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize(
+    ("integer", "zero", "folds"),
+    [(-127, 0, True), (-128, 0, False), (126, -1, True), (127, -1, False), (-128, -1, True), (127, 0, True)],
+)
+def test_integers_may_be_flipped_up_to_the_ends_of_their_type(integer, zero, folds):
+    held = {"q": np.full((4, 4, 1, 1), integer, "i1"), "s": np.full(4, 0.02, "f4"), "z": np.full(4, zero, "i1")}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s", "z"], ["v"], axis=0),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(*nodes, held=held, gains=[1.0, -1.0, 2.0, 1.0])
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is folds, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -3])
+@pytest.mark.parametrize("group", [None, 1, 2])
+def test_integer_weights_of_a_transposed_convolution(axis, group):
+    """Their second axis counts the outputs, of one group: with several no axis does."""
+    rng = np.random.default_rng(4)
+    columns = 4 // (group or 1)
+    shape = (4, columns, 1, 1)
+    held = {"q": rng.integers(-90, 90, shape).astype("i1"), "s": rng.uniform(0.01, 0.05, shape[axis]).astype("f4")}
+    attributes = {} if group is None else {"group": group}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=axis),
+        node("ConvTranspose", ["t", "v"], ["d"], **attributes),
+    ]
+    model = chain(*nodes, held=held, gains=[1.0, 2.0, 0.5, 3.0])
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (axis != 0 and group != 2), plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1024.0)
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32"])
+@pytest.mark.parametrize("blocks", [0, 2])
+def test_which_integers_take_a_gain(dtype, blocks):
+    """Of 8 and 16 bits, one scale per channel; of blocks none."""
+    held = {"q": np.full((4, 4, 1, 1), 3, dtype), "s": np.full((4, 2, 1, 1) if blocks else 4, 0.5, "f4")}
+    attributes = {"axis": 1, "block_size": blocks} if blocks else {"axis": 0}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s"], ["v"], **attributes),
+        node("Conv", ["t", "v"], ["d"]),
+    ]
+    model = chain(*nodes, held=held, gains=[1.0, 2.0, 0.5, 3.0])
+    del model.opset_import[:]
+    model.opset_import.extend([onnx.helper.make_opsetid("", 21)])
+    _, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (dtype != "int32" and not blocks), plan.outcomes

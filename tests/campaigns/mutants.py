@@ -43,6 +43,8 @@ TESTS = [
         "rules",
         "regressions",
         "corners",
+        "corners_old",
+        "corners_planner",
         "corners_quantized",
         "merge",
         "variations",
