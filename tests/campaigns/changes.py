@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 KEPT_BINARY = {
@@ -73,8 +73,8 @@ def orders_texts(code: str) -> bool:
     )
 
 
-def mutants(path: Path) -> Iterator[tuple[str, int, int, str]]:
-    """Operator, its occurrence, the line, and the changed code."""
+def mutants(path: Path, only: Collection[tuple[str, int]] | None = None) -> Iterator[tuple[str, int, int, str]]:
+    """Operator, its occurrence, the line, and the changed code; of all, or ``only`` these operators and occurrences."""
     from cosmic_ray import plugins
     from cosmic_ray.ast import ast_nodes, get_ast_from_path
     from cosmic_ray.mutating import mutate_code
@@ -87,6 +87,8 @@ def mutants(path: Path) -> Iterator[tuple[str, int, int, str]]:
         operator = kind()
         places = [start for node in ast_nodes(tree) for start, _ in operator.mutation_positions(node)]
         for occurrence, (line, _) in enumerate(places):
+            if only is not None and (name.removeprefix("core/"), occurrence) not in only:
+                continue
             changed = mutate_code(code, operator, occurrence)
             with contextlib.suppress(SyntaxError):
                 if changed is not None and (dump := bare(changed)) not in seen and not orders_texts(changed):

@@ -146,8 +146,8 @@ def reach(target: Path, files: list[str]) -> None:
 class Campaign:
     """Changes waiting, running and judged."""
 
-    def __init__(self, results: Path, jobs: int) -> None:
-        self.results, self.jobs = results, jobs
+    def __init__(self, results: Path, jobs: int, budget: float) -> None:
+        self.results, self.jobs, self.budget = results, jobs, budget
         self.running: dict[int, dict[str, Any]] = {}
         self.noticed: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.folder = Path(tempfile.mkdtemp())
@@ -161,12 +161,14 @@ class Campaign:
         self.lines, self.seconds = found["lines"], found["seconds"]
 
     def order(self, path: Path, line: int) -> dict[str, int]:
-        """The tests that reach a line, or all: those that noticed most changes of the file, then by their time."""
+        """The tests that reach a line, or all, as far as the budget goes: first what noticed most changes of the file."""
         reached, around = self.lines.get(str(path), {}), lines_around(path, line)
         names = {name for number in around or () for name in reached.get(str(number), ()) if name in self.seconds}
         noticed = self.noticed[str(path)]
         known = sorted(names or self.seconds, key=lambda name: (-noticed[name], self.seconds[name]))
-        return {name: index for index, name in enumerate(known)}
+        spent = itertools.accumulate(self.seconds[name] for name in known)
+        affordable = [name for name, seconds in zip(known, spent, strict=True) if seconds <= self.budget]
+        return {name: index for index, name in enumerate(affordable or known[:1])}
 
     def imported(self, path: Path, line: int) -> bool:
         """True where an import runs a line."""
@@ -267,6 +269,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of tests for a change")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
     arguments = parser.parse_args()
     os.chdir(ROOT)
@@ -284,14 +287,17 @@ def main() -> None:
     work = []
     for path in arguments.files:
         texts = path.read_text().splitlines()
-        for operator, occurrence, line, code in mutants(path):
+        left = {
+            (row["operator"], row["occurrence"]) for row in rows if (row["file"], ends[key(row)]) == (str(path), "left")
+        }
+        for operator, occurrence, line, code in mutants(path, left if arguments.again else None):
             row = {"file": str(path), "line": line, "operator": operator, "occurrence": occurrence,
                    "code": texts[line - 1].strip()}  # fmt: skip
             work.append((row, code))
     random.Random(0).shuffle(work)
     work = [(row, code) for row, code in work[: arguments.sample] if ends.get(key(row)) in wanted_ends]
     print(f"{len(work)} changes", flush=True)
-    campaign, start = Campaign(arguments.results, arguments.jobs), time.time()
+    campaign, start = Campaign(arguments.results, arguments.jobs, arguments.budget), time.time()
     campaign.learn([str(path) for path in arguments.files])
     print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
     campaign.run(work)
