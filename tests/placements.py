@@ -334,6 +334,7 @@ for name, attributes, c in (
     ("", {}, None), ("with C", {}, (5,)), ("scaled", {"alpha": 0.5, "beta": 2.0}, (5,)),
     ("rows", {"beta": 0.5}, (4, 1)),
     ("row", {}, (1, 5)), ("full", {}, (4, 5)), ("single", {}, (1,)), ("scalar", {}, ()),
+    ("without C's part", {"beta": 0.0}, (5,)),
     ("transB", {"transB": 1}, (5,)), ("transA", {"transA": 1}, (5,)),
 ):  # fmt: skip
     held = {} if c is None else {"l": some(*c)}

@@ -96,6 +96,20 @@ def test_axes_of_the_three_kinds_of_statistics():
     assert batch_statistics(x, per_activation()).mean.shape == (5, 3, 4)
 
 
+def test_a_step_of_training_per_activation():
+    """Each position has its own mean, over the batch alone: what torch does for positions flattened into features."""
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(6, 3, 2, 2))
+    bn = BatchNorm(*(rng.uniform(0.5, 2, (3, 2, 2)) for _ in range(4)))
+    y, moved = training_step(x, bn, momentum=0.2, convention="torch")
+    parts = [torch.tensor(part.reshape(-1)) for part in (bn.mean, bn.var, bn.scale, bn.bias)]
+    flat = torch.nn.functional.batch_norm(torch.tensor(x.reshape(6, -1)), *parts, training=True, momentum=0.2)
+    np.testing.assert_allclose(y.reshape(6, -1), flat.numpy(), rtol=1e-9)
+    np.testing.assert_allclose(moved.mean.reshape(-1), parts[0].numpy(), rtol=1e-9)
+    np.testing.assert_allclose(moved.var.reshape(-1), parts[1].numpy(), rtol=1e-9)
+
+
 def test_per_activation_statistics_span_the_positions():
     rng = np.random.default_rng(5)
     parts = [rng.uniform(0.5, 2, (3, 2, 2)) for _ in range(4)]

@@ -9,7 +9,7 @@ from conftest import assert_same, feeds_for, fold_proto, run
 
 def test_a_negative_gain_does_not_enter_a_prelu_of_slope_zero():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
-    held["bn_scale"] = np.array([1.0, -1.0, 0.5, 2.0], "f4")
+    held["bn_scale"], held["bn_var"] = np.array([1.0, -1.0, 0.5, 2.0], "f4"), np.full(4, 4.0, "f4")
     held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
     held["slope"] = np.array([0.2, 0.0, 0.3, 0.1], "f4").reshape(4, 1, 1)
     nodes = [

@@ -138,6 +138,15 @@ def test_what_training_is_in_each_opset(opset, attributes, more):
     assert told == ["training-mode" if trains or more else "folds"]
 
 
+@pytest.mark.parametrize("attributes", [{}, {"is_test": 0}, {"is_test": 1}])
+def test_a_dropout_of_opset_6_says_that_it_does_not_drop(attributes):
+    model = of_opset(chain(node("Dropout", ["c"], ["d"], **attributes)), 6)
+    _, (plan,) = fold_proto(model)
+    assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == [
+        "folds" if attributes.get("is_test") else "training-mode"
+    ]
+
+
 def test_a_variance_of_nothing_at_all_is_degenerate():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_var"] = np.array([1.0, 0.0, 1.0, 1.0], "f4")

@@ -95,3 +95,28 @@ def test_a_bias_is_one_number_per_channel_or_the_model_is_wrong(size):
     model = chain(node("Conv", ["c", "v", "k"], ["d"]), held={"v": weights(2, 4, 4, 1, 1), "k": weights(3, size)})
     _, (plan,) = fold_proto(model)
     assert bool(plan.folds) is (size == 4)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0, 0.3])
+@pytest.mark.parametrize("gain", [1.0, 2.0])
+def test_a_layer_that_takes_a_gain_or_a_shift_alone(gain, shift):
+    """Its weight changes with the gain, its bias with the shift, and what does not change keeps its bytes."""
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4)}
+    held["bn_scale"], held["bn_bias"] = np.full(3, gain, "f4"), np.full(3, shift, "f4")
+    held["bn_mean"], held["bn_var"] = np.zeros(3, "f4"), np.full(3, 1.0, "f4")
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn", epsilon=0.0),
+        node("Conv", ["b", "w", "k"], ["c"]),
+        node("Sigmoid", ["c"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds
+    stored = {t.name: t.raw_data for t in folded.graph.initializer}
+    before = {t.name: t.raw_data for t in model.graph.initializer}
+    (layer,) = (n for n in folded.graph.node if n.op_type == "Conv")
+    assert (stored[layer.input[1]] == before["w"]) is (gain == 1)
+    assert (stored[layer.input[2]] == before["k"]) is (shift == 0)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

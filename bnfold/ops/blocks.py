@@ -155,9 +155,7 @@ def _parts(node: Node, flood: Flood, whole: Value, parts: Sequence[Value], axis:
         _joined([m.gain for m in filled], whole.rank, axis, lengths),
         _joined([m.shift for m in filled], whole.rank, axis, lengths),
     )
-    rest = [(v, m) for v, m in zip(parts, filled, strict=True) if flood.given(v) is None]
-    ways: list[Demands] = [[(whole, joined), *((v, m) for v, m in rest if not constants.is_constant(v))]]
-    return [*ways, everywhere] if alike else ways
+    return [[(whole, joined)], everywhere] if alike else [[(whole, joined)]]  # the other parts follow from the whole
 
 
 def _pieces(map_: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:

@@ -177,8 +177,6 @@ def _space_to_depth(node: Node, flood: Flood) -> Spread:
 
     def spread(array: Array, _: float) -> Array:
         _only_channels(array)
-        if array.shape[1] == 1:
-            return array
         return np.repeat(array, block, axis=1) if crd else np.concatenate([array] * block, axis=1)
 
     def gather(array: Array, _: float) -> Array:

@@ -74,7 +74,7 @@ def _reduce(node: Node, flood: Flood) -> Spread:
             return Kept("unknown-shape", f"how many entries {node.op} {node.name!r} adds is not known")
         factor = 1
     forward, backward = _reducing(rank, reduced, bool(node.attr("keepdims", 1)), factor)
-    return pass_moved(node, flood, forward, backward, plain=factor == 1)
+    return pass_moved(node, flood, forward, backward, plain=False)
 
 
 def _count(source: Value, reduced: Sequence[int]) -> int | None:

@@ -161,7 +161,7 @@ class Campaign:
         self.lines, self.seconds = found["lines"], found["seconds"]
 
     def order(self, path: Path, line: int) -> dict[str, int]:
-        """The tests that reach a line, or all, as far as the budget goes: first what noticed most changes of the file."""
+        """The tests that reach a line, or all, as far as the budget goes: first what noticed most changes here."""
         reached, around = self.lines.get(str(path), {}), lines_around(path, line)
         names = {name for number in around or () for name in reached.get(str(number), ()) if name in self.seconds}
         noticed = self.noticed[str(path)]
