@@ -18,11 +18,9 @@ import itertools
 import json
 import os
 import random
-import signal
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import CodeType
@@ -31,95 +29,10 @@ from typing import Any
 import pytest
 
 from tests.campaigns.changes import lines_around, mutants
+from tests.campaigns.forks import TESTS, Contexts, Told, in_child, tests
 from tests.campaigns.grafts import Changed, Place, grafts, living
 
 ROOT = Path(__file__).parents[2]
-TESTS = [
-    f"tests/test_{name}.py"
-    for name in (
-        "affine",
-        "batchnorm",
-        "weights",
-        "rules",
-        "regressions",
-        "corners",
-        "corners_old",
-        "corners_planner",
-        "corners_quantized",
-        "merge",
-        "variations",
-        "placements",
-        "campaigns",
-    )
-]
-"""The quick ones, which know the mathematics and the rules."""
-
-LIMIT = 25
-"""Seconds for one test; more is a loop without end."""
-
-
-def in_child(work: Callable[[], int]) -> int:
-    """Start ``work`` in a forked process without output; its number."""
-    if child := os.fork():
-        return child
-    code = 99
-    try:
-        os.setsid()
-        quiet = os.open(os.environ.get("MUTANTS_LOG", os.devnull), os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(quiet, number)
-        code = work()
-    except BaseException as error:  # a change that breaks an import, say: noticed
-        traceback.print_exc()
-        code = 1 if not isinstance(error, KeyboardInterrupt) else 99
-    os._exit(code)
-
-
-class Told:
-    """A plugin: writes which test has failed, and ends the process when one does not end."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    def pytest_runtest_setup(self, item: Any) -> None:
-        signal.alarm(LIMIT)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed:
-            (self.folder / str(os.getpid())).write_text(report.nodeid)
-
-
-class Chosen:
-    """A plugin: only these tests, in this order."""
-
-    def __init__(self, order: dict[str, int] | None) -> None:
-        self.order = order
-
-    def pytest_collection_modifyitems(self, items: list[Any]) -> None:
-        items[:] = [item for item in items if "damaged" not in item.nodeid]  # which has an eye on the clock
-        if self.order is not None:
-            items[:] = sorted((i for i in items if i.nodeid in self.order), key=lambda i: self.order[i.nodeid])
-
-
-class Contexts:
-    """A plugin: which lines each test reaches, and how long it takes."""
-
-    def __init__(self, tracer: Any) -> None:
-        self.tracer, self.seconds = tracer, {}
-
-    def pytest_runtest_setup(self, item: Any) -> None:
-        self.tracer.switch_context(item.nodeid)
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.when == "call":
-            self.seconds[report.nodeid] = report.duration
-
-
-def tests(order: dict[str, int] | None, *plugins: Any) -> int:
-    """Run the tests that are named; pytest's exit code."""
-    files = sorted({name.split("::")[0] for name in order}) if order else TESTS
-    options = ["-x", "-q", "-s", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
-    return int(pytest.main([*options, *files], plugins=[Chosen(order), *plugins]))
 
 
 def module_of(file: str) -> str:
@@ -269,9 +182,11 @@ def main() -> None:
     parser.add_argument("--sample", type=int)
     parser.add_argument("--again", action="store_true")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--tests", nargs="+", help="other files of tests than the quick ones")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of tests for a change")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
     arguments = parser.parse_args()
+    TESTS[:] = arguments.tests or TESTS
     os.chdir(ROOT)
     sys.path[:0] = [str(ROOT)]
     import hypothesis  # noqa: F401 - loaded once for all
