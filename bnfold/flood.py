@@ -67,11 +67,11 @@ class Flood:
         planner: Surroundings,
         edge: AffineOp,
         budget: int,
+        seen: set[Value],
         limit: int | None = None,
-        seen: set[Value] | None = None,
     ) -> None:
         self.planner, self.edge, self.budget, self.limit = planner, edge, budget, limit
-        self.seen = set() if seen is None else seen
+        self.seen = seen
         self.state = Flooded()
         self.asked: dict[Node, int] = {}
 

@@ -143,7 +143,7 @@ class _Planner:
             start = [(op.source, IDENTITY), (op.target, gain.inverse())]
         else:
             return TOO_FAR
-        flood = Flood(self, op, BUDGETS[-1], seen=self.seen).run(start)
+        flood = Flood(self, op, BUDGETS[-1], self.seen).run(start)
         if isinstance(flood, Kept):
             return flood
         stand_in = StandIn("Add", tuple(op.nodes), op.source, op.target, op.map)
@@ -156,9 +156,7 @@ class _Planner:
         if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
             return None
         edge = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
-        flood = Flood(self, edge, BUDGETS[-1], seen=self.seen).run(
-            [(relu.output, map_.inverse()), (op.source, IDENTITY)]
-        )
+        flood = Flood(self, edge, BUDGETS[-1], self.seen).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
         if isinstance(flood, Kept):
             return None
         level = self.gauge(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
@@ -171,7 +169,7 @@ class _Planner:
         best: tuple[Flooded, str] | None = None
         farther: list[Way] = []
         for direction, start in ways:
-            flood = Flood(self, op, budget, len(best[0].absorbers) if best else None, self.seen).run(start)
+            flood = Flood(self, op, budget, self.seen, len(best[0].absorbers) if best else None).run(start)
             if isinstance(flood, Flooded):
                 flood = self._check(op, flood)
             if isinstance(flood, Flooded):

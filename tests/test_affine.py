@@ -109,7 +109,7 @@ def test_bfloat16_is_the_nearest_of_its_neighbours(value, off):
     """Also for values next to the middle between two of them, where a detour through float32 errs."""
     held = float(np.float64(ml_dtypes.bfloat16(value)))
     middle = held + float(ulp(np.float64(held), ml_dtypes.bfloat16)) / 2
-    for exact in (value, middle * (1 + off * 2.0**-50)):
+    for exact in (value, middle * (1 + off * 2.0**-50), middle * (1 + off * 2.0**-31)):
         near = float(rounded(exact, ml_dtypes.bfloat16))
         step = float(ulp(np.float64(near), ml_dtypes.bfloat16))
         others = [float(np.float64(ml_dtypes.bfloat16(near + k * step))) for k in (-1, 0, 1)]

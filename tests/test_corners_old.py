@@ -31,6 +31,7 @@ def of_opset(model, opset):
         ((4, 1, 1), {"broadcast": 1}, True),
         ((1,), {"broadcast": 1}, True),
         ((1, 4, 1, 1), {"broadcast": 1, "axis": 0}, True),
+        ((1, 4, 4, 4), {}, True),
         ((4,), {"broadcast": 1}, False),
         ((4,), {"broadcast": 1, "axis": 3}, False),
         ((4,), {"broadcast": 1, "axis": 4}, False),
@@ -41,7 +42,7 @@ def test_how_operands_were_broadcast_before_opset_7(op, shape, attributes, folds
     """Judged by onnx's own conversion to a newer opset; a map along the width is none per channel."""
     from onnx import version_converter
 
-    constant = np.array([0.5, -1.0, 2.0, 0.25], "f4")[: int(np.prod(shape))].reshape(shape)
+    constant = np.resize(np.array([0.5, -1.0, 2.0, 0.25], "f4").repeat(max(1, np.prod(shape) // 4)), shape)
     model = chain(node(op, ["c", "k"], ["d"], name="op", **attributes), held={"k": constant})
     model = of_opset(model, 6)
     try:
@@ -136,6 +137,25 @@ def test_what_training_is_in_each_opset(opset, attributes, more):
     _, (plan,) = fold_proto(model)
     told = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
     assert told == ["training-mode" if trains or more else "folds"]
+
+
+@pytest.mark.parametrize("opset", [7, 8, 11])
+def test_a_dropout_drops_nothing_from_opset_7_to_11(opset):
+    _, (plan,) = fold_proto(of_opset(chain(node("Dropout", ["c"], ["d"])), opset))
+    assert plan.folds
+
+
+@pytest.mark.parametrize("spatial", [0, 1, None])
+def test_statistics_per_position_are_those_of_spatial_0_alone(spatial):
+    held = {key: np.broadcast_to(row[:, None, None], (4, 2, 2)) for key, row in batch_norm("bn", 4, 1).items()}
+    attributes = {} if spatial is None else {"spatial": spatial}
+    layer = [node("Mul", ["x", "k"], ["m"]), node("Add", ["m", "k"], ["c"])]
+    nodes = [*layer, bn_node("c", "b", "bn", **attributes), node("Sigmoid", ["b"], ["y"])]
+    held["k"] = weights(1, 4, 2, 2)
+    model = make(nodes, [tensor("x", [1, 4, 2, 2])], [tensor("y", [1, 4, 2, 2])], held, opset=8)
+    _, (plan,) = fold_proto(model, scales=False)
+    outcomes = [getattr(o, "reason", "folds") for op, o in plan.outcomes if op.form == "BatchNormalization"]
+    assert outcomes == ["folds" if spatial == 0 else "channel-axis"]
 
 
 @pytest.mark.parametrize("attributes", [{}, {"is_test": 0}, {"is_test": 1}])

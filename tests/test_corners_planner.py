@@ -10,16 +10,16 @@ from test_corners_old import of_opset
 from bnfold.plan import WORST_CONDITION
 
 
-def forked(offset, mean):
-    """A value that a BatchNorm and another layer read; the map's shift is ``offset`` times its gain."""
-    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
+def forked(offset, mean, shared=True):
+    """A value that a BatchNorm and maybe another layer read; the map's shift is ``offset`` times its gain."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4 if shared else 3, 1, 1)}
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2.0 * (offset + mean), "f4")
     held["bn_mean"], held["bn_var"] = np.full(4, mean, "f4"), np.full(4, 1.0 - 1e-5, "f4")
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
         bn_node("c", "b", "bn"),
         node("Sigmoid", ["b"], ["s"]),
-        node("Conv", ["c", "v"], ["t"]),
+        node("Conv", ["c" if shared else "x", "v"], ["t"]),
         node("Sigmoid", ["t"], ["u"]),
         node("Mul", ["s", "u"], ["y"]),
     ]
@@ -43,6 +43,75 @@ def test_a_shift_around_other_readers_is_measured_by_the_activations(offset, mea
     assert reasons == ["folds" if folds else "conditioning"]
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 16384.0)
+
+
+def test_a_shift_that_nobody_has_to_undo_may_be_of_any_size():
+    _, (plan,) = fold_proto(forked(100 * WORST_CONDITION, 0.0, shared=False))
+    assert plan.folds
+
+
+def test_a_part_carries_a_map_that_the_rest_does_not():
+    """What is cut out takes a map that is the same for all its channels into its part of the layer in front."""
+    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4), "s": np.array([0], "i8")}
+    held |= {"e": np.array([2], "i8"), "z": np.array([4], "i8"), "a": np.array([1], "i8")}
+    for part, value in (("scale", 2.0), ("bias", 0.5), ("mean", -1.0), ("var", 1.5)):
+        held[f"bn_{part}"] = np.full(2, value, "f4")
+    nodes = [
+        node("Conv", ["x", "w", "k"], ["c"]),
+        node("Slice", ["c", "s", "e", "a"], ["p"]),
+        node("Slice", ["c", "e", "z", "a"], ["q"]),
+        bn_node("p", "b", "bn"),
+        node("Sigmoid", ["b"], ["t"]),
+        node("Sigmoid", ["q"], ["u"]),
+        node("Concat", ["t", "u"], ["y"], axis=1),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize(("k", "folds"), [(np.float32(2.0), True), (np.full(1, 2.0, "f4"), False)])
+def test_of_a_value_of_unknown_rank_only_a_single_number_is_a_map(k, folds):
+    """A vector of one entry might give it an axis."""
+    held = {"w": weights(1, 4, 3, 1, 1), "k": k}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Reshape", ["c", "shape"], ["r"]),
+        node("Mul", ["r", "k"], ["m"]),
+        node("Sigmoid", ["m"], ["y"]),
+    ]
+    inputs = [tensor("x", [1, 3, 4, 4]), tensor("shape", [None], 7)]
+    model = make(nodes, inputs, [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is folds, plan.outcomes
+    feeds = {**feeds_for(model), "shape": np.array([4, 16], "i8")}
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_weights_of_a_recurrent_layer_that_are_computed_stay():
+    held = {**batch_norm("bn", 5, 1), "r": weights(1, 1, 5, 5)}
+    nodes = [
+        node("Sigmoid", ["v"], ["s"]),
+        bn_node("s", "w", "bn"),
+        node("RNN", ["x", "w", "r"], ["", "y"], hidden_size=5),
+    ]
+    model = make(nodes, [tensor("x", [3, 2, 6]), tensor("v", [1, 5, 6])], [tensor("y", None)], held)
+    _, (plan,) = fold_proto(model)
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["nonlinear"]
+
+
+@pytest.mark.parametrize("lowest", [2.0**-14, 2.0**-15])
+def test_the_smallest_normal_number_is_still_stored_whole(lowest):
+    """A channel whose largest weight would lie below it loses bits."""
+    held = {**batch_norm("bn", 4, 1, "float16"), "w": np.full((4, 3, 1, 1), 2.0**-10, "f2")}
+    held["bn_scale"], held["bn_var"] = np.full(4, lowest * 2.0**10, "f2"), np.ones(4, "f2")
+    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn", epsilon=0.0), node("Sigmoid", ["b"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4], 10)], [tensor("y", [1, 4, 4, 4], 10)], held)
+    _, (plan,) = fold_proto(model)
+    told = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
+    assert told == ["folds" if lowest == 2.0**-14 else "overflow"]
 
 
 @pytest.mark.parametrize("opset", [6, 7, 8, 17])

@@ -207,3 +207,20 @@ def test_which_integers_take_a_gain(dtype, blocks):
     model.opset_import.extend([onnx.helper.make_opsetid("", 21)])
     _, (plan,) = fold_proto(model)
     assert bool(plan.folds) is (dtype != "int32" and not blocks), plan.outcomes
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_an_integer_matrix_on_the_left_takes_no_gain(axis):
+    """Its rows are the outputs, but the scales of MatMul's integer weights are read along its last axis."""
+    held = {"q": np.full((4, 4), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4"), **batch_norm("bn", 4, 1)}
+    nodes = [
+        node("Sigmoid", ["x"], ["l"]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=axis),
+        node("MatMul", ["v", "l"], ["m"]),
+        bn_node("m", "n", "bn"),
+        node("Sigmoid", ["n"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 4, 3])], [tensor("y", [2, 4, 3])], held)
+    folded, (plan,) = fold_proto(model)
+    assert not plan.folds
+    assert folded.graph.node[2].op_type == "MatMul"

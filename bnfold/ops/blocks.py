@@ -63,10 +63,7 @@ def _embedded(node: Node, flood: Flood, cut: list[tuple[int, slice]], shape: Sha
     def back(array: Array, fill: float) -> Array:
         return _scattered(np.broadcast_to(array, _with(array.shape, axis, len(picked))), axis, picked, size, fill)
 
-    try:
-        return [[(source, moved(after, len(shape), back))]]
-    except Unmovable:
-        return []
+    return [[(source, moved(after, len(shape), back))]]
 
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:

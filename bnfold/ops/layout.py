@@ -47,8 +47,11 @@ def pass_moved(node: Node, flood: Flood, forward: Move, backward: Move, *, plain
     before, after = flood.given(source), flood.given(target)
     known = before if before is not None else after
     assert known is not None
-    if plain and known.gain.ndim == 0 and (before is None or after is None):
-        return [[(target if after is None else source, known)]]
+    if plain and known.gain.ndim == 0:
+        if before is None or after is None:
+            return [[(target if after is None else source, known)]]
+        if before.agrees(after):
+            return DONE
     if source.rank is None or target.rank is None:
         return Kept("unknown-shape", f"the rank of {source.name!r} is not known")
     try:

@@ -62,7 +62,7 @@ def _rewrite_gemm(node: Node, gauge: Gauge) -> Rewrite:
         rewrite.constants[node, 2] = np.asarray(gain * beta * constant(node, 2).astype(np.float64) + offset)
     elif offset.any():
         rewrite.constants[node, 2] = offset
-    if (node, 2) in rewrite.constants and beta != 1.0:
+    if beta != 1.0:
         rewrite.attributes[node, "beta"] = 1.0
     return rewrite
 

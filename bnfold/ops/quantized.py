@@ -78,8 +78,7 @@ def _flipped(dequantize: Node, axis: int, gain: Array) -> Array:
     shape[axis] = -1
     zero: Any = 0.0
     if dequantize.input(2) is not None:
-        zero = constant(dequantize, 2).astype(np.float64)
-        zero = zero.reshape(()) if zero.size == 1 else zero.reshape(shape)
+        zero = constant(dequantize, 2).astype(np.float64).reshape(shape)
     flipped = np.where((gain < 0).reshape(shape), 2 * zero - integers, integers)
     if flipped.min(initial=0) < limits.min or flipped.max(initial=0) > limits.max:
         raise Unfit(Kept("overflow", f"the {quantized.dtype} weights of {dequantize.name!r} can't all be negated"))

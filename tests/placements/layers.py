@@ -13,6 +13,13 @@ for name, shape, inner in (
     add(f"MatMul {name}", one("MatMul", "k"), shape=inner, k=some(*shape))
 add("MatMul left", node("MatMul", ["k", "c"], ["d"]), k=some(5, 4))
 add("MatMul left, blocks", node("MatMul", ["k", "c"], ["d"]), k=some(1, 5, 4))
+add(
+    "MatMul left and a bias",
+    node("MatMul", ["k", "c"], ["m"]),
+    node("Add", ["m", "l"], ["d"]),
+    k=some(5, 4),
+    l=some(5, 1),
+)
 add("MatMul of many matrices", one("MatMul", "k"), k=some(8, 6, 5))
 add("MatMul by a vector", one("MatMul", "k"), k=some(6))
 add("MatMul of a vector", one("MatMul", "k"), shape=(6,), k=some(6, 5))
