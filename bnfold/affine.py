@@ -102,7 +102,7 @@ class Affine:
         shape = self.gain.shape
         if self.gain.ndim > axis + 1 or any(n != 1 for n in shape[:axis]):
             return None
-        if self.gain.ndim == axis + 1 and shape[axis] not in (1, size):
+        if self.gain.ndim == axis + 1 and shape[axis] != size:
             return None
         return (
             np.broadcast_to(self.gain.reshape(-1), (size,)),

@@ -146,13 +146,14 @@ def test_a_dropout_drops_nothing_from_opset_7_to_11(opset):
 
 
 @pytest.mark.parametrize("spatial", [0, 1, None])
-def test_statistics_per_position_are_those_of_spatial_0_alone(spatial):
-    held = {key: np.broadcast_to(row[:, None, None], (4, 2, 2)) for key, row in batch_norm("bn", 4, 1).items()}
+@pytest.mark.parametrize("positions", [(2,), (2, 3)])
+def test_statistics_per_position_are_those_of_spatial_0_alone(spatial, positions):
+    held = {key: np.resize(row.repeat(np.prod(positions)), (4, *positions)) for key, row in batch_norm("bn", 4).items()}
     attributes = {} if spatial is None else {"spatial": spatial}
     layer = [node("Mul", ["x", "k"], ["m"]), node("Add", ["m", "k"], ["c"])]
     nodes = [*layer, bn_node("c", "b", "bn", **attributes), node("Sigmoid", ["b"], ["y"])]
-    held["k"] = weights(1, 4, 2, 2)
-    model = make(nodes, [tensor("x", [1, 4, 2, 2])], [tensor("y", [1, 4, 2, 2])], held, opset=8)
+    held["k"] = weights(1, 4, *positions)
+    model = make(nodes, [tensor("x", [1, 4, *positions])], [tensor("y", None)], held, opset=8)
     _, (plan,) = fold_proto(model, scales=False)
     outcomes = [getattr(o, "reason", "folds") for op, o in plan.outcomes if op.form == "BatchNormalization"]
     assert outcomes == ["folds" if spatial == 0 else "channel-axis"]

@@ -189,3 +189,79 @@ def test_a_layer_that_takes_a_gain_or_a_shift_alone(gain, shift):
     assert (stored[layer.input[2]] == before["k"]) is (shift == 0)
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("wide", ["in front", "behind"])
+def test_the_way_that_changes_the_fewest_layers_is_taken(wide):
+    """Two layers in front and one behind, or the other way round."""
+    held = {**batch_norm("bn", 4, 1), **{name: weights(i, 2, 3, 1, 1) for i, name in enumerate(("k", "l"))}}
+    held |= {"w": weights(3, 4, 3, 1, 1), "v": weights(4, 2, 4, 1, 1), "u": weights(5, 2, 4, 1, 1)}
+    front = [
+        node("Conv", ["x", "k"], ["p"]),
+        node("Conv", ["x", "l"], ["q"]),
+        node("Concat", ["p", "q"], ["c"], axis=1),
+    ]
+    one = [node("Conv", ["x", "w"], ["c"])]
+    behind = [node("Conv", ["b", "v"], ["d"]), node("Sigmoid", ["d"], ["s"])]
+    more = [node("Conv", ["b", "u"], ["e"]), node("Sigmoid", ["e"], ["t"]), node("Add", ["s", "t"], ["y"])]
+    nodes = (
+        [*front, bn_node("c", "b", "bn"), *behind]
+        if wide == "in front"
+        else [*one, bn_node("c", "b", "bn"), *behind, *more]
+    )
+    output = "s" if wide == "in front" else "y"
+    used = {name: data for name, data in held.items() if any(name in n.input for n in nodes)}
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor(output, [1, 2, 4, 4])], used)
+    folded, (plan,) = fold_proto(model)
+    assert [(fold.direction, len(fold.into)) for fold in plan.folds] == [
+        ("downstream" if wide == "in front" else "upstream", 1)
+    ]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"only": ["first_bn"]}, ["folds", "skipped"]),
+        ({"skip": ["first_bn"]}, ["skipped", "folds"]),
+        ({"only": ["first_bn"], "skip": ["first_bn"]}, ["skipped", "skipped"]),
+        ({"only": ["b"], "skip": ["second_bn"]}, ["folds", "skipped"]),
+    ],
+)
+def test_what_is_asked_for_and_what_is_left_out(options, expected):
+    held = {**batch_norm("first", 4, 1), **batch_norm("second", 4, 2), "w": weights(1, 4, 3, 1, 1)}
+    held["v"] = weights(2, 4, 4, 1, 1)
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        bn_node("c", "b", "first"),
+        node("Sigmoid", ["b"], ["s"]),
+        node("Conv", ["s", "v"], ["d"]),
+        bn_node("d", "e", "second"),
+        node("Sigmoid", ["e"], ["y"]),
+    ]
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held), **options)
+    assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == expected
+
+
+@pytest.mark.parametrize(("gain", "folds"), [(2.0, 2), (-2.0, 1)])
+def test_what_passes_the_maximum_that_a_batch_norm_has_become(gain, folds):
+    """A positive gain; a negative one would turn it into a minimum. (Zeros at the border keep shifts from the pool.)"""
+    held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "v": weights(2, 2, 4, 1, 1)}
+    held["one_scale"], held["one_bias"] = np.full(4, gain, "f4"), np.zeros(4, "f4")
+    held["one_mean"], held["two_scale"] = np.zeros(4, "f4"), np.array([0.5, 1.0, 2.0, 3.0], "f4")
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "one"),
+        node("AveragePool", ["b"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+        bn_node("p", "c", "two"),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert len(plan.folds) == folds, plan.outcomes
+    assert sum(n.op_type == "Max" for n in folded.graph.node) == 1
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

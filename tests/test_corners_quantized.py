@@ -209,6 +209,23 @@ def test_which_integers_take_a_gain(dtype, blocks):
     assert bool(plan.folds) is (dtype != "int32" and not blocks), plan.outcomes
 
 
+def test_the_axis_of_scales_is_1_unless_it_is_named():
+    held = {"q": np.full((4, 5), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4, 0.5], "f4"), **batch_norm("bn", 5, 1)}
+    nodes = [
+        node("Sigmoid", ["x"], ["l"]),
+        node("DequantizeLinear", ["q", "s"], ["v"]),
+        node("Gemm", ["l", "v"], ["m"]),
+        bn_node("m", "n", "bn"),
+        node("Sigmoid", ["n"], ["y"]),
+    ]
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_integer_matrix_on_the_left_takes_no_gain(axis):
     """Its rows are the outputs, but the scales of MatMul's integer weights are read along its last axis."""

@@ -20,6 +20,14 @@ for name, slope in (
 for name, low, high in (("0 6", 0.0, 6.0), ("-1 1", -1.0, 1.0), ("0 0", 0.0, 0.0), ("2 1", 2.0, 1.0)):
     add(f"Clip {name}", one("Clip", "low", "high"), low=np.array(low, "f4"), high=np.array(high, "f4"))
     add(f"Clip {name} by attributes", one("Clip", min=low, max=high), opset=10)
+for opset in (11, 12):
+    add(
+        f"Clip of opset {opset}",
+        one("Clip", "low", "high"),
+        opset=opset,
+        low=np.array(-1, "f4"),
+        high=np.array(1, "f4"),
+    )
 add("Clip from below", one("Clip", "low"), low=np.array(0.0, "f4"))
 add("Clip from above", one("Clip", "", "high"), high=np.array(0.5, "f4"))
 add("Clip from below by attribute", one("Clip", min=0.25), opset=10)

@@ -17,6 +17,9 @@ for target in ([0, 0, -1], [-1, 24], [-1, 6], [0, 2, 4, 4, 6], [-1, 8, 4, 6], [1
 for target in ([0, 0, -1], [-1, 48], [0, -1, 6], [0, 8, -1]):
     add(f"Reshape {target} of unknown height", one("Reshape", "k"), shape=(2, 8, "H", 6), k=target)
     add(f"Reshape {target} of much unknown", one("Reshape", "k"), shape=("N", 8, "H", 6), k=target)
+nine = tuple(f"d{axis}" for axis in range(9))
+add("Reshape of too much unknown", one("Reshape", "k"), shape=("N", 8, *nine), k=[-1])
+add("Reshape of nine unknown to three", one("Reshape", "k"), shape=("N", 8, *nine), k=[0, 8, -1])
 for axis in range(-4, 5):
     add(f"Flatten {axis}", one("Flatten", axis=axis))
 add("Flatten of unknown batch", one("Flatten"), shape=("N", 8, 4, 6))

@@ -85,6 +85,14 @@ for mode in ("constant", "edge", "reflect"):
 for value in (0.0, 0.75):
     add(f"Pad with {value}", one("Pad", "pads", "k"), pads=[0, 0, 1, 1, 0, 0, 1, 1], k=np.array(value, "f4"))
     add(f"Pad with {value} by attribute", one("Pad", pads=[0, 0, 1, 1, 0, 0, 1, 1], value=value), opset=10)
+for opset in (11, 12):
+    add(
+        f"Pad of opset {opset}",
+        one("Pad", "pads", "k"),
+        opset=opset,
+        pads=[0, 0, 1, 1, 0, 0, 1, 1],
+        k=np.array(0.75, "f4"),
+    )
 add("Pad of axes", one("Pad", "pads", "", "axes"), opset=18, pads=[1, 1], axes=[3])
 add("Pad, computed pads", node("Shape", ["c"], ["s"]), node("Concat", ["s", "s"], ["t"], axis=0),
     node("Mod", ["t", "k"], ["pads"]), one("Pad", "pads", mode="edge"), shape=("N", 8, 4, 6), k=[2])  # fmt: skip
