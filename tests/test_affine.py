@@ -154,3 +154,11 @@ def test_ulps_at_the_ends_of_a_type(dtype, largest, step, smallest):
 def test_ulps_of_bfloat16_at_its_ends():
     assert ulp(np.array(3.3e38), ml_dtypes.bfloat16) == 2.0**120
     assert np.isnan(ulp(np.array([3.4e39, -3.4e39]), ml_dtypes.bfloat16)).all()
+
+
+@pytest.mark.parametrize(
+    ("gains", "invertible"),
+    [([1e-25, 1e-25], True), ([1e-25, 1.0], False), ([1e-300], True), ([0.0, 1.0], False), ([1e19, 1.0], True)],
+)
+def test_a_gain_vanishes_beside_larger_ones_alone(gains, invertible):
+    assert Affine.along(1, gains, 0.0 if len(gains) == 1 else [0.0, 1.0]).invertible is invertible

@@ -78,3 +78,24 @@ def test_a_wrong_merge_is_found(tmp_path):
     out.write_bytes(model.SerializeToString())
     gates = {gate.gate: gate.verdict for gate in verify(path, out).verification.gates}
     assert gates == {"structure": "pass", "weights": "fail", "layers": "fail", "outputs": "fail"}
+
+
+@pytest.mark.parametrize("what", ["weight", "bias"])
+def test_branches_whose_sum_overflows_stay(what, tmp_path):
+    """In float16, 40000 and 40000 is infinite."""
+    large, small = np.full((4, 4, 1, 1), 40000, "f2"), np.full((4, 4, 1, 1), 2.0**-10, "f2")
+    held = dict.fromkeys(("v", "w"), large if what == "weight" else small)
+    held |= {name: np.full(4, 1 if what == "weight" else 40000, "f2") for name in ("k", "l")}
+    nodes = [
+        node("Relu", ["x"], ["r"]),
+        node("Conv", ["r", "v", "k"], ["c"]),
+        node("Conv", ["r", "w", "l"], ["d"]),
+        node("Add", ["c", "d"], ["s"]),
+        node("Relu", ["s"], ["y"]),
+    ]
+    output = onnx.helper.make_tensor_value_info("y", 10, [1, 4, 8, 8])
+    model = make(nodes, [tensor("x", [1, 4, 8, 8], 10)], [output], held)
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(model.SerializeToString())
+    fold(path, out, FoldOptions(merge=True, verify=None))
+    assert [n.op_type for n in onnx.load(out).graph.node] == ["Relu", "Conv", "Conv", "Add", "Relu"]

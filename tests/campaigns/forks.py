@@ -23,6 +23,7 @@ TESTS = [
         "corners_old",
         "corners_planner",
         "corners_quantized",
+        "corners_shapes",
         "merge",
         "variations",
         "placements",
