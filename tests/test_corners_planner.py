@@ -265,3 +265,40 @@ def test_what_passes_the_maximum_that_a_batch_norm_has_become(gain, folds):
     assert sum(n.op_type == "Max" for n in folded.graph.node) == 1
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("shift", [0.0, 0.5])
+def test_what_a_product_left_behind_takes_what_comes_later(shift):
+    """The Add that one BatchNorm leaves behind a product takes the shift of another in front of it."""
+    held = {**batch_norm("one", 4, 1), **batch_norm("two", 5, 2), "k": weights(1, 4, 5)}
+    held["one_bias"] = held["one_mean"] = np.full(4, shift, "f4")
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "one"),
+        node("MatMul", ["b", "k"], ["m"]),
+        bn_node("m", "c", "two"),
+        node("Sigmoid", ["c"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
+    folded, (plan,) = fold_proto(model)
+    assert [n.op_type for n in folded.graph.node] == ["Sigmoid", "MatMul", "Add", "Sigmoid"], plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 13])
+def test_a_batch_norm_becomes_a_maximum_where_that_broadcasts(opset):
+    held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "c", "bn"),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", [1, 2, 4, 4])], held, opset=opset)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert bool(plan.folds) is (opset >= 8)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

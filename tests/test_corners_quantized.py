@@ -59,12 +59,12 @@ def test_integer_weights_that_two_layers_read_stay():
     assert [outcome.reason for _, outcome in plan.outcomes] == ["consumers"]
 
 
-@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("axis", [0, 1, None])
 def test_scales_along_another_axis_take_no_gain(axis):
     held = {"q": np.full((4, 4, 1, 1), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4")}
     nodes = [
         node("Sigmoid", ["c"], ["t"]),
-        node("DequantizeLinear", ["q", "s"], ["v"], axis=axis),
+        node("DequantizeLinear", ["q", "s"], ["v"], **({} if axis is None else {"axis": axis})),
         node("Conv", ["t", "v"], ["d"]),
     ]
     model = chain(*nodes, held=held)

@@ -57,7 +57,7 @@ def rescaled(node: Node, index: int, axis: int, gain: Array) -> Rewrite:
     scale = constant(dequantize, 1).astype(np.float64)
     rewrite = Rewrite()
     vector = np.broadcast_to(scale.reshape(-1), gain.shape) * np.abs(gain)
-    if scale.size == 1 and np.unique(np.abs(gain)).size == 1:
+    if np.unique(np.abs(gain)).size == 1:
         rewrite.constants[dequantize, 1] = scale * np.abs(gain).flat[0]
     else:
         rewrite.constants[dequantize, 1] = vector

@@ -40,6 +40,7 @@ add("Clip, computed", node("ReduceMean", ["c"], ["low"], keepdims=0), one("Clip"
 add("Identity", one("Identity"))
 add("Dropout", one("Dropout"))
 add("Dropout, mask read", node("Dropout", ["c"], ["d", "m"]), node("Shape", ["m"], ["e"]))
+add("Dropout, no mask", node("Dropout", ["c"], ["d", ""]))
 add("Dropout, mask not read", node("Dropout", ["c"], ["d", "m"]))
 add("Shape aside", node("Shape", ["c"], ["s"]), node("ConstantOfShape", ["s"], ["z"]), one("Add", "z"))
 add(
