@@ -39,6 +39,9 @@ from bnfold.affine import Affine
 Array = NDArray[np.float64]
 Momentum = Literal["onnx", "torch"]
 
+ONNX_EPSILON = float(np.float32(1e-5))
+"""What ONNX adds where a node does not say: attributes are float32, also in models of float64."""
+
 
 @dataclass(frozen=True, eq=False)
 class BatchNorm:

@@ -166,3 +166,44 @@ def test_a_border_is_judged_as_it_stands_after_earlier_folds(border, first):
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
     assert len(plan.folds) == 1
+
+
+@pytest.mark.parametrize("mode", ["", "NOTSET", "VALID", "SAME_UPPER"])
+@pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1]])
+def test_an_empty_auto_pad_is_none(mode, pads):
+    """As onnxruntime reads it; then the pads count."""
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1)}
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("Conv", ["b", "w"], ["c"], auto_pad=mode, **({} if mode in ("VALID", "SAME_UPPER") else {"pads": pads})),
+        node("Sigmoid", ["c"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (mode in ("VALID", "SAME_UPPER") or not any(pads))
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("op", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize(
+    ("size", "dilation", "pad"), [(2, 3, 1), (4, 5, 1), (3, 3, 1), (2, 2, 1), (2, 3, 0), (8, 3, 1)]
+)
+def test_a_window_with_gaps_may_miss_its_input(op, size, dilation, pad):
+    """What it makes then is no maximum and no mean of anything, and follows no map."""
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    attributes = {"kernel_shape": [2, 2], "dilations": [dilation] * 2, "pads": [pad] * 4}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node(op, ["c"], ["p"], **attributes),
+        bn_node("p", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, size, size])], [tensor("y", None)], held, opset=19, ir_version=9)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (size >= dilation or pad == 0), plan.outcomes
+    if size + 2 * pad > dilation:
+        feeds = feeds_for(model)
+        assert_same(run(model, feeds), run(folded, feeds), 512.0)

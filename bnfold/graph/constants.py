@@ -2,18 +2,21 @@
 
 Nothing is evaluated before a fold needs it. Each node is run by onnx's own reference implementation;
 arithmetic on floats is done in float64, so that a weight that is computed on the way is rounded once, at
-the end. Explicit stacks keep chains of any depth off Python's own.
+the end. What a runtime makes of it, which rounds after every operator, is computed beside it: where the two are not
+one number up to rounding (a difference of large numbers, an overflow), there is no constant to go by. Explicit stacks
+keep chains of any depth off Python's own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import rounded
+from bnfold.affine import rounded, ulp
 from bnfold.graph import Node, Value
 
 MOST_ELEMENTS = 2**28
@@ -21,6 +24,12 @@ MOST_ELEMENTS = 2**28
 
 SMALL = 4096
 """Elements up to which a constant is remembered once it is known."""
+
+ROUNDINGS = 64
+"""How many roundings of the largest entry may lie between a constant and what a runtime makes of it."""
+
+PACKED = 21
+"""The first of ONNX's element types (4 bits and less) to which runtimes and onnx's reference cast differently."""
 
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Exp", "Abs", "Sum"})
 MOVING = frozenset(
@@ -37,6 +46,29 @@ class NotEvaluable(Exception):
     """A constant that can't be computed here: absurdly large, or its node is invalid."""
 
 
+@dataclass(frozen=True)
+class Known:
+    """A constant: ``exact``, floats in float64 where they were computed with, and as a runtime has it, ``stored``."""
+
+    exact: NDArray[Any]
+    stored: NDArray[Any]
+
+    @property
+    def stable(self) -> bool:
+        """True where both are the same up to rounding."""
+        if self.exact is self.stored:
+            return True
+        if not _is_float(self.exact.dtype):
+            return np.array_equal(self.exact, self.stored)
+        kept = self.stored.astype(np.float64)
+        exact = self.exact.astype(np.float64)
+        finite = np.isfinite(exact)
+        if (finite != np.isfinite(kept)).any():
+            return False
+        limit = ROUNDINGS * float(ulp(np.ones(()), self.stored.dtype)) * np.abs(exact[finite]).max(initial=0)
+        return bool((np.abs(exact[finite] - kept[finite]) <= limit).all())
+
+
 class Constants:
     """Evaluates values of one model, lazily, and remembers the small results.
 
@@ -45,7 +77,7 @@ class Constants:
 
     def __init__(self) -> None:
         self._known: dict[Value, bool] = {}
-        self._small: dict[Value, NDArray[Any]] = {}
+        self._small: dict[Value, Known] = {}
         self.parameters: dict[Node, Any] = {}
 
     def is_constant(self, value: Value | None) -> bool:
@@ -65,13 +97,20 @@ class Constants:
 
         Raises NotEvaluable.
         """
-        results: dict[Value, NDArray[Any]] = {}
+        results: dict[Value, Known] = {}
         for visited in _producers_first(value, self._small):
-            data = visited.tensor() if visited.tensor else self._run(visited, results)
-            results[visited] = data
-            if data.size <= SMALL:
-                self._small[visited] = data
-        return results[value] if value in results else self._small[value]
+            if visited.tensor:
+                data = visited.tensor()
+                known = Known(data, data)
+            else:
+                known = self._run(visited, results)
+            results[visited] = known
+            if known.exact.size <= SMALL:
+                self._small[visited] = known
+        known = results[value] if value in results else self._small[value]
+        if not known.stable:
+            raise NotEvaluable(f"{value.name!r} is another number when it is rounded after every operator")
+        return known.exact
 
     def _by_inputs(self, value: Value) -> bool:
         node = value.producer
@@ -83,29 +122,63 @@ class Constants:
             return False
         if node.op == "CastLike" and (node.inputs[1] is None or node.inputs[1].dtype is None):
             return False
+        if node.op in ("Cast", "CastLike") and _packed(node):
+            return False
         return all(self._known[used] for used in _needed(node))
 
-    def _run(self, value: Value, results: dict[Value, NDArray[Any]]) -> NDArray[Any]:
+    def _run(self, value: Value, results: dict[Value, Known]) -> Known:
         node = value.producer
         assert node is not None
         source = node.inputs[0]
         if node.op == "Shape":
             assert source is not None
             shape = np.asarray(source.shape, np.int64)
-            return shape[node.attr("start", 0) : node.attr("end", len(shape))]
-        inputs = [None if v is None else results.get(v, self._small.get(v)) for v in node.inputs]
-        first = inputs[0]
+            part = shape[node.attr("start", 0) : node.attr("end", len(shape))]
+            return Known(part, part)
+        inputs = [None if v is None else results.get(v) or self._small.get(v) for v in node.inputs]
+        stored = [None if known is None else known.stored for known in inputs]
+        made = _evaluated(node, value, [None if known is None else known.exact for known in inputs], stored)
+        if all(known is None or known.exact is known.stored for known in inputs):
+            other = made
+        else:
+            other = _evaluated(node, value, stored, stored)
+        if node.op in ARITHMETIC | {"DequantizeLinear"}:
+            floats = [data.dtype for data in stored if data is not None and _is_float(data.dtype)]
+            other = rounded(other, floats[0]) if floats and floats[0] != other.dtype else other
+        return Known(made, other)
+
+
+def _evaluated(
+    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None]
+) -> NDArray[Any]:
+    """One node, arithmetic on floats in float64; ``stored`` has the types of its inputs. Raises NotEvaluable."""
+    first, kept = inputs[0], stored[0]
+    if node.op in ("Cast", "CastLike") and first is not None and kept is not None and value.dtype is not None:
+        if _is_float(first.dtype) and _is_float(value.dtype):
+            return rounded(first, value.dtype)
+        first = rounded(first, kept.dtype) if _is_float(first.dtype) else first  # an integer is not almost another
         if node.op == "CastLike":
-            assert first is not None and node.inputs[1] is not None
-            return first.astype(node.inputs[1].dtype)
-        if node.op in ARITHMETIC:
-            inputs = [_widened(data) for data in inputs]
-        elif node.op == "Cast" and first is not None and source is not None and source.dtype is not None:
-            inputs[0] = rounded(first, source.dtype) if first.dtype == np.float64 else first
-        _refuse_absurd(node, inputs)
-        if node.op == "DequantizeLinear":
-            return _dequantized(node, inputs)
-        return evaluate_node(node, inputs)[node.outputs.index(value)]
+            return first.astype(value.dtype)
+        inputs = [first]
+    if node.op in ARITHMETIC:
+        inputs = [data.astype(np.float64) if data is not None and _is_float(data.dtype) else data for data in inputs]
+    _refuse_absurd(node, inputs)
+    if node.op == "DequantizeLinear":
+        return _dequantized(node, inputs)
+    return evaluate_node(node, inputs)[node.outputs.index(value)]
+
+
+def _packed(node: Node) -> bool:
+    """True for a cast to a type of fewer than eight bits."""
+    from onnx import helper
+
+    like = node.inputs[1] if node.op == "CastLike" else None
+    to = node.attr("to", 1) if like is None or like.dtype is None else helper.np_dtype_to_tensor_dtype(like.dtype)
+    return bool(to >= PACKED)
+
+
+def _is_float(dtype: np.dtype[Any]) -> bool:
+    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _needed(node: Node) -> list[Value]:
@@ -131,12 +204,6 @@ def _producers_first(value: Value, done: Any) -> Iterator[Value]:
 
 def _static(value: Value | None) -> bool:
     return value is not None and value.shape is not None and all(isinstance(n, int) for n in value.shape)
-
-
-def _widened(data: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Floats of any width as float64; everything else as it is."""
-    is_float = data is not None and (data.dtype.kind == "f" or data.dtype.name == "bfloat16")
-    return data.astype(np.float64) if is_float and data is not None else data
 
 
 def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:

@@ -149,7 +149,9 @@ class OnnxGraphs:
 
     def _hold_sparse(self, value: Value, sparse: SparseTensorProto) -> None:
         """A sparse initializer, made dense when it is asked for; one that would be huge is not read."""
-        if value.is_input or value.tensor is not None or prod(sparse.dims) > MOST_ELEMENTS:
+        if value.tensor is not None:
+            raise InputError(f"the value {value.name!r} is defined twice")
+        if value.is_input or prod(sparse.dims) > MOST_ELEMENTS:
             return
         value.tensor = lambda: dense(sparse)
         value.tensor_type = (np_dtype(sparse.values.data_type), tuple(sparse.dims))
@@ -216,7 +218,7 @@ def _attribute(proto: AttributeProto) -> Any:
     if isinstance(value, TensorProto):
         return numpy_helper.to_array(value)
     if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
+        return value.decode("utf-8", "surrogateescape")  # other bytes are another text
     return list(value) if proto.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
 
 

@@ -39,11 +39,11 @@ def _conv_axis(node: Node) -> int | None:
 
 def _pads(node: Node) -> bool:
     """True unless the operator provably reads nothing beyond its input."""
-    mode = node.attr("auto_pad", "NOTSET")
+    mode = node.attr("auto_pad", "NOTSET") or "NOTSET"  # as onnxruntime reads an empty text
     if mode == "VALID":
         return False
-    if mode == "NOTSET":
-        return any(node.attr("pads", ()))
+    if mode not in ("SAME_UPPER", "SAME_LOWER"):
+        return mode != "NOTSET" or any(node.attr("pads", ()))
     shape = constant_shape(node, 1)
     ones = [1] * (len(shape) - 2)
     strides, dilations = node.attr("strides", ones), node.attr("dilations", ones)

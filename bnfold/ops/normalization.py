@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from bnfold.affine import Affine
-from bnfold.batchnorm import BatchNorm
+from bnfold.batchnorm import ONNX_EPSILON, BatchNorm
 from bnfold.graph import Node, Value
 from bnfold.ops import (
     DONE,
@@ -66,7 +66,7 @@ def stored(node: Node) -> BatchNorm | Kept:
         return Kept("channel-axis", f"the parameters of {node.name!r} differ in shape")
     if scale.ndim > 1 and (node.opset >= 9 or node.attr("spatial", 1)):
         return Kept("channel-axis", f"the parameters of {node.name!r} are not vectors")
-    return BatchNorm(scale, bias, mean, var, node.attr("epsilon", 1e-5))
+    return BatchNorm(scale, bias, mean, var, node.attr("epsilon", ONNX_EPSILON))
 
 
 def inference(node: Node) -> tuple[Value, BatchNorm] | Kept:

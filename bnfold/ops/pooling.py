@@ -29,9 +29,29 @@ def _per_channel(node: Node, flood: Flood) -> Kept | None:
     return Kept("channel-axis", f"the map varies over the positions that {node.op} {node.name!r} combines")
 
 
+def _blind(node: Node) -> Kept | None:
+    """Why a window may lie beyond the border altogether, where a pool makes a number out of nothing.
+
+    One with gaps may straddle an input that is smaller than they are.
+    """
+    dilations = node.attr("dilations", ())
+    source = node.inputs[0]
+    shape = None if source is None else source.shape
+    if not _padded(node) or all(step == 1 for step in dilations):
+        return None
+    sizes = [None] * len(dilations) if shape is None else shape[2:]
+    if all(isinstance(size, int) and size >= step for size, step in zip(sizes, dilations, strict=True)):
+        return None
+    return Kept("padding", f"{node.op} {node.name!r} has windows that may lie beyond the border")
+
+
+def _padded(node: Node) -> bool:
+    return any(node.attr("pads", ())) or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+
 def _maximum(node: Node, flood: Flood) -> Spread:
     """``max(a x + b) = a max(x) + b`` for ``a >= 0``; borders are minus infinity and stay so."""
-    if refusal := _per_channel(node, flood):
+    if refusal := _per_channel(node, flood) or _blind(node):
         return refusal
     if len(node.live_outputs) > 1:
         return Kept("unknown-op", f"the indices of {node.op} {node.name!r} are read")
@@ -42,10 +62,9 @@ def _maximum(node: Node, flood: Flood) -> Spread:
 
 def _average(node: Node, flood: Flood) -> Spread:
     """Zeros that are counted at the border would have to be shifted too."""
-    if refusal := _per_channel(node, flood):
+    if refusal := _per_channel(node, flood) or _blind(node):
         return refusal
-    padded = any(node.attr("pads", ())) or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
-    counted = node.attr("count_include_pad", 0) and (padded or node.attr("ceil_mode", 0))
+    counted = node.attr("count_include_pad", 0) and (_padded(node) or node.attr("ceil_mode", 0))
     if counted and any(map_.has_shift for map_ in _maps(node, flood)):
         return Kept("padding", f"{node.op} {node.name!r} averages zeros beyond the border")
     return pass_on(node, flood)

@@ -152,13 +152,16 @@ def _strangers(original: LoadedModel, folded: LoadedModel) -> Iterator[str]:
     before = [Counter(map(_identity, _nodes(model))) for model in (source, folded.proto)]
     gone = before[0] - before[1]
     names, kinds = {name for _, _, name, _ in gone}, {entry[:3] for entry in gone if entry[1] in REWRITTEN}
-    held = [{tensor.name: tensor for tensor in tensors_of(model) if tensor.name} for model in (source, folded.proto)]
-    for name, tensor in held[1].items():
-        if SUFFIX in name and name not in held[0]:
+    held: dict[str, list[TensorProto]] = {}  # nested graphs may each have one of a name
+    for tensor in tensors_of(source):
+        held.setdefault(tensor.name, []).append(tensor)
+    for tensor in tensors_of(folded.proto):
+        name = tensor.name
+        if not name or (SUFFIX in name and name not in held):
             continue
-        if name not in held[0]:
+        if name not in held:
             yield f"the initializer {name!r} is neither the original's nor made by a fold"
-        elif not _same_data(held[0][name], tensor, original, folded):
+        elif not any(_same_data(old, tensor, original, folded) for old in held[name]):
             yield f"the initializer {name!r} {HAS_CHANGED}"
     for domain, op, name, settings in before[1] - before[0]:
         if (domain, op, name) not in kinds and not (op in STAND_INS and name in names):
@@ -195,10 +198,14 @@ def _operator_sets(before: ModelProto, after: ModelProto) -> str | None:
     versions = [
         {"" if e.domain == "ai.onnx" else e.domain: e.version for e in model.opset_import} for model in (before, after)
     ]
+    used = {node.domain for node in _nodes(after)} - {"", "ai.onnx"}
+    for domain in sorted(used & versions[0].keys() & versions[1].keys()):
+        if versions[0][domain] != versions[1][domain]:
+            return f"the operators of {domain!r} are of version {versions[1][domain]}, not {versions[0][domain]}"
     old, new = (version.get("", 0) for version in versions)
     if old == new:
         return None
-    for op in sorted({node.op_type for node in after.graph.node if node.domain in ("", "ai.onnx")}):
+    for op in sorted({node.op_type for node in _nodes(after) if node.domain in ("", "ai.onnx")}):
         try:
             since = [onnx.defs.get_schema(op, version, "").since_version for version in (old, new)]
         except onnx.defs.SchemaError:

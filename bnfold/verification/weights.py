@@ -10,6 +10,7 @@ from collections.abc import Hashable
 
 import numpy as np
 
+from bnfold.batchnorm import ONNX_EPSILON
 from bnfold.files.load import LoadedModel
 from bnfold.graph import Node
 from bnfold.verification.alignment import Alignment, layers_before
@@ -115,7 +116,7 @@ def _moved_statistics(found: Alignment) -> list[LayerResult]:
     def parameters(reader: Reader, node: Node) -> Hashable:
         constants = node.graph.constants
         held = (value for value in node.inputs[1:5] if value is not None)
-        return np.float32(node.attr("epsilon", 1e-5)), tuple(
+        return np.float32(node.attr("epsilon", ONNX_EPSILON)), tuple(
             reader.form(v).base if constants.is_constant(v) else None for v in held
         )
 

@@ -51,7 +51,7 @@ class Follower(Reader):
         self._missed: bool = False
         self._by_reads: dict[Hashable, list[Node]] = {}
         self._congruent: dict[Hashable, Node] = {}
-        for value in original.forms:
+        for value in list(original.forms):  # looking at one may read what makes it
             if (node := value.producer) is not None and value is node.live_outputs[0]:
                 self._by_reads.setdefault((node.op, _bases(original, node)), []).append(node)
                 if (key := _congruence(original, node)) is not None:

@@ -109,6 +109,7 @@ def _piece(
 ) -> Piece | None:
     inside = set(region)
     constants = region[0].graph.constants
+    followed = not found.partings and not found.wrong_outputs  # then what equals nothing carries a map, in part of it
     ends: dict[Value, Value] = {}
     for value in dict.fromkeys(value for node in region for value in _reads(node, found)):
         if value is None or constants.is_constant(value) or value.producer in inside:
@@ -128,7 +129,12 @@ def _piece(
     for node in inside & found.folded.layers.keys():
         layer, value = found.folded.layers[node], node.output
         if value not in anchors and value.name not in hidden and layer.form is found.folded.raw.get(value):
-            meant = found.folded.meant(layer.form, value, nearest=node in blamed)
+            folded = found.folded
+            meant = (
+                folded.known.equal(layer.form, folded.eps(value), value.name)
+                if followed
+                else folded.meant(layer.form, value, nearest=node in blamed)
+            )
             if meant is not None and meant.producer is not None and meant.graph.name == "":
                 outputs[value] = meant
     if not ends or not outputs:

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_cast import cast_to
 
+from bnfold.batchnorm import ONNX_EPSILON, inference, training_step
 from bnfold.batchnorm import BatchNorm as Statistics
-from bnfold.batchnorm import inference, training_step
 from bnfold.graph.constants import dequantized, spread_scale
 from bnfold.verification.float64.resize import Resize
 from bnfold.verification.float64.windows import AveragePool, Conv, ConvTranspose, MaxPool
@@ -34,7 +34,7 @@ class BatchNormalization(OpRun):
     def _run(
         self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: Attr = None, **attrs: Attr
     ) -> tuple[Array, ...]:
-        layer = Statistics(scale, bias, mean, var, 1e-5 if epsilon is None else float(epsilon))
+        layer = Statistics(scale, bias, mean, var, ONNX_EPSILON if epsilon is None else float(epsilon))
         version, outputs = self.run_params["opsets"].get("", 1), [name for name in self.onnx_node.output if name]
         if version >= 14:
             training = bool(attrs.get("training_mode"))

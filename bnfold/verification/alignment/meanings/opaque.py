@@ -19,12 +19,19 @@ def opaque(reader: Reader, node: Node) -> bool:
     inputs = [reader.realised(node, form, reader.eps(value)) for value, form in zip(node.inputs, forms, strict=True)]
     if node.op in ("Sum", "Max", "Min", "Mean", "And", "Or", "Equal", "Add", "Mul"):
         inputs.sort()
-    key = (node.op, reader.attributes(node), tuple(inputs), version(node))
+    key = (node.op, reader.attributes(node), tuple(inputs), version(node), node.output.name if random(node) else "")
     whole = (*key, reader.bodies(node, key))
     for index, value in enumerate(node.outputs):
         if value is not None:
             reader.forms[value] = reader.made(node, (*whole, index))
     return True
+
+
+def random(node: Node) -> bool:
+    """True for an operator that makes other numbers each time: no two of them are one function."""
+    if node.op == "Dropout":
+        return node.opset < 7 or (node.opset >= 12 and node.input(2) is not None)
+    return node.op in ("Bernoulli", "Multinomial") or node.op.startswith("Random")
 
 
 def version(node: Node) -> int:
