@@ -224,9 +224,11 @@ _ANY = "any map per channel"
 _REDUCED = "any map that does not vary along the reduced axes"
 
 RULES = {
-    "MaxPool": Rule("gains >= 0, any shift, any pads", "likewise", _maximum),
+    "MaxPool": Rule("gains >= 0, any shift, any pads, if each window sees its input", "likewise", _maximum),
     "GlobalMaxPool": Rule("gains >= 0, any shift", "likewise", _maximum),
-    "AveragePool": Rule("any map; no shift where padding is counted", "likewise", _average),
+    "AveragePool": Rule(
+        "any map, if each window sees its input; no shift where padding is counted", "likewise", _average
+    ),
     "GlobalAveragePool": Rule(_ANY, _ANY, _global_average),
     "ReduceMean": Rule(_REDUCED, _REDUCED, _reduce),
     "ReduceSum": Rule(f"{_REDUCED}; the shift is divided by their number", "multiplied by it", _reduce),
