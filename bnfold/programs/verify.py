@@ -127,7 +127,7 @@ class _Proof:
         """What differs, cut out between values that both share."""
         if isinstance(self.found, str) or (self.replayed and (self.found.partings or self.found.wrong_outputs)):
             return []
-        return pieces(self.found)
+        return pieces(self.found, proved=self.replayed)
 
 
 def _aligned(original: LoadedProgram, folded: LoadedProgram, *, sure: bool) -> Alignment | str:

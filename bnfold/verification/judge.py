@@ -69,11 +69,12 @@ def _judge(first: LoadedModel, second: LoadedModel, folded: Path, options: Verif
         gate, layers = check_weights(first, second, found, options.ulps, replayed=replayed)
         gates.append(gate)
     hidden = blocked_values(second.proto)
-    cut = pieces(found, hidden) if "layers" in options.gates and isinstance(found, Alignment) else []
     exact = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
     proved = exact and replayed  # only then is the folded model itself the best fold there is
-    if proved and isinstance(found, Alignment) and (found.partings or found.wrong_outputs):
-        cut = []  # right by replay: what the alignment can't follow here, it can't cut out either
+    cut: list[Piece] = []
+    if "layers" in options.gates and isinstance(found, Alignment):
+        lost = found.partings or found.wrong_outputs  # right by replay, what can't be followed can't be cut out either
+        cut = [] if proved and lost else pieces(found, hidden, proved=proved)
     del found
     slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
     yardstick = Yardstick(slack, proved, options.tolerances.k)

@@ -142,7 +142,7 @@ def stats_of(original: ModelProto, bn: str) -> Stats:
     """The parameters of a BatchNorm of the original."""
     made = _node(original, bn)
     parts = [values(original, name).astype(np.float64) for name in made.input[1:]]
-    return Stats(*parts, attribute(made, "epsilon", 1e-5))
+    return Stats(*parts, attribute(made, "epsilon", float(np.float32(1e-5))))
 
 
 def layer_of(original: ModelProto, name: str) -> Layer:

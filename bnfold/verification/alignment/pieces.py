@@ -61,8 +61,12 @@ class Piece:
         return cls(**{**data, **ends})
 
 
-def pieces(found: Alignment, hidden: Collection[str] = ()) -> list[Piece]:
-    """The pieces in which the main graphs differ, in order. They don't begin or end at ``hidden`` values."""
+def pieces(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Piece]:
+    """The pieces in which the main graphs differ, in order. They don't begin or end at ``hidden`` values.
+
+    ``proved``: the folded model is right by what is stored. A layer whose output equals nothing of the original then
+    carries a map, maybe in a few of its channels, and is not taken for one that was meant to be the same.
+    """
     graph = found.folded.graphs.scopes[0]
     changed = [
         node
@@ -77,7 +81,7 @@ def pieces(found: Alignment, hidden: Collection[str] = ()) -> list[Piece]:
     }
     blamed = suspects(found)
     for region in _regions(changed, anchors):
-        piece = _piece(region, found, anchors, blamed, hidden)
+        piece = _piece(region, found, anchors, None if proved else blamed, hidden)
         if piece is not None:
             made.append(piece)
     step = max(1, -(-len(made) // MOST_PIECES))
@@ -105,11 +109,14 @@ def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[
 
 
 def _piece(
-    region: list[Node], found: Alignment, anchors: dict[Value, Value], blamed: set[Node], hidden: Collection[str]
+    region: list[Node],
+    found: Alignment,
+    anchors: dict[Value, Value],
+    blamed: set[Node] | None,
+    hidden: Collection[str],
 ) -> Piece | None:
     inside = set(region)
     constants = region[0].graph.constants
-    followed = not found.partings and not found.wrong_outputs  # then what equals nothing carries a map, in part of it
     ends: dict[Value, Value] = {}
     for value in dict.fromkeys(value for node in region for value in _reads(node, found)):
         if value is None or constants.is_constant(value) or value.producer in inside:
@@ -132,7 +139,7 @@ def _piece(
             folded = found.folded
             meant = (
                 folded.known.equal(layer.form, folded.eps(value), value.name)
-                if followed
+                if blamed is None
                 else folded.meant(layer.form, value, nearest=node in blamed)
             )
             if meant is not None and meant.producer is not None and meant.graph.name == "":
