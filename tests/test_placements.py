@@ -76,7 +76,7 @@ def layers(shape, source, target):
 
 def worthwhile(layer, step):
     """The second layer is there for axes alone."""
-    return layer == "Conv" or step not in ("signs", "gains")
+    return layer == "Conv" or step == "channels" or step.startswith("axis")
 
 
 def placed(between):
