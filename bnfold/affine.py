@@ -7,6 +7,7 @@ All of it is float64; :func:`rounded` rounds once, at the end. What a linear ope
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
 
+
+FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
+"""The types that maps are carried in."""
 
 VANISHING = 2.0**-64
 """A gain this many times smaller than the largest is as good as zero: weight decay leaves such channels."""
@@ -116,6 +120,12 @@ class Affine:
     def shift_only(self) -> Affine:
         """The same map without its gain: the shift is added to an unscaled value."""
         return Affine.of(1.0, self.shift)
+
+
+@cache
+def is_float(dtype: np.dtype[Any]) -> bool:
+    """True for a type of FLOATS. (Numpy makes a type's name anew each time.)"""
+    return dtype.name in FLOATS
 
 
 def rounded(values: ArrayLike, dtype: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:

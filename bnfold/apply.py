@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import rounded, smallest_normal
+from bnfold.affine import is_float, rounded, smallest_normal
 from bnfold.folds import Plan, StandIn
 from bnfold.graph import Editor, Graph, Node
 from bnfold.graph.constants import NotEvaluable
 from bnfold.merge import Merge
-from bnfold.ops import Unfit, is_float, lookup
+from bnfold.ops import Unfit, lookup
 from bnfold.plan import plan
 from bnfold.reasons import Kept
 from bnfold.weights import Scaled

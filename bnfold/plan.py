@@ -74,9 +74,11 @@ class _Planner:
         self.folded: list[set[Value]] = []
 
     def gauge(self, value: Value) -> Affine:
+        """The map that earlier folds left on ``value``: it is now this map of what it was."""
         return self.gauges.get(value, IDENTITY)
 
     def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Kept], scales: bool) -> Plan:
+        """Fold what folds, one affine operator after the other, until none does any more."""
         found = affine_ops(self.graph)
         outcomes: dict[AffineOp, Fold | Kept] = {}
         open_ = []

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import rounded, ulp
+from bnfold.affine import is_float, rounded, ulp
 from bnfold.graph import Node, Value
 
 MOST_ELEMENTS = 2**28
@@ -58,7 +58,7 @@ class Known:
         """True where both are the same up to rounding."""
         if self.exact is self.stored:
             return True
-        if not _is_float(self.exact.dtype):
+        if not is_float(self.exact.dtype):
             return np.array_equal(self.exact, self.stored)
         kept = self.stored.astype(np.float64)
         exact = self.exact.astype(np.float64)
@@ -143,7 +143,7 @@ class Constants:
         else:
             other = _evaluated(node, value, stored, stored)
         if node.op in ARITHMETIC | {"DequantizeLinear"}:
-            floats = [data.dtype for data in stored if data is not None and _is_float(data.dtype)]
+            floats = [data.dtype for data in stored if data is not None and is_float(data.dtype)]
             other = rounded(other, floats[0]) if floats and floats[0] != other.dtype else other
         return Known(made, other)
 
@@ -154,14 +154,14 @@ def _evaluated(
     """One node, arithmetic on floats in float64; ``stored`` has the types of its inputs. Raises NotEvaluable."""
     first, kept = inputs[0], stored[0]
     if node.op in ("Cast", "CastLike") and first is not None and kept is not None and value.dtype is not None:
-        if _is_float(first.dtype) and _is_float(value.dtype):
+        if is_float(first.dtype) and is_float(value.dtype):
             return rounded(first, value.dtype)
-        first = rounded(first, kept.dtype) if _is_float(first.dtype) else first  # an integer is not almost another
+        first = rounded(first, kept.dtype) if is_float(first.dtype) else first  # an integer is not almost another
         if node.op == "CastLike":
             return first.astype(value.dtype)
         inputs = [first]
     if node.op in ARITHMETIC:
-        inputs = [data.astype(np.float64) if data is not None and _is_float(data.dtype) else data for data in inputs]
+        inputs = [data.astype(np.float64) if data is not None and is_float(data.dtype) else data for data in inputs]
     _refuse_absurd(node, inputs)
     if node.op == "DequantizeLinear":
         return _dequantized(node, inputs)
@@ -175,10 +175,6 @@ def _packed(node: Node) -> bool:
     like = node.inputs[1] if node.op == "CastLike" else None
     to = node.attr("to", 1) if like is None or like.dtype is None else helper.np_dtype_to_tensor_dtype(like.dtype)
     return bool(to >= PACKED)
-
-
-def _is_float(dtype: np.dtype[Any]) -> bool:
-    return dtype.kind == "f" or dtype.name == "bfloat16"
 
 
 def _needed(node: Node) -> list[Value]:

@@ -18,19 +18,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import Affine
+from bnfold.affine import Affine, is_float
 from bnfold.graph import Node, Value
 from bnfold.reasons import Kept
 from bnfold.weights import Scaled, Weight
-
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-
-
-@cache
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """True for a type that rules work on. (Numpy makes a type's name anew each time.)"""
-    return dtype.name in FLOATS
-
 
 Demands = list[tuple[Value, Affine]]
 """Maps that further values must carry."""

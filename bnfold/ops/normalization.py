@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from bnfold.affine import Affine
+from bnfold.affine import Affine, is_float
 from bnfold.batchnorm import ONNX_EPSILON, BatchNorm
 from bnfold.graph import Node, Value
 from bnfold.ops import (
@@ -17,7 +17,6 @@ from bnfold.ops import (
     Spread,
     constant,
     constant_shape,
-    is_float,
     not_constant,
     off_axis,
     singular,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -114,7 +114,7 @@ def _is_gone(op: AffineOp, standing: set[tuple[str, str]]) -> bool:
     return any((node.name, node.op) not in standing for node in op.nodes)
 
 
-def _heirs(planned: Plan) -> Any:
+def _heirs(planned: Plan) -> Callable[[Value], Iterator[str]]:
     """A function from a value to the names under which the folded graph may carry it."""
     follows: dict[Value, list[Value]] = {}
     for fold in planned.folds:

@@ -11,6 +11,8 @@ from bnfold.graph.torch_ops import Call, Operand, Seen, Translation, plain
 
 
 def _binary(op: str, *, swapped: bool = False) -> Translation:
+    """Operators of two values, in the order that ONNX has them or the other one."""
+
     def seen(call: Call) -> Seen | None:
         if call["alpha"] not in (None, 1) or call["rounding_mode"] is not None:
             return None

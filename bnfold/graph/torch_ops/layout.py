@@ -36,6 +36,8 @@ def _swap(call: Call) -> Seen | None:
 
 
 def _reduce(op: str) -> Translation:
+    """Reductions over the axes of ``dim``; over all where it names none."""
+
     def seen(call: Call) -> Seen | None:
         if call["dtype"] is not None:
             return None
@@ -79,6 +81,8 @@ def _select(call: Call) -> Seen | None:
 
 
 def _shuffle(op: str, name: str) -> Translation:
+    """Positions into channels or back, in torch's one order; torch takes further leading axes, ONNX does not."""
+
     def seen(call: Call) -> Seen | None:
         return Seen(op, [Operand("self")], {"blocksize": call[name], "mode": "CRD"}) if call.rank("self") == 4 else None
 

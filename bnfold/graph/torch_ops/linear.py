@@ -54,6 +54,8 @@ def _addmm(call: Call) -> Seen | None:
 
 
 def _product(first: str, second: str) -> Translation:
+    """A product of the two arguments of these names."""
+
     def seen(call: Call) -> Seen | None:
         return Seen("MatMul", [Operand(first), Operand(second)])
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
@@ -79,9 +79,9 @@ def pieces(found: Alignment, hidden: Collection[str] = (), *, proved: bool = Fal
         for value in found.folded.forms
         if value.name not in hidden and (same := found.folded.exactly(value)) is not None
     }
-    blamed = suspects(found)
+    border = _Border(found, anchors, hidden, suspects(found), proved)
     for region in _regions(changed, anchors):
-        piece = _piece(region, found, anchors, None if proved else blamed, hidden)
+        piece = _piece(region, border)
         if piece is not None:
             made.append(piece)
     step = max(1, -(-len(made) // MOST_PIECES))
@@ -108,44 +108,64 @@ def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[
     yield from regions.values()
 
 
-def _piece(
-    region: list[Node],
-    found: Alignment,
-    anchors: dict[Value, Value],
-    blamed: set[Node] | None,
-    hidden: Collection[str],
-) -> Piece | None:
-    inside = set(region)
-    constants = region[0].graph.constants
-    ends: dict[Value, Value] = {}
-    for value in dict.fromkeys(value for node in region for value in _reads(node, found)):
-        if value is None or constants.is_constant(value) or value.producer in inside:
-            continue
-        if value not in anchors or value.graph is not region[0].graph:
-            return None
-        ends[value] = anchors[value]
-    named = found.folded.known.named
-    outputs: dict[Value, Value] = {}
-    for value in (value for node in region for value in node.live_outputs):
-        if value.name in hidden:
-            continue
-        if value.is_output or value.captured or any(reader not in inside for reader in value.readers):
-            twin = anchors.get(value) or named.get(value.name)
-            if twin is not None and twin.graph.name == "" and twin.producer is not None:
+@dataclass(frozen=True, eq=False)
+class _Border:
+    """Where pieces may begin and end: at ``anchors``, which both models share, but never at ``hidden`` values."""
+
+    found: Alignment
+    anchors: dict[Value, Value]
+    hidden: Collection[str]
+    blamed: set[Node]
+    proved: bool
+
+    def inputs(self, region: list[Node]) -> dict[Value, Value] | None:
+        """What a region reads, with the original's values; None if the original does not have all of it."""
+        inside, constants = set(region), region[0].graph.constants
+        ends: dict[Value, Value] = {}
+        for value in dict.fromkeys(value for node in region for value in _reads(node, self.found)):
+            if value is None or constants.is_constant(value) or value.producer in inside:
+                continue
+            if value not in self.anchors or value.graph is not region[0].graph:
+                return None
+            ends[value] = self.anchors[value]
+        return ends
+
+    def outputs(self, region: list[Node]) -> dict[Value, Value]:
+        """What a region makes for others, and what its layers make, with what they were meant to be."""
+        inside = set(region)
+        outputs: dict[Value, Value] = {}
+        for value in (value for node in region for value in node.live_outputs):
+            seen = value.is_output or value.captured or any(reader not in inside for reader in value.readers)
+            twin = self.anchors.get(value) or self.found.folded.known.named.get(value.name)
+            if value.name not in self.hidden and seen and _can_end(twin):
                 outputs[value] = twin
-    for node in inside & found.folded.layers.keys():
-        layer, value = found.folded.layers[node], node.output
-        if value not in anchors and value.name not in hidden and layer.form is found.folded.raw.get(value):
-            folded = found.folded
-            meant = (
-                folded.known.equal(layer.form, folded.eps(value), value.name)
-                if blamed is None
-                else folded.meant(layer.form, value, nearest=node in blamed)
-            )
-            if meant is not None and meant.producer is not None and meant.graph.name == "":
-                outputs[value] = meant
+        for node in inside & self.found.folded.layers.keys():
+            meant = None if node.output.name in self.hidden else self._meant(node)
+            if _can_end(meant):
+                outputs[node.output] = meant
+        return outputs
+
+    def _meant(self, node: Node) -> Value | None:
+        """The value that a layer's output was meant to be, where no anchor says so."""
+        folded, value = self.found.folded, node.output
+        form = folded.layers[node].form
+        if value in self.anchors or form is not folded.raw.get(value):
+            return None
+        if self.proved:
+            return folded.known.equal(form, folded.eps(value), value.name)
+        return folded.meant(form, value, nearest=node in self.blamed)
+
+
+def _can_end(value: Value | None) -> TypeGuard[Value]:
+    """True for a value of the original that its main graph computes."""
+    return value is not None and value.graph.name == "" and value.producer is not None
+
+
+def _piece(region: list[Node], border: _Border) -> Piece | None:
+    ends, outputs, found = border.inputs(region), border.outputs(region), border.found
     if not ends or not outputs:
         return None
+    inside = set(region)
     layers = [node for node in region if node in found.folded.layers] or region
     name = ", ".join(node.name for node in layers[:3]) + (" …" if len(layers) > 3 else "")
     last = layers[-1]

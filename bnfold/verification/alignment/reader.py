@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import IDENTITY, Affine
+from bnfold.affine import IDENTITY, Affine, is_float
 from bnfold.graph import Graphs, Node, Value
 from bnfold.graph.constants import NotEvaluable, evaluate_node
 from bnfold.merge import Merge, merges
@@ -140,10 +140,10 @@ class Reader:
         """The form of constant data: equal data has one class, whatever its width."""
         if data.dtype.kind in "OSU":
             return Form(self.class_of(None, ("text", data.shape, repr(data.tolist())))[0])
-        is_float = data.dtype.kind == "f" or data.dtype.name == "bfloat16"
-        plain = data.astype(np.float64) if is_float else data.astype(np.int64) if data.dtype.kind in "iub" else data
+        floats = is_float(data.dtype)
+        plain = data.astype(np.float64) if floats else data.astype(np.int64) if data.dtype.kind in "iub" else data
         digest = blake2b(np.ascontiguousarray(plain).tobytes(), digest_size=16).hexdigest()
-        kind = "f" if is_float else "i" if data.dtype.kind in "iu" else data.dtype.kind
+        kind = "f" if floats else "i" if data.dtype.kind in "iu" else data.dtype.kind
         base = self.class_of(None, ("constant", kind, data.shape, digest))[0]
         if data.size <= FOLDED_AWAY:
             self._data[base] = data
@@ -286,9 +286,11 @@ class _Given:
         self._value, self._map = value, map_
 
     def given(self, value: Value | None) -> Affine | None:
+        """The map of the one value that carries one."""
         return self._map if value is self._value else None
 
     def gauge(self, _: Value) -> Affine:
+        """The identity: a model is read as it stands, without folds."""
         return IDENTITY
 
 

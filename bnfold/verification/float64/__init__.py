@@ -29,6 +29,7 @@ from bnfold.verification.float64.ops import OPERATORS
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
+"""Operators that draw other numbers each time."""
 
 Observer = Callable[[str, NDArray[Any]], None]
 

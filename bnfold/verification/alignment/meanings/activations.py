@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.affine import Affine
+from bnfold.affine import Affine, is_float
 from bnfold.graph import Node
-from bnfold.ops import FLOATS, constant
+from bnfold.ops import constant
 from bnfold.ops.elementwise import aligned_constant, split_operands
 from bnfold.reasons import Kept
 from bnfold.verification.alignment.forms import LOOSE, Array, Form, Numbers, aligned
@@ -30,7 +30,7 @@ def clip(reader: Reader, node: Node) -> bool:
             return False
         data = operands[0]
         low, high = (bound, high) if node.op == "Max" else (low, bound)
-    if low is None or high is None or node.output.dtype is None or node.output.dtype.name not in FLOATS:
+    if low is None or high is None or node.output.dtype is None or not is_float(node.output.dtype):
         return False
     reader.forms[node.output] = clipped(reader, node, reader.form(node.inputs[data]), low, high)
     return True

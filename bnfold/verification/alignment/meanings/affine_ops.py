@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.affine import Affine
+from bnfold.affine import FLOATS, Affine, is_float
 from bnfold.graph import Node, Value
-from bnfold.ops import FLOATS, constant, elementwise, normalization
+from bnfold.ops import constant, elementwise, normalization
 from bnfold.ops.elementwise import split_operands
 from bnfold.reasons import Kept
 from bnfold.verification.alignment.forms import Array, Form
@@ -46,7 +46,7 @@ def arithmetic(reader: Reader, node: Node) -> bool:
     if own is not None and not isinstance(own, Kept):
         data = split_operands(node)
         widens = data is not None and not keeps_shape(node, data[1])
-        if not widens and own[1].finite and own[0].dtype is not None and own[0].dtype.name in FLOATS:
+        if not widens and own[1].finite and own[0].dtype is not None and is_float(own[0].dtype):
             return _affine(reader, node, own[0], own[1], np.abs(own[1].shift))
     if node.op in ("Add", "Sub"):
         return add(reader, node)

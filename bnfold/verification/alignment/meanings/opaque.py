@@ -9,6 +9,7 @@ from bnfold.ops import constant
 from bnfold.verification.alignment.forms import LOOSE, Numbers
 from bnfold.verification.alignment.meanings.operands import floats
 from bnfold.verification.alignment.reader import Reader
+from bnfold.verification.float64 import RANDOM
 
 
 def opaque(reader: Reader, node: Node) -> bool:
@@ -19,19 +20,14 @@ def opaque(reader: Reader, node: Node) -> bool:
     inputs = [reader.realised(node, form, reader.eps(value)) for value, form in zip(node.inputs, forms, strict=True)]
     if node.op in ("Sum", "Max", "Min", "Mean", "And", "Or", "Equal", "Add", "Mul"):
         inputs.sort()
-    key = (node.op, reader.attributes(node), tuple(inputs), version(node), node.output.name if random(node) else "")
+    drawn = node.op in RANDOM or node.op == "Dropout"  # at inference it is none of these: two of them are not one
+    own = node.live_outputs[0].name if drawn and node.live_outputs else ""
+    key = (node.op, reader.attributes(node), tuple(inputs), version(node), own)
     whole = (*key, reader.bodies(node, key))
     for index, value in enumerate(node.outputs):
         if value is not None:
             reader.forms[value] = reader.made(node, (*whole, index))
     return True
-
-
-def random(node: Node) -> bool:
-    """True for an operator that makes other numbers each time: no two of them are one function."""
-    if node.op == "Dropout":
-        return node.opset < 7 or (node.opset >= 12 and node.input(2) is not None)
-    return node.op in ("Bernoulli", "Multinomial") or node.op.startswith("Random")
 
 
 def version(node: Node) -> int:

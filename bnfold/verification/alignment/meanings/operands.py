@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from bnfold.affine import is_float
 from bnfold.graph import Node
-from bnfold.ops import FLOATS, constant_shape
+from bnfold.ops import constant_shape
 
 
 def floats(node: Node, index: int) -> tuple[int, ...] | None:
@@ -11,7 +12,7 @@ def floats(node: Node, index: int) -> tuple[int, ...] | None:
     value = node.input(index)
     if value is None or value.dtype is None or not node.graph.constants.is_constant(value):
         return None
-    return constant_shape(node, index) if value.dtype.name in FLOATS else None
+    return constant_shape(node, index) if is_float(value.dtype) else None
 
 
 def keeps_shape(node: Node, index: int) -> bool:
