@@ -133,32 +133,6 @@ def test_a_shift_that_a_product_leaves_behind_becomes_an_add(opset):
         assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
 
-@pytest.mark.parametrize("gains", [[0.5, 1.0, 2.0, 4.0], [4.0, 2.0, 1.0, 0.5], [1.0, 1.0, 1.0, 1.0]])
-@pytest.mark.parametrize("mode", ["DCR", "CRD"])
-@pytest.mark.parametrize("behind", [False, True])
-def test_channels_that_become_one_need_one_map(gains, mode, behind):
-    """Whichever of them is the larger."""
-    op = "SpaceToDepth" if behind else "DepthToSpace"
-    if behind and mode == "CRD":
-        return
-    held = {**batch_norm("bn", 4, 1), "w": weights(1, 1 if behind else 4, 3, 1, 1), "v": weights(2, 2, 1, 1, 1)}
-    held["bn_scale"], held["bn_var"] = np.array(gains, "f4"), np.ones(4, "f4")
-    held["bn_mean"] = held["bn_bias"] = np.zeros(4, "f4")
-    moved = node(op, ["c" if behind else "b"], ["d"], blocksize=2, **({} if behind else {"mode": mode}))
-    middle = (
-        [node("Conv", ["x", "w"], ["c"]), moved, bn_node("d", "e", "bn")]
-        if behind
-        else [node("Conv", ["x", "w"], ["c"]), node("Sigmoid", ["c"], ["s"]), bn_node("s", "b", "bn"), moved,
-              node("Conv", ["d", "v"], ["e"])]
-    )  # fmt: skip
-    nodes = [*middle, node("Sigmoid", ["e"], ["y"])]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
-    folded, (plan,) = fold_proto(model)
-    assert bool(plan.folds) is (len(set(gains)) == 1), plan.outcomes
-    feeds = feeds_for(model)
-    assert_same(run(model, feeds), run(folded, feeds), 512.0)
-
-
 @pytest.mark.parametrize("size", [1, 3, 4])
 def test_a_bias_is_one_number_per_channel_or_the_model_is_wrong(size):
     model = chain(node("Conv", ["c", "v", "k"], ["d"]), held={"v": weights(2, 4, 4, 1, 1), "k": weights(3, size)})

@@ -141,33 +141,6 @@ def test_a_maximum_passes_gains_of_zero(op, lowest, folds):
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
 
-@pytest.mark.parametrize("border", [0.0, 0.5])
-@pytest.mark.parametrize("first", ["alike", "apart"])
-def test_a_border_is_judged_as_it_stands_after_earlier_folds(border, first):
-    """Two BatchNorms read what a Pad makes; one takes every border to one number, the other has one map for all."""
-    held = {"w": weights(1, 4, 3, 1, 1), "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1], "i8"), "v": np.array(border, "f4")}
-    gain = np.array([0.5, 2.0, -1.0, 3.0], "f4")
-    maps = {"apart": (gain, 1.0 - gain * border), "alike": (np.full(4, -1.5, "f4"), np.full(4, 0.25, "f4"))}
-    for name, (scale, bias) in maps.items():
-        held |= {f"{name}_scale": scale, f"{name}_bias": np.asarray(bias, "f4")}
-        held |= {f"{name}_mean": np.zeros(4, "f4"), f"{name}_var": np.ones(4, "f4")}
-    second = "alike" if first == "apart" else "apart"
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Pad", ["c", "pads", "v"], ["p"]),
-        bn_node("p", "a", first, epsilon=0.0),
-        node("Sigmoid", ["a"], ["s"]),
-        bn_node("p", "b", second, epsilon=0.0),
-        node("Sigmoid", ["b"], ["t"]),
-        node("Mul", ["s", "t"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
-    folded, (plan,) = fold_proto(model)
-    feeds = feeds_for(model)
-    assert_same(run(model, feeds), run(folded, feeds), 512.0)
-    assert len(plan.folds) == 1
-
-
 @pytest.mark.parametrize("mode", ["", "NOTSET", "VALID", "SAME_UPPER"])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1]])
 def test_an_empty_auto_pad_is_none(mode, pads):
@@ -207,3 +180,26 @@ def test_a_window_with_gaps_may_miss_its_input(op, size, dilation, pad):
     if size + 2 * pad > dilation:
         feeds = feeds_for(model)
         assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("gains", [[0.5, 1.0, 2.0, 4.0], [4.0, 2.0, 1.0, 0.5], [1.0, 1.0, 1.0, 1.0]])
+@pytest.mark.parametrize(("behind", "mode"), [(False, "DCR"), (False, "CRD"), (True, None)])
+def test_channels_that_become_one_need_one_map(gains, mode, behind):
+    """Whichever of them is the larger."""
+    op = "SpaceToDepth" if behind else "DepthToSpace"
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 1 if behind else 4, 3, 1, 1), "v": weights(2, 2, 1, 1, 1)}
+    held["bn_scale"], held["bn_var"] = np.array(gains, "f4"), np.ones(4, "f4")
+    held["bn_mean"] = held["bn_bias"] = np.zeros(4, "f4")
+    moved = node(op, ["c" if behind else "b"], ["d"], blocksize=2, **({} if behind else {"mode": mode}))
+    middle = (
+        [node("Conv", ["x", "w"], ["c"]), moved, bn_node("d", "e", "bn")]
+        if behind
+        else [node("Conv", ["x", "w"], ["c"]), node("Sigmoid", ["c"], ["s"]), bn_node("s", "b", "bn"), moved,
+              node("Conv", ["d", "v"], ["e"])]
+    )  # fmt: skip
+    nodes = [*middle, node("Sigmoid", ["e"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is (len(set(gains)) == 1), plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

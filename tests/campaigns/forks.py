@@ -19,6 +19,7 @@ TESTS = [
         "weights",
         "rules",
         "regressions",
+        "constants",
         "corners",
         "corners_old",
         "corners_planner",

@@ -120,8 +120,10 @@ class Campaign:
         if child := os.fork():
             os.waitpid(child, 0)
         else:  # in another process: here nothing is imported before the change is
-            tests(None, Warm(self, warm))
-            os._exit(0)
+            try:
+                tests(None, Warm(self, warm))
+            finally:
+                os._exit(0)
         for row, code in cold:
             self.judge(row, self.cold(row, code))
         while self.running:
