@@ -83,7 +83,7 @@ def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
             stored = _stored(owner, index, values, trusting)
             if isinstance(stored, Kept):
                 unfit[_culprit(planned, node)] = stored
-            else:
+            elif isinstance(stored, Scaled) or not _is_there(owner, index, stored):
                 settled.weights[owner, index] = stored
         settled.attributes.update(rewrite.attributes)
     for fold in planned.folds:
@@ -123,6 +123,15 @@ def _stored(
         return weight
     new = rounded(values, dtype)
     return new if np.isfinite(new).all() else Kept("overflow", f"{where} would not be finite in {dtype}")
+
+
+def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
+    """True if a constant holds these bits already: what a fold does not change stays as it is."""
+    value = node.input(index)
+    if value is None:
+        return False
+    old = node.graph.constants.evaluate(value)
+    return old.dtype == data.dtype and old.shape == data.shape and old.tobytes() == data.tobytes()
 
 
 def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:
@@ -175,13 +184,13 @@ def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 def write_merge(merge: Merge, editor: Editor) -> Kept | None:
     """Write one merge into its graph, or say why its weights can't be stored."""
     weight, bias = _stored(merge.conv, 1, merge.weight), _stored(merge.conv, 2, merge.bias)
-    for data in (weight, bias):
-        if isinstance(data, Kept):
-            return data
-    if not isinstance(weight, Kept) and not isinstance(bias, Kept):
-        editor.set_constant(merge.conv, 1, weight)
-        editor.set_constant(merge.conv, 2, bias)
-        editor.remove(list(merge.nodes), merge.conv.output, merge.target)
+    if isinstance(weight, Kept):
+        return weight
+    if isinstance(bias, Kept):
+        return bias
+    editor.set_constant(merge.conv, 1, weight)
+    editor.set_constant(merge.conv, 2, bias)
+    editor.remove(list(merge.nodes), merge.conv.output, merge.target)
     return None
 
 

@@ -93,7 +93,7 @@ class _Planner:
         kept = open_
         while open_:
             for op in reversed(open_):
-                self.seen = _surroundings(op)
+                self.seen = {op.source, op.target}
                 outcomes[op] = self.remove(op)
                 trials[op] = Trial(len(self.folded), self.seen)
             kept = [op for op in kept if isinstance(outcomes[op], Kept)]
@@ -214,10 +214,7 @@ class _Planner:
         return flood
 
     def _commit(self, op: AffineOp, flood: Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
-        nodes = op.nodes if stand_in is None else stand_in.nodes
-        around = (value for node in nodes for value in (*node.inputs, *node.outputs) if value is not None)
-        changed = {*flood.maps, op.source, op.target, *around}
-        self.folded.append(changed)
+        self.folded.append({*flood.maps, op.source, op.target})
         for value, delta in flood.maps.items():
             self.gauges[value] = delta.after(self.gauge(value))
         if stand_in is not None:
@@ -229,12 +226,6 @@ class _Planner:
         via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
         return Fold(op, direction, tuple(flood.absorbers), via, stand_in)
-
-
-def _surroundings(op: AffineOp) -> set[Value]:
-    """The ends of an operator, and all around those who make and read them."""
-    nodes = [*op.nodes, *op.target.readers, *op.source.readers, *([op.source.producer] if op.source.producer else [])]
-    return {op.source, op.target, *(v for node in nodes for v in (*node.inputs, *node.outputs) if v is not None)}
 
 
 def _ways(op: AffineOp, map_: Affine) -> Iterator[Way]:

@@ -45,7 +45,22 @@ def fold_proto(model: onnx.ModelProto, freeze: bool = False, **names: Any) -> tu
     for one in settled:
         write(one, editor)
     editor.finish()
+    assert_nothing_written_again(model, graphs.model)
     return graphs.model, [one.plan for one in settled]
+
+
+def assert_nothing_written_again(model: onnx.ModelProto, folded: onnx.ModelProto) -> None:
+    """What does not change keeps its name: a fold adds no constant that a node read already in the same place."""
+    before = {node.output[0]: node for node in model.graph.node if node.output}
+    old, new = ({tensor.name: tensor for tensor in each.graph.initializer} for each in (model, folded))
+    for node in folded.graph.node:
+        was = before.get(node.output[0]) if node.output else None
+        if was is None or was.op_type != node.op_type:
+            continue
+        for name, other in zip(node.input, was.input, strict=False):
+            if name != other and name in new and name not in old and other in old:
+                data = onnx.numpy_helper.to_array(new[name])
+                assert not np.array_equal(data, onnx.numpy_helper.to_array(old[other])), (node.op_type, name)
 
 
 def feeds_for(model: onnx.ModelProto, seed: int = 0, free: int = 2) -> dict[str, np.ndarray]:

@@ -39,6 +39,24 @@ def test_maps_take_their_smallest_shape():
     assert Affine.along(1, [1.0, 2.0], [0.0, 0.0]).gain.shape == (1, 2)
     assert Affine.along(1, np.ones((3, 5)), np.arange(3.0)[:, None] * np.ones((3, 5))).gain.shape == (1, 3)
     assert IDENTITY.is_identity
+    for few in ([2.0, 1.0, 2.0], [1.0, 2.0, 1.0]):  # both ends alike
+        assert Affine.along(1, few, [0.0] * 3).gain.shape == (1, 3)
+        assert Affine.along(1, [1.0] * 3, few).gain.shape == (1, 3)
+
+
+@pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
+def test_a_map_is_finite_in_gain_and_shift(bad):
+    assert Affine.along(1, [1.0, 2.0], [0.0, 1.0]).finite
+    assert not Affine.along(1, [1.0, bad], [0.0, 1.0]).finite
+    assert not Affine.along(1, [1.0, 2.0], [0.0, bad]).finite
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-20, 1e20])
+def test_shifts_agree_up_to_roundings_of_the_largest(size):
+    map_ = Affine.along(1, [1.0, 2.0], [size, size / 8])
+    assert map_.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-15), size / 8]))
+    assert not map_.agrees(Affine.along(1, [1.0, 2.0], [size, size / 8 * (1 + 1e-12)]))
+    assert not map_.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-12), size / 8]))
 
 
 def test_vectors_are_refused_off_their_axis():
@@ -114,6 +132,17 @@ def test_bfloat16_is_the_nearest_of_its_neighbours(value, off):
         step = float(ulp(np.float64(near), ml_dtypes.bfloat16))
         others = [float(np.float64(ml_dtypes.bfloat16(near + k * step))) for k in (-1, 0, 1)]
         assert abs(near - exact) <= min(abs(other - exact) for other in others)
+
+
+@pytest.mark.parametrize("below", [1.0, 1.0078125, -1.0, -3.015625, 2.0**-130])
+@pytest.mark.parametrize("quarters", range(-12, 13))
+def test_bfloat16_next_to_the_middle_in_quarters_of_a_float32(below, quarters):
+    above = below + np.sign(below) * float(ulp(np.float64(below), ml_dtypes.bfloat16))
+    middle = (below + above) / 2
+    off = quarters / 4 * float(np.spacing(np.float32(abs(middle)))) * np.sign(below)
+    even = above if float(np.float32(above).view(np.uint32) >> 16 & 1) == 0 else below
+    expected = even if quarters == 0 else above if quarters > 0 else below
+    assert float(rounded(middle + off, ml_dtypes.bfloat16)) == expected
 
 
 def test_ulps_of_bfloat16():

@@ -55,11 +55,6 @@ def absorb(node: Node, flood: Flood, ends: Ends, weight_axis: int | None, index:
     return DONE
 
 
-def moves_bias(before: tuple[Array, Array], after: tuple[Array, Array]) -> bool:
-    """True if the maps change a bias, or ask for one."""
-    return bool(before[1].any() or after[1].any() or (after[0] != 1).any())
-
-
 def new_weight(
     node: Node,
     index: int,

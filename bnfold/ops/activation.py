@@ -70,12 +70,8 @@ def _slope(node: Node, gauge: Gauge) -> Array | Kept:
 
 
 def _rewrite_prelu(node: Node, gauge: Gauge) -> Rewrite:
-    source = node.inputs[0]
-    assert source is not None
     slope = _slope(node, gauge)
     assert not isinstance(slope, Kept)
-    if not (gauge(source).gain < 0).any():
-        return Rewrite()
     return Rewrite({(node, 1): like(slope, np.shape(constant(node, 1)))})
 
 

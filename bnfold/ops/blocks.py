@@ -54,9 +54,11 @@ def _embedded(node: Node, flood: Flood, cut: list[tuple[int, slice]], shape: Sha
     """A second way to carry a slice's map back: on the part that is cut out, the rest untouched."""
     source, after = node.inputs[0], flood.given(node.output)
     assert source is not None
-    axis, span = cut[0] if len(cut) == 1 else (0, slice(0))
+    if after is None or flood.given(source) is not None or len(cut) != 1:
+        return []
+    ((axis, span),) = cut
     size = shape[axis]
-    if after is None or flood.given(source) is not None or len(cut) != 1 or not isinstance(size, int):
+    if not isinstance(size, int):
         return []
     picked = np.arange(size)[span]
 

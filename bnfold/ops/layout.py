@@ -166,7 +166,7 @@ def _expand(node: Node, flood: Flood) -> Spread:
 
     def backward(array: Array, _: float) -> Array:
         repeated = [have for have, dim in zip(array.shape, (*[1] * grown, *inner), strict=True) if have not in (1, dim)]
-        if repeated or prod(array.shape[:grown]) != 1:
+        if repeated:
             raise Unmovable("it repeats the value along an axis on which the map varies")
         return array.reshape(array.shape[grown:])
 

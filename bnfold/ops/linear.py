@@ -6,7 +6,7 @@ from math import prod
 
 from bnfold.graph import Node
 from bnfold.ops import Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant, weight
-from bnfold.ops.absorb import Ends, Gauge, absorb, moves_bias, new_weight
+from bnfold.ops.absorb import Ends, Gauge, absorb, new_weight
 from bnfold.reasons import Kept
 from bnfold.weights import fold_linear
 
@@ -67,7 +67,7 @@ def _rewrite_conv(node: Node, gauge: Gauge) -> Rewrite:
     stored = (group, shape[0] // group, shape[1], prod(shape[2:]))
     new, offset = fold_linear(weight(node, 1, stored, inputs_first=transposed), bias, before, after)
     rewrite = new_weight(node, 1, new, before, after, _conv_axis(node))
-    if moves_bias(before, after) and (bias is not None or offset.any()):
+    if bias is not None or offset.any():
         rewrite.constants[node, 2] = offset
     return rewrite
 

@@ -165,7 +165,8 @@ def _scales(node: Node) -> list[float] | None:
     axes = node.attr("axes")
     if not axes or not found:
         return found or None
-    if source is None or source.rank is None:
+    assert source is not None
+    if source.rank is None:
         return None
     scales = [1.0] * source.rank
     for axis, scale in zip(axes, found, strict=True):

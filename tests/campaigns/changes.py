@@ -30,7 +30,8 @@ class Bare(ast.NodeTransformer):
         return node
 
     def visit_arguments(self, node: ast.arguments) -> ast.AST:
-        node.args, node.posonlyargs = [*node.posonlyargs, *node.args], []
+        node.args, node.posonlyargs = [*node.posonlyargs, *node.args, *node.kwonlyargs], []
+        node.defaults, node.kwonlyargs, node.kw_defaults = [*node.defaults, *filter(None, node.kw_defaults)], [], []
         return self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> ast.AST:
@@ -94,6 +95,12 @@ def mutants(path: Path, only: Collection[tuple[str, int]] | None = None) -> Iter
                 if changed is not None and (dump := bare(changed)) not in seen and not orders_texts(changed):
                     seen.add(dump)
                     yield name.removeprefix("core/"), occurrence, line, changed
+
+
+def changed_line(code: str, changed: str) -> tuple[str, str]:
+    """The first line in which two texts differ, as it was and as it is."""
+    pairs = zip(code.splitlines(), changed.splitlines(), strict=False)
+    return next(((was.strip(), now.strip()) for was, now in pairs if was != now), ("", ""))
 
 
 def lines_around(path: Path, line: int) -> range | None:

@@ -4,7 +4,8 @@
 knows, and runs the tests that reach the changed statement, the quickest first, in a forked process: of one that has
 the tests already, where the change is in a function that no import runs, else of one that has the libraries alone.
 Results go to a file of JSON lines; a campaign that was stopped goes on where it was, with ``--again`` it tries what was
-left once more, after tests have been added.
+left once more, after tests have been added. At the end it shows what is left and not known to change nothing
+(``equivalents.txt``).
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from typing import Any
 
 import pytest
 
-from tests.campaigns.changes import lines_around, mutants
+from tests.campaigns.changes import changed_line, lines_around, mutants
+from tests.campaigns.equivalents import equivalents
 from tests.campaigns.forks import TESTS, Contexts, Told, in_child, tests
 from tests.campaigns.grafts import Changed, Place, grafts, living
 
@@ -74,11 +76,20 @@ class Campaign:
         self.lines, self.seconds = found["lines"], found["seconds"]
 
     def order(self, path: Path, line: int) -> dict[str, int]:
-        """The tests that reach a line, or all, as far as the budget goes: first what noticed most changes here."""
+        """The tests that reach a line, or all, as far as the budget goes: first what noticed most changes here.
+
+        Then one case of each test, the second of each, and so on: the cases of one are much alike.
+        """
         reached, around = self.lines.get(str(path), {}), lines_around(path, line)
         names = {name for number in around or () for name in reached.get(str(number), ()) if name in self.seconds}
         noticed = self.noticed[str(path)]
-        known = sorted(names or self.seconds, key=lambda name: (-noticed[name], self.seconds[name]))
+        quickest = sorted(names or self.seconds, key=lambda name: self.seconds[name])
+        cases: collections.Counter[str] = collections.Counter()
+        turn = {}
+        for name in quickest:
+            cases[name.split("[")[0]] += 1
+            turn[name] = cases[name.split("[")[0]]
+        known = sorted(quickest, key=lambda name: (-noticed[name], turn[name], self.seconds[name]))
         spent = itertools.accumulate(self.seconds[name] for name in known)
         affordable = [name for name, seconds in zip(known, spent, strict=True) if seconds <= self.budget]
         return {name: index for index, name in enumerate(affordable or known[:1])}
@@ -203,13 +214,14 @@ def main() -> None:
     wanted_ends = ("left",) if arguments.again else (None,)
     work = []
     for path in arguments.files:
-        texts = path.read_text().splitlines()
+        text = path.read_text()
         left = {
             (row["operator"], row["occurrence"]) for row in rows if (row["file"], ends[key(row)]) == (str(path), "left")
         }
         for operator, occurrence, line, code in mutants(path, left if arguments.again else None):
+            was, now = changed_line(text, code)
             row = {"file": str(path), "line": line, "operator": operator, "occurrence": occurrence,
-                   "code": texts[line - 1].strip()}  # fmt: skip
+                   "code": text.splitlines()[line - 1].strip(), "was": was, "now": now}  # fmt: skip
             work.append((row, code))
     random.Random(0).shuffle(work)
     work = [(row, code) for row, code in work[: arguments.sample] if ends.get(key(row)) in wanted_ends]
@@ -219,7 +231,13 @@ def main() -> None:
     print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
     campaign.run(work)
     ends = {key(row): row["end"] for row in map(json.loads, arguments.results.read_text().splitlines())}
+    known = equivalents()
+    for row, _ in work:
+        if ends[key(row)] == "left":
+            ends[key(row)] = "equivalent" if (row["file"], row["was"], row["now"]) in known else "left"
     print(dict(collections.Counter(ends[key(row)] for row, _ in work)), f"{time.time() - start:.0f} s")
+    for row in sorted((row for row, _ in work if ends[key(row)] == "left"), key=lambda r: (r["file"], r["line"])):
+        print(f"{row['file']}:{row['line']}\n- {row['was']}\n+ {row['now']}")
 
 
 if __name__ == "__main__":
