@@ -182,6 +182,7 @@ def test_ulps_at_the_ends_of_a_type(dtype, largest, step, smallest):
 
 def test_ulps_of_bfloat16_at_its_ends():
     assert ulp(np.array(3.3e38), ml_dtypes.bfloat16) == 2.0**120
+    assert ulp(np.array(float(ml_dtypes.finfo(ml_dtypes.bfloat16).max)), ml_dtypes.bfloat16) == 2.0**120
     assert np.isnan(ulp(np.array([3.4e39, -3.4e39]), ml_dtypes.bfloat16)).all()
 
 

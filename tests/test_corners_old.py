@@ -32,6 +32,9 @@ def of_opset(model, opset):
         ((1,), {"broadcast": 1}, True),
         ((1, 4, 1, 1), {"broadcast": 1, "axis": 0}, True),
         ((1, 4, 4, 4), {}, True),
+        ((1, 4, 4, 4), {"axis": 1}, True),  # which says nothing where nothing is broadcast
+        ((4, 1, 1), {}, False),
+        ((1, 1), {}, False),
         ((4,), {"broadcast": 1}, False),
         ((4,), {"broadcast": 1, "axis": 3}, False),
         ((4,), {"broadcast": 1, "axis": 4}, False),
@@ -96,6 +99,40 @@ def test_a_constant_grows_since_opset_7_alone(opset, op, shape, same):
     assert isinstance(outcome, Fold) is fits, outcome
     newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
     assert_same(run(newer[0], feeds_for(model)), run(newer[1], feeds_for(model)), 512.0)
+
+
+@pytest.mark.parametrize("axis", [-1, 3])
+@pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
+def test_an_old_axis_counts_from_either_end(op, axis):
+    """A constant along the width, around which a gain that is the same everywhere goes."""
+    from onnx import version_converter
+
+    k = np.array([0.5, -1.0, 2.0, 0.25], "f4")
+    model = chain(node(op, ["c", "k"], ["d"], broadcast=1, axis=axis), held={"k": k})
+    for tensor_ in model.graph.initializer:
+        if tensor_.name.startswith("bn_"):
+            data = np.full(4, 0.0 if tensor_.name in ("bn_mean", "bn_bias") else 1.5, "f4")
+            tensor_.CopyFrom(onnx.numpy_helper.from_array(data, tensor_.name))
+    model = of_opset(model, 6)
+    folded, (plan,) = fold_proto(model, scales=False)
+    assert [fold.op.form for fold in plan.folds] == ["BatchNormalization"], plan.outcomes
+    if axis < 0:  # which the converter does not know
+        return
+    newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
+    assert_same(run(newer[0], feeds_for(model)), run(newer[1], feeds_for(model)), 512.0)
+
+
+def test_an_old_constant_for_each_sample_takes_a_shift_for_each_channel():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 2, 4, 4, 4)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Add", ["c", "k"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = of_opset(make(nodes, [tensor("x", [2, 3, 4, 4])], [tensor("y", [2, 4, 4, 4])], held), 6)
+    _, (plan,) = fold_proto(model, scales=False)
+    assert [fold.op.form for fold in plan.folds] == ["BatchNormalization"], plan.outcomes
 
 
 @pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])

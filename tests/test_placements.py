@@ -36,11 +36,12 @@ def shape_behind(between):
 
 
 def norms(size):
-    """BatchNormalizations of so many channels: alike for all, one for each, of both signs, without a shift."""
+    """BatchNormalizations of so many channels: alike for all, of either sign, then one for each."""
     rng = np.random.default_rng(size)
     gain, shift = rng.uniform(0.5, 2, size), rng.uniform(-1, 1, size)
     signs = np.resize([1, -1, -1, 1], size)
     yield "alike", np.full(size, -1.5), np.full(size, 0.25)
+    yield "positive", np.full(size, 2.0), np.full(size, 1.0)
     yield "channels", gain, shift
     yield "signs", gain * signs, shift
     yield "gains", gain, np.zeros(size)
@@ -79,7 +80,7 @@ def layers(shape, source, target):
 
 def worthwhile(layer, step):
     """The second layer is there for axes alone."""
-    return layer == "Conv" or step not in ("alike", "signs", "gains")
+    return layer == "Conv" or step not in ("alike", "positive", "signs", "gains")
 
 
 def placed(between):

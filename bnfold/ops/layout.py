@@ -104,10 +104,10 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
     one, other = _numbered(before, after)
     pieces: list[tuple[slice, slice]] = []
     i = j = 0
-    while i < len(one) or j < len(other):
+    while j < len(other):  # what is left of the one then has length 1
         start, stop = i, j
-        left, right = one[i] if i < len(one) else 1, other[j] if j < len(other) else 1
-        i, j = min(i + 1, len(one)), min(j + 1, len(other))
+        left, right = one[i] if i < len(one) else 1, other[j]
+        i, j = min(i + 1, len(one)), j + 1
         while left != right:
             if left < right:
                 left, i = left * one[i], i + 1
@@ -119,7 +119,7 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
         if all(size == 1 for size in array.shape[ours]):
             shape += [1] * len(other[theirs])
             continue
-        if any(size > MOST_ENTRIES for size in one[ours]) or prod(one[ours]) > MOST_ENTRIES:
+        if prod(one[ours]) > MOST_ENTRIES:
             raise Unmovable("it mixes the channels with an axis of unknown or huge size")
         array = np.broadcast_to(array, [*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]])
         shape += other[theirs]

@@ -35,6 +35,7 @@ add("Expand of vectors", one("Expand", "k"), shape=(8, 1), k=[2, 8, 6])
 add("Expand of one row, many times", one("Expand", "k"), shape=(1, 8, 4, 6), k=[3, 2, 8, 4, 6])
 for mode in ("DCR", "CRD"):
     add(f"DepthToSpace {mode}", one("DepthToSpace", blocksize=2, mode=mode))
+    add(f"DepthToSpace of one {mode}", one("DepthToSpace", blocksize=1, mode=mode))
 add("DepthToSpace of three", one("DepthToSpace", blocksize=3), shape=(2, 18, 4, 6))
 add("SpaceToDepth", one("SpaceToDepth", blocksize=2))
 add(

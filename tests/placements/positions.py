@@ -49,7 +49,12 @@ def scales(*numbers: float) -> NDArray[np.float32]:
 
 for factors in ((1, 1, 2, 2), (1, 1, 1, 2), (1, 2, 1, 1), (2, 1, 1, 1), (1, 1, 1, 1), (1, 1, 0.5, 1)):
     add(f"Resize {factors}", one("Resize", "", "k", mode="nearest"), k=scales(*factors))
-for name, sizes in (("twice", [2, 8, 8, 12]), ("one", [2, 8, 4, 12]), ("channels", [2, 16, 4, 6])):
+for name, sizes in (
+    ("twice", [2, 8, 8, 12]),
+    ("one", [2, 8, 4, 12]),
+    ("channels", [2, 16, 4, 6]),
+    ("fewer channels", [2, 4, 4, 6]),
+):
     add(f"Resize to {name}", one("Resize", "", "", "k", mode="nearest"), k=sizes)
 for policy in ("stretch", "not_larger", "not_smaller"):
     add(f"Resize {policy}", one("Resize", "", "", "k", mode="nearest", keep_aspect_ratio_policy=policy),

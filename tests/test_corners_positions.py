@@ -1,0 +1,165 @@
+"""Corners of what works on positions: slices, borders, windows, resizes, and maps that vary along several axes."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from build import batch_norm, bn_node, make, node, tensor, weights
+from conftest import assert_same, feeds_for, fold_proto, run
+
+from bnfold.affine import IDENTITY, Affine
+from bnfold.files.load import load_bytes
+from bnfold.graph.onnx import OnnxGraphs
+from bnfold.ops import lookup
+from bnfold.ops.layout import Unmovable, reshaped
+
+
+def between_factors(middle, held, shape, behind, factor):
+    """A factor for each entry, the nodes in question, and another factor, which might go into the first."""
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("Mul", ["s", "k"], ["c"]),
+        *middle,
+        node("Mul", ["d", "j"], ["e"]),
+        node("Sigmoid", ["e"], ["y"]),
+    ]
+    parts = {"k": weights(1, *shape) + 2, "j": factor, **held}
+    model = make(nodes, [tensor("x", shape)], [tensor("y", behind)], parts)
+    folded, (plan,) = fold_proto(model)
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+    return plan
+
+
+@pytest.mark.parametrize(
+    ("axes", "steps", "folds"), [([1, 2], [1, -1], 0), ([1, 2], [-1, 1], 0), ([2], [-1], 1), ([1], [-1], 1)]
+)
+def test_a_slice_along_two_axes_of_a_map_is_too_much(axes, steps, folds):
+    """It would have to be cut along both; a step of -1 turns the entries round without changing the shape."""
+    held = {"from": np.array([0 if s > 0 else -1 for s in steps]), "to": np.array([9 if s > 0 else -9 for s in steps])}
+    held |= {"along": np.array(axes), "by": np.array(steps)}
+    plan = between_factors(
+        [node("Slice", ["c", "from", "to", "along", "by"], ["d"])],
+        held,
+        [2, 4, 4, 3],
+        [2, 4, 4, 3],
+        weights(2, 4, 4, 1) + 2,
+    )
+    told = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
+    assert told.count("folds") == folds
+
+
+@pytest.mark.parametrize("mode", ["nearest", "linear"])
+@pytest.mark.parametrize(("scales", "passes"), [([1, 1, 1, 1], True), ([1, 1, 1.1, 1], False), ([1, 1.1, 1, 1], False)])
+def test_a_resize_that_keeps_the_size_may_still_move_entries(mode, scales, passes):
+    """4 times 1.1 is 4 again; a map along that axis does not pass, whichever axes it varies along besides."""
+    middle = [node("Resize", ["c", "", "r"], ["d"], mode=mode)]
+    held = {"r": np.array(scales, "f4")}
+    plan = between_factors(middle, held, [2, 4, 4, 3], [2, 4, 4, 3], weights(2, 4, 4, 1) + 2)
+    reasons = {getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes}
+    assert ("folds" in reasons) is passes, plan.outcomes
+    assert passes or "channel-axis" in reasons
+
+
+def test_depth_becomes_space_for_each_sample():
+    """Channels that become one are alike, but each sample has its own."""
+    j = np.repeat((weights(3, 2, 2, 1, 1) + 2), 1, axis=1)
+    k = np.concatenate([weights(4, 2, 2, 1, 1) + 2] * 4, axis=1)
+    nodes = [
+        node("Mul", ["x", "k"], ["c"]),
+        node("DepthToSpace", ["c"], ["d"], blocksize=2),
+        node("Mul", ["d", "j"], ["e"]),
+        node("Sigmoid", ["e"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 8, 3, 3])], [tensor("y", [2, 2, 6, 6])], {"k": k, "j": j})
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_what_is_repeated_has_one_map():
+    """A value that becomes two can't take two factors; nor can one with a new axis in front."""
+    for target in ([2, 4, 3], [2, 2, 4, 3]):
+        held = {"w": weights(1, 6, 3), "n": np.array(target), "j": weights(2, 2, 1, 1) + 2}
+        shape = [4, 6]
+        nodes = [
+            node("MatMul", ["x", "w"], ["c"]),
+            node("Expand", ["c", "n"], ["d"]),
+            node("Mul", ["d", "j"], ["e"]),
+            node("Sigmoid", ["e"], ["y"]),
+        ]
+        model = make(nodes, [tensor("x", shape)], [tensor("y", target)], held)
+        folded, (plan,) = fold_proto(model)
+        assert plan.folds == []
+        feeds = feeds_for(model)
+        assert_same(run(model, feeds), run(folded, feeds), 1.0)
+
+
+@pytest.mark.parametrize("shape", [[1, 3, "H", "W"], [1, 3, 8, 8], None])
+@pytest.mark.parametrize("dilations", [[1, 1], [2, 2], [1, 2], None])
+def test_a_window_without_gaps_sees_its_input_whatever_its_size(shape, dilations):
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1), "n": np.array([0, 0, 0, 0])}
+    for part, value in (("scale", 2.0), ("bias", 0.5), ("mean", 0.0), ("var", 1.0)):
+        held[f"bn_{part}"] = np.full(3, value, "f4")
+    attributes = {"kernel_shape": [2, 2], "pads": [1, 1, 1, 1], **({"dilations": dilations} if dilations else {})}
+    inputs = [tensor("x", shape or [1, 3, 8, 8])]
+    middle = [node("Conv", ["x", "w"], ["c"])]
+    if shape is None:
+        inputs.append(tensor("to", ["n"], 7))
+        middle.append(node("Reshape", ["c", "to"], ["r"]))
+    nodes = [
+        *middle,
+        node("MaxPool", ["r" if shape is None else "c"], ["p"], **attributes),
+        bn_node("p", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, inputs, [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    gaps = dilations is not None and max(dilations) > 1
+    assert bool(plan.folds) is (not gaps or shape == [1, 3, 8, 8]), plan.outcomes
+    if gaps and not plan.folds:
+        assert [outcome.reason for _, outcome in plan.outcomes] == ["padding"]
+    feeds = {"x": weights(5, 1, 3, 8, 8), **({"to": np.array([1, 3, 8, 8])} if shape is None else {})}
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_a_window_with_gaps_of_two_may_miss_one_entry():
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    pool = node("AveragePool", ["c"], ["p"], kernel_shape=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1])
+    nodes = [node("Conv", ["x", "w"], ["c"]), pool, bn_node("p", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 1, 1])], [tensor("y", None)], held, opset=19, ir_version=9)
+    _, (plan,) = fold_proto(model)
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["padding"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [((2, 3), (4,)), ((4,), (2, 3)), (("N", 4), ("N", 5)), ((0, 3), (2, 3)), ((2, 3), (0, 3)), ((2, None), (0, None))],
+)
+def test_shapes_that_can_t_be_of_one_value(before, after):
+    for one, other in ((before, after), (after, before)):
+        with pytest.raises(Unmovable):
+            reshaped(np.ones((1,) * len(one)), one, other)
+
+
+def test_two_unknown_dimensions_are_told():
+    with pytest.raises(Unmovable, match="several"):
+        reshaped(np.ones((1, 1, 1)), (None, None, 4), (8, 4))
+
+
+@pytest.mark.parametrize(("gauge", "folds"), [(IDENTITY, False), (Affine.along(1, [2.0, 4.0], [1.0, 0.0]), True)])
+def test_a_border_is_judged_as_earlier_folds_left_it(gauge, folds):
+    """What they made of the value stands before the map that is asked for now: together they keep one number."""
+    held = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "v": np.array(0.5, "f4")}
+    model = make([node("Pad", ["x", "pads", "v"], ["y"])], [tensor("x", [1, 2, 4, 4])], [tensor("y", None)], held)
+    (scope,) = OnnxGraphs(load_bytes(model.SerializeToString()).proto).scopes
+    (pad,) = scope.nodes
+    then = Affine.along(1, [1.0, 2.0], [0.0, -2.0])  # takes 2 to one number, and 0.5 to two
+    flood = SimpleNamespace(
+        given=lambda value: then if value is pad.inputs[0] else None,
+        gauge=lambda value: gauge if value is pad.inputs[0] else IDENTITY,
+    )
+    ways = lookup("Pad").spread(pad, flood)
+    assert isinstance(ways, list) is folds
