@@ -126,12 +126,9 @@ def _stored(
 
 
 def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
-    """True if a constant holds these bits already: what a fold does not change stays as it is."""
+    """True if a constant holds these numbers already: what a fold does not change stays as it is."""
     value = node.input(index)
-    if value is None:
-        return False
-    old = node.graph.constants.evaluate(value)
-    return old.dtype == data.dtype and old.shape == data.shape and old.tobytes() == data.tobytes()
+    return value is not None and np.array_equal(node.graph.constants.evaluate(value), data)
 
 
 def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:

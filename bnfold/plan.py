@@ -50,8 +50,8 @@ def plan(
     only: Collection[str] = (),
     skip: Collection[str] = (),
     refused: Mapping[str, Kept] | None = None,
-    scales: bool = True,
-    threshold: bool = False,
+    scales: bool,
+    threshold: bool,
 ) -> Plan:
     """Decide for every affine operator of ``graph``.
 

@@ -40,7 +40,7 @@ class Weight:
 
     part: Callable[[int, int], NDArray[Any]]
     shape: tuple[int, int, int, int]
-    inputs_first: bool = False
+    inputs_first: bool
 
     @classmethod
     def of(cls, array: NDArray[Any], *, inputs_first: bool = False) -> Weight:

@@ -137,7 +137,16 @@ def test_a_single_sample_in_training_normalises_to_the_bias():
     np.testing.assert_allclose(training_step(np.ones((1, 4)), bn)[0], bn.bias[None], atol=1e-12)
 
 
+def test_the_default_momentum_is_that_of_onnx():
+    x = np.random.default_rng(0).normal(3.0, 2.0, (8, 2, 5))
+    _, moved = training_step(x, BatchNorm.fresh(2))
+    np.testing.assert_allclose(moved.mean, 0.1 * x.mean(axis=(0, 2)))
+    np.testing.assert_allclose(moved.var, 0.9 + 0.1 * x.var(axis=(0, 2)))
+
+
 def test_degenerate_variance_has_no_map():
+    with pytest.raises(ValueError, match=r"smallest is 0\.0"):
+        BatchNorm([1.0], [0.0], [0.0], [0.0], 0.0).affine()
     with pytest.raises(ValueError, match="positive"):
         BatchNorm([1.0], [0.0], [0.0], [-1.0]).affine()
     with pytest.raises(ValueError, match="one shape"):

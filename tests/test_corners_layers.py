@@ -246,3 +246,12 @@ def test_a_dropout_whose_mask_is_an_output_stays_as_it_is(read):
         model.graph.output.append(tensor("mask", [1, 4, 4, 4], 9))
     _, (plan,) = fold_proto(model)
     assert bool(plan.folds) is not read
+
+
+def test_a_degenerate_variance_is_told_with_its_epsilon():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    held["bn_var"] = np.full(4, -2e-5, "f4")
+    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    ((_, kept),) = plan.outcomes
+    assert (kept.reason, kept.detail.split()[-1]) == ("degenerate-variance", "-1e-05")

@@ -11,7 +11,7 @@ from bnfold.affine import IDENTITY, Affine
 from bnfold.files.load import load_bytes
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.ops import lookup
-from bnfold.ops.layout import Unmovable, reshaped
+from bnfold.ops.layout import MOST_ENTRIES, PRIMES, Unmovable, reshaped
 
 
 def between_factors(middle, held, shape, behind, factor):
@@ -142,6 +142,14 @@ def test_shapes_that_can_t_be_of_one_value(before, after):
     for one, other in ((before, after), (after, before)):
         with pytest.raises(Unmovable):
             reshaped(np.ones((1,) * len(one)), one, other)
+
+
+def test_the_numbers_for_unknown_dimensions_are_primes():
+    """And larger than the products of real sizes that a map is spread over."""
+    assert len(set(PRIMES)) == len(PRIMES)
+    for prime in PRIMES:
+        assert prime > MOST_ENTRIES
+        assert all(prime % divisor for divisor in range(2, int(prime**0.5) + 1))
 
 
 def test_two_unknown_dimensions_are_told():

@@ -10,6 +10,7 @@ from conftest import assert_same, feeds_for, fold_proto, run
 
 import bnfold.plan
 from bnfold.affine import IDENTITY, Affine
+from bnfold.errors import InputError
 from bnfold.folds import StandIn
 
 
@@ -190,6 +191,24 @@ def test_weights_that_overflow_keep_their_own_batch_norm_alone():
     model = make(nodes, [tensor("x", [1, 4, 3, 3], half)], [tensor("y", [1, 4, 3, 3], half)], held)
     _, (plan,) = fold_proto(model)
     assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == ["folds", "overflow"]
+
+
+@pytest.mark.parametrize(("op", "reads"), [("MaxPool", "indices"), ("Dropout", "mask")])
+def test_a_reader_whose_first_output_nobody_wants_is_one_all_the_same(op, reads):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node(op, ["c"], ["", reads], **({"kernel_shape": [2, 2]} if op == "MaxPool" else {})),
+        bn_node("c", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    kind = onnx.TensorProto.INT64 if op == "MaxPool" else onnx.TensorProto.BOOL
+    outputs = [tensor("y", [1, 4, 4, 4]), tensor(reads, None, kind)]
+    try:
+        _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], outputs, held))
+    except InputError as error:
+        pytest.fail(str(error))
+    assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == ["consumers"]
 
 
 GAIN, BOTH = Affine.along(1, [2.0, 3.0], [0.0, 0.0]), Affine.along(1, [2.0, 3.0], [1.0, -1.0])

@@ -69,7 +69,7 @@ def _compare(before: Graph, after: Graph) -> Iterator[LayerResult | str]:
 
 def _refolded(before: Graph, gone: list[AffineOp], producers: dict[str, Node]) -> Iterator[LayerResult | str]:
     """Fold ``gone`` again, and compare each constant that this changes."""
-    planned = plan(before, only=[op.target.name for op in gone], threshold=True)
+    planned = plan(before, only=[op.target.name for op in gone], scales=True, threshold=True)
     heirs = _heirs(planned)
     folded = {fold.op.target for fold in planned.folds}
     yield from (f"{op.name!r}, which bnfold would not fold" for op in gone if op.target not in folded)
