@@ -122,6 +122,21 @@ def test_an_old_axis_counts_from_either_end(op, axis):
     assert_same(run(newer[0], feeds_for(model)), run(newer[1], feeds_for(model)), 512.0)
 
 
+@pytest.mark.parametrize("channels", [2, 3])
+def test_an_old_number_for_all_stays_one(channels):
+    held = {**batch_norm("bn", channels, 1), "w": weights(1, channels, 3, 1, 1), "k": np.array([0.5], "f4")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Add", ["c", "k"], ["d"], broadcast=1),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = of_opset(make(nodes, [tensor("x", [2, 3, 4, 4])], [tensor("y", [2, channels, 4, 4])], held), 6)
+    _, (plan,) = fold_proto(model, scales=False)
+    ((_, kept),) = [pair for pair in plan.outcomes if pair[0].form == "BatchNormalization"]
+    assert "can't grow" in kept.detail
+
+
 def test_an_old_constant_for_each_sample_takes_a_shift_for_each_channel():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 2, 4, 4, 4)}
     nodes = [

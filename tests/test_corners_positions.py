@@ -171,3 +171,19 @@ def test_a_border_is_judged_as_earlier_folds_left_it(gauge, folds):
     )
     ways = lookup("Pad").spread(pad, flood)
     assert isinstance(ways, list) is folds
+
+
+def test_a_constant_joins_channels_of_any_number():
+    """A factor for each row passes; how many channels there are need not be known."""
+    held = {"k": weights(1, 1, 1, 4, 1) + 2, "j": weights(2, 1, 1, 4, 1) + 2, "q": weights(3, 1, 2, 4, 3)}
+    nodes = [
+        node("Mul", ["x", "k"], ["c"]),
+        node("Concat", ["c", "q"], ["d"], axis=1),
+        node("Mul", ["d", "j"], ["e"]),
+        node("Sigmoid", ["e"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, "C", 4, 3])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert {n.op for n in plan.folds[0].into} == {"Mul", "Concat"}, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
