@@ -255,3 +255,27 @@ def test_a_degenerate_variance_is_told_with_its_epsilon():
     _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
     ((_, kept),) = plan.outcomes
     assert (kept.reason, kept.detail.split()[-1]) == ("degenerate-variance", "-1e-05")
+
+
+@pytest.mark.parametrize("opset", [10, 17])
+@pytest.mark.parametrize(
+    ("low", "high", "shift"), [(0.0, 0.6, 0.0), (0.2, 1.0, -1.0), (None, 0.6, 0.0), (0.2, None, 0.0), (0.0, 0.6, 1.0)]
+)
+def test_both_bounds_of_a_clip_move_where_one_does(opset, low, high, shift):
+    """Of 0 and 0.6 a factor moves only the second; what maps 1 to 1 moves only the first."""
+    held, norm = exactly(2.0, shift)
+    held |= {"w": weights(1, 3, 4, 1, 1)}
+    bounds = {name: np.array(bound, "f4") for name, bound in (("low", low), ("high", high)) if bound is not None}
+    if opset < 11:
+        clip = node("Clip", ["s"], ["c"], **{{"low": "min", "high": "max"}[k]: float(v) for k, v in bounds.items()})
+    else:
+        held |= bounds
+        clip = node("Clip", ["s", *(name if name in bounds else "" for name in ("low", "high"))], ["c"])
+    norm.input[0] = "c"
+    nodes = [node("Conv", ["x", "v"], ["s"]), clip, norm, node("Sigmoid", ["b"], ["y"])]
+    held["v"] = weights(2, 4, 3, 1, 1)
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held, opset=opset)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

@@ -187,3 +187,32 @@ def test_a_constant_joins_channels_of_any_number():
     assert {n.op for n in plan.folds[0].into} == {"Mul", "Concat"}, plan.outcomes
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_a_slice_of_no_axis_passes_everything():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "none": np.array([], "i8")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Slice", ["c", "none", "none"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_what_is_repeated_as_the_caller_says_takes_no_map_per_channel():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Expand", ["c", "to"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4]), tensor("to", ["n"], 7)], [tensor("y", None)], held)
+    _, (plan,) = fold_proto(model)
+    ((_, kept),) = plan.outcomes
+    assert (kept.reason, "rank" in kept.detail) == ("unknown-shape", True)
