@@ -279,3 +279,37 @@ def test_both_bounds_of_a_clip_move_where_one_does(opset, low, high, shift):
     assert len(plan.folds) == 1, plan.outcomes
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("gain", [2.0, 0.5, -1.0])
+def test_a_gain_behind_a_gemm_scales_its_c(gain):
+    held, norm = exactly(gain, 0.0)
+    held |= {"w": weights(1, 3, 4), "k": weights(2, 2, 4)}
+    nodes = [node("Gemm", ["x", "w", "k"], ["s"], beta=0.5, alpha=1.5), norm, node("Sigmoid", ["b"], ["y"])]
+    model = make(nodes, [tensor("x", [2, 3])], [tensor("y", [2, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_a_product_carries_the_shifts_of_two(left):
+    """The second finds the weights as the first has left them."""
+    held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "w": weights(1, *([3, 4] if left else [4, 3]))}
+    held["k"] = weights(2, *([3, 1] if left else [3]))
+    back = [] if left else [node("Transpose", ["c"], ["t"], perm=[0, 2, 1])]
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "one"),
+        bn_node("b", "c", "two"),
+        *back,
+        node("MatMul", ["w", "c"] if left else ["t", "w"], ["m"]),
+        node("Add", ["m", "k"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 4, 5])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 2, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

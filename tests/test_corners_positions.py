@@ -61,13 +61,14 @@ def test_a_resize_that_keeps_the_size_may_still_move_entries(mode, scales, passe
     assert passes or "channel-axis" in reasons
 
 
-def test_depth_becomes_space_for_each_sample():
+@pytest.mark.parametrize("mode", ["DCR", "CRD"])
+def test_depth_becomes_space_for_each_sample(mode):
     """Channels that become one are alike, but each sample has its own."""
-    j = np.repeat((weights(3, 2, 2, 1, 1) + 2), 1, axis=1)
-    k = np.concatenate([weights(4, 2, 2, 1, 1) + 2] * 4, axis=1)
+    j, few = weights(3, 2, 2, 1, 1) + 2, weights(4, 2, 2, 1, 1) + 2
+    k = np.concatenate([few] * 4, axis=1) if mode == "DCR" else np.repeat(few, 4, axis=1)
     nodes = [
         node("Mul", ["x", "k"], ["c"]),
-        node("DepthToSpace", ["c"], ["d"], blocksize=2),
+        node("DepthToSpace", ["c"], ["d"], blocksize=2, mode=mode),
         node("Mul", ["d", "j"], ["e"]),
         node("Sigmoid", ["e"], ["y"]),
     ]
