@@ -21,6 +21,7 @@ TESTS = [
         "regressions",
         "constants",
         "corners",
+        "corners_activations",
         "corners_layers",
         "corners_old",
         "corners_planner",
