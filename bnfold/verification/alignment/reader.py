@@ -19,10 +19,10 @@ from bnfold.affine import IDENTITY, Affine, is_float
 from bnfold.graph import Graphs, Node, Value
 from bnfold.graph.constants import NotEvaluable, evaluate_node
 from bnfold.merge import Merge, merges
-from bnfold.ops import lookup
-from bnfold.reasons import Kept
 from bnfold.verification.alignment.attributes import essential
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, Matched, Numbers, Scale, aligned
+from bnfold.verification.alignment.pushed import pushed
+from bnfold.verification.float64 import RANDOM
 
 FOLDED_AWAY = 2**20
 """Elements up to which a node that reads nothing but constants is evaluated, as simplifiers do."""
@@ -218,11 +218,11 @@ class Reader:
         outputs = node.live_outputs
         if form.is_plain and not form.gain_error.any() and not form.shift_error.any():
             return {value: Form(0) for value in outputs}
-        maps = _pushed(node, form.map)
+        maps = pushed(node, form.map)
         if maps is None:
             return None
         rank = form.map.gain.ndim
-        errors = _pushed(node, Affine.of(*aligned(form.gain_error, form.shift_error))) if rank else None
+        errors = pushed(node, Affine.of(*aligned(form.gain_error, form.shift_error))) if rank else None
         if errors is None:
             bound = Affine.of(form.gain_error.max(initial=0.0), form.shift_error.max(initial=0.0))
             errors = dict.fromkeys(outputs, bound)
@@ -257,7 +257,7 @@ class Reader:
         wanted = [value is not None for value in node.inputs]
         if not any(wanted) or any(w and data is None for w, data in zip(wanted, inputs, strict=True)):
             return False
-        if node.op in ("Loop", "If", "Scan", "QuantizeLinear") or "::" in node.op or "Random" in node.op:
+        if node.op in ("Loop", "If", "Scan", "QuantizeLinear") or "::" in node.op or node.op in RANDOM:
             return False
         try:
             results = evaluate_node(node, inputs)
@@ -277,33 +277,3 @@ def _numbers_of(form: Form, eps: float) -> Numbers:
     gain, shift = form.map.gain, form.map.shift
     bars = aligned(form.gain_error, np.abs(gain), form.shift_error, np.abs(shift))
     return Numbers.stacked((gain, shift), (bars[0] + LOOSE * eps * bars[1], bars[2] + LOOSE * eps * bars[3]))
-
-
-class _Given:
-    """What a rule may ask, where only the first input carries a map (see :class:`bnfold.ops.Flood`)."""
-
-    def __init__(self, value: Value, map_: Affine) -> None:
-        self._value, self._map = value, map_
-
-    def given(self, value: Value | None) -> Affine | None:
-        """The map of the one value that carries one."""
-        return self._map if value is self._value else None
-
-    def gauge(self, _: Value) -> Affine:
-        """The identity: a model is read as it stands, without folds."""
-        return IDENTITY
-
-
-def _pushed(node: Node, map_: Affine) -> dict[Value, Affine] | None:
-    """The maps of the outputs by the operator's rule, if the first input carries ``map_``."""
-    rule, source = lookup(node.op), node.input(0)
-    if rule is None or source is None:
-        return None
-    try:
-        ways = rule.spread(node, _Given(source, map_))
-    except (NotEvaluable, ZeroDivisionError, ValueError, IndexError):
-        return None
-    if isinstance(ways, Kept):
-        return None
-    demands = dict(ways[0])
-    return demands if all(value in node.outputs for value in demands) and demands else None
