@@ -66,18 +66,8 @@ def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
             continue
         try:
             rewrite = rule.rewrite(node, planned.gauge)
-        except NotEvaluable as error:
-            unfit[_culprit(planned, node)] = Kept("dynamic-weights", str(error))
-            continue
-        except (ValueError, IndexError):  # an invalid model may contradict itself in any way
-            where = f"{node.op} {node.name!r}"
-            unfit[_culprit(planned, node)] = Kept("unknown-shape", f"{where} contradicts the shapes around it")
-            continue
-        except ZeroDivisionError:
-            unfit[_culprit(planned, node)] = Kept("overflow", f"the maps around {node.op} {node.name!r} vanish")
-            continue
-        except Unfit as error:
-            unfit[_culprit(planned, node)] = error.refusal
+        except (NotEvaluable, ValueError, IndexError, ZeroDivisionError, Unfit) as error:
+            unfit[_culprit(planned, node)] = _cause(node, error)
             continue
         for (owner, index), values in rewrite.constants.items():
             stored = _stored(owner, index, values, trusting)
@@ -94,6 +84,17 @@ def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
             else:
                 settled.operands[fold.stand_in] = data
     return settled, unfit
+
+
+def _cause(node: Node, error: Exception) -> Kept:
+    """Why a node can't be rewritten. An invalid model may contradict itself in any way."""
+    if isinstance(error, Unfit):
+        return error.refusal
+    if isinstance(error, NotEvaluable):
+        return Kept("dynamic-weights", str(error))
+    if isinstance(error, ZeroDivisionError):
+        return Kept("overflow", f"the maps around {node.op} {node.name!r} vanish")
+    return Kept("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
 
 
 def _culprit(planned: Plan, node: Node) -> str:
@@ -122,13 +123,17 @@ def _stored(
             return error.refusal
         return weight
     new = rounded(values, dtype)
-    return new if np.isfinite(new).all() else Kept("overflow", f"{where} would not be finite in {dtype}")
+    if np.isfinite(new).all() or _is_there(node, index, new):  # a bias of minus infinity hides a class
+        return new
+    return Kept("overflow", f"{where} would not be finite in {dtype}")
 
 
 def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
     """True if a constant holds these numbers already: what a fold does not change stays as it is."""
     value = node.input(index)
-    return value is not None and np.array_equal(node.graph.constants.evaluate(value), data)
+    if value is None:
+        return False
+    return np.array_equal(rounded(node.graph.constants.evaluate(value), data.dtype), data, equal_nan=True)
 
 
 def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:

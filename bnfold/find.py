@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+import numpy as np
+
 from bnfold.affine import IDENTITY, Affine
 from bnfold.batchnorm import BatchNorm
 from bnfold.graph import Graph, Node, Value
@@ -104,7 +106,7 @@ def _form(op: AffineOp) -> Form:
     kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes}
     behind = op.source.producer
     assert op.map is not None
-    varies = op.map.gain.min() != op.map.gain.max()
+    varies = np.unique(op.map.gain).size > 1
     if len(kinds) == 2 and varies and not (behind and behind.op == "BatchNormalization"):
         return "decomposed"
     return "scale"

@@ -229,3 +229,33 @@ def test_a_variance_of_nothing_at_all_is_degenerate():
         assert [getattr(o, "reason", "folds") for _, o in plan.outcomes] == [
             "folds" if folds else "degenerate-variance"
         ]
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1,), -5), ((4,), -4), ((1, 1, 4, 1, 1), 0)])
+def test_an_old_axis_beyond_the_first_is_no_axis(shape, axis):
+    held = {"w": weights(1, 4, 4, 1, 1), "k": np.full(shape, 2.0, "f4")}
+    nodes = [node("Mul", ["x", "k"], ["m"], broadcast=1, axis=axis), node("Conv", ["m", "w"], ["y"])]
+    graph = make(nodes[1:], [tensor("m", [1, 4, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph.graph.input[0].name = "x"
+    graph.graph.node.insert(0, nodes[0])
+    _, (plan,) = fold_proto(of_opset(graph, 6))
+    assert not plan.folds
+
+
+@pytest.mark.parametrize("op", ["ConvTranspose", "MatMul"])
+def test_scales_along_axis_1_were_known_before_opset_13(op):
+    """DequantizeLinear had no axis to name, and took them along axis 1."""
+    spatial = [1, 1] if op == "ConvTranspose" else []
+    held = {"q": np.arange(-6, 6).astype("i1").reshape(3, 4, *spatial), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4")}
+    held["g"] = np.array([2.0, 3.0, 4.0, -5.0], "f4").reshape(4, *spatial)
+    nodes = [
+        node("DequantizeLinear", ["q", "s"], ["w"]),
+        node(op, ["x", "w"], ["c"]),
+        node("Mul", ["c", "g"], ["b"]),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 3, *spatial])], [tensor("y", None)], held, opset=12)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

@@ -217,3 +217,21 @@ def test_what_is_repeated_as_the_caller_says_takes_no_map_per_channel():
     _, (plan,) = fold_proto(model)
     ((_, kept),) = plan.outcomes
     assert (kept.reason, "rank" in kept.detail) == ("unknown-shape", True)
+
+
+@pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
+def test_a_map_does_not_pass_what_it_varies_along(op):
+    """Though behind it there are as many channels again."""
+    held = {"k": np.array([2.0, 3.0, 5.0], "f4").reshape(1, 3, 1, 1), "w": weights(1, 4, 3, 1, 1), "b": weights(2, 4)}
+    held |= {"to": np.array([1, 3, 4, 4]), "axes": np.array([1])}
+    nodes = [
+        node("Mul", ["x", "k"], ["m"]),
+        node(op, ["m", "axes"], ["r"], keepdims=1),
+        node("Expand", ["r", "to"], ["t"]),
+        node("Conv", ["t", "w", "b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held, opset=18)
+    folded, (plan,) = fold_proto(model)
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["channel-axis"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1.0)

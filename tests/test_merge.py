@@ -57,6 +57,18 @@ def test_branches_of_another_geometry_or_with_readers_stay(options, tmp_path):
     assert operators.count("Conv") == 2
 
 
+def test_the_type_of_a_merged_weight_is_that_of_the_old_one(tmp_path):
+    """Whatever comes in: of what other domains' operators make, no type is known."""
+    model = block(identity=False)
+    model.graph.node[0].domain = "example.org"
+    model.opset_import.add(domain="example.org", version=1)
+    model.graph.output[0].type.tensor_type.ClearField("shape")
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    onnx.save(model, path)
+    fold(path, out, FoldOptions(merge=True, verify=None))
+    assert [n.op_type for n in onnx.load(out).graph.node].count("Conv") == 1
+
+
 def test_nothing_merges_unless_asked_for(tmp_path):
     path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
     path.write_bytes(block().SerializeToString())

@@ -131,10 +131,12 @@ def _heirs(planned: Plan) -> Callable[[Value], Iterator[str]]:
 
 
 def _layer(name: str, expected: NDArray[np.float64], actual: NDArray[Any], node: str | None = None) -> LayerResult:
-    """Distance in ulps of the stored type at the exact value; NaN and infinity count as infinitely far."""
+    """Distance in ulps of the stored type at the exact value; NaN and infinity are near to nothing but themselves."""
     stored = actual.astype(np.float64)
-    error = np.abs(stored - expected)
-    ulps = error / ulp(expected, actual.dtype)
+    same = (stored == expected) | (np.isnan(stored) & np.isnan(expected))
+    with np.errstate(invalid="ignore"):
+        error = np.where(same, 0.0, np.abs(stored - expected))
+        ulps = np.where(same, 0.0, error / ulp(expected, actual.dtype))
     ulps = np.where(np.isfinite(ulps), ulps, np.inf)
     rows = ulps.reshape(ulps.shape[0], -1) if ulps.ndim else ulps.reshape(1, 1)
     worst = rows.max(axis=1, initial=0.0)

@@ -103,6 +103,22 @@ def changed_line(code: str, changed: str) -> tuple[str, str]:
     return next(((was.strip(), now.strip()) for was, now in pairs if was != now), ("", ""))
 
 
+def functions(path: Path) -> dict[str, range]:
+    """The lines of each function or class, by its name; those within others after them."""
+    found: dict[str, range] = {}
+
+    def look(node: ast.AST, name: str) -> None:
+        for child in ast.iter_child_nodes(node):
+            inner = name
+            if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
+                inner = f"{name}.{child.name}".lstrip(".")
+                found[inner] = range(child.lineno, (child.end_lineno or child.lineno) + 1)
+            look(child, inner)
+
+    look(ast.parse(path.read_text()), "")
+    return found
+
+
 def lines_around(path: Path, line: int) -> range | None:
     """The lines of the innermost statement; of one with a body, those before the body.
 

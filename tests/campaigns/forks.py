@@ -22,6 +22,7 @@ TESTS = [
         "constants",
         "corners",
         "corners_activations",
+        "corners_constants",
         "corners_layers",
         "corners_old",
         "corners_planner",

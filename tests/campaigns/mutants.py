@@ -29,7 +29,7 @@ from typing import Any
 
 import pytest
 
-from tests.campaigns.changes import changed_line, lines_around, mutants
+from tests.campaigns.changes import changed_line, functions, lines_around, mutants
 from tests.campaigns.equivalents import equivalents
 from tests.campaigns.forks import TESTS, Contexts, Told, in_child, tests
 from tests.campaigns.grafts import Changed, Place, grafts, living
@@ -220,8 +220,10 @@ def main() -> None:
         }
         for operator, occurrence, line, code in mutants(path, left if arguments.again else None):
             was, now = changed_line(text, code)
+            inside = [name for name, lines in functions(path).items() if line in lines]
             row = {"file": str(path), "line": line, "operator": operator, "occurrence": occurrence,
-                   "code": text.splitlines()[line - 1].strip(), "was": was, "now": now}  # fmt: skip
+                   "code": text.splitlines()[line - 1].strip(), "function": (inside or [""])[-1],
+                   "was": was, "now": now}  # fmt: skip
             work.append((row, code))
     random.Random(0).shuffle(work)
     work = [(row, code) for row, code in work[: arguments.sample] if ends.get(key(row)) in wanted_ends]
@@ -234,7 +236,8 @@ def main() -> None:
     known = equivalents()
     for row, _ in work:
         if ends[key(row)] == "left":
-            ends[key(row)] = "equivalent" if (row["file"], row["was"], row["now"]) in known else "left"
+            change = f"{row['file']} {row['function']}", row["was"], row["now"]
+            ends[key(row)] = "equivalent" if change in known else "left"
     print(dict(collections.Counter(ends[key(row)] for row, _ in work)), f"{time.time() - start:.0f} s")
     for row in sorted((row for row, _ in work if ends[key(row)] == "left"), key=lambda r: (r["file"], r["line"])):
         print(f"{row['file']}:{row['line']}\n- {row['was']}\n+ {row['now']}")

@@ -1,0 +1,125 @@
+"""Corners of constants: what a fold leaves as it is, what it could not store, and those of no entries."""
+
+import numpy as np
+import onnx
+import pytest
+from build import batch_norm, bn_node, make, node, tensor, weights
+from conftest import assert_same, feeds_for, fold_proto, run
+
+import bnfold.apply
+from bnfold.api import FoldOptions, fold
+
+
+def names(model):
+    return {held.name for held in model.graph.initializer}
+
+
+def positive(channels=4):
+    """A BatchNormalization without a shift."""
+    held = batch_norm("bn", channels, 1)
+    zero = np.zeros(channels, "f4")
+    return held | {"bn_scale": np.abs(held["bn_scale"]), "bn_bias": zero, "bn_mean": zero}
+
+
+@pytest.mark.parametrize("op", ["Conv", "Gemm"])
+def test_a_bias_of_minus_infinity_hides_a_class_all_the_same(tmp_path, op):
+    """A gain in front of the layer does not touch it."""
+    spatial = [1, 1] if op == "Conv" else []
+    held = positive(3) | {"w": weights(1, *([4, 3, 1, 1] if op == "Conv" else [3, 4]))}
+    held["k"] = np.array([0.1, -np.inf, 0.2, 0.3], "f4")
+    nodes = [bn_node("x", "b", "bn"), node(op, ["b", "w", "k"], ["y"])]
+    model = make(nodes, [tensor("x", [2, 3, *spatial])], [tensor("y", [2, 4, *spatial])], held)
+    onnx.save(model, tmp_path / "model.onnx")
+    result = fold(tmp_path / "model.onnx", tmp_path / "folded.onnx")
+    assert (result.inspection.foldable, result.verdict) == (1, "equivalent")
+    assert "k" in names(onnx.load(tmp_path / "folded.onnx"))
+
+
+def test_minus_infinity_in_the_place_of_a_number_is_a_fault(tmp_path):
+    """Equal infinities are no error; others are."""
+    held = positive(3) | {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.1, -np.inf, 0.2, 0.3], "f4")}
+    nodes = [bn_node("x", "b", "bn"), node("Conv", ["b", "w", "k"], ["y"])]
+    model = make(nodes, [tensor("x", [2, 3, 1, 1])], [tensor("y", [2, 4, 1, 1])], held)
+    onnx.save(model, tmp_path / "model.onnx")
+    fold(tmp_path / "model.onnx", tmp_path / "folded.onnx", FoldOptions(verify=None))
+    folded = onnx.load(tmp_path / "folded.onnx")
+    (bias,) = [held for held in folded.graph.initializer if held.name == "k"]
+    bias.CopyFrom(onnx.numpy_helper.from_array(np.array([0.1, -np.inf, -np.inf, 0.3], "f4"), "k"))
+    onnx.save(folded, tmp_path / "folded.onnx")
+    from bnfold.api import verify
+
+    assert verify(tmp_path / "model.onnx", tmp_path / "folded.onnx").verdict == "different"
+
+
+@pytest.mark.parametrize("slope", [np.inf, np.nan, 0.0])
+def test_a_slope_of_any_kind_stays_where_gains_are_positive(slope):
+    held = positive() | {"w": weights(1, 4, 3, 1, 1)}
+    held["slope"] = np.array([0.1, slope, 0.2, 0.3], "f4").reshape(4, 1, 1)
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
+    folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    assert plan.folds, plan.outcomes
+    assert "slope" in names(folded)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (4, 1, 1)])
+def test_one_slope_for_all_stays_one(shape):
+    held = positive() | {"w": weights(1, 4, 3, 1, 1), "slope": np.full(shape, 0.25, "f4")}
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds, plan.outcomes
+    assert names(folded) == {"w_bnfold", "slope"}
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("made", ["product", "integers"])
+def test_a_bias_that_is_computed_stays_so_where_nothing_changes_it(made):
+    held = positive(3) | {"w": weights(1, 4, 3, 1, 1)}
+    if made == "product":
+        held |= {"one": weights(2, 4), "two": weights(3, 4)}
+        first = node("Mul", ["one", "two"], ["k"])
+    else:
+        held |= {"q": np.array([100, 7, -3, 55], "i4"), "s": np.array(0.0123, "f4")}
+        first = node("DequantizeLinear", ["q", "s"], ["k"])
+    nodes = [first, bn_node("x", "b", "bn"), node("Conv", ["b", "w", "k"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds, plan.outcomes
+    assert [n.op_type for n in folded.graph.node] == [first.op_type, "Conv"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_a_constant_of_no_entries_is_no_bug(tmp_path):
+    held = {"w": weights(1, 4, 3, 1, 1), "k": np.ones((0, 4, 1, 1), "f4")}
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("Mul", ["c", "k"], ["y"])]
+    model = make(nodes, [tensor("x", [0, 3, 4, 4])], [tensor("y", None)], held)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert fold(tmp_path / "model.onnx", tmp_path / "folded.onnx").verdict in ("unchanged", "equivalent")
+
+
+def test_folds_that_do_not_fit_are_given_up_together(monkeypatch):
+    """To plan anew for each would take for ever in a network of thousands."""
+    planned, plans = bnfold.apply.plan, []
+
+    def counted(*arguments, **options):
+        plans.append(planned(*arguments, **options))
+        return plans[-1]
+
+    monkeypatch.setattr(bnfold.apply, "plan", counted)
+    held, nodes = {"s": np.full(4, 0.02, "f4")}, []
+    for index in range(6):
+        held |= batch_norm(f"bn{index}", 4, index) | {f"q{index}": np.full((4, 4, 1, 1), -128, "i1")}
+        held[f"bn{index}_scale"] = np.full(4, -1.0, "f4")  # int8 has no 128
+        source = f"z{index - 1}" if index else "x"
+        nodes += [
+            node("DequantizeLinear", [f"q{index}", "s"], [f"w{index}"], axis=0),
+            node("Conv", [source, f"w{index}"], [f"c{index}"]),
+            bn_node(f"c{index}", f"b{index}", f"bn{index}"),
+            node("Sigmoid", [f"b{index}"], [f"z{index}"]),
+        ]
+    model = make(nodes, [tensor("x", [1, 4, 3, 3])], [tensor("z5", [1, 4, 3, 3])], held)
+    _, (plan,) = fold_proto(model)
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["overflow"] * 6
+    assert len(plans) == 2
