@@ -4,8 +4,7 @@
 knows, and runs the tests that reach the changed statement, the quickest first, in a forked process: of one that has
 the tests already, where the change is in a function that no import runs, else of one that has the libraries alone.
 Results go to a file of JSON lines; a campaign that was stopped goes on where it was, with ``--again`` it tries what was
-left once more, after tests have been added. At the end it shows what is left and not known to change nothing
-(``equivalents.txt``).
+left once more, after tests have been added. What is known to change nothing (``equivalents.txt``) is not tried.
 """
 
 from __future__ import annotations
@@ -64,7 +63,7 @@ class Campaign:
     def __init__(self, results: Path, jobs: int, budget: float) -> None:
         self.results, self.jobs, self.budget = results, jobs, budget
         self.running: dict[int, dict[str, Any]] = {}
-        self.noticed: dict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+        self.noticed: dict[tuple[str, str], collections.Counter[str]] = collections.defaultdict(collections.Counter)
         self.folder = Path(tempfile.mkdtemp())
 
     def learn(self, files: list[str]) -> None:
@@ -75,21 +74,28 @@ class Campaign:
         assert found["code"] == 0, "the tests fail without any change"
         self.lines, self.seconds = found["lines"], found["seconds"]
 
-    def order(self, path: Path, line: int) -> dict[str, int]:
+    def learn_from(self, row: dict[str, Any]) -> None:
+        """Remember which test noticed a change: of the same line, and of the same file."""
+        if "by" in row:
+            self.noticed[row["file"], row["code"]][row["by"]] += 1
+            self.noticed[row["file"], ""][row["by"]] += 1
+
+    def order(self, row: dict[str, Any]) -> dict[str, int]:
         """The tests that reach a line, or all, as far as the budget goes: first what noticed most changes here.
 
         Then one case of each test, the second of each, and so on: the cases of one are much alike.
         """
-        reached, around = self.lines.get(str(path), {}), lines_around(path, line)
+        path = ROOT / row["file"]
+        reached, around = self.lines.get(str(path), {}), lines_around(path, row["line"])
         names = {name for number in around or () for name in reached.get(str(number), ()) if name in self.seconds}
-        noticed = self.noticed[str(path)]
+        here, near = self.noticed[row["file"], row["code"]], self.noticed[row["file"], ""]
         quickest = sorted(names or self.seconds, key=lambda name: self.seconds[name])
         cases: collections.Counter[str] = collections.Counter()
         turn = {}
         for name in quickest:
             cases[name.split("[")[0]] += 1
             turn[name] = cases[name.split("[")[0]]
-        known = sorted(quickest, key=lambda name: (-noticed[name], turn[name], self.seconds[name]))
+        known = sorted(quickest, key=lambda name: (-here[name], -near[name], turn[name], self.seconds[name]))
         spent = itertools.accumulate(self.seconds[name] for name in known)
         affordable = [name for name, seconds in zip(known, spent, strict=True) if seconds <= self.budget]
         return {name: index for index, name in enumerate(affordable or known[:1])}
@@ -103,7 +109,7 @@ class Campaign:
         """Let the tests judge a change, as soon as there is room."""
         while len(self.running) >= self.jobs:
             self.settle()
-        order = self.order(ROOT / row["file"], row["line"])
+        order = self.order(row)
         self.running[in_child(lambda: work(order))] = row
 
     def settle(self) -> None:
@@ -113,7 +119,7 @@ class Campaign:
         row["end"] = "noticed" if status else "left"
         if (told := self.folder / str(child)).exists():
             row["by"] = told.read_text()
-            self.noticed[str(ROOT / row["file"])][row["by"]] += 1
+            self.learn_from(row)
             told.unlink()
         with self.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
@@ -197,6 +203,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tests", nargs="+", help="other files of tests than the quick ones")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of tests for a change")
+    parser.add_argument("--hints", nargs="+", type=Path, default=[], help="earlier results: what noticed goes first")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
     arguments = parser.parse_args()
     TESTS[:] = arguments.tests or TESTS
@@ -226,18 +233,22 @@ def main() -> None:
                    "was": was, "now": now}  # fmt: skip
             work.append((row, code))
     random.Random(0).shuffle(work)
-    work = [(row, code) for row, code in work[: arguments.sample] if ends.get(key(row)) in wanted_ends]
+    known = equivalents()
+    work = [
+        (row, code)
+        for row, code in work[: arguments.sample]
+        if ends.get(key(row)) in wanted_ends
+        and (f"{row['file']} {row['function']}", row["was"], row["now"]) not in known
+    ]
     print(f"{len(work)} changes", flush=True)
     campaign, start = Campaign(arguments.results, arguments.jobs, arguments.budget), time.time()
+    for path in arguments.hints:
+        for line in path.read_text().splitlines():
+            campaign.learn_from(json.loads(line))
     campaign.learn([str(path) for path in arguments.files])
     print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
     campaign.run(work)
     ends = {key(row): row["end"] for row in map(json.loads, arguments.results.read_text().splitlines())}
-    known = equivalents()
-    for row, _ in work:
-        if ends[key(row)] == "left":
-            change = f"{row['file']} {row['function']}", row["was"], row["now"]
-            ends[key(row)] = "equivalent" if change in known else "left"
     print(dict(collections.Counter(ends[key(row)] for row, _ in work)), f"{time.time() - start:.0f} s")
     for row in sorted((row for row, _ in work if ends[key(row)] == "left"), key=lambda r: (r["file"], r["line"])):
         print(f"{row['file']}:{row['line']}\n- {row['was']}\n+ {row['now']}")
