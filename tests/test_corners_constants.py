@@ -7,7 +7,8 @@ from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
 import bnfold.apply
-from bnfold.api import FoldOptions, fold
+from bnfold.api import FoldOptions, fold, verify
+from bnfold.errors import InputError
 
 
 def names(model):
@@ -46,8 +47,6 @@ def test_minus_infinity_in_the_place_of_a_number_is_a_fault(tmp_path):
     (bias,) = [held for held in folded.graph.initializer if held.name == "k"]
     bias.CopyFrom(onnx.numpy_helper.from_array(np.array([0.1, -np.inf, -np.inf, 0.3], "f4"), "k"))
     onnx.save(folded, tmp_path / "folded.onnx")
-    from bnfold.api import verify
-
     assert verify(tmp_path / "model.onnx", tmp_path / "folded.onnx").verdict == "different"
 
 
@@ -123,3 +122,48 @@ def test_folds_that_do_not_fit_are_given_up_together(monkeypatch):
     _, (plan,) = fold_proto(model)
     assert [outcome.reason for _, outcome in plan.outcomes] == ["overflow"] * 6
     assert len(plans) == 2
+
+
+def test_a_factor_that_is_another_number_when_rounded_is_no_factor():
+    held = batch_norm("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1), "three": np.full((4, 1, 1), 3, "f4")}
+    held["large"] = np.array(1e8, "f4")
+    nodes = [
+        node("Add", ["three", "large"], ["sum"]),
+        node("Sub", ["sum", "large"], ["k"]),
+        node("Conv", ["x", "w"], ["c"]),
+        node("Mul", ["c", "k"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert {outcome.reason for _, outcome in plan.outcomes} == {"dynamic-weights"}
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1.0)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        node("DepthToSpace", ["c"], ["d"], blocksize=2),
+        node("Transpose", ["c"], ["d"], perm=[0, 2, 1]),
+        node("Slice", ["c", "two", "two", "one", "one"], ["d"]),
+        node("Add", ["c"], ["d"]),
+        node("Mul", ["c", ""], ["d"]),
+        node("Add", ["", "c"], ["d"]),
+    ],
+    ids=lambda n: f"{n.op_type} {len(n.input)}",
+)
+def test_operators_that_contradict_what_they_read_take_nothing(wrong):
+    """Six channels are no four blocks; the loader refuses some of these, the rules the rest."""
+    held = batch_norm("bn", 6, 1) | {"w": weights(1, 6, 3, 1, 1), "one": np.array([1]), "two": np.array([0, 1])}
+    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("d", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
+    try:
+        model = make(nodes, [tensor("x", [1, 3, 4, 4]), tensor("d", [1, 6, 4, 4])], [tensor("y", None)], held)
+        del model.graph.input[1]
+        model.graph.node.insert(1, wrong)
+        model.graph.value_info.append(tensor("d", [1, 6, 4, 4]))
+        _, (plan,) = fold_proto(model)
+    except InputError:
+        return
+    assert not plan.folds, plan.outcomes

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 import pytest
-from build import batch_norm, bn_node, make, node, tensor
+from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 from test_corners import chain
 
@@ -189,6 +189,43 @@ def test_integer_weights_of_a_transposed_convolution(axis, group):
     assert bool(plan.folds) is (axis != 0 and group != 2), plan.outcomes
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 1024.0)
+
+
+@pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [2.0, 2.0, 2.0, 2.0]])
+@pytest.mark.parametrize("scales", [(), (2,)])
+def test_integer_weights_of_groups_take_no_gains_behind_a_transposed_convolution(gains, scales):
+    """Their second axis counts the outputs of each group, so a scale is shared by two outputs."""
+    held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.full(scales, 0.02, "f4")}
+    nodes = [
+        node("Sigmoid", ["c"], ["t"]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=1),
+        node("ConvTranspose", ["t", "v"], ["d"], group=2),
+    ]
+    model = chain(*nodes, held=held, gains=gains)
+    folded, (plan,) = fold_proto(model)
+    ((_, kept),) = plan.outcomes
+    assert kept.reason == "unsupported-dtype"
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1.0)
+
+
+def test_two_scales_along_the_inputs_take_no_gain():
+    """Two as well as more."""
+    held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.array([0.02, 0.03], "f4")}
+    held |= batch_norm("bn", 4, 1) | {"w": weights(1, 2, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("DequantizeLinear", ["q", "s"], ["v"], axis=1),
+        node("Conv", ["c", "v"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    ((_, kept),) = plan.outcomes
+    assert "scales along another axis" in kept.detail
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1.0)
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32"])

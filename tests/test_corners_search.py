@@ -241,3 +241,19 @@ def test_what_the_node_that_was_left_behind_passes(op, before, after, expected):
         assert map_.agrees(expected[1])
     else:
         assert ways == [[]]
+
+
+@pytest.mark.parametrize("values", [["c"], ["c", "c"], ["c", "c", "c"]])
+def test_a_sum_of_any_number_of_values(values):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Sum", values, ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)

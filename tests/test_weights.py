@@ -74,3 +74,21 @@ def test_a_judge_that_raises_stops_the_computation():
     weight = Weight.of(np.ones((1, 2, 2, 1)))
     with pytest.raises(NoError):
         weights.Scaled(weight, np.ones((1, 2)), None, (2, 2), np.float64, judge).array()
+
+
+@pytest.mark.parametrize("inputs_first", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "block"), [((3, 2, 2, 1), 8), ((5, 3, 2, 2), 25), ((2, 5, 3, 1), 7), ((1, 7, 2, 1), 4)]
+)
+def test_the_last_piece_may_be_smaller(monkeypatch, shape, block, inputs_first):
+    """Groups, or rows of one, that are left over."""
+    monkeypatch.setattr(weights, "BLOCK", block)
+    stored = np.arange(np.prod(shape), dtype="f4").reshape(shape)
+    seen = np.full(shape, np.nan)
+    sizes = []
+    for (groups, rows), piece in Weight.of(stored, inputs_first=inputs_first).pieces():
+        assert np.isnan(seen[groups, rows]).all()
+        seen[groups, rows] = piece
+        sizes.append(piece.size)
+    np.testing.assert_array_equal(seen, stored)
+    assert len(set(sizes)) == 2
