@@ -167,3 +167,28 @@ def test_operators_that_contradict_what_they_read_take_nothing(wrong):
     except InputError:
         return
     assert not plan.folds, plan.outcomes
+
+
+@pytest.mark.parametrize("shape", [[4], [4, 4], None])
+def test_a_value_of_one_axis_has_no_channels(shape):
+    held = batch_norm("bn", 4, 1)
+    nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Mul", ["b", "two"], ["y"])]
+    try:
+        _, (plan,) = fold_proto(
+            make(nodes, [tensor("x", shape)], [tensor("y", None)], held | {"two": np.array(2, "f4")})
+        )
+    except InputError:
+        assert shape == [4]
+        return
+    norm = next(outcome for op, outcome in plan.outcomes if op.form == "BatchNormalization")
+    assert (norm.reason == "channel-axis") is (shape == [4]), norm
+
+
+@pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
+def test_a_bias_that_callers_may_override_is_told(op):
+    held = batch_norm("bn", 4, 1) | {"w": weights(1, *([4, 3] if op == "Conv" else [3, 4]), 1, 1), "k": weights(2, 4)}
+    nodes = [node(op, ["x", "w", "k"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4]), tensor("k", [4])], [tensor("y", None)], held)
+    _, (plan,) = fold_proto(model)
+    ((_, kept),) = plan.outcomes
+    assert kept.reason == "overridable"

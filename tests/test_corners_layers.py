@@ -144,6 +144,7 @@ def test_the_shape_of_a_constant_is_read_off_without_its_data():
         (node("Conv", ["c", "v"], ["d"], group=4), {"v": weights(2, 6, 1, 1, 1)}, "unknown-shape", "don't divide"),
         (node("Gemm", ["f", "v", "k"], ["d"]), {"v": weights(2, 4, 4), "k": weights(3, 3)}, "unknown-shape", "C of"),
         (node("MatMul", ["f", "v"], ["d"]), {"v": weights(2, 4, 0)}, "unknown-shape", "one constant matrix"),
+        (node("Gemm", ["f", "v"], ["d"]), {"v": weights(2, 4, 0)}, "unknown-shape", "has shape"),
     ],
 )
 def test_layers_that_contradict_themselves_take_nothing(layer, held, code, says):
