@@ -235,3 +235,19 @@ def test_a_map_does_not_pass_what_it_varies_along(op):
     assert [outcome.reason for _, outcome in plan.outcomes] == ["channel-axis"]
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 1.0)
+
+
+@pytest.mark.parametrize("gain", [2.0, [2.0, 3.0]])
+def test_a_part_can_t_carry_a_map_that_the_whole_does_not(gain):
+    """What the whole carries is known here to be nothing, from another reader, before its parts are asked."""
+    held = {"k": np.ones((1, 2, 1, 1), "f4") * np.reshape(np.array(gain, "f4"), (1, -1, 1, 1))}
+    nodes = [
+        node("Split", ["x"], ["a", "b"], axis=1),
+        node("Concat", ["b", "x", "x"], ["unread"], axis=1),
+        node("Mul", ["b", "k"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 4, 3, 3])], [tensor("y", [2, 2, 3, 3])], held)
+    folded, (plan,) = fold_proto(model)
+    assert not plan.folds
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 1.0)

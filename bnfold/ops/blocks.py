@@ -158,13 +158,13 @@ def _parts(node: Node, flood: Flood, whole: Value, parts: Sequence[Value], axis:
 
 
 def _pieces(map_: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:
-    """A map that varies along ``axis``, cut there."""
+    """A map cut along ``axis``; one that does not vary there is the same for each piece."""
     ends = np.cumsum([0, *sizes])
 
     def cut(index: int) -> Move:
         span = [slice(None)] * rank
         span[axis] = slice(int(ends[index]), int(ends[index + 1]))
-        return lambda array, _: array[tuple(span)]
+        return lambda array, _: array if array.shape[axis] == 1 else array[tuple(span)]
 
     return [moved(map_, rank, cut(index)) for index in range(len(sizes))]
 
