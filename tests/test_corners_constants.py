@@ -1,5 +1,7 @@
 """Corners of constants: what a fold leaves as it is, what it could not store, and those of no entries."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnx
 import pytest
@@ -9,6 +11,10 @@ from conftest import assert_same, feeds_for, fold_proto, run
 import bnfold.apply
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import InputError
+from bnfold.graph.constants import NotEvaluable
+from bnfold.ops import Unfit
+from bnfold.ops.elementwise import like
+from bnfold.reasons import Kept
 
 
 def names(model):
@@ -192,3 +198,50 @@ def test_a_bias_that_callers_may_override_is_told(op):
     _, (plan,) = fold_proto(model)
     ((_, kept),) = plan.outcomes
     assert kept.reason == "overridable"
+
+
+def test_a_constant_keeps_its_shape_where_it_can():
+    """Before opset 7 a broadcast is fixed by it."""
+    assert like(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
+    assert like(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
+    assert like(np.ones((2, 4, 1, 1)), (1,)).shape == (2, 4, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ZeroDivisionError(), "overflow"),
+        (ValueError(), "unknown-shape"),
+        (IndexError(), "unknown-shape"),
+        (NotEvaluable("why"), "dynamic-weights"),
+        (Unfit(Kept("padding", "why")), "padding"),
+    ],
+)
+def test_why_a_node_can_t_be_rewritten(error, code):
+    assert bnfold.apply._cause(SimpleNamespace(op="Conv", name="c"), error).reason == code
+
+
+@pytest.mark.parametrize("shape", [[1, "C", 4, 4], ["N", 4, 4, 4], ["N", "C", 4, 4], ["N", 5, 4, 4], [1, 5, 4, 4]])
+def test_channels_of_unknown_number_are_those_of_the_parameters(shape):
+    held = batch_norm("bn", 4, 1) | {"w": weights(1, 3, 4, 1, 1)}
+    nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"])]
+    try:
+        _, (plan,) = fold_proto(make(nodes, [tensor("x", shape)], [tensor("y", None)], held))
+    except (InputError, onnx.shape_inference.InferenceError):
+        assert 5 in shape
+        return
+    ((_, outcome),) = plan.outcomes
+    assert getattr(outcome, "reason", "folds") == ("channel-axis" if 5 in shape else "folds")
+
+
+@pytest.mark.parametrize("missing", range(1, 5))
+def test_a_batch_norm_without_one_of_its_parameters_is_none(missing):
+    held = batch_norm("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1)}
+    norm = bn_node("c", "b", "bn")
+    norm.input[missing] = ""
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm, node("Sigmoid", ["b"], ["y"])]
+    try:
+        _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    except (InputError, onnx.shape_inference.InferenceError):
+        return
+    assert not plan.folds

@@ -251,3 +251,23 @@ def test_a_part_can_t_carry_a_map_that_the_whole_does_not(gain):
     assert not plan.folds
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 1.0)
+
+
+@pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean", "ReduceMax"])
+def test_over_axes_that_the_caller_names_nothing_is_known(op):
+    """How many entries are added depends on them."""
+    held = {"w": weights(1, 4, 3, 1, 1), "b": weights(2, 4), "two": np.array(2.0, "f4"), "one": np.array(1.0, "f4")}
+    nodes = [
+        node("Conv", ["x", "w", "b"], ["c"]),
+        node(op, ["c", "axes"], ["r"], keepdims=1),
+        node("Mul", ["r", "two"], ["m"]),
+        node("Add", ["m", "one"], ["e"]),
+        node("Sigmoid", ["e"], ["y"]),
+    ]
+    inputs = [tensor("x", [1, 3, 4, 4]), tensor("axes", [1], 7)]
+    model = make(nodes, inputs, [tensor("y", None)], held, opset=18)
+    folded, (plan,) = fold_proto(model)
+    assert [outcome.reason for _, outcome in plan.outcomes] == ["unknown-shape"]
+    for axis in (1, 3):
+        feeds = {"x": weights(3, 1, 3, 4, 4), "axes": np.array([axis])}
+        assert_same(run(model, feeds), run(folded, feeds), 512.0)
