@@ -60,3 +60,13 @@ def test_both_bounds_of_a_clip_move_where_one_does(opset, low, high, shift):
     assert len(plan.folds) == 1, plan.outcomes
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize(("gain", "shift", "says"), [(1.0, 1.0, "a shift does"), (-1.0, 0.0, "not positive does")])
+def test_why_a_map_does_not_pass_a_relu(gain, shift, says):
+    held, norm = exactly(gain, shift)
+    held |= {"w": weights(1, 3, 4, 1, 1)}
+    nodes = [node("Sigmoid", ["x"], ["s"]), norm, node("Relu", ["b"], ["r"]), node("Conv", ["r", "w"], ["y"])]
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
+    ((_, kept),) = plan.outcomes
+    assert says in kept.detail

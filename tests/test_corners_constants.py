@@ -204,6 +204,7 @@ def test_a_constant_keeps_its_shape_where_it_can():
     """Before opset 7 a broadcast is fixed by it."""
     assert like(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
     assert like(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
+    assert like(np.ones((1, 8)), (1, 1)).shape == (1, 8)
     assert like(np.ones((2, 4, 1, 1)), (1,)).shape == (2, 4, 1, 1)
 
 
