@@ -99,7 +99,10 @@ class Affine:
             return True
         gain, gain2 = _leading(self.gain, other.gain)
         shift, shift2 = _leading(self.shift, other.shift)
-        return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
+        try:
+            return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
+        except ValueError:  # no value has channels for both
+            return False
 
     def vectors(self, axis: int, size: int) -> tuple[Array, Array] | None:
         """Gain and shift as two vectors of ``size`` along ``axis``; None if the map varies along another."""

@@ -15,7 +15,7 @@ from bnfold.folds import Plan, StandIn
 from bnfold.graph import Editor, Graph, Node
 from bnfold.graph.constants import NotEvaluable
 from bnfold.merge import Merge
-from bnfold.ops import Unfit, lookup
+from bnfold.ops import CONTRADICTIONS, Unfit, lookup
 from bnfold.plan import plan
 from bnfold.reasons import Kept
 from bnfold.weights import Scaled
@@ -66,7 +66,7 @@ def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
             continue
         try:
             rewrite = rule.rewrite(node, planned.gauge)
-        except (NotEvaluable, ValueError, IndexError, ZeroDivisionError, Unfit) as error:
+        except (NotEvaluable, ZeroDivisionError, Unfit, *CONTRADICTIONS) as error:
             unfit[_culprit(planned, node)] = _cause(node, error)
             continue
         for (owner, index), values in rewrite.constants.items():

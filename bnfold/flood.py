@@ -11,7 +11,7 @@ from bnfold.find import AffineOp
 from bnfold.folds import StandIn
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
-from bnfold.ops import Demands, lookup, pinned
+from bnfold.ops import CONTRADICTIONS, Demands, lookup, pinned
 from bnfold.reasons import Kept
 
 TOO_FAR = Kept("consumers", "the map would reach too many operators")
@@ -160,7 +160,7 @@ class Flood:
             ways = rule.spread(node, self)
         except NotEvaluable as error:
             return Kept("dynamic-weights", str(error))
-        except (ValueError, IndexError):  # an invalid model may contradict itself in any way
+        except CONTRADICTIONS:
             return Kept("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
         except ZeroDivisionError:
             return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")

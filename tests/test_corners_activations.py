@@ -62,6 +62,20 @@ def test_both_bounds_of_a_clip_move_where_one_does(opset, low, high, shift):
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
 
+@pytest.mark.parametrize("low", [0.0, -np.inf])
+def test_a_gain_of_zero_does_not_pass_a_clip(low):
+    """It would leave nothing that could be undone, and an infinite bound without a number."""
+    held, norm = exactly(0.0, 2.0)
+    held |= {"v": weights(2, 4, 3, 1, 1), "low": np.array(low, "f4"), "high": np.array(6.0, "f4")}
+    norm.input[0] = "c"
+    nodes = [node("Conv", ["x", "v"], ["s"]), node("Clip", ["s", "low", "high"], ["c"]), norm]
+    model = make([*nodes, node("Sigmoid", ["b"], ["y"])], [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    ((_, kept),) = plan.outcomes
+    assert kept.reason == "nonlinear"
+    assert folded == model
+
+
 @pytest.mark.parametrize(("gain", "shift", "says"), [(1.0, 1.0, "a shift does"), (-1.0, 0.0, "not positive does")])
 def test_why_a_map_does_not_pass_a_relu(gain, shift, says):
     held, norm = exactly(gain, shift)

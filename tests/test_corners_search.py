@@ -10,8 +10,10 @@ from conftest import assert_same, feeds_for, fold_proto, run
 
 import bnfold.plan
 from bnfold.affine import IDENTITY, Affine
-from bnfold.errors import InputError
+from bnfold.find import affine_ops
+from bnfold.flood import Flood
 from bnfold.folds import StandIn
+from bnfold.graph.onnx import OnnxGraphs
 
 
 def there_and_back(source, target):
@@ -193,22 +195,46 @@ def test_weights_that_overflow_keep_their_own_batch_norm_alone():
     assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == ["folds", "overflow"]
 
 
-@pytest.mark.parametrize(("op", "reads"), [("MaxPool", "indices"), ("Dropout", "mask")])
-def test_a_reader_whose_first_output_nobody_wants_is_one_all_the_same(op, reads):
-    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+@pytest.mark.parametrize("op", ["Split", "LSTM"])
+def test_a_reader_whose_first_output_nobody_wants_is_one_all_the_same(op):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1), "r": weights(2, 1, 8, 2), "k": weights(3, 1, 8, 4)}
+    if op == "Split":
+        reader = node("Split", ["c"], ["", "part"], axis=1)
+    else:
+        reader = node("LSTM", ["s", "k", "r"], ["", "part"], hidden_size=2)
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
-        node(op, ["c"], ["", reads], **({"kernel_shape": [2, 2]} if op == "MaxPool" else {})),
+        node("Transpose", ["c"], ["s"], perm=[2, 0, 1]),
+        reader,
         bn_node("c", "b", "bn"),
         node("Sigmoid", ["b"], ["y"]),
     ]
-    kind = onnx.TensorProto.INT64 if op == "MaxPool" else onnx.TensorProto.BOOL
-    outputs = [tensor("y", [1, 4, 4, 4]), tensor(reads, None, kind)]
-    try:
-        _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], outputs, held))
-    except InputError as error:
-        pytest.fail(str(error))
-    assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == ["consumers"]
+    outputs = [tensor("y", [1, 4, 6]), tensor("part", None)]
+    model = make(nodes, [tensor("x", [1, 3, 6])], outputs, held, opset=13)
+    folded, (plan,) = fold_proto(model)
+    if op == "Split":
+        assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == ["consumers"]
+    else:
+        assert plan.folds
+        feeds = feeds_for(model)
+        assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_a_try_depends_on_all_that_stands_around_the_operators_it_asked():
+    """Their gauges may change with a later fold, and what they answer with it."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Add", ["c", "a"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    inputs = [tensor("x", [1, 3, 4, 4]), tensor("a", [1, 4, 4, 4])]
+    graph = OnnxGraphs(make(nodes, inputs, [tensor("y", None)], held)).scopes[0]
+    (op,) = affine_ops(graph)
+    seen = set()
+    Flood(bnfold.plan._Planner(graph, threshold=False), op, 512, seen).run([(op.source, op.map), (op.target, IDENTITY)])
+    assert {value.name for value in seen} >= {"a", "c", "d"}
 
 
 GAIN, BOTH = Affine.along(1, [2.0, 3.0], [0.0, 0.0]), Affine.along(1, [2.0, 3.0], [1.0, -1.0])

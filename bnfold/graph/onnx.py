@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from onnx import (
 from bnfold.errors import InputError
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import MOST_ELEMENTS, Constants
-from bnfold.graph.onnx_types import Place, Type, bodies, check_node, infer_types, np_dtype
+from bnfold.graph.onnx_types import Place, Type, bodies, check_node, infer_types, np_dtype, reads
 
 
 class Tensors(Protocol):
@@ -130,7 +131,7 @@ class OnnxGraphs:
                 value.is_output = True
             else:
                 value.captured = True
-        _sort(graph)
+        _sort(graph, values)
         self.scopes.append(graph)
 
     def _declare(self, values: dict[str, Value], value: Value) -> Value:
@@ -158,12 +159,12 @@ class OnnxGraphs:
 
     def _node(self, proto: NodeProto, graph: Graph, values: dict[str, Value]) -> Node:
         domain = _domain(proto.domain)
-        op = f"{domain}::{proto.op_type}" if domain else proto.op_type
+        version = self._opsets.get(domain, 1)
         name = proto.name or next((out for out in proto.output if out), proto.op_type)
-        if not domain:
-            check_node(proto, name, self._opsets.get("", 1))
+        standard = not domain and check_node(proto, name, version)
+        op = proto.op_type if standard else f"{domain or 'ai.onnx'}::{proto.op_type}"
         attrs = {a.name: _attribute(a) for a in proto.attribute if a.type in _PLAIN or _is_filler(op, a)}
-        node = Node(op, name, self._opsets.get(domain, 1), graph, [], [], attrs, proto)
+        node = Node(op, name, version, graph, [], [], attrs, proto)
         for output in proto.output:
             value = self._declare(values, Value(output, graph, producer=node)) if output else None
             node.outputs.append(value)
@@ -222,18 +223,21 @@ def _attribute(proto: AttributeProto) -> Any:
     return list(value) if proto.type in (AttributeProto.INTS, AttributeProto.FLOATS) else value
 
 
-def _sort(graph: Graph) -> None:
-    """Put nodes that stand before their inputs' producers in order; onnxruntime accepts such files too."""
+def _sort(graph: Graph, values: Mapping[str, Value]) -> None:
+    """Put nodes that stand before those whose results they read in order; onnxruntime accepts such files too."""
+    needs = {
+        node: [maker for name in reads(node.handle) if name in values and (maker := values[name].producer)]
+        for node in graph.nodes
+    }
     made: set[Node] = set()
     for node in graph.nodes:
-        if any(v and v.producer and v.graph is graph and v.producer not in made for v in node.inputs):
+        if not made.issuperset(needs[node]):
             break
         made.add(node)
     else:
         return
     from graphlib import CycleError, TopologicalSorter
 
-    needs = {node: [v.producer for v in node.inputs if v and v.producer and v.graph is graph] for node in graph.nodes}
     try:
         graph.nodes[:] = TopologicalSorter(needs).static_order()
     except CycleError as error:

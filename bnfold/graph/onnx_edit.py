@@ -111,7 +111,7 @@ class OnnxEditor:
         dropped: dict[Graph, set[str]] = {}
         while self._unread:
             value = self._unread.pop()
-            if value.readers or value.is_output:
+            if value.readers or value.is_output or value.is_input:
                 continue
             node = value.producer
             if node is None:

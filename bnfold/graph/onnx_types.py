@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
@@ -56,34 +56,59 @@ def np_dtype(data_type: int) -> np.dtype[Any] | None:
         return None
 
 
-def check_node(node: NodeProto, name: str, version: int) -> None:
-    """Raise InputError unless the node has the inputs and the kinds of attributes that its operator demands."""
+def check_node(node: NodeProto, name: str, version: int) -> bool:
+    """True if ONNX has the operator at this version. Raises InputError if the node doesn't fit it.
+
+    What must fit: how many inputs and outputs it has, and the kinds of its attributes.
+    """
     schema = _schema(node.op_type, version)
     if schema is None:
-        return
-    required, kinds = schema
-    for index in range(required):
-        if index >= len(node.input) or not node.input[index]:
-            raise InputError(f"node {name!r}: {node.op_type} lacks its input {index}", "the model is invalid")
+        return False
+    for what, names, places in (("input", node.input, schema.inputs), ("output", node.output, schema.outputs)):
+        for index in range(places.required):
+            if index >= len(names) or not names[index]:
+                raise InputError(f"node {name!r}: {node.op_type} lacks its {what} {index}", "the model is invalid")
+        if len(names) not in places.counts:
+            raise InputError(f"node {name!r}: {node.op_type} can't have {len(names)} {what}s", "the model is invalid")
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             raise InputError(
                 f"node {name!r}: attribute {attribute.name!r} refers to a function's", "the model is invalid"
             )
-        if kinds.get(attribute.name, attribute.type) != attribute.type:
+        if schema.kinds.get(attribute.name, attribute.type) != attribute.type:
             raise InputError(f"node {name!r}: attribute {attribute.name!r} has the wrong type", "the model is invalid")
+    return True
+
+
+class _Places(NamedTuple):
+    """How many inputs or outputs an operator has: those that must be there, and the numbers there may be."""
+
+    required: int
+    counts: range
+
+
+class _Schema(NamedTuple):
+    """What ONNX demands of an operator: inputs, outputs, and the types of its attributes."""
+
+    inputs: _Places
+    outputs: _Places
+    kinds: dict[str, int]
 
 
 @cache
-def _schema(op: str, version: int) -> tuple[int, dict[str, int]] | None:
-    """How many inputs an operator must have, and the types of its attributes; None if onnx does not know it."""
+def _schema(op: str, version: int) -> _Schema | None:
+    """What ONNX demands of an operator at this version; None if it has no such operator."""
     try:
         schema = onnx.defs.get_schema(op, version, "")
     except onnx.defs.SchemaError:
         return None
     single = onnx.defs.OpSchema.FormalParameterOption.Single
-    required = sum(1 for formal in schema.inputs if formal.option == single)
-    return required, {name: int(getattr(attribute.type, "value", 0)) for name, attribute in schema.attributes.items()}
+    required = [sum(formal.option == single for formal in formals) for formals in (schema.inputs, schema.outputs)]
+    return _Schema(
+        _Places(required[0], range(schema.min_input, schema.max_input + 1)),
+        _Places(required[1], range(schema.min_output, schema.max_output + 1)),
+        {name: int(getattr(attribute.type, "value", 0)) for name, attribute in schema.attributes.items()},
+    )
 
 
 def infer_types(model: ModelProto) -> dict[Place, dict[str, Type]]:

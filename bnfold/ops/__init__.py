@@ -54,6 +54,10 @@ class Rewrite:
     attributes: dict[tuple[Node, str], Any] = field(default_factory=dict)
 
 
+CONTRADICTIONS = (IndexError, TypeError, ValueError)
+"""What a rule may raise for a model whose parts don't fit together."""
+
+
 class Unfit(Exception):
     """Raised by a rewrite whose new constants can't be stored; carries the refusal."""
 

@@ -169,13 +169,13 @@ def _balance(node: Node, data: list[Value], signs: list[float], flood: Flood, ga
             ways.append([*plain[:index], (value, extra.after(gain)), *plain[index + 1 :]])
     if not ways:
         return Kept("consumers", f"the shifts at {node.op} {node.name!r} don't add up")
-    return sorted(ways, key=lambda way: _trouble(way, node))
+    return sorted(ways, key=lambda way: _travels(way, node))
 
 
-def _trouble(way: Demands, node: Node) -> int:
-    """How far a shift is likely to travel: a branch that this node alone reads can often take it at once."""
+def _travels(way: Demands, node: Node) -> bool:
+    """True if a shift is likely to travel far: a branch that this node alone reads can often take it at once."""
     value = next(value for value, map_ in way if map_.has_shift)
-    return 2 if value is node.output else min(len(value.readers) - 1, 1)
+    return value is node.output or len(value.readers) > 1
 
 
 def _negligible(rest: Affine, maps: list[Affine | None]) -> bool:

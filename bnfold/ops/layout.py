@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from bnfold.affine import Affine
 from bnfold.graph import Node, Shape
 from bnfold.ops import DONE, Flood, Rule, Spread
+from bnfold.ops.transparent import elsewhere
 from bnfold.reasons import Kept
 
 Array = NDArray[np.float64]
@@ -46,7 +47,8 @@ def pass_moved(node: Node, flood: Flood, forward: Move, backward: Move, *, plain
     assert source is not None
     before, after = flood.given(source), flood.given(target)
     known = before if before is not None else after
-    assert known is not None
+    if known is None:
+        return elsewhere(node)
     if plain and known.gain.ndim == 0:
         if before is None or after is None:
             return [[(target if after is None else source, known)]]

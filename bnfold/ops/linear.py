@@ -20,7 +20,7 @@ def _spread_conv(node: Node, flood: Flood) -> Spread:
     transposed = node.op == "ConvTranspose"
     outputs = shape[1] * group if transposed else shape[0]
     inputs = shape[0] if transposed else shape[1] * group
-    if outputs % group or inputs % group or 0 in shape:
+    if shape[0] % group or 0 in shape:
         return Kept("unknown-shape", f"{node.op} {node.name!r} has {group} groups, which don't divide its channels")
     if node.input(2) is not None and constant_shape(node, 2) != (outputs,):
         return Kept("unknown-shape", f"the bias of {node.op} {node.name!r} is not one number per channel")

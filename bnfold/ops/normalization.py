@@ -122,9 +122,11 @@ def _spread_instance(node: Node, flood: Flood) -> Spread:
     """InstanceNormalization ends in a scale and bias per channel; what comes in it normalises away."""
     if flood.given(node.inputs[0]) is not None:
         return Kept("nonlinear", f"InstanceNormalization {node.name!r} computes its statistics from its input")
+    if refusal := not_constant(node, 1, 2):
+        return refusal
     after = flood.given(node.output)
     assert after is not None
-    return not_constant(node, 1, 2) or off_axis(after, node, 1, constant_shape(node, 1)[0]) or DONE
+    return off_axis(after, node, 1, constant_shape(node, 1)[0]) or DONE
 
 
 def _rewrite_instance(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:

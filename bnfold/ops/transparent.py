@@ -7,6 +7,11 @@ from bnfold.ops import DONE, Flood, Rule, Spread, constant
 from bnfold.reasons import Kept
 
 
+def elsewhere(node: Node) -> Kept:
+    """Why a map stops at an operator that reads its value as something else than data."""
+    return Kept("dynamic-weights", f"{node.op} {node.name!r} reads the value as a parameter")
+
+
 def pass_on(node: Node, flood: Flood) -> Spread:
     """The first input and the first output carry the same map."""
     source = node.inputs[0]
@@ -17,7 +22,8 @@ def pass_on(node: Node, flood: Flood) -> Spread:
             return DONE
         return Kept("consumers", f"{node.op} {node.name!r} would need two different maps")
     known = before if before is not None else after
-    assert known is not None
+    if known is None:
+        return elsewhere(node)
     return [[(node.output if after is None else source, known)]]
 
 

@@ -103,4 +103,5 @@ def tests(order: dict[str, int] | None, *plugins: Any) -> int:
     """Run the tests that are named, or all; pytest's exit code."""
     files = sorted({name.split("::")[0] for name in order}) if order else TESTS
     options = ["-x", "-q", "-s", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options.append("--hypothesis-profile=ci")  # no luck, and no memory of what earlier changes did
     return int(pytest.main([*options, *files], plugins=[Chosen(order), *plugins]))

@@ -4,7 +4,8 @@
 knows, and runs the tests that reach the changed statement, the quickest first, in a forked process: of one that has
 the tests already, where the change is in a function that no import runs, else of one that has the libraries alone.
 Results go to a file of JSON lines; a campaign that was stopped goes on where it was, with ``--again`` it tries what was
-left once more, after tests have been added. What is known to change nothing (``equivalents.txt``) is not tried.
+left once more, after tests have been added. What is known to change nothing (``equivalents.txt``) is not tried, or with
+``--known`` alone: a test that notices such a change is wrong, or what is said of the change is.
 """
 
 from __future__ import annotations
@@ -200,6 +201,7 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--sample", type=int)
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--known", action="store_true", help="the changes that are known to change nothing")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--tests", nargs="+", help="other files of tests than the quick ones")
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of tests for a change")
@@ -238,7 +240,7 @@ def main() -> None:
         (row, code)
         for row, code in work[: arguments.sample]
         if ends.get(key(row)) in wanted_ends
-        and (f"{row['file']} {row['function']}", row["was"], row["now"]) not in known
+        and ((f"{row['file']} {row['function']}", row["was"], row["now"]) in known) == arguments.known
     ]
     print(f"{len(work)} changes", flush=True)
     campaign, start = Campaign(arguments.results, arguments.jobs, arguments.budget), time.time()

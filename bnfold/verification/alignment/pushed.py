@@ -5,7 +5,7 @@ from __future__ import annotations
 from bnfold.affine import IDENTITY, Affine
 from bnfold.graph import Node, Value
 from bnfold.graph.constants import NotEvaluable
-from bnfold.ops import lookup
+from bnfold.ops import CONTRADICTIONS, lookup
 from bnfold.reasons import Kept
 
 
@@ -31,7 +31,7 @@ def pushed(node: Node, map_: Affine) -> dict[Value, Affine] | None:
         return None
     try:
         ways = rule.spread(node, _Given(source, map_))
-    except (NotEvaluable, ZeroDivisionError, ValueError, IndexError):
+    except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
         return None
     if isinstance(ways, Kept):
         return None

@@ -19,6 +19,7 @@ from bnfold.affine import IDENTITY, Affine, is_float
 from bnfold.graph import Graphs, Node, Value
 from bnfold.graph.constants import NotEvaluable, evaluate_node
 from bnfold.merge import Merge, merges
+from bnfold.ops import CONTRADICTIONS
 from bnfold.verification.alignment.attributes import essential
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, Matched, Numbers, Scale, aligned
 from bnfold.verification.alignment.pushed import pushed
@@ -83,7 +84,7 @@ class Reader:
 
         try:
             done = MEANINGS.get(node.op, opaque)(self, node)
-        except (NotEvaluable, ValueError, IndexError, ZeroDivisionError):  # shapes that don't fit together
+        except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
             done = False
         if not done:
             opaque(self, node)

@@ -44,6 +44,8 @@ def conv(reader: Reader, node: Node) -> bool:
     if shape is None or len(shape) < 3 or (node.input(2) is not None and floats(node, 2) is None):
         return False
     group, transposed = node.attr("group", 1), node.op == "ConvTranspose"
+    if group < 1 or shape[0] % group or 0 in shape:
+        return False
     form = reader.form(node.inputs[0])
     padding = _padding(node, shape)
     eps = reader.eps(node.inputs[1])

@@ -54,8 +54,11 @@ def _moves(reader: Reader, node: Node, base: int) -> list[tuple[object, ...]]:
     """What is moved, and how: as it is written, and by its result where the shapes tell."""
     others = tuple(reader.form(value).base for value in node.inputs[1:])
     keys: list[tuple[object, ...]] = [(node.op, base, reader.attributes(node), others)]
-    shape = node.output.shape
-    if node.op in VIEWS and shape is not None and sum(not isinstance(size, int) for size in shape) <= 1:
+    if (
+        node.op in VIEWS
+        and (shape := node.output.shape) is not None
+        and sum(not isinstance(size, int) for size in shape) <= 1
+    ):
         keys.append(("view", base, tuple(size if isinstance(size, int) else None for size in shape)))
     if node.op == "Slice" and (cut := _cut(reader, node, base)) is not None:
         keys.append(cut)
