@@ -207,8 +207,10 @@ class _Planner:
         offset, size = np.abs(total.shift / total.gain), np.ones(())
         if op.statistics is not None and (vectors := total.vectors(1, op.statistics.mean.size)) is not None:
             offset = np.abs(vectors[1] / vectors[0])
-            size = np.abs(op.statistics.mean) + np.sqrt(op.statistics.var + op.statistics.epsilon)
-        condition = float(np.max(offset / size, initial=0.0))
+            mean, var = op.statistics.mean, op.statistics.var
+            size = np.abs(mean) + np.sqrt(var + min(op.statistics.epsilon, var.max(initial=0.0)))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            condition = float(np.where(offset > 0, offset / size, 0.0).max(initial=0.0))
         if condition > WORST_CONDITION:
             return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
         return flood

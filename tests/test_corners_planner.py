@@ -1,6 +1,7 @@
 """Corners of the planner and of what it leaves behind: written for mutants that survived."""
 
 import numpy as np
+import onnx
 import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
@@ -41,6 +42,33 @@ def test_a_shift_around_other_readers_is_measured_by_the_activations(offset, mea
     folded, (plan,) = fold_proto(model)
     reasons = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
     assert reasons == ["folds" if folds else "conditioning"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 16384.0)
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "var", "bias", "folds"),
+    [
+        (1e-3, [1.0, 1.0, 1.0, 1.0], 2.0, True),
+        (1e6, [1.0, 1.0, 1.0, 1.0], 2.0, False),
+        (1e30, [1.0, 1.0, 1.0, 1.0], 2.0, False),
+        (1e-3, [0.0, 1.0, 1.0, 1.0], 2.0, True),
+        (1e-3, [0.0, 0.0, 0.0, 0.0], 2.0, False),
+        (1e-3, [0.0, 0.0, 0.0, 0.0], 0.0, True),
+    ],
+)
+def test_an_epsilon_above_every_variance_does_not_measure_the_activations(epsilon, var, bias, folds):
+    model = forked(0.0, 0.0)
+    for held in model.graph.initializer:
+        for name, values in (("bn_var", var), ("bn_bias", [bias] * 4)):
+            if held.name == name:
+                held.CopyFrom(onnx.numpy_helper.from_array(np.array(values, "f4"), name))
+    (norm,) = (node for node in model.graph.node if node.op_type == "BatchNormalization")
+    norm.attribute.append(onnx.helper.make_attribute("epsilon", epsilon))
+    folded, (plan,) = fold_proto(model)
+    assert [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes] == [
+        "folds" if folds else "conditioning"
+    ]
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 16384.0)
 

@@ -2,14 +2,16 @@
 
 ``python -m tests.campaigns.hostile SECONDS [SEED [SHARE]]``: small models cut off at every length, then random damage
 (flipped bits, bytes put in, spans taken out or doubled, numbers made huge) until the time is up; each is inspected, and
-folded without verification. Programs of torch (``.pt2``) are damaged alike and checked as data: one for every SHARE
-models (40).
+folded without verification. Programs of torch (``.pt2``) are damaged alike and checked as data, half of
+their JSON by moving its parts about: one for every SHARE models (40).
 """
 
 from __future__ import annotations
 
 import collections
+import copy
 import io
+import json
 import random
 import resource
 import sys
@@ -17,7 +19,9 @@ import tempfile
 import time
 import traceback
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from bnfold.api import FoldOptions, fold, inspect
 from bnfold.errors import BnfoldError
@@ -25,6 +29,9 @@ from bnfold.errors import BnfoldError
 SAMPLES = Path(__file__).parents[2] / "sample_models"
 SMALL = 3000
 """Bytes up to which a model is cut off at every length."""
+
+ODD = (None, 0, -1, 2**31, 2**70, 1e308, float("nan"), "", "../x", "os.system", [], {}, [[]], True)
+"""What stands in a JSON document where something else is expected."""
 
 SLOW = 5.0
 """Seconds that no damaged file of a few kB may take."""
@@ -63,13 +70,48 @@ def damaged_archive(data: bytes, rng: random.Random) -> bytes:
         victim = rng.choice(names)
         for name in names:
             content = old.read(name)
-            if name == victim:
+            if name == victim and content[:1] == b"{" and rng.randrange(2):
+                content = rearranged(content, rng)
+            elif name == victim:
                 content = damaged(content, rng) if content else rng.randbytes(5)
             if not (name == victim and rng.randrange(8) == 0):
                 new.writestr(name, content)
             if name == victim and rng.randrange(16) == 0:
                 new.writestr(rng.choice((name, "../" + name, "/etc/" + name)), content)
     return made.getvalue()
+
+
+def rearranged(data: bytes, rng: random.Random) -> bytes:
+    """A JSON document with one to three parts gone, doubled, exchanged for others, or turned into something odd."""
+    document = json.loads(data)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        places = list(_places(document))
+        if not places:
+            break
+        (holder, key), (other, there) = rng.choice(places), rng.choice(places)
+        kind = rng.randrange(5)
+        if kind == 0:
+            del holder[key]
+        elif kind == 1:
+            holder[key] = copy.deepcopy(other[there])
+        elif kind == 2:
+            holder[key] = rng.choice(ODD)
+        elif isinstance(holder, list):
+            holder.insert(key, copy.deepcopy(holder[key]))
+        elif isinstance(holder[key], int):
+            holder[key] += rng.choice((-1, 1, 2, 100))
+    return json.dumps(document).encode()
+
+
+def _places(document: Any) -> Iterator[tuple[Any, Any]]:
+    """Each list or object inside of a document, with each index or name of it."""
+    pending = [document]
+    while pending:
+        holder = pending.pop()
+        if isinstance(holder, list | dict):
+            for key in range(len(holder)) if isinstance(holder, list) else holder:
+                yield holder, key
+                pending.append(holder[key])
 
 
 def attempt(data: bytes, path: Path, found: collections.Counter[str]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import collections
 import os
+import random
 import subprocess
 import sys
 
@@ -20,6 +22,7 @@ from bnfold.files.load import load  # noqa: E402
 from bnfold.files.pt2 import checked  # noqa: E402
 from bnfold.files.sniff import kind_of  # noqa: E402
 from bnfold.programs.load import load_program  # noqa: E402
+from tests.campaigns import hostile  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -89,6 +92,16 @@ def test_damage_is_an_input_error_or_harmless(members, data):
         checked(packed({**members, name: bytes(changed)}), "damaged")
     except InputError as error:
         assert str(error).startswith("damaged: ")
+
+
+def test_damaged_programs_end_with_a_line(members, tmp_path):
+    """Members cut, changed and doubled, parts of their JSON moved about: read whole, inspected and folded."""
+    data, rng, found = packed(members), random.Random(0), collections.Counter()
+    for _ in range(150):
+        hostile.attempt(hostile.damaged_archive(data, rng), tmp_path / "model.pt2", found)
+    assert not {"TRACEBACK", "NOT ONE LINE"} & found.keys(), found
+    assert found["exit code 4"] > 50
+    assert found["read"] > 10
 
 
 @pytest.mark.parametrize(
