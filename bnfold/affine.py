@@ -93,16 +93,19 @@ class Affine:
             raise ZeroDivisionError("a map with a gain of zero has no inverse")
         return Affine.of(1.0 / self.gain, -self.shift / self.gain)
 
+    def fits(self, other: Affine) -> bool:
+        """True if one value can have both: along no axis do they vary over different numbers of entries."""
+        return all(a == b or 1 in (a, b) for a, b in zip(self.gain.shape, other.gain.shape, strict=False))
+
     def agrees(self, other: Affine) -> bool:
         """True if both are one map up to a few roundings in float64 (the ulps of their computation)."""
         if self is other:
             return True
+        if not self.fits(other):
+            return False
         gain, gain2 = _leading(self.gain, other.gain)
         shift, shift2 = _leading(self.shift, other.shift)
-        try:
-            return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
-        except ValueError:  # no value has channels for both
-            return False
+        return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
 
     def vectors(self, axis: int, size: int) -> tuple[Array, Array] | None:
         """Gain and shift as two vectors of ``size`` along ``axis``; None if the map varies along another."""

@@ -133,6 +133,8 @@ class Flood:
                 return Kept("dynamic-weights", f"{value.name!r} is a constant that its reader can't change")
             if held := pin(value):
                 return held
+            if not map_.fits(self.gauge(value)):
+                return Kept("unknown-shape", f"{value.name!r} has a map over another number of channels already")
             demands.extend((other, map_) for other in self.planner.bridges.get(value, ()))
             queue.extend(self._around(value))
         return None

@@ -2,6 +2,7 @@
 
 import collections
 import random
+import tracemalloc
 
 import numpy as np
 import onnx
@@ -13,7 +14,9 @@ from onnx import helper, numpy_helper
 from bnfold.affine import Affine
 from bnfold.api import FoldOptions, fold, inspect, verify
 from bnfold.errors import InputError
+from bnfold.files.load import load
 from bnfold.verification.judge import VerifyOptions
+from bnfold.verification.replayed_weights import replayed_layers
 from tests.campaigns import contradictions
 
 STATIC = VerifyOptions(gates=("structure", "weights"))
@@ -116,6 +119,59 @@ def test_maps_over_different_numbers_of_channels_do_not_agree():
     assert four.agrees(Affine.along(1, np.full(4, 2.0), np.arange(4.0)))
 
 
+def test_two_batch_norms_over_different_numbers_of_channels():
+    """Nobody reads them, and for nodes in this order onnx infers no shapes: nobody else says how many there are."""
+    held = {**batch_norm("three", 3, 1), **batch_norm("six", 6, 2), "k": weights(1, 3, 3, 1, 1)}
+    nodes = [
+        node("AveragePool", ["a"], ["p"], kernel_shape=[2, 2]),
+        node("Concat", ["x", "x"], ["c"], axis=1),
+        bn_node("p", "dead", "three"),
+        bn_node("c", "a", "six"),
+        node("Conv", ["x", "k"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 3, 6, 6])], [tensor("y", None)], held)
+    assert sorted(reasons(model), key=str) == [None, "unknown-shape"]
+
+
+HUGE = 2**31
+SPREAD = {
+    "Slice": [node("Slice", ["b", "from", "to", "on"], ["y"])],
+    "Slice of channels": [node("Slice", ["b", "from", "to", "one"], ["y"])],
+    "Concat": [node("Concat", ["b", "x"], ["y"], axis=2)],
+    "Concat of channels": [node("Concat", ["b", "x"], ["y"], axis=1)],
+    "Split": [node("Split", ["b", "halves"], ["s", "t"], axis=1), node("Neg", ["s"], ["y"])],
+    "SpaceToDepth": [node("SpaceToDepth", ["b"], ["y"], blocksize=HUGE // 4)],
+    "DepthToSpace": [node("DepthToSpace", ["b"], ["y"], blocksize=HUGE // 4)],
+    "Gather": [node("Gather", ["b", "to"], ["y"], axis=2)],
+    "Reshape": [node("Reshape", ["b", "flat"], ["y"])],
+    "Expand": [node("Expand", ["b", "long"], ["y"])],
+}
+
+
+@pytest.mark.parametrize("shape", [(1, 4, HUGE, 3), (1, HUGE, 4, 3)], ids=["positions", "channels"])
+@pytest.mark.parametrize("kind", SPREAD)
+@pytest.mark.parametrize("behind", [False, True])
+def test_axes_of_any_size_are_declared_by_a_few_bytes(kind, shape, behind):
+    """Planning takes next to no memory all the same."""
+    held = {
+        **HELD, "from": np.array([0]), "to": np.array([HUGE - 1]), "on": np.array([2]), "one": np.array([1]),
+        "halves": np.array([HUGE // 2, HUGE // 2]), "flat": np.array([0, -1]), "long": np.array([HUGE, 1, 1, 1]),
+    }  # fmt: skip
+    if behind:
+        operators = [onnx.NodeProto.FromString(made.SerializeToString()) for made in SPREAD[kind]]
+        operators[0].input[0], operators[-1].output[0] = "x", "b"
+        nodes = [*operators, bn_node("b", "y", "bn")]
+    else:
+        nodes = [bn_node("x", "b", "bn"), *SPREAD[kind]]
+    source = [node("Sigmoid", ["data"], ["x"])]
+    model = make([*source, *nodes], [tensor("data", shape)], [tensor("y", None)], held)
+    tracemalloc.start()
+    inspect(model)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**28
+
+
 PARAMETERS = {
     "scale": node("InstanceNormalization", ["image", "part", "bias"], ["y"]),
     "ratio": node("Dropout", ["image", "part"], ["y"]),
@@ -188,6 +244,22 @@ def test_an_input_stays_an_input_though_nobody_reads_it_any_more(default):
     feeds = feeds_for(model)
     feeds["unused"] = weights(6, 1, 4, 6, 6)
     assert_same(run(model, feeds), run(folded, feeds))
+
+
+def test_a_layer_that_went_with_a_dead_end_needs_no_counterpart(tmp_path):
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        bn_node("c", "y", "bn"),
+        node("Conv", ["x", "v"], ["lost"]),
+        bn_node("lost", "dead", "other"),
+    ]
+    held = {**HELD, **batch_norm("other", 4, 2)}
+    model = make(nodes, [tensor("x", [2, 4, 6, 6])], [tensor("y", [2, 4, 6, 6])], held)
+    onnx.save(model, tmp_path / "model.onnx")
+    fold(tmp_path / "model.onnx", tmp_path / "folded.onnx", FoldOptions(verify=STATIC))
+    layers, missing = replayed_layers(load(tmp_path / "model.onnx"), load(tmp_path / "folded.onnx"), 0.5)
+    assert len(layers) == 2
+    assert not missing
 
 
 def test_groups_that_a_weight_can_t_have_take_no_memory():

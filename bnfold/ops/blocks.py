@@ -10,8 +10,14 @@ from numpy.typing import NDArray
 from bnfold.affine import Affine
 from bnfold.graph import Node, Shape, Value
 from bnfold.ops import Demands, Flood, Rewrite, Rule, Spread, constant, integers
-from bnfold.ops.layout import Array, Move, Unmovable, moved, pass_moved, unknown
+from bnfold.ops.layout import MOST_ENTRIES, Array, Move, Unmovable, moved, pass_moved, spread_over, unknown
 from bnfold.reasons import Kept
+
+
+def _length(value: Value, axis: int) -> int | None:
+    """The size of an axis where it is known, and not huge."""
+    size = None if value.shape is None else value.shape[axis]
+    return size if isinstance(size, int) and size <= MOST_ENTRIES else None
 
 
 def _gather(node: Node, flood: Flood) -> Spread:
@@ -44,8 +50,8 @@ def _slice(node: Node, flood: Flood) -> Spread:
         ways = pass_moved(node, flood, lambda array, _: array, lambda array, _: array)
         return ways if isinstance(ways, Kept) else [*ways, *_embedded(node, flood, cut, source.shape)]
     axis, span = relevant[0]
-    size = source.shape[axis]
-    if len(relevant) > 1 or not isinstance(size, int):
+    size = _length(source, axis)
+    if len(relevant) > 1 or size is None:
         return Kept("unknown-shape", f"Slice {node.name!r} cuts an axis of unknown size, or several")
     return _select(node, flood, axis, np.arange(size)[span])
 
@@ -57,15 +63,18 @@ def _embedded(node: Node, flood: Flood, cut: list[tuple[int, slice]], shape: Sha
     if after is None or flood.given(source) is not None or len(cut) != 1:
         return []
     ((axis, span),) = cut
-    size = shape[axis]
-    if not isinstance(size, int):
+    size = _length(source, axis)
+    if size is None:
         return []
     picked = np.arange(size)[span]
 
     def back(array: Array, fill: float) -> Array:
-        return _scattered(np.broadcast_to(array, _with(array.shape, axis, len(picked))), axis, picked, size, fill)
+        return _scattered(spread_over(array, _with(array.shape, axis, len(picked))), axis, picked, size, fill)
 
-    return [[(source, moved(after, len(shape), back))]]
+    try:
+        return [[(source, moved(after, len(shape), back))]]
+    except Unmovable:
+        return []
 
 
 def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
@@ -76,8 +85,7 @@ def _select(node: Node, flood: Flood, axis: int, picked: NDArray[np.integer]) ->
     """Entries ``picked`` along ``axis``; those not picked carry no map."""
     source = node.inputs[0]
     assert source is not None
-    assert source.shape is not None
-    size = source.shape[axis]
+    size = _length(source, axis)
 
     def forward(array: Array, _: float) -> Array:
         return np.take(array, picked if array.shape[axis] > 1 else np.zeros_like(picked), axis)
@@ -88,9 +96,9 @@ def _select(node: Node, flood: Flood, axis: int, picked: NDArray[np.integer]) ->
         spans = array.shape[axis : axis + picked.ndim]
         if all(n == 1 for n in spans):
             return array.reshape((*lead, 1, *behind))
-        if not isinstance(size, int):
+        if size is None:
             raise Unmovable("the size of its axis is not known")
-        full = np.broadcast_to(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
+        full = spread_over(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
         return _scattered(full, axis, picked.reshape(-1), size, fill)
 
     return pass_moved(node, flood, forward, backward)
@@ -98,7 +106,7 @@ def _select(node: Node, flood: Flood, axis: int, picked: NDArray[np.integer]) ->
 
 def _scattered(array: Array, axis: int, picked: NDArray[np.integer], size: int, fill: float) -> Array:
     """Entries put back where they were picked from; one that was picked twice must come back the same."""
-    result = np.full(_with(array.shape, axis, size), fill)
+    result = spread_over(np.asarray(fill), _with(array.shape, axis, size)).copy()
     place = [slice(None)] * array.ndim
     place[axis] = picked % size  # type: ignore[call-overload]
     result[tuple(place)] = array
@@ -131,13 +139,13 @@ def _parts(node: Node, flood: Flood, whole: Value, parts: Sequence[Value], axis:
     constants = node.graph.constants
     given = flood.given(whole)
     maps = [flood.given(part) for part in parts]
-    sizes = [None if part.shape is None else part.shape[axis] for part in parts]
+    sizes = [_length(part, axis) for part in parts]
     known = [map_ for map_ in (given, *maps) if map_ is not None]
     alike = all(map_.gain.shape[axis : axis + 1] in ((), (1,)) and map_.agrees(known[0]) for map_ in known)
     everywhere = [(v, known[0]) for v in (whole, *parts) if flood.given(v) is None and not constants.is_constant(v)]
     if alike and (given is not None or None not in maps):
         return [everywhere]
-    lengths = [size for size in sizes if isinstance(size, int)]
+    lengths = [size for size in sizes if size is not None]
     if len(lengths) < len(sizes) or whole.rank is None:
         if alike:
             return [everywhere]
@@ -150,10 +158,13 @@ def _parts(node: Node, flood: Flood, whole: Value, parts: Sequence[Value], axis:
         demands = zip(parts, pieces, strict=True)
         return [[(v, m) for v, m in demands if flood.given(v) is None and not constants.is_constant(v)]]
     filled = [Affine.of(1.0, 0.0) if map_ is None else map_ for map_ in maps]
-    joined = Affine.of(
-        _joined([m.gain for m in filled], whole.rank, axis, lengths),
-        _joined([m.shift for m in filled], whole.rank, axis, lengths),
-    )
+    try:
+        joined = Affine.of(
+            _joined([m.gain for m in filled], whole.rank, axis, lengths),
+            _joined([m.shift for m in filled], whole.rank, axis, lengths),
+        )
+    except Unmovable as error:
+        return Kept("unknown-shape", f"{node.op} {node.name!r}: {error}")
     return [[(whole, joined)], everywhere] if alike else [[(whole, joined)]]  # the other parts follow from the whole
 
 
@@ -173,7 +184,7 @@ def _joined(arrays: list[Array], rank: int, axis: int, sizes: list[int]) -> Arra
     full = [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
     shape = np.broadcast_shapes(*(_with(array.shape, axis, 1) for array in full))
     return np.concatenate(
-        [np.broadcast_to(array, _with(shape, axis, size)) for array, size in zip(full, sizes, strict=True)], axis=axis
+        [spread_over(array, _with(shape, axis, size)) for array, size in zip(full, sizes, strict=True)], axis=axis
     )
 
 

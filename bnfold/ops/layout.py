@@ -8,7 +8,7 @@ whole axes alone, the array says so and the linear operators refuse it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
@@ -25,7 +25,7 @@ Move = Callable[[Array, float], Array]
 """An array laid out like the map, and what stands where the map says nothing (gain 1, shift 0)."""
 
 MOST_ENTRIES = 2**22
-"""Entries of a map that a reshape may spread it over."""
+"""Entries of a map that an operator may spread it over: a few bytes can declare axes of any size."""
 
 
 class Unmovable(Exception):
@@ -97,6 +97,13 @@ def _reshape(node: Node, flood: Flood) -> Spread:
     )
 
 
+def spread_over(array: Array, shape: Sequence[int]) -> Array:
+    """An array seen over a larger shape. Raises Unmovable for one that is huge."""
+    if prod(shape) > MOST_ENTRIES:
+        raise Unmovable("it mixes the channels with an axis of unknown or huge size")
+    return np.broadcast_to(array, shape)
+
+
 def reshaped(array: Array, before: Shape, after: Shape) -> Array:
     """A map's array over ``before``, seen over ``after``.
 
@@ -121,9 +128,7 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
         if all(size == 1 for size in array.shape[ours]):
             shape += [1] * len(other[theirs])
             continue
-        if prod(one[ours]) > MOST_ENTRIES:
-            raise Unmovable("it mixes the channels with an axis of unknown or huge size")
-        array = np.broadcast_to(array, [*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]])
+        array = spread_over(array, (*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]))
         shape += other[theirs]
     return np.ascontiguousarray(array).reshape(shape)
 
@@ -182,7 +187,10 @@ def _space_to_depth(node: Node, flood: Flood) -> Spread:
 
     def spread(array: Array, _: float) -> Array:
         _only_channels(array)
-        return np.repeat(array, block, axis=1) if crd else np.concatenate([array] * block, axis=1)
+        channels = array.shape[1]
+        every = (array.shape[0], channels, block) if crd else (array.shape[0], block, channels)
+        array = spread_over(np.expand_dims(array, 2 if crd else 1), (*every, *array.shape[2:]))
+        return array.reshape(array.shape[0], block * channels, *array.shape[3:])
 
     def gather(array: Array, _: float) -> Array:
         _only_channels(array)

@@ -70,7 +70,7 @@ def _compare(before: Graph, after: Graph) -> Iterator[LayerResult | str]:
 def _refolded(before: Graph, gone: list[AffineOp], producers: dict[str, Node]) -> Iterator[LayerResult | str]:
     """Fold ``gone`` again, and compare each constant that this changes."""
     planned = plan(before, only=[op.target.name for op in gone], scales=True, threshold=True)
-    heirs = _heirs(planned)
+    heirs, alive = _heirs(planned), _alive(before)
     folded = {fold.op.target for fold in planned.folds}
     yield from (f"{op.name!r}, which bnfold would not fold" for op in gone if op.target not in folded)
     for node in planned.touched():
@@ -83,6 +83,8 @@ def _refolded(before: Graph, gone: list[AffineOp], producers: dict[str, Node]) -
             continue
         for (owner, index), values in expected.items():
             twin = _maker(producers, heirs(owner.live_outputs[0]), owner.op)
+            if twin is None and owner not in alive:
+                continue  # a dead end goes with the operator that it ends in
             exact = values.array() if isinstance(values, Scaled) else values
             yield _beside(f"{owner.op} {owner.name!r} input {index}", exact, twin, index)
     for fold in planned.folds:
@@ -90,6 +92,18 @@ def _refolded(before: Graph, gone: list[AffineOp], producers: dict[str, Node]) -
             twin = _maker(producers, [stand_in.target.name], stand_in.op)
             level = stand_in.data(planned.gauge).shift.reshape(-1)
             yield _beside(f"the {stand_in.op} in place of {fold.op.name!r}", level, twin, 1, flat=True)
+
+
+def _alive(graph: Graph) -> set[Node]:
+    """The nodes on which an output depends, or a nested graph."""
+    alive: set[Node] = set()
+    pending = [value for node in graph.nodes for value in node.live_outputs if value.is_output or value.captured]
+    while pending:
+        node = pending.pop().producer
+        if node is not None and node not in alive:
+            alive.add(node)
+            pending += [value for value in node.inputs if value is not None]
+    return alive
 
 
 def _maker(producers: dict[str, Node], names: Iterable[str], op: str) -> Node | None:

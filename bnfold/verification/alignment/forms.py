@@ -54,6 +54,15 @@ class Form:
         bars, extra = aligned(self.shift_error, error)
         return Form(self.base, Affine.of(*aligned(self.map.gain, total + more)), self.gain_error, bars + extra)
 
+    def only(self, where: NDArray[np.bool_]) -> Form:
+        """The same value, of which the channels elsewhere read nothing of their class: any gain would do for them."""
+        if where.all():
+            return self
+        gain, shift, error, there = aligned(self.map.gain, self.map.shift, self.gain_error, where)
+        return Form(
+            self.base, Affine.of(np.where(there, gain, 0.0), shift), np.where(there, error, 0.0), self.shift_error
+        )
+
     @property
     def is_plain(self) -> bool:
         """True if the value is its class's own, exactly."""

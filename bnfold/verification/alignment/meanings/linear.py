@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, ulp
 from bnfold.graph import Node
@@ -200,7 +201,7 @@ def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) ->
     def rows() -> Numbers:
         return _rows(seen, vectors[0], errors[0], dtype if reader.rounds else None)
 
-    result = reader.made(node, key, rows, "any")
+    result = reader.made(node, key, rows, "any").only(_reading(seen, vectors[0]))
     if vectors[1].any() or errors[1].any():
         result = result.shifted(*_pushed_shift(seen, vectors[1], errors[1], eps))
     if seen.bias is not None and node.input(seen.bias) is not None:
@@ -210,6 +211,17 @@ def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) ->
     reader.layers[node] = Layer(rows, dtype, result)
     reader.forms[node.output] = result
     return True
+
+
+def _reading(seen: Product, gain: Array) -> NDArray[np.bool_]:
+    """Which outputs read anything at all, laid out like a map: not those whose weights are zero where x varies."""
+    stored = seen.view()
+    groups, outer, width, _ = stored.shape
+    varies = gain.reshape(groups, 1, width) != 0
+    found: NDArray[np.bool_] = ((stored[..., 0] != 0) & varies).any(axis=2)  # mostly the first of all taps tells
+    for group, row in np.argwhere(~found):
+        found[group, row] = (stored[group, row].any(axis=1) & varies[group, 0]).any()
+    return found.reshape((1,) * seen.axis + (groups * outer,))
 
 
 def _rows(seen: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Numbers:

@@ -9,6 +9,7 @@ import numpy as np
 from bnfold.affine import Affine
 from bnfold.graph import Node
 from bnfold.ops import constant, integers
+from bnfold.ops.layout import MOST_ENTRIES
 from bnfold.verification.alignment.forms import LOOSE, Either, Form, Numbers
 from bnfold.verification.alignment.meanings.opaque import version
 from bnfold.verification.alignment.meanings.operands import floats
@@ -131,7 +132,7 @@ def concat(reader: Reader, node: Node) -> bool:
     for arrays in zip(*((f.map.gain, f.map.shift, f.gain_error, f.shift_error) for f in forms), strict=True):
         full = [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
         common = list(np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in full)))
-        if prod(common) * sum(n for n in sizes if n) > 2**22:
+        if prod(common) * sum(n for n in sizes if n) > MOST_ENTRIES:
             return False
         wide = [
             np.broadcast_to(a, (*common[:axis], n or 0, *common[axis + 1 :])) for a, n in zip(full, sizes, strict=True)
