@@ -20,6 +20,7 @@ TESTS = [
         "rules",
         "regressions",
         "constants",
+        "contradictions",
         "corners",
         "corners_activations",
         "corners_constants",
