@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 from conftest import ROOT
 
 from bnfold.api import FoldOptions, fold
-from tests.campaigns import equivalents, graphs, hostile
+from tests.campaigns import equivalents, graphs, hostile, verdicts
 from tests.campaigns.changes import functions
 from tests.campaigns.networks import network
 
@@ -31,6 +31,16 @@ def test_random_networks_compute_the_same(tmp_path_factory, data):
 @pytest.mark.parametrize("seed", range(40))
 def test_variants_of_a_network_fold_alike(tmp_path, seed):
     graphs.check(random.Random(seed).randrange, tmp_path, metamorphic=True)
+
+
+def test_what_passes_computes_the_same(tmp_path):
+    found = collections.Counter()
+    for seed in range(120):
+        found.update(verdicts.check(random.Random(seed).randrange, tmp_path))
+    assert found["folded: pass"] > 110
+    assert not found["folded: fail"]
+    assert found["changed: fail"] > 50
+    assert found["changed: pass, the same"] > 5
 
 
 def test_a_wrong_fold_is_found(tmp_path, monkeypatch):

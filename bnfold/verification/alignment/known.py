@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from bnfold.graph import Value
-from bnfold.verification.alignment.forms import Form
+from bnfold.verification.alignment.forms import Form, aligned
 from bnfold.verification.alignment.reader import Reader
 
 WIDTHS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
@@ -62,10 +64,9 @@ class Known:
             return same
         best, share = None, 0.0 if nearest else 0.5
         for value in self._members.get(form.base, ()):
-            agreed = form.agrees(self._forms[value], eps)
-            part = 0.0 if agreed is None else float(agreed.mean())
-            closer = best is None or form.distance(self._forms[value]) < form.distance(self._forms[best])
-            if part > share or (part == share and closer and (nearest or part > 0)):
+            part = _shared(form, self._forms[value], eps)
+            closer = nearest if best is None else form.distance(self._forms[value]) < form.distance(self._forms[best])
+            if part > share or (part == share and closer):
                 best, share = value, part
         return best
 
@@ -75,3 +76,13 @@ class Known:
     def _agrees(self, form: Form, value: Value, eps: float) -> bool:
         same = form.agrees(self._forms[value], eps)
         return same is not None and bool(same.all())
+
+
+def _shared(form: Form, other: Form, eps: float) -> float:
+    """In how many of their channels both are one, as a part of 1; those that are nothing in both don't count."""
+    agreed = form.agrees(other, eps)
+    if agreed is None:
+        return 0.0
+    gain, gain2, same = aligned(form.map.gain, other.map.gain, agreed)
+    same, alive = np.broadcast_arrays(same, (gain != 0) | (gain2 != 0))
+    return float(same[alive].mean() if alive.any() else same.mean())
