@@ -23,6 +23,7 @@ TESTS = [
         "contradictions",
         "corners",
         "corners_activations",
+        "corners_conditions",
         "corners_constants",
         "corners_layers",
         "corners_old",

@@ -1,0 +1,165 @@
+"""Corners of conditions: where the second half of an ``or`` is what keeps a fold from being wrong."""
+
+import numpy as np
+import onnx
+import pytest
+from build import batch_norm, bn_node, make, node, tensor, weights
+from conftest import assert_same, feeds_for, fold_proto, run
+from test_corners_planner import WORST_CONDITION
+
+
+def fates(model):
+    """What becomes of each operator that might go, and the folded model."""
+    folded, (plan,) = fold_proto(model)
+    return [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes], folded
+
+
+@pytest.mark.parametrize("mean", [3 * WORST_CONDITION, 1.0])
+def test_a_shift_is_measured_by_the_activations_of_its_channel(mean):
+    """Each channel has another offset; the largest may be no more than what its own activations are."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
+    offset, means = np.array([3 * WORST_CONDITION, 1, 2, 3], "f4"), np.array([mean, 1, 1, 1], "f4")
+    held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), 2.0 * (offset + means)
+    held["bn_mean"], held["bn_var"] = means, np.full(4, 1.0 - 1e-5, "f4")
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        bn_node("c", "b", "bn"),
+        node("Sigmoid", ["b"], ["s"]),
+        node("Conv", ["c", "v"], ["t"]),
+        node("Sigmoid", ["t"], ["u"]),
+        node("Mul", ["s", "u"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    found, folded = fates(model)
+    assert found == ["folds" if mean > 1 else "conditioning"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 16384.0)
+
+
+def test_what_nobody_reads_needs_not_be_undone():
+    """A huge shift on both parts of a Split, of which one goes nowhere."""
+    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
+    held["bn_scale"], held["bn_bias"] = np.full(2, 2.0, "f4"), np.full(2, 2000.0 * WORST_CONDITION, "f4")
+    held["bn_mean"], held["bn_var"] = np.zeros(2, "f4"), np.full(2, 1.0 - 1e-5, "f4")
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Split", ["c", "sizes"], ["one", "other"], axis=1),
+        bn_node("one", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    found, _ = fates(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    assert found == ["folds"]
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_square_gemm_that_transposes_its_input_takes_no_map_of_it(transposed, bias):
+    """The channels of its input are rows of what it multiplies: there are as many, and they are others."""
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 2), "k": weights(2, 2)}
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("Gemm", ["b", "w", *(["k"] if bias else [])], ["y"], transA=int(transposed)),
+    ]
+    model = make(nodes, [tensor("x", [3, 3])], [tensor("y", [3, 2])], held)
+    found, folded = fates(model)
+    assert found == ["channel-axis" if transposed else "folds"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 13])
+@pytest.mark.parametrize("extra", [False, True])
+def test_before_opset_14_further_outputs_say_that_it_trains(opset, extra):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    norm = bn_node("c", "b", "bn")
+    norm.output.extend(["bn_mean_out", "bn_var_out"] if extra else [])
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm, node("Sigmoid", ["b"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held, opset=opset)
+    _, (plan,) = fold_proto(model)
+    ((_, outcome),) = plan.outcomes
+    assert getattr(outcome, "reason", "folds") == ("training-mode" if extra else "folds")
+    if extra:
+        assert "2 further outputs" in outcome.detail
+
+
+def test_parameters_that_are_no_vectors():
+    held = {f"bn_{part}": np.array(1.0, "f4") for part in ("scale", "bias", "mean", "var")}
+    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
+    held["w"] = weights(1, 1, 3, 1, 1)
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [tensor("x", [1, 3, 4, 4])],
+        [tensor("y", None)],
+        [onnx.numpy_helper.from_array(data, name) for name, data in held.items()],
+    )
+    found, _ = fates(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8))
+    assert found == ["channel-axis"]
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 5)])
+def test_statistics_per_position_take_no_map(shape):
+    """Of opset 7, whose BatchNormalization may be per activation; what is in front of it can't go into it."""
+    held = {f"bn_{part}": weights(1, *shape) ** 2 + 1 for part in ("scale", "bias", "mean", "var")}
+    held["k"] = np.full((1, 4, *[1] * (len(shape) - 1)), 3.0, "f4") * np.arange(1, 5, dtype="f4").reshape(
+        1, 4, *[1] * (len(shape) - 1)
+    )
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("Mul", ["s", "k"], ["m"]),
+        bn_node("m", "b", "bn", spatial=0),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, *shape])], [tensor("y", [2, *shape])], held, opset=7)
+    _, (plan,) = fold_proto(model)
+    told = {op.name: outcome.detail for op, outcome in plan.outcomes}
+    assert "statistics per position" in told["m"]
+
+
+@pytest.mark.parametrize("shape", [None, [1, 3, 6], [1, 3, 6, 6]])
+def test_whether_a_layer_pads_by_itself_is_known_by_the_shape_of_its_input(shape):
+    held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 2, 2)}
+    nodes = [bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
+    nodes = [node("Sigmoid", ["x"], ["s"]), *nodes]
+    info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, shape)
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [info],
+        [tensor("y", None)],
+        [onnx.numpy_helper.from_array(np.asarray(v), k) for k, v in held.items()],
+    )
+    found, _ = fates(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8))
+    assert found == ["folds" if shape and len(shape) == 4 else "padding"]
+
+
+def test_a_split_with_a_part_that_has_no_name_carries_nothing():
+    """How long that part is nobody says: the others may start anywhere."""
+    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Split", ["c", "sizes"], ["one", ""], axis=1),
+        bn_node("one", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    found, _ = fates(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    assert found == ["unknown-shape"]
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_slope_that_is_no_number_is_not_written_again(value):
+    """The layers around it change, it does not."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
+    held["slope"] = np.array([0.1, value, 0.2, 0.3], "f4").reshape(4, 1, 1)
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("PRelu", ["b", "slope"], ["p"]),
+        node("Conv", ["p", "v"], ["y"]),
+    ]
+    found, folded = fates(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
+    assert found == ["folds"]
+    assert "slope" in {tensor.name for tensor in folded.graph.initializer}
