@@ -25,6 +25,8 @@ def test_a_negative_gain_and_the_slope_of_a_prelu(slope, gain, behind):
     folded, (plan,) = fold_proto(model)
     ((_, outcome),) = plan.outcomes
     assert getattr(outcome, "reason", "folds") == ("folds" if slope > 0 or (slope and not behind) else "nonlinear")
+    if slope == 0 and not behind:
+        assert "whose slope is 0 there" in outcome.detail
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 

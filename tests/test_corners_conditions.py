@@ -36,18 +36,42 @@ def test_a_shift_is_measured_by_the_activations_of_its_channel(mean):
     assert_same(run(model, feeds), run(folded, feeds), 16384.0)
 
 
-def test_what_nobody_reads_needs_not_be_undone():
-    """A huge shift on both parts of a Split, of which one goes nowhere."""
-    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
-    held["bn_scale"], held["bn_bias"] = np.full(2, 2.0, "f4"), np.full(2, 2000.0 * WORST_CONDITION, "f4")
-    held["bn_mean"], held["bn_var"] = np.zeros(2, "f4"), np.full(2, 1.0 - 1e-5, "f4")
+def test_an_operand_of_fewer_axes_is_not_aligned_with_the_map():
+    """Its second axis is as long as the channels are, and is none of them."""
+    held = {
+        **batch_norm("bn", 4, 1),
+        "w": weights(1, 4, 3, 1, 1),
+        "v": weights(2, 4, 3, 1, 1),
+        "to": np.array([4, 4, 6]),
+    }
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
-        node("Split", ["c", "sizes"], ["one", "other"], axis=1),
+        node("Conv", ["x", "v"], ["d"]),
+        node("Reshape", ["d", "to"], ["p"]),
+        node("Add", ["c", "p"], ["a"]),
+        bn_node("a", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 6])], [tensor("y", [1, 4, 4, 6])], held)
+    found, folded = fates(model)
+    assert found == ["unknown-shape"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_what_nobody_reads_needs_not_be_undone():
+    """A huge shift on both parts of a Split over positions of unknown number, of which one part goes nowhere."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2000.0 * WORST_CONDITION, "f4")
+    held["bn_mean"], held["bn_var"] = np.zeros(4, "f4"), np.full(4, 1.0 - 1e-5, "f4")
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Split", ["c"], ["one", "other"], axis=2),
         bn_node("one", "b", "bn"),
         node("Sigmoid", ["b"], ["y"]),
     ]
-    found, _ = fates(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    model = make(nodes, [tensor("x", [1, 3, "H", 4])], [tensor("y", None)], held, opset=13)
+    found, _ = fates(model)
     assert found == ["folds"]
 
 
@@ -68,6 +92,20 @@ def test_a_square_gemm_that_transposes_its_input_takes_no_map_of_it(transposed, 
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
 
+def test_channels_on_the_first_axis_have_no_positions():
+    """The channels of a matrix that is multiplied from the left are its rows."""
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("Mul", ["s", "k"], ["m"]),
+        node("MatMul", ["w", "m"], ["p"]),
+        node("Sigmoid", ["p"], ["y"]),
+    ]
+    held = {"k": weights(1, 3, 4) + 2, "w": weights(2, 2, 3)}
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [3, 4])], [tensor("y", [2, 4])], held))
+    ((_, kept),) = plan.outcomes
+    assert "has 3 channels on axis 0" in kept.detail
+
+
 @pytest.mark.parametrize("opset", [7, 9, 13])
 @pytest.mark.parametrize("extra", [False, True])
 def test_before_opset_14_further_outputs_say_that_it_trains(opset, extra):
@@ -81,6 +119,16 @@ def test_before_opset_14_further_outputs_say_that_it_trains(opset, extra):
     assert getattr(outcome, "reason", "folds") == ("training-mode" if extra else "folds")
     if extra:
         assert "2 further outputs" in outcome.detail
+
+
+@pytest.mark.parametrize("extra", [1, 2])
+def test_since_opset_14_further_outputs_are_for_updated_statistics(extra):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    norm = bn_node("c", "b", "bn")
+    norm.output.extend(["mean_out", "var_out"][:extra])
+    nodes = [node("Conv", ["x", "w"], ["c"]), norm, node("Sigmoid", ["b"], ["y"])]
+    found, _ = fates(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held, opset=15))
+    assert found == ["training-mode"]
 
 
 def test_parameters_that_are_no_vectors():
