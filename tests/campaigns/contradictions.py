@@ -5,12 +5,8 @@ An operator becomes another, inputs and outputs come and go, attributes and shap
 
 from __future__ import annotations
 
-import collections
 import os
-import random
 import resource
-import sys
-import tempfile
 import time
 import traceback
 from pathlib import Path
@@ -27,6 +23,7 @@ from bnfold.verification.judge import VerifyOptions
 from tests.campaigns.forks import in_child
 from tests.campaigns.graphs import compared, folded, input_of, run
 from tests.campaigns.networks import Draw, network
+from tests.campaigns.rounds import rounds
 
 MEMORY = 4 << 30
 """Bytes that no small model may take."""
@@ -247,21 +244,13 @@ def judged(model: ModelProto, folder: Path, seed: int) -> str:
 
 def main() -> None:
     """Run a campaign."""
-    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
+
+    def one(draw: Draw, folder: Path, _: int) -> dict[str, int]:
+        outcome, gone = check(draw, folder)
+        return {outcome: 1, "folds": gone}
+
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    found: collections.Counter[str] = collections.Counter()
-    start = time.time()
-    with tempfile.TemporaryDirectory() as temporary:
-        for index in range(count):
-            rng = random.Random(seed * 1_000_003 + index)
-            try:
-                outcome, gone = check(rng.randrange, Path(temporary))
-                found[outcome] += 1
-                found["folds"] += gone
-            except Exception:  # a finding
-                found["FAILED"] += 1
-                print(f"network {index} of seed {seed}:\n{traceback.format_exc(limit=-3)}", flush=True)
-    print(dict(found), f"{time.time() - start:.0f} s")
+    rounds(one)
 
 
 if __name__ == "__main__":

@@ -7,12 +7,6 @@ folded twice, renamed, rewritten with Constant nodes. Used with hypothesis too, 
 
 from __future__ import annotations
 
-import collections
-import random
-import sys
-import tempfile
-import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +17,7 @@ from bnfold.api import FoldOptions, fold
 from bnfold.files.load import load
 from bnfold.verification.float64 import Float64Model, NotInFloat64
 from tests.campaigns.networks import Draw, network
+from tests.campaigns.rounds import rounds
 
 RELATIVE = 1e-3
 """Of the largest output: no right fold is off by that much, a wrong one nearly always by more."""
@@ -177,20 +172,12 @@ def check(draw: Draw, folder: Path, *, metamorphic: bool) -> tuple[str, int]:
 
 def main() -> None:
     """Run a campaign."""
-    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    found: collections.Counter[str] = collections.Counter()
-    start = time.time()
-    with tempfile.TemporaryDirectory() as temporary:
-        for index in range(count):
-            rng = random.Random(seed * 1_000_003 + index)
-            try:
-                outcome, gone = check(rng.randrange, Path(temporary), metamorphic=index % 10 == 0)
-                found[outcome] += 1
-                found["folds"] += gone
-            except Exception:  # a finding
-                found["FAILED"] += 1
-                print(f"network {index} of seed {seed}:\n{traceback.format_exc(limit=-3)}", flush=True)
-    print(dict(found), f"{time.time() - start:.0f} s")
+
+    def one(draw: Draw, folder: Path, index: int) -> dict[str, int]:
+        outcome, gone = check(draw, folder, metamorphic=index % 10 == 0)
+        return {outcome: 1, "folds": gone}
+
+    rounds(one)
 
 
 if __name__ == "__main__":

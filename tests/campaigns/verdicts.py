@@ -7,13 +7,7 @@ in its structure (:mod:`tests.campaigns.contradictions`) and passes, onnxruntime
 
 from __future__ import annotations
 
-import collections
 import os
-import random
-import sys
-import tempfile
-import time
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +21,7 @@ from tests.campaigns.contradictions import contradicted
 from tests.campaigns.forks import in_child
 from tests.campaigns.graphs import input_of, run
 from tests.campaigns.networks import Draw, network
+from tests.campaigns.rounds import rounds
 
 STATIC = VerifyOptions(gates=("structure", "weights"))
 
@@ -94,18 +89,7 @@ def _close(expected: Any, actual: Any) -> bool:
 
 def main() -> None:
     """Run a campaign."""
-    count, seed = int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    found: collections.Counter[str] = collections.Counter()
-    start = time.time()
-    with tempfile.TemporaryDirectory() as temporary:
-        for index in range(count):
-            rng = random.Random(seed * 1_000_003 + index)
-            try:
-                found.update(check(rng.randrange, Path(temporary)))
-            except Exception:  # a finding
-                found["FAILED"] += 1
-                print(f"pair {index} of seed {seed}:\n{traceback.format_exc(limit=-3)}", flush=True)
-    print(dict(found), f"{time.time() - start:.0f} s")
+    rounds(lambda draw, folder, _: check(draw, folder))
 
 
 if __name__ == "__main__":
