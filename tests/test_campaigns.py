@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 from conftest import ROOT
 
 from bnfold.api import FoldOptions, fold
-from tests.campaigns import equivalents, graphs, hostile, verdicts
+from tests.campaigns import contradictions, equivalents, graphs, hostile, verdicts
 from tests.campaigns.changes import functions
 from tests.campaigns.networks import network
 
@@ -31,6 +31,16 @@ def test_random_networks_compute_the_same(tmp_path_factory, data):
 @pytest.mark.parametrize("seed", range(40))
 def test_variants_of_a_network_fold_alike(tmp_path, seed):
     graphs.check(random.Random(seed).randrange, tmp_path, metamorphic=True)
+
+
+def test_random_contradictions_end_with_a_line_or_a_right_fold(tmp_path):
+    found = collections.Counter()
+    for seed in range(250):
+        outcome, _ = contradictions.check(random.Random(seed).randrange, tmp_path)
+        found[outcome] += 1
+    assert found["exit code 4"] > 50
+    assert found["equal"] > 20
+    assert found["kept"] > 20
 
 
 def test_what_passes_computes_the_same(tmp_path):

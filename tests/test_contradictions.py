@@ -1,7 +1,5 @@
 """Models whose parts contradict each other, or stand in unusual places: what the campaign of that name found."""
 
-import collections
-import random
 import tracemalloc
 
 import numpy as np
@@ -17,7 +15,6 @@ from bnfold.errors import InputError
 from bnfold.files.load import load
 from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.replayed_weights import replayed_layers
-from tests.campaigns import contradictions
 
 STATIC = VerifyOptions(gates=("structure", "weights"))
 
@@ -294,13 +291,3 @@ def test_a_split_whose_first_part_nobody_names(tmp_path):
     assert [row.status for row in result.inspection.rows] == ["folded"]
     found = verify(tmp_path / "model.onnx", result.output.path, STATIC)
     assert {gate.verdict for gate in found.verification.gates if gate.gate in STATIC.gates} == {"pass"}
-
-
-def test_random_contradictions_end_with_a_line_or_a_right_fold(tmp_path):
-    found = collections.Counter()
-    for seed in range(250):
-        outcome, _ = contradictions.check(random.Random(seed).randrange, tmp_path)
-        found[outcome] += 1
-    assert found["exit code 4"] > 50
-    assert found["equal"] > 20
-    assert found["kept"] > 20

@@ -195,6 +195,21 @@ def test_a_split_with_a_part_that_has_no_name_carries_nothing():
     assert found == ["unknown-shape"]
 
 
+def test_axes_that_are_huge_only_together():
+    """Neither the channels nor the positions are too many, but their product is."""
+    nodes = [
+        node("Sigmoid", ["data"], ["x"]),
+        node("Mul", ["x", "k"], ["m"]),
+        node("Concat", ["m", "z"], ["c"], axis=2),
+        node("Sigmoid", ["c"], ["y"]),
+    ]
+    inputs = [tensor(name, [1, 4096, 2048, 1]) for name in ("data", "z")]
+    model = make(nodes, inputs, [tensor("y", None)], {"k": weights(1, 4096, 1, 1) + 9})
+    _, (plan,) = fold_proto(model)
+    ((_, kept),) = plan.outcomes
+    assert "huge size" in kept.detail
+
+
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_slope_that_is_no_number_is_not_written_again(value):
     """The layers around it change, it does not."""

@@ -55,12 +55,13 @@ def test_a_shift_around_other_readers_is_measured_by_the_activations(offset, mea
         (1e-3, [0.0, 1.0, 1.0, 1.0], 2.0, True),
         (1e-3, [0.0, 0.0, 0.0, 0.0], 2.0, False),
         (1e-3, [0.0, 0.0, 0.0, 0.0], 0.0, True),
+        (1e-3, [0.0, 0.0, 0.0, 0.0], [0.0, 2.0, 2.0, 2.0], False),
     ],
 )
 def test_an_epsilon_above_every_variance_does_not_measure_the_activations(epsilon, var, bias, folds):
     model = forked(0.0, 0.0)
     for held in model.graph.initializer:
-        for name, values in (("bn_var", var), ("bn_bias", [bias] * 4)):
+        for name, values in (("bn_var", var), ("bn_bias", np.broadcast_to(bias, 4))):
             if held.name == name:
                 held.CopyFrom(onnx.numpy_helper.from_array(np.array(values, "f4"), name))
     (norm,) = (node for node in model.graph.node if node.op_type == "BatchNormalization")
@@ -284,6 +285,24 @@ def test_what_a_product_left_behind_takes_what_comes_later(shift):
     model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
     folded, (plan,) = fold_proto(model)
     assert [n.op_type for n in folded.graph.node] == ["Sigmoid", "MatMul", "Add", "Sigmoid"], plan.outcomes
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_two_batch_norms_in_front_of_a_product():
+    """The shift of the first goes through weights that hold the scale of the second already."""
+    held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "k": weights(1, 4, 5), "a": weights(2, 5)}
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "one"),
+        bn_node("b", "c", "two"),
+        node("MatMul", ["c", "k"], ["m"]),
+        node("Add", ["m", "a"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 2, plan.outcomes
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
