@@ -131,6 +131,24 @@ def test_since_opset_14_further_outputs_are_for_updated_statistics(extra):
     assert found == ["training-mode"]
 
 
+@pytest.mark.parametrize(
+    ("shape", "fate"),
+    [((1, "C"), "folds"), (("N", 4), "folds"), (("N", 5), "channel-axis"), (("N", 3), "channel-axis")],
+)
+def test_the_channels_are_the_second_axis_known_or_not(shape, fate):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 3, 4, 1, 1)}
+    nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"])]
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [tensor("x", [*shape, 4, 4])],
+        [tensor("y", None)],
+        [onnx.numpy_helper.from_array(data, name) for name, data in held.items()],
+    )
+    found, _ = fates(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)], ir_version=8))
+    assert found == [fate]
+
+
 def test_parameters_that_are_no_vectors():
     held = {f"bn_{part}": np.array(1.0, "f4") for part in ("scale", "bias", "mean", "var")}
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
