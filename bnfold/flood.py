@@ -156,7 +156,7 @@ class Flood:
         if (stand_in := self.planner.stand_ins.get(node)) is not None:
             return stand_in.spread(self.given(stand_in.source), self.given(stand_in.target))
         rule = lookup(node.op)
-        if rule is None or not node.live_outputs or (rule.makes_first and node.outputs[0] is None):
+        if rule is None or not node.live_outputs:
             return self._blame(node, pinned(node))
         try:
             ways = rule.spread(node, self)

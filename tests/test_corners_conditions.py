@@ -213,6 +213,41 @@ def test_a_split_with_a_part_that_has_no_name_carries_nothing():
     assert found == ["unknown-shape"]
 
 
+@pytest.mark.parametrize("size", [1.0, 1e-15])
+def test_a_small_shift_at_a_sum_is_a_shift_among_small_numbers(size):
+    """Nothing is negligible but what is so beside the other shifts."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1) * size, "v": weights(2, 4, 3, 1, 1) * size}
+    held["bn_bias"], held["bn_mean"] = np.full(4, 3 * size, "f4"), np.zeros(4, "f4")
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Conv", ["x", "v"], ["d"]),
+        node("Add", ["c", "d"], ["a"]),
+        bn_node("a", "y", "bn"),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    found, folded = fates(model)
+    assert found == ["folds"]
+    feeds = feeds_for(model)
+    assert_same(run(model, feeds), run(folded, feeds), 512.0)
+
+
+def test_a_slice_of_what_is_huge_carries_its_map_with_the_whole():
+    """The other way, with a map of the slice alone, would take too many numbers."""
+    held = {"k": weights(1, 1, 4096, 1, 1) + 9, "v": weights(2, 1, 4096, 1, 1) + 9}
+    held |= {"from": np.array([0]), "to": np.array([1024]), "on": np.array([2])}
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("Mul", ["s", "k"], ["m"]),
+        node("Slice", ["m", "from", "to", "on"], ["c"]),
+        node("Mul", ["c", "v"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 4096, 2048, 1])], [tensor("y", None)], held)
+    found, folded = fates(model)
+    assert sorted(found) == ["folds", "nonlinear"]
+    assert sorted(made.op_type for made in folded.graph.node) == ["Mul", "Sigmoid", "Sigmoid", "Slice"]
+
+
 def test_axes_that_are_huge_only_together():
     """Neither the channels nor the positions are too many, but their product is."""
     nodes = [

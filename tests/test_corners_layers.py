@@ -21,7 +21,9 @@ def exactly(gain, shift, channels=4):
 
 
 @pytest.mark.parametrize("op", ["Conv", "Gemm", "MatMul"])
-@pytest.mark.parametrize(("gain", "shift"), [(2.0, 0.0), (2.0, 1.0), (1.0, 2.0), (1.0, 1.0), (-1.0, 1.0)])
+@pytest.mark.parametrize(
+    ("gain", "shift"), [(2.0, 0.0), (2.0, 1.0), (0.5, 0.0), (0.5, 1.0), (1.0, 2.0), (1.0, 1.0), (-1.0, 1.0)]
+)
 def test_a_layer_takes_round_numbers(op, gain, shift):
     held, norm = exactly(gain, shift)
     spatial = [1, 1] if op == "Conv" else []

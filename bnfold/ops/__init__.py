@@ -68,16 +68,12 @@ class Unfit(Exception):
 
 @dataclass(frozen=True)
 class Rule:
-    """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input.
-
-    ``makes_first`` is False for an operator whose first output may be absent.
-    """
+    """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input."""
 
     upstream: str
     downstream: str
     spread: Callable[[Node, Flood], Spread]
     rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
-    makes_first: bool = True
 
 
 def constant(node: Node, index: int) -> NDArray[Any]:

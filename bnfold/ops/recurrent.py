@@ -46,4 +46,4 @@ def _rewrite(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
 _NEVER = "never"
 _INTO = "into the input weights and their bias, any gain but 0"
 
-RULES = {op: Rule(_NEVER, _INTO, _spread, _rewrite, makes_first=False) for op in ("LSTM", "GRU", "RNN")}
+RULES = {op: Rule(_NEVER, _INTO, _spread, _rewrite) for op in ("LSTM", "GRU", "RNN")}

@@ -107,8 +107,9 @@ def changed_line(code: str, changed: str) -> tuple[str, str]:
 
 
 def functions(path: Path) -> dict[str, range]:
-    """The lines of each function or class, by its name; those within others after them."""
-    found: dict[str, range] = {}
+    """The lines of each function or class, by its name; those within others after them, and first of all the module."""
+    text = path.read_text()
+    found = {"<module>": range(1, text.count("\n") + 1)}
 
     def look(node: ast.AST, name: str) -> None:
         for child in ast.iter_child_nodes(node):
@@ -118,7 +119,7 @@ def functions(path: Path) -> dict[str, range]:
                 found[inner] = range(child.lineno, (child.end_lineno or child.lineno) + 1)
             look(child, inner)
 
-    look(ast.parse(path.read_text()), "")
+    look(ast.parse(text), "")
     return found
 
 

@@ -231,7 +231,7 @@ def main() -> None:
             was, now = changed_line(text, code)
             inside = [name for name, lines in functions(path).items() if line in lines]
             row = {"file": str(path), "line": line, "operator": operator, "occurrence": occurrence,
-                   "code": text.splitlines()[line - 1].strip(), "function": (inside or [""])[-1],
+                   "code": text.splitlines()[line - 1].strip(), "function": inside[-1],
                    "was": was, "now": now}  # fmt: skip
             work.append((row, code))
     random.Random(0).shuffle(work)
