@@ -63,6 +63,7 @@ def test_vectors_are_refused_off_their_axis():
     map_ = Affine.along(1, [1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
     assert map_.vectors(1, 3) is not None
     assert map_.vectors(1, 4) is None
+    assert map_.vectors(1, 2) is None
     assert map_.vectors(2, 3) is None
     assert Affine.of(2.0, 1.0).vectors(3, 7)[0].shape == (7,)
     with pytest.raises(ZeroDivisionError):
