@@ -193,3 +193,11 @@ def test_ulps_of_bfloat16_at_its_ends():
 )
 def test_a_gain_vanishes_beside_larger_ones_alone(gains, invertible):
     assert Affine.along(1, gains, 0.0 if len(gains) == 1 else [0.0, 1.0]).invertible is invertible
+
+
+def test_maps_over_different_numbers_of_channels_do_not_agree():
+    three, four, one = (Affine.along(1, np.full(size, 2.0), np.arange(float(size))) for size in (3, 4, 1))
+    assert not three.agrees(four)
+    assert not four.agrees(three)
+    assert not one.agrees(four)
+    assert four.agrees(Affine.along(1, np.full(4, 2.0), np.arange(4.0)))

@@ -6,6 +6,7 @@ shapes that a file states of values in between, of outputs, and of what a loop c
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
@@ -103,9 +104,10 @@ def _schema(op: str, version: int) -> _Schema | None:
     except onnx.defs.SchemaError:
         return None
     single = onnx.defs.OpSchema.FormalParameterOption.Single
+    most = schema.max_input if version <= onnx.defs.onnx_opset_version() else sys.maxsize  # later ones may take more
     required = [sum(formal.option == single for formal in formals) for formals in (schema.inputs, schema.outputs)]
     return _Schema(
-        _Places(required[0], range(schema.min_input, schema.max_input + 1)),
+        _Places(required[0], range(schema.min_input, most + 1)),
         _Places(required[1], range(schema.min_output, schema.max_output + 1)),
         {name: int(getattr(attribute.type, "value", 0)) for name, attribute in schema.attributes.items()},
     )

@@ -11,7 +11,7 @@ from bnfold.affine import Affine
 from bnfold.graph import Node, Value
 from bnfold.ops import DONE, Flood, Rewrite, Rule, Spread, constant, not_constant
 from bnfold.ops.elementwise import aligned_constant, like
-from bnfold.ops.transparent import pass_on
+from bnfold.ops.transparent import elsewhere, pass_on
 from bnfold.reasons import Kept
 
 Array = NDArray[np.float64]
@@ -48,7 +48,8 @@ def _spread_prelu(node: Node, flood: Flood) -> Spread:
         if after is None:
             return [[(node.output, carried)]]
         return DONE if carried.agrees(after) else Kept("consumers", f"PRelu {node.name!r} would need two maps")
-    assert after is not None
+    if after is None:
+        return elsewhere(node)
     gain = _full(after.gain, slope.ndim)
     if ((gain < 0) & (slope <= 0)).any():
         return Kept("nonlinear", f"a negative gain does not pass PRelu {node.name!r}, whose slope is not positive")

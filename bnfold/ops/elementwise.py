@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from bnfold.affine import IDENTITY, Affine
 from bnfold.graph import Node, Value
 from bnfold.ops import DONE, Demands, Flood, Rewrite, Rule, Spread, constant, not_constant
+from bnfold.ops.transparent import elsewhere
 from bnfold.reasons import Kept
 
 Array = NDArray[np.float64]
@@ -217,7 +218,8 @@ def _spread_negation(node: Node, flood: Flood) -> Spread:
     assert source is not None
     before, after = flood.given(source), flood.given(node.output)
     known = before if before is not None else after
-    assert known is not None
+    if known is None:
+        return elsewhere(node)
     opposite = Affine.of(known.gain, -known.shift)
     if before is None or after is None:
         return [[(node.output if after is None else source, opposite)]]

@@ -21,6 +21,7 @@ from bnfold.ops import (
     off_axis,
     singular,
 )
+from bnfold.ops.transparent import elsewhere
 from bnfold.reasons import Kept
 
 
@@ -125,7 +126,8 @@ def _spread_instance(node: Node, flood: Flood) -> Spread:
     if refusal := not_constant(node, 1, 2):
         return refusal
     after = flood.given(node.output)
-    assert after is not None
+    if after is None:
+        return elsewhere(node)
     return off_axis(after, node, 1, constant_shape(node, 1)[0]) or DONE
 
 
