@@ -26,6 +26,7 @@ TESTS = [
         "corners_conditions",
         "corners_constants",
         "corners_layers",
+        "corners_measure",
         "corners_old",
         "corners_planner",
         "corners_positions",

@@ -195,8 +195,8 @@ def key(row: dict[str, Any]) -> tuple[Any, ...]:
     return row["file"], row["operator"], row["occurrence"], row["code"]
 
 
-def main() -> None:
-    """Run a campaign."""
+def options() -> argparse.Namespace:
+    """What the command line asks for."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--sample", type=int)
@@ -207,27 +207,24 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=float("inf"), help="seconds of tests for a change")
     parser.add_argument("--hints", nargs="+", type=Path, default=[], help="earlier results: what noticed goes first")
     parser.add_argument("--results", type=Path, default=Path("mutants.jsonl"))
-    arguments = parser.parse_args()
-    TESTS[:] = arguments.tests or TESTS
-    os.chdir(ROOT)
-    sys.path[:0] = [str(ROOT)]
-    import hypothesis  # noqa: F401 - loaded once for all
-    import onnx.reference  # noqa: F401
-    import onnxruntime  # noqa: F401
+    return parser.parse_args()
 
-    assert not [name for name in sys.modules if name.startswith("bnfold")], "the children import bnfold themselves"
-    rows = (
-        [json.loads(line) for line in arguments.results.read_text().splitlines()] if arguments.results.exists() else []
-    )
-    ends = {key(row): row["end"] for row in rows}
-    wanted_ends = ("left",) if arguments.again else (None,)
+
+def told(results: Path) -> list[dict[str, Any]]:
+    """The results so far."""
+    return [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+
+
+def waiting(arguments: argparse.Namespace) -> list[tuple[dict[str, Any], str]]:
+    """The changes that are asked for and not judged yet, or were left, each with the changed code; in random order."""
+    ends = {key(row): row["end"] for row in told(arguments.results)}
+    lefts = collections.defaultdict(set)
+    for file, operator, occurrence, *_ in (known for known, end in ends.items() if end == "left"):
+        lefts[file].add((operator, occurrence))
     work = []
     for path in arguments.files:
         text = path.read_text()
-        left = {
-            (row["operator"], row["occurrence"]) for row in rows if (row["file"], ends[key(row)]) == (str(path), "left")
-        }
-        for operator, occurrence, line, code in mutants(path, left if arguments.again else None):
+        for operator, occurrence, line, code in mutants(path, lefts[str(path)] if arguments.again else None):
             was, now = changed_line(text, code)
             inside = [name for name, lines in functions(path).items() if line in lines]
             row = {"file": str(path), "line": line, "operator": operator, "occurrence": occurrence,
@@ -236,21 +233,34 @@ def main() -> None:
             work.append((row, code))
     random.Random(0).shuffle(work)
     known = equivalents()
-    work = [
+    return [
         (row, code)
         for row, code in work[: arguments.sample]
-        if ends.get(key(row)) in wanted_ends
+        if ends.get(key(row)) == ("left" if arguments.again else None)
         and ((f"{row['file']} {row['function']}", row["was"], row["now"]) in known) == arguments.known
     ]
+
+
+def main() -> None:
+    """Run a campaign."""
+    arguments = options()
+    TESTS[:] = arguments.tests or TESTS
+    os.chdir(ROOT)
+    sys.path[:0] = [str(ROOT)]
+    import hypothesis  # noqa: F401 - loaded once for all
+    import onnx.reference  # noqa: F401
+    import onnxruntime  # noqa: F401
+
+    assert not [name for name in sys.modules if name.startswith("bnfold")], "the children import bnfold themselves"
+    work = waiting(arguments)
     print(f"{len(work)} changes", flush=True)
     campaign, start = Campaign(arguments.results, arguments.jobs, arguments.budget), time.time()
-    for path in arguments.hints:
-        for line in path.read_text().splitlines():
-            campaign.learn_from(json.loads(line))
+    for row in itertools.chain.from_iterable(map(told, arguments.hints)):
+        campaign.learn_from(row)
     campaign.learn([str(path) for path in arguments.files])
     print(f"{len(campaign.seconds)} tests, known after {time.time() - start:.0f} s", flush=True)
     campaign.run(work)
-    ends = {key(row): row["end"] for row in map(json.loads, arguments.results.read_text().splitlines())}
+    ends = {key(row): row["end"] for row in told(arguments.results)}
     print(dict(collections.Counter(ends[key(row)] for row, _ in work)), f"{time.time() - start:.0f} s")
     for row in sorted((row for row, _ in work if ends[key(row)] == "left"), key=lambda r: (r["file"], r["line"])):
         print(f"{row['file']}:{row['line']}\n- {row['was']}\n+ {row['now']}")
