@@ -31,14 +31,6 @@ def models(samples, tmp_path):
     return [tmp_path / f"{name}.onnx" for name in NAMES]
 
 
-def pid_of_worker():
-    return os.getpid()
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
 def test_outcomes_are_the_same_however_the_models_are_shared_out(models, tmp_path):
     plain = list(bnfold.fold_many(models, QUICK, output_dir=tmp_path / "plain"))
     with Processes(2) as processes:
@@ -155,8 +147,8 @@ class TestJournal:
 class TestProcesses:
     def test_a_dying_worker_takes_its_own_task_only(self):
         with Processes(2) as processes:
-            lost = processes.submit(die)
-            others = [processes.submit(pid_of_worker) for _ in range(6)]
+            lost = processes.submit(signal.raise_signal, signal.SIGKILL)
+            others = [processes.submit(os.getpid) for _ in range(6)]
             with pytest.raises(WorkerDied):
                 lost.result()
             assert os.getpid() not in {other.result() for other in others}
@@ -180,12 +172,12 @@ class TestProcesses:
     def test_a_worker_that_is_killed_in_the_middle_loses_nothing(self, models, tmp_path):
         many = [shutil.copy(models[0], tmp_path / f"m{k}.onnx") for k in range(12)]
         with Processes(2) as processes:
-            victim = processes.submit(pid_of_worker).result()
+            victim = processes.submit(os.getpid).result()
             outcomes = bnfold.fold_many(many, QUICK, output_dir=tmp_path / "out", executor=processes)
             done = [next(outcomes)]
             os.kill(victim, signal.SIGKILL)
             done += outcomes
-            assert victim not in {processes.submit(pid_of_worker).result() for _ in range(4)}
+            assert victim not in {processes.submit(os.getpid).result() for _ in range(4)}
         assert [outcome.error for outcome in done] == [None] * 12
 
 

@@ -24,7 +24,7 @@ from bnfold.verification.measure import offers, undecided_device
 from bnfold.verification.results import versions
 from bnfold.verification.runtime import Limits, Mode, RunFailed
 
-WORKER = ["-m", "bnfold.bench.worker"]
+WORKER = "bnfold.bench.worker"
 LEVELS = ("disable", "basic", "extended", "all")
 CONFIDENCE = 0.95
 RESAMPLES = 2000

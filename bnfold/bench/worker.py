@@ -1,4 +1,4 @@
-"""Runs two models by turns in a process of its own: ``python -m bnfold.bench.worker JOB.json``."""
+"""Runs two models by turns in a process of its own, started by :func:`bnfold.verification.runtime.spawn`."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from bnfold.verification.runtime import Mode, RunFailed
 from bnfold.verification.statistic import limit_of
 from bnfold.verification.worker import load_arrays
 
-WORKER = ["-m", "bnfold.programs.worker"]
+WORKER = "bnfold.programs.worker"
 
 
 @dataclass
@@ -62,6 +62,7 @@ def run_programs(
     onnx: Path | None = None,
 ) -> Ran:
     """Run the original in torch, as it is and in float64, and the folded model where it belongs."""
+    assert original.path is not None
     runs = options.runs
     device, fed = nothing_ran(runs.device, runs.inputs.seed)
     ran = Ran(device, fed)
@@ -72,8 +73,8 @@ def run_programs(
         samples, kinds, ran.fed = _samples(interface, options)
         with runtime.job_folder(samples) as folder:
             job = {
-                "original": str(original.path),
-                "folded": None if folded is None else str(folded),
+                "original": str(original.path.absolute()),
+                "folded": None if folded is None else str(folded.absolute()),
                 "inputs": list(samples[0]),
                 "types": types,
                 "samples": len(samples),

@@ -17,7 +17,7 @@ from bnfold.files.load import read_file
 from bnfold.programs.load import LoadedProgram, import_torch, load_program
 from bnfold.verification import runtime
 
-WORKER = ["-m", "bnfold.programs.unsafe_worker"]
+WORKER = "bnfold.programs.unsafe_worker"
 
 SHAPE_HINT = "write --shape x:1,3,224,224, once per input and in their order"
 
@@ -36,7 +36,7 @@ def load_unsafe(
         target = folder / "exported.pt2"
         job = {"model": str(path.absolute()), "target": str(target), "shapes": [list(s) for s in shapes.values()]}
         try:
-            runtime.spawn(WORKER, folder, job, runtime.Limits())
+            runtime.spawn(WORKER, folder, job, runtime.Limits(), trusted=True)
         except runtime.RunFailed as error:
             raise InputError(
                 f"{path}: it can't be exported: {error}", "export it yourself: torch.export.save"

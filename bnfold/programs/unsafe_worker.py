@@ -1,6 +1,6 @@
 """Load a pickled or scripted module, whatever it runs, and export it.
 
-``python -m bnfold.programs.unsafe_worker JOB.json``, never in the process of the tool itself.
+In a process of its own, never in that of the tool itself.
 """
 
 from __future__ import annotations

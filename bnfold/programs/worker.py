@@ -1,4 +1,4 @@
-"""Runs of programs in a process of their own: ``python -m bnfold.programs.worker JOB.json``.
+"""Runs of programs in a process of their own, started by :func:`bnfold.verification.runtime.spawn`.
 
 The original and, if it is a program too, the folded one: as they are and in float64, each folded piece on the way. What
 fails is told apart: ``original``, ``folded`` and ``wide`` hold an error where there is one.

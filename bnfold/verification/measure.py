@@ -22,7 +22,7 @@ from bnfold.verification.runtime import Limits, Mode, RunFailed
 from bnfold.verification.statistic import CHANNEL, limit_of
 from bnfold.verification.worker import load_arrays
 
-FLOAT64_WORKER = ["-m", "bnfold.verification.float64.worker"]
+FLOAT64_WORKER = "bnfold.verification.float64.worker"
 
 SIDE_BY_SIDE = 2**29
 """Bytes of a model up to which the folded model and the float64 run are run at the same time."""

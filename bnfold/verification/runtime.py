@@ -8,7 +8,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,15 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold import ONE_THREAD
+from bnfold import ONE_THREAD, isolation
 from bnfold.files.folders import temporary
 from bnfold.progress import heard, tell
 from bnfold.verification.worker import PROGRESS, load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
 
-WORKER = ["-m", "bnfold.verification.worker"]
-"""What Python is to run, before the path of the job."""
+WORKER = "bnfold.verification.worker"
+"""The module that runs models."""
 
 TIME_LIMIT = 600.0
 """Seconds that one run may take."""
@@ -134,18 +133,22 @@ def job_folder(samples: Sequence[Sample]) -> Iterator[Path]:
         yield folder
 
 
-def spawn(worker: Sequence[str], folder: Path, job: Mapping[str, Any], limits: Limits) -> dict[str, Any]:
-    """Let a worker do a job and give what it left in ``result.json``. Raises RunFailed, DeviceMissing."""
+def spawn(
+    worker: str, folder: Path, job: Mapping[str, Any], limits: Limits, *, trusted: bool = False
+) -> dict[str, Any]:
+    """Let the module ``worker`` do a job in ``folder``, and return what it left in ``result.json``.
+
+    ``trusted``: see :func:`bnfold.isolation.command`. Raises RunFailed, DeviceMissing.
+    """
     (folder / "job.json").write_text(json.dumps(job))
-    root = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
     with open(folder / "log", "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, *worker, str(folder / "job.json")],
+            isolation.command(worker, str(folder / "job.json"), trusted=trusted),
+            cwd=folder,
             stdout=log,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
-            env={**environment(), "PYTHONPATH": path},
+            env=environment(),
         )
         try:
             _watch(process, limits, folder / PROGRESS, str(job.get("task") or Path(str(job.get("model", ""))).name))

@@ -1,4 +1,4 @@
-"""Runs of models on onnxruntime, in a process of their own: ``python -m bnfold.verification.worker JOB.json``.
+"""Runs of models on onnxruntime, in a process of their own, started by :func:`bnfold.verification.runtime.spawn`.
 
 onnxruntime can crash and a hostile model may make it: the tool itself must survive that. This is the only
 file that imports onnxruntime.

@@ -1,11 +1,14 @@
 """Verification: right folds pass, wrong ones don't, and what can't be decided is said to be undecided."""
 
+import sys
+
 import numpy as np
 import onnx
 import pytest
 from build import ANY, IMAGE, batch_norm, bn_node, make, node, tensor, weights, write
 from onnx import numpy_helper
 
+from bnfold import isolation
 from bnfold.api import Refused, fold, verify
 from bnfold.errors import UndecidedError
 from bnfold.verification import noise, runtime
@@ -108,13 +111,15 @@ def test_a_model_that_does_not_run_is_different(pair):
 
 
 def test_the_crash_of_onnxruntime_is_an_answer(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "WORKER", ["-c", "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"])
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(isolation, "command", lambda *_, **__: [sys.executable, "-c", code])
     with pytest.raises(runtime.RunFailed, match="SIGSEGV"):
         runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], [Mode("disable")])
 
 
 def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
-    monkeypatch.setattr(runtime, "WORKER", ["-c", "import time; time.sleep(30)"])
+    code = "import time; time.sleep(30)"
+    monkeypatch.setattr(isolation, "command", lambda *_, **__: [sys.executable, "-c", code])
     with pytest.raises(runtime.RunFailed, match="more than"):
         runtime.run(
             write("conv", tmp_path),

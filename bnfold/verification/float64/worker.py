@@ -1,4 +1,4 @@
-"""The float64 run in a process of its own: ``python -m bnfold.verification.float64.worker JOB.json``.
+"""The float64 run in a process of its own, started by :func:`bnfold.verification.runtime.spawn`.
 
 It runs the original in float64, and the best fold of it that there is, each weight rounded once: the folded model
 itself where that is proved (``exact``), else bnfold's own.
