@@ -95,9 +95,10 @@ def noted_source(folded: Path) -> tuple[str | None, str | None]:
     """Name and sha256 of what a model was folded from, as it says itself."""
     if kind_of_source(FileSource(folded)) == "onnx":
         from bnfold.files.load import load
+        from bnfold.files.notes import SOURCE, SOURCE_DIGEST, noted
 
-        entries = {entry.key: entry.value for entry in load(folded).proto.metadata_props}
-        return entries.get("bnfold.source"), entries.get("bnfold.source_sha256")
+        entries = noted(load(folded).proto)
+        return entries.get(SOURCE), entries.get(SOURCE_DIGEST)
     from bnfold.programs.load import load_program
     from bnfold.programs.save import note_of
 

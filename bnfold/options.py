@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold.errors import UsageError
 
@@ -36,6 +37,33 @@ class PlanOptions:
     scales: bool = True
     threshold: bool = False
     merge: bool = False
+
+    def record(self) -> str:
+        """Return what shapes a fold, as JSON for the folded model's metadata; defaults are left out."""
+        found: dict[str, Any] = {name: list(getattr(self, name)) for name in _NAMES if getattr(self, name)}
+        found |= {name: not default for name, default in _FLAGS.items() if getattr(self, name) != default}
+        return json.dumps(found)
+
+    @classmethod
+    def from_record(cls, text: str) -> PlanOptions | None:
+        """Return the options that :meth:`record` wrote; None for anything else, which a file may hold."""
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(found, dict) or not found.keys() <= _FLAGS.keys() | set(_NAMES):
+            return None
+        if not all(isinstance(found[name], bool) for name in _FLAGS.keys() & found.keys()):
+            return None
+        lists = [found[name] for name in _NAMES if name in found]
+        if not all(isinstance(names, list) and all(isinstance(name, str) for name in names) for names in lists):
+            return None
+        return cls(**found)
+
+
+_NAMES = ("only", "skip")
+_FLAGS = {"freeze": False, "scales": True, "threshold": False, "merge": False}
+"""The options of a plan, the flags with their defaults."""
 
 
 def default_verification() -> VerifyOptions:

@@ -11,7 +11,7 @@ from bnfold import __version__
 from bnfold.apply import Settled, settle, write, write_merge
 from bnfold.errors import InputError, UsageError
 from bnfold.files.load import LoadedModel
-from bnfold.files.notes import note
+from bnfold.files.notes import OPTIONS, SOURCE, SOURCE_DIGEST, VERSION, note
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
 from bnfold.graph.onnx import OnnxGraphs
@@ -43,6 +43,7 @@ class Prepared:
     """Everything decided, nothing written: the model (branches merged if asked), its graphs, the plans to report."""
 
     loaded: LoadedModel
+    options: PlanOptions
     graphs: OnnxGraphs
     settled: list[Settled]
     plans: list[Plan]
@@ -69,9 +70,9 @@ def prepare(loaded: LoadedModel, options: PlanOptions, *, trusting: bool = False
         changed = {node for one in settled for fold in one.plan.folds for node in fold.into}
         touched = {node.live_outputs[0].name for node in changed} & merged
         if not touched:
-            return Prepared(model, graphs, settled, [*merged_plans, *plans], merged, moved)
+            return Prepared(model, options, graphs, settled, [*merged_plans, *plans], merged, moved)
         apart |= touched
-    return Prepared(loaded, *_settle(loaded, options, trusting))
+    return Prepared(loaded, options, *_settle(loaded, options, trusting))
 
 
 def _merged(
@@ -136,9 +137,10 @@ def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
         write(one, editor)
     editor.finish()
     notes = {
-        "bnfold.version": __version__,
-        "bnfold.source": "<stdin>" if loaded.path is None else loaded.path.name,
-        "bnfold.source_sha256": loaded.sha256,
+        VERSION: __version__,
+        OPTIONS: ready.options.record(),
+        SOURCE: "<stdin>" if loaded.path is None else loaded.path.name,
+        SOURCE_DIGEST: loaded.sha256,
     }
     note(graphs.model, notes)
     return replace(loaded, proto=graphs.model), ready.moved | editor.moved

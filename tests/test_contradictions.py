@@ -11,9 +11,7 @@ from onnx import helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold, inspect, verify
 from bnfold.errors import InputError
-from bnfold.files.load import load
 from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.replayed_weights import replayed_layers
 
 STATIC = VerifyOptions(gates=("structure", "weights"))
 
@@ -260,9 +258,9 @@ def test_a_layer_that_went_with_a_dead_end_needs_no_counterpart(tmp_path):
     model = make(nodes, [tensor("x", [2, 4, 6, 6])], [tensor("y", [2, 4, 6, 6])], held)
     onnx.save(model, tmp_path / "model.onnx")
     fold(tmp_path / "model.onnx", tmp_path / "folded.onnx", FoldOptions(verify=STATIC))
-    layers, missing = replayed_layers(load(tmp_path / "model.onnx"), load(tmp_path / "folded.onnx"), 0.5)
-    assert len(layers) == 2
-    assert not missing
+    found = verify(tmp_path / "model.onnx", tmp_path / "folded.onnx", STATIC).verification
+    assert found.verdict == "equivalent"
+    assert found.origin == "bnfold"
 
 
 def test_groups_that_a_weight_can_t_have_take_no_memory():

@@ -74,9 +74,10 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def verify_options(given: dict[str, Any]) -> Any:
     """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
-    from bnfold.verification.judge import GATES, VerifyOptions
+    from bnfold.verification.judge import VerifyOptions
     from bnfold.verification.measure import RunOptions
     from bnfold.verification.outputs import Tolerances
+    from bnfold.verification.results import GATES
     from bnfold.verification.runtime import TIME_LIMIT, Limits
 
     seconds = TIME_LIMIT if given["time_limit"] is None else positive("--time-limit", given["time_limit"])
@@ -122,7 +123,7 @@ def inputs_of(given: dict[str, Any]) -> Any:
 
 def _policy(text: str | None) -> float | None:
     """How many ulps folded weights may be off."""
-    from bnfold.verification.replayed_weights import EXACT
+    from bnfold.verification.weights import EXACT
 
     if text is None or text == "exact":
         return None if text is None else EXACT

@@ -1,10 +1,16 @@
-"""What bnfold notes in the metadata of an ONNX model that it wrote."""
+"""What bnfold notes in the metadata of an ONNX model that it wrote: by whom it was made, from what, and how."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from onnx import ModelProto
+
+PREFIX = "bnfold."
+"""What the keys begin with."""
+
+VERSION, OPTIONS = PREFIX + "version", PREFIX + "options"
+SOURCE, SOURCE_DIGEST = PREFIX + "source", PREFIX + "source_sha256"
 
 
 def note(model: ModelProto, notes: Mapping[str, str]) -> None:
@@ -15,3 +21,8 @@ def note(model: ModelProto, notes: Mapping[str, str]) -> None:
             model.metadata_props.add(key=key, value=value)
         else:
             entry.value = value
+
+
+def noted(model: ModelProto) -> dict[str, str]:
+    """Return what is noted in a model, whoever wrote it: data from a file."""
+    return {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)}

@@ -141,7 +141,7 @@ class TorchGraphs:
         seen = translate(node) if isinstance(node.target, torch._ops.OpOverload) else None
         if seen is not None and seen.op != "Cast" and not self._one_type(node, seen):
             seen = None
-        if node in self.mutated and seen is not None and seen.op != "BatchNormalization":
+        if node in self.mutated and seen is not None and seen.op != "BatchNormalization" and not self._is_copy(node):
             seen = None  # what it makes is overwritten: no constant, and no map
         op = f"torch::{node.target}" if seen is None else seen.op
         attrs = {} if seen is None else dict(seen.attrs)
@@ -159,6 +159,13 @@ class TorchGraphs:
             made.outputs = [None] * len(node.meta["val"])
         else:
             made.outputs.append(self._value(node, made))
+
+    def _is_copy(self, node: fx.Node) -> bool:
+        """True for a copy of a computed value: a tensor of its own, which begins as that value."""
+        if node.target is not torch.ops.aten.clone.default:
+            return False
+        source = node.args[0]
+        return isinstance(source, fx.Node) and not self.graph.constants.is_constant(self._values[source])
 
     def _part(self, node: fx.Node) -> None:
         """One of the results of a node that makes several; the same one may be asked for twice."""

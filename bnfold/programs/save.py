@@ -13,11 +13,16 @@ from bnfold.programs.load import NOTES, LoadedProgram, import_torch, quiet
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+    from bnfold.options import PlanOptions
 
-def program_bytes(program: ExportedProgram, source: LoadedProgram, *, calibrated: bool = False) -> bytes:
+
+def program_bytes(
+    program: ExportedProgram, source: LoadedProgram, options: PlanOptions | None = None, *, calibrated: bool = False
+) -> bytes:
     """What ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them.
 
-    A program that was ``calibrated`` is nobody's fold: it does not name its source.
+    ``options`` are those that it was folded with. A program that was ``calibrated`` is nobody's fold: it does not name
+    its source.
     """
     torch = import_torch("saving a program")
     note = (
@@ -27,6 +32,7 @@ def program_bytes(program: ExportedProgram, source: LoadedProgram, *, calibrated
             "version": __version__,
             "source": "<program>" if source.path is None else source.path.name,
             "source_sha256": source.sha256,
+            **({} if options is None else {"options": options.record()}),
         }
     )
     buffer = io.BytesIO()

@@ -7,7 +7,7 @@ that what the exporter changes and what the fold changes are told apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -28,25 +28,32 @@ from bnfold.programs.save import note_of
 from bnfold.verification.alignment import Alignment, align
 from bnfold.verification.alignment.pieces import Piece, pieces
 from bnfold.verification.judge import VerifyOptions, verify_files
-from bnfold.verification.replayed_weights import EXACT
-from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran, versions
+from bnfold.verification.results import (
+    GateResult,
+    LayerResult,
+    OutputResult,
+    Verification,
+    nothing_ran,
+    origin_of,
+    versions,
+)
 from bnfold.verification.structure import judge_graph
-from bnfold.verification.weights import OTHERS, by_alignment, judge_tensors, wrong_numbers
+from bnfold.verification.weights import OTHERS, check_weights
 
 
 def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: VerifyOptions) -> Verification:
     """Judge one program against another. Both must be files. Raises UndecidedError if a device is not there."""
-    ours = bool(note_of(folded))
+    ours = is_refolded(original, folded)
     proof = _Proof(original, folded, ours, options)
     gates: list[GateResult] = []
     if "structure" in options.gates:
         gates.append(proof.structure())
     layers: list[LayerResult] = []
     if "weights" in options.gates:
-        gate, layers = proof.weights()
+        gate, layers = check_weights(proof.found, options.ulps, ours=proof.ours)
         gates.append(gate)
     cut = proof.pieces() if "layers" in options.gates else []
-    ran = run_programs(original, folded.path, cut, options, exact=proof.replayed, slack=0.0 if ours else OTHERS / 2)
+    ran = run_programs(original, folded.path, cut, options, exact=proof.proved, slack=0.0 if ours else OTHERS / 2)
     if "layers" in options.gates and isinstance(proof.found, str):
         gates.append(GateResult("layers", "undecided", proof.found))
     elif "layers" in options.gates:
@@ -58,7 +65,8 @@ def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: Ver
         gate, outputs = ran.outputs(options)
         gates.append(gate)
     used = versions() if ran.torch is None else {**versions(), "torch": ran.torch}
-    return Verification(gates, layers, outputs, ran.device, ran.fed, used)
+    origin = origin_of(ours, says="version" in note_of(folded))
+    return Verification(gates, layers, outputs, ran.device, ran.fed, used, origin)
 
 
 def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel]:
@@ -92,42 +100,27 @@ class _Proof:
     folded: LoadedProgram
     ours: bool
     options: VerifyOptions
-    replayed: bool = False
     found: Alignment | str = ""
 
     def __post_init__(self) -> None:
         if set(self.options.gates) & {"structure", "weights", "layers"}:
-            self.replayed = self.ours and is_replayed(self.original, self.folded)
-            self.found = _aligned(self.original, self.folded, sure=self.replayed)
+            self.found = _aligned(self.original, self.folded, sure=self.ours)
+
+    @property
+    def proved(self) -> bool:
+        """True if bnfold made it, and the proof finds nothing wrong: then it is itself the best fold there is."""
+        found = self.found
+        return self.ours and not isinstance(found, str) and not found.partings and not found.wrong_outputs
 
     def structure(self) -> GateResult:
         """The same inputs and outputs, and a graph that follows from folds."""
         if changed := _interface(self.original, self.folded):
             return GateResult("structure", "fail", changed)
-        return judge_graph(self.found, ours=self.ours, replayed=self.replayed)
-
-    def weights(self) -> tuple[GateResult, list[LayerResult]]:
-        """Every folded tensor; a replayed program holds the very bits of the exact fold."""
-        tolerance = (EXACT if self.ours else OTHERS) if self.options.ulps is None else self.options.ulps
-        if isinstance(self.found, str):
-            if self.replayed:
-                return GateResult("weights", "pass", "bit for bit what bnfold makes of the original"), []
-            return GateResult("weights", "undecided", self.found), []
-        layers = by_alignment(self.found, max(tolerance, OTHERS))
-        if self.replayed:
-            count = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
-            detail = f"{count}, bit for bit what bnfold makes of the original"
-            passed = [replace(layer, verdict="pass", channels=[]) for layer in layers]
-            return GateResult("weights", "pass", detail, {"tensors": len(layers)}), passed
-        layers += wrong_numbers(self.found, layers)
-        missing = [parting.name for parting in self.found.partings if parting.kind != "numbers"]
-        return judge_tensors(layers, missing, tolerance), layers
+        return judge_graph(self.found)
 
     def pieces(self) -> list[Piece]:
         """What differs, cut out between values that both share."""
-        if isinstance(self.found, str) or (self.replayed and (self.found.partings or self.found.wrong_outputs)):
-            return []
-        return pieces(self.found, proved=self.replayed)
+        return [] if isinstance(self.found, str) else pieces(self.found, proved=self.proved)
 
 
 def _aligned(original: LoadedProgram, folded: LoadedProgram, *, sure: bool) -> Alignment | str:
@@ -141,23 +134,26 @@ def _aligned(original: LoadedProgram, folded: LoadedProgram, *, sure: bool) -> A
         return f"the programs can't be followed: {' '.join(str(error).split())[:200]}"
 
 
-def is_replayed(original: LoadedProgram, folded: LoadedProgram) -> bool:
-    """True if folding ``original`` with some of bnfold's options gives ``folded``: the same calls, the same bits."""
-    for merge in (False, True):
-        for threshold in (False, True):
-            for scales in (True, False):
-                ready = prepare_program(original, PlanOptions(merge=merge, threshold=threshold, scales=scales))
-                made = rewrite_program(ready) if ready.changed else original.program
-                same = _text(made) == _text(folded.program)
-                held = [{**p.state_dict, **p.constants} for p in (made, folded.program)]
-                if same and held[0].keys() == held[1].keys():
-                    pairs = ((held[0][name], held[1][name]) for name in held[0])
-                    if all(
-                        isinstance(a, Tensor) and a.dtype == b.dtype and torch.equal(a.detach(), b.detach())
-                        for a, b in pairs
-                    ):
-                        return True
-    return False
+def is_refolded(original: LoadedProgram, folded: LoadedProgram) -> bool:
+    """Return True if folding ``original`` as ``folded`` records gives ``folded``: the same calls, the same bits."""
+    options = PlanOptions.from_record(note_of(folded).get("options", ""))
+    if options is None:
+        return False
+    try:
+        ready = prepare_program(original, options)
+    except BnfoldError:
+        return False
+    if not ready.changed:
+        return False
+    made = rewrite_program(ready)
+    first, second = ({**p.state_dict, **p.constants} for p in (made, folded.program))
+    if _text(made) != _text(folded.program) or first.keys() != second.keys():
+        return False
+    pairs = ((first[name], second[name]) for name in first)
+    return all(
+        isinstance(a, Tensor) and isinstance(b, Tensor) and a.dtype == b.dtype and torch.equal(a.detach(), b.detach())
+        for a, b in pairs
+    )
 
 
 def _text(program: ExportedProgram) -> str:

@@ -13,16 +13,16 @@ from bnfold import __version__
 from bnfold.clock import Clock
 from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, load, read_file
-from bnfold.files.notes import note
+from bnfold.files.notes import PREFIX, SOURCE, SOURCE_DIGEST, note
 from bnfold.files.save import Staged, staged, staged_bytes
 from bnfold.options import External, Format, PlanOptions
 from bnfold.programs.convert import output_names, to_onnx
 from bnfold.programs.load import LoadedProgram, load_program
 from bnfold.programs.pipeline import calls, prepare_program, rewrite_program
-from bnfold.programs.save import program_bytes
+from bnfold.programs.save import note_of, program_bytes
 from bnfold.programs.verify import verify_converted, verify_programs
 from bnfold.report.results import Comparison, Folding, Inspection, ModelInfo, Written, onnx_info, refuse_different, rows
-from bnfold.verification.judge import VerifyOptions
+from bnfold.verification.judge import VerifyOptions, refuse_swapped
 from bnfold.verification.results import Verification
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def fold_program(
         return folding
     with temporary() as folder:
         place = target or folder / f"folded.{to}"
-        with _written(loaded, program, place, to, external, force=force) as files:
+        with _written(loaded, program, options, place, to, external, force=force) as files:
             clock.lap("write")
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
             if verify is not None and (ready.changed or to == "onnx"):
@@ -90,22 +90,30 @@ def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions
         source = _on_disk(original, folder)
         if program:
             second = load_program(folded)
+            refuse_swapped(original, note_of(original).get("source_sha256"), second)
             return Comparison(program_info(original), program_info(second), verify_programs(source, second, options))
         verification, model = verify_converted(source, folded, options)
         return Comparison(program_info(original), onnx_info(model), verification)
 
 
 def _written(
-    loaded: LoadedProgram, program: ExportedProgram, place: Path, to: Format, external: External, *, force: bool
+    loaded: LoadedProgram,
+    program: ExportedProgram,
+    options: PlanOptions,
+    place: Path,
+    to: Format,
+    external: External,
+    *,
+    force: bool,
 ) -> AbstractContextManager[Staged]:
     """The program in a folder beside its place: one that was not changed keeps its bytes."""
     if to == "pt2":
         same = program is loaded.program and loaded.is_file and loaded.path is not None
-        data = read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded)
+        data = read_file(loaded.path) if same and loaded.path else program_bytes(program, loaded, options)
         return staged_bytes(data, place, replace=force)
     proto = to_onnx(program, loaded.name, output_names(loaded.program))
-    source = {"bnfold.source": Path(loaded.name).name, "bnfold.source_sha256": loaded.sha256}
-    note(proto, {"bnfold.converted": __version__, **source})
+    source = {SOURCE: Path(loaded.name).name, SOURCE_DIGEST: loaded.sha256}
+    note(proto, {PREFIX + "converted": __version__, **source})
     return staged(LoadedModel.of(proto), place, external=external, replace=force)
 
 

@@ -220,7 +220,8 @@ def as_comparison(folding: Folding) -> Comparison:
     found = folding.verification
     if found is None:
         copied = folding.verdict == "unchanged" and folding.output is not None
-        gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
+        told = "nothing was folded: a copy of the original"
+        gates = [GateResult(gate, "pass", told) for gate in ("structure", "weights")] if copied else []
         found = Verification(gates, [], [], *nothing_ran(), versions())
     return Comparison(model, replace(model, path=output.path, sha256=output.sha256), found)
 

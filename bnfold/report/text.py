@@ -9,6 +9,7 @@ from bnfold.reasons import REASONS
 from bnfold.report.results import BatchNormRow, Comparison, Folding, Inspection
 from bnfold.report.terminal import Part, Terminal
 from bnfold.statistics.health import FINDINGS, Finding
+from bnfold.verification import results
 from bnfold.verification.results import LayerResult, OutputResult, Verification
 
 if TYPE_CHECKING:
@@ -187,9 +188,13 @@ def _print_verification(terminal: Terminal, result: Verification) -> None:
     terminal.line((result.verdict, f"{VERDICTS[result.verdict]} bold"))
     for gate in result.gates:
         terminal.line(f"  {gate.gate}: ", (gate.verdict, GATES[gate.verdict]), f", {gate.detail}")
+    if result.origin == "changed":
+        terminal.line("  it says that bnfold folded it; folding again gives other bytes: judged like any tool's fold")
     asked = {gate.gate for gate in result.gates}
-    left = [name for name in ("structure", "weights", "layers", "outputs") if name not in asked]
-    if left and result.gates:
+    left = [name for name in results.GATES if name not in asked]
+    if result.verdict == "undecided" and result.left_open:
+        terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
+    elif left and result.gates:
         terminal.line(f"  not asked for: {', '.join(left)}")
     source = result.inputs.get("source")
     if source is not None and result.device["used"] is not None:

@@ -12,7 +12,7 @@ from bnfold.batchnorm import Momentum, Statistics
 from bnfold.errors import InputError, UndecidedError
 from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, readable
-from bnfold.files.notes import note
+from bnfold.files.notes import PREFIX, note
 from bnfold.files.save import staged, staged_bytes
 from bnfold.files.serialize import in_memory
 from bnfold.find import affine_ops
@@ -56,7 +56,7 @@ def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: Calibra
         editor = OnnxEditor(network.graphs)
         rows = _written(network, found, editor)
         editor.finish()
-        note(loaded.proto, {"bnfold.calibrated": __version__})
+        note(loaded.proto, {PREFIX + "calibrated": __version__})
         result = _result(info, rows, options, "onnx", batches, clock)
         if goal.dry_run:
             return result

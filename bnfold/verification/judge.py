@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from bnfold.errors import BnfoldError, UndecidedError
+from bnfold.errors import BnfoldError, UndecidedError, UsageError
 from bnfold.files.load import LoadedModel, load, readable
+from bnfold.files.notes import SOURCE_DIGEST, VERSION, noted
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.verification import runtime
 from bnfold.verification.alignment import Alignment, align
@@ -22,12 +23,31 @@ from bnfold.verification.float64 import NotInFloat64, without_functions
 from bnfold.verification.layers import check_layers
 from bnfold.verification.measure import Measured, RunOptions, Yardstick, measure, undecided_device
 from bnfold.verification.outputs import Tolerances, check_outputs
-from bnfold.verification.replay import is_replayed
-from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification, nothing_ran, versions
-from bnfold.verification.structure import check_structure, folded_by_bnfold
+from bnfold.verification.refold import is_refolded
+from bnfold.verification.results import (
+    GATES,
+    GateResult,
+    LayerResult,
+    OutputResult,
+    Verification,
+    nothing_ran,
+    origin_of,
+    versions,
+)
+from bnfold.verification.structure import check_structure
 from bnfold.verification.weights import OTHERS, check_weights
 
-GATES = ("structure", "weights", "layers", "outputs")
+
+class Loaded(Protocol):
+    """A model that was read from a file, of either kind."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def sha256(self) -> str:
+        """Of the model file."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +66,22 @@ class VerifyOptions:
 def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel, LoadedModel]:
     """Judge ``folded`` against ``original``.
 
-    Raises InputError if either can't be read, UndecidedError if the device asked for is not there.
+    Raises InputError if either can't be read, UndecidedError if the device asked for is not there, UsageError if
+    ``original`` was folded from ``folded``.
     """
     first, second = load(original), load(folded)
+    refuse_swapped(first, noted(first.proto).get(SOURCE_DIGEST), second)
     with readable((first.name, first.proto), (second.name, second.proto)):
         return _judge(first, second, folded, options), first, second
+
+
+def refuse_swapped(original: Loaded, source: str | None, folded: Loaded) -> None:
+    """Raise UsageError if ``original`` says that it was made from ``folded``: ``source`` is the sha256 it names."""
+    if source is not None and source == folded.sha256:
+        raise UsageError(
+            f"{original.name} was folded from {folded.name}: the original comes first",
+            f"bnfold verify {folded.name} {original.name}",
+        )
 
 
 def _judge(first: LoadedModel, second: LoadedModel, folded: Path, options: VerifyOptions) -> Verification:
@@ -62,24 +93,23 @@ def _judge(first: LoadedModel, second: LoadedModel, folded: Path, options: Verif
             return _invalid(str(error), options)
     gates: list[GateResult] = []
     layers: list[LayerResult] = []
-    replayed = found != "not asked for" and folded_by_bnfold(second) and is_replayed(first, second)
+    ours = is_refolded(first, second)
     if "structure" in options.gates:
-        gates.append(check_structure(first, second, found, replayed=replayed))
+        gates.append(check_structure(first, second, found))
     if "weights" in options.gates:
-        gate, layers = check_weights(first, second, found, options.ulps, replayed=replayed)
+        gate, layers = check_weights(found, options.ulps, ours=ours)
         gates.append(gate)
-    hidden = blocked_values(second.proto)
-    exact = any(gate.gate == "weights" and gate.verdict == "pass" and gate.figures["tolerance"] < 1 for gate in gates)
-    proved = exact and replayed  # only then is the folded model itself the best fold there is
+    # Only where both hold is the folded model itself the best fold there is.
+    proved = ours and isinstance(found, Alignment) and not found.partings and not found.wrong_outputs
     cut: list[Piece] = []
     if "layers" in options.gates and isinstance(found, Alignment):
-        lost = found.partings or found.wrong_outputs  # right by replay, what can't be followed can't be cut out either
-        cut = [] if proved and lost else pieces(found, hidden, proved=proved)
+        cut = pieces(found, blocked_values(second.proto), proved=proved)
     del found
-    slack = 0.0 if folded_by_bnfold(second) else OTHERS / 2
+    slack = 0.0 if ours else OTHERS / 2
     yardstick = Yardstick(slack, proved, options.tolerances.k)
     ran = _run_gates(first, folded, options, yardstick, cut)
-    return Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions())
+    origin = origin_of(ours, says=VERSION in noted(second.proto))
+    return Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions(), origin)
 
 
 def _invalid(cause: str, options: VerifyOptions) -> Verification:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Judgement = Literal["pass", "fail", "undecided"]
 Verdict = Literal["equivalent", "different", "undecided"]
+
+Origin = Literal["bnfold", "changed", "other"]
+
+GATES = ("structure", "weights", "layers", "outputs")
+"""The gates, cheapest first."""
+
+PROOFS = (frozenset({"structure", "weights"}), frozenset({"outputs"}))
+"""Gates that together say of two models that they are equivalent: for all inputs, or on those that were fed.
+
+The structure alone says nothing about numbers, the weights nothing about what reads them, the layers nothing about what
+lies between them.
+"""
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ def nothing_ran(device: str = "cpu", seed: int = 0) -> tuple[dict[str, Any], dic
 
 @dataclass(frozen=True)
 class Verification:
-    """Everything that ``bnfold verify`` knows at its end."""
+    """Everything that ``bnfold verify`` knows at its end. ``origin``: see :func:`origin_of`."""
 
     gates: list[GateResult]
     layers: list[LayerResult]
@@ -77,21 +88,38 @@ class Verification:
     device: dict[str, Any]
     inputs: dict[str, Any]
     versions: dict[str, str]
+    origin: Origin = "other"
 
     @property
     def verdict(self) -> Verdict:
-        """``different`` if any gate fails, else ``undecided`` if any is, else ``equivalent``."""
-        return overall(gate.verdict for gate in self.gates)
+        """``different`` if any gate fails; ``equivalent`` if all pass, and they are enough to say so."""
+        seen = {gate.verdict for gate in self.gates}
+        if "fail" in seen:
+            return "different"
+        return "undecided" if "undecided" in seen or self.left_open else "equivalent"
+
+    @property
+    def left_open(self) -> str | None:
+        """What the gates that were asked for say nothing about; None where they are enough for a verdict."""
+        asked = {gate.gate for gate in self.gates}
+        if any(proof <= asked for proof in PROOFS):
+            return None
+        left = ", ".join(name for name in GATES if name not in asked)
+        verb = "passes" if len(asked) == 1 else "pass"
+        return f"{', '.join(gate.gate for gate in self.gates)} {verb}; {left} not run" if asked else f"{left} not run"
 
     def to_dict(self) -> dict[str, Any]:
         """The ``verification`` object of the JSON contract."""
         return {"verdict": self.verdict, **asdict(self)}
 
 
-def overall(verdicts: Iterable[Judgement]) -> Verdict:
-    """The verdict of several gates together."""
-    seen = set(verdicts)
-    return "different" if "fail" in seen else "undecided" if "undecided" in seen or not seen else "equivalent"
+def origin_of(refolded: bool, *, says: bool) -> Origin:
+    """Return who made a folded model.
+
+    ``bnfold``: folding the original again gives its very bytes. ``changed``: it ``says`` that bnfold folded it, but it
+    has been changed since, or another version did. Both are judged alike, and like the folds of ``other`` tools.
+    """
+    return "bnfold" if refolded else "changed" if says else "other"
 
 
 def versions() -> dict[str, str]:

@@ -11,46 +11,32 @@ from collections.abc import Hashable
 import numpy as np
 
 from bnfold.batchnorm import ONNX_EPSILON
-from bnfold.files.load import LoadedModel
 from bnfold.graph import Node
 from bnfold.verification.alignment import Alignment, layers_before
 from bnfold.verification.alignment.reader import Reader
-from bnfold.verification.replayed_weights import EXACT, replayed_layers
 from bnfold.verification.results import GateResult, Judgement, LayerResult
-from bnfold.verification.structure import folded_by_bnfold
 
 OTHERS = 4.0
-"""Ulps that a fold computed in the storage type may cost: what other tools' folds are held to."""
+"""Ulps that a folded weight may be off: what a fold costs that was computed in the storage type."""
+
+EXACT = 0.5 + 1e-6
+"""Ulps that a single rounding may cost."""
 
 
 def check_weights(
-    original: LoadedModel,
-    folded: LoadedModel,
-    found: Alignment | str,
-    tolerance: float | None = None,
-    *,
-    replayed: bool = False,
+    found: Alignment | str, tolerance: float | None = None, *, ours: bool = False
 ) -> tuple[GateResult, list[LayerResult]]:
-    """Judge every folded tensor. ``tolerance`` is in ulps; by default it depends on who folded.
+    """Judge every folded layer beside the original's, through the alignment (a sentence where there is none).
 
-    bnfold's own folds are replayed: the plan says what each tensor must be. Any other model's are compared with the
-    original through the alignment (a sentence where there is none).
+    ``tolerance`` is in ulps, 4 by default. ``ours``: the model is what bnfold makes of the original; no other tool
+    folds into the parameters of a BatchNormalization.
     """
-    ours = folded_by_bnfold(folded)
-    tolerance = (EXACT if ours else OTHERS) if tolerance is None else tolerance
-    layers: list[LayerResult] = []
-    missing: list[str] = []
-    if ours:
-        layers, missing = replayed_layers(original, folded, tolerance)
-    if not ours or missing:
-        if isinstance(found, str):
-            return GateResult("weights", "undecided", found), layers
-        seen = {layer.node for layer in layers}
-        allowed = max(tolerance, OTHERS if ours else 0.0)
-        layers += [layer for layer in by_alignment(found, allowed) if layer.node not in seen]
-        missing = [parting.name for parting in found.partings if parting.kind != "numbers"]
-    if not isinstance(found, str) and not (replayed and not missing):
-        layers += wrong_numbers(found, layers) + ([] if ours else _moved_statistics(found))
+    tolerance = OTHERS if tolerance is None else tolerance
+    if isinstance(found, str):
+        return GateResult("weights", "undecided", found), []
+    layers = by_alignment(found, tolerance)
+    layers += wrong_numbers(found, layers) + ([] if ours else _moved_statistics(found))
+    missing = [parting.name for parting in found.partings if parting.kind != "numbers"]
     return judge_tensors(layers, missing, tolerance), layers
 
 
@@ -70,8 +56,8 @@ def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: floa
         return GateResult("weights", "undecided", detail, figures)
     if not layers:
         return GateResult("weights", "pass", "no tensor was folded", figures)
-    tensors = f"{len(layers)} folded tensor{'' if len(layers) == 1 else 's'}"
-    detail = f"{tensors}, each within {figures['max_ulp']:.3g} ulp of the exact fold"
+    folded = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
+    detail = f"{folded}, each within {figures['max_ulp']:.3g} ulp of the exact fold"
     return GateResult("weights", "pass", detail, figures)
 
 

@@ -73,7 +73,7 @@ class Check:
 def checks(verification: Verification) -> list[Check]:
     """Everything that was judged: the gates, then the folds, then the outputs, each in its given order.
 
-    Where no gate was run, that is the one check, and it is undecided.
+    Where those that were run are not enough for a verdict, that is a check too, and it is undecided.
     """
     seen: Counter[tuple[str, str, str]] = Counter()
     found = []
@@ -92,8 +92,8 @@ def troubles(verification: Verification) -> list[Check]:
 
 
 def _all(verification: Verification) -> Iterator[Check]:
-    if not verification.gates:
-        yield Check("gate", "verification", "verification", "verification", "undecided", "no gate was run")
+    if verification.verdict == "undecided" and (left := verification.left_open):
+        yield Check("gate", "verification", "verification", "verification", "undecided", left)
     yield from map(_gate, verification.gates)
     yield from map(_fold, verification.layers)
     yield from map(_output, verification.outputs)

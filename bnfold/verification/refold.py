@@ -1,0 +1,95 @@
+"""Fold the original again, with the options that the folded model records: is the result the folded model itself?
+
+A fold is deterministic. So a model that bnfold folded, and that nobody has changed since, is known by its bytes; any
+other is judged like anybody's. That says who folded, not that the fold is right: the proofs and the runs judge that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from onnx import ModelProto, TensorProto
+
+from bnfold.errors import BnfoldError
+from bnfold.files.data import little_endian
+from bnfold.files.external import tensors_of
+from bnfold.files.load import LoadedModel
+from bnfold.files.notes import OPTIONS, PREFIX, noted
+from bnfold.ops import Unfit
+from bnfold.options import PlanOptions
+from bnfold.pipeline import prepare, rewrite
+
+DATA = (
+    "raw_data", "external_data", "data_location", "float_data", "int32_data", "int64_data", "double_data",
+    "uint64_data", "string_data",
+)  # fmt: skip
+"""The fields of a tensor that hold its data, or say where it lies."""
+
+
+def is_refolded(original: LoadedModel, folded: LoadedModel) -> bool:
+    """Return True if folding ``original`` as ``folded`` records gives ``folded``: all but provenance, byte by byte.
+
+    Where the data of a tensor lies (in the file, beside it) makes no difference.
+    """
+    options = PlanOptions.from_record(noted(folded.proto).get(OPTIONS, ""))
+    if options is None:
+        return False
+    for trusting in (True, False):  # as fold does
+        copy = ModelProto()
+        copy.CopyFrom(original.proto)  # a rewrite works in place
+        try:
+            ready = prepare(replace(original, proto=copy), options, trusting=trusting)
+            return ready.changed and _same_model(rewrite(ready)[0], folded)
+        except Unfit:
+            continue
+        except BnfoldError:
+            return False
+    return False
+
+
+def _same_model(first: LoadedModel, second: LoadedModel) -> bool:
+    tensors = list(zip(tensors_of(first.proto), tensors_of(second.proto), strict=False))
+    return _structure(first.proto) == _structure(second.proto) and all(
+        _same_bytes(_data(first, one), _data(second, other)) for one, other in tensors
+    )
+
+
+def _structure(model: ModelProto) -> bytes:
+    """Return everything but the tensors' data and bnfold's own metadata."""
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for tensor in tensors_of(copy):
+        for name in DATA:
+            tensor.ClearField(name)
+    kept = [entry for entry in copy.metadata_props if not entry.key.startswith(PREFIX)]
+    del copy.metadata_props[:]
+    copy.metadata_props.extend(kept)
+    data: bytes = copy.SerializeToString(deterministic=True)
+    return data
+
+
+def _data(model: LoadedModel, tensor: TensorProto) -> Iterator[bytes | memoryview]:
+    """Yield a tensor's data as ``raw_data`` holds it, piece by piece; strings as protobuf does."""
+    if tensor.data_location == TensorProto.EXTERNAL:
+        yield from model.external.data(tensor).chunks()
+    elif tensor.HasField("raw_data"):
+        yield tensor.raw_data
+    elif tensor.data_type == TensorProto.STRING:
+        yield TensorProto(string_data=tensor.string_data).SerializeToString()
+    else:
+        yield little_endian(model.external.read(tensor)).tobytes()
+
+
+def _same_bytes(first: Iterator[bytes | memoryview], second: Iterator[bytes | memoryview]) -> bool:
+    """Compare two streams that are cut into pieces at different places."""
+    one = two = memoryview(b"")
+    while True:
+        one = one or memoryview(next(first, b""))
+        two = two or memoryview(next(second, b""))
+        size = min(len(one), len(two))
+        if not size:
+            return not one and not two
+        if bytes(one[:size]) != bytes(two[:size]):
+            return False
+        one, two = one[size:], two[size:]
