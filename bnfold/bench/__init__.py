@@ -20,7 +20,7 @@ from bnfold.files.load import LoadedModel, load
 from bnfold.report.results import ModelInfo, onnx_info
 from bnfold.verification import runtime
 from bnfold.verification.inputs import InputOptions, Sample
-from bnfold.verification.measure import offers, undecided_device
+from bnfold.verification.measure import generated, offers, undecided_device
 from bnfold.verification.results import versions
 from bnfold.verification.runtime import Limits, Mode, RunFailed
 
@@ -160,7 +160,7 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
     """One sample that the original accepts, and what the report says of it. Raises RunFailed, InputError."""
     assert model.path is not None
     failure: RunFailed | None = None
-    for samples, _, fed in offers(model, replace(options.inputs, samples=None if options.inputs.data else 1)):
+    for samples, _, fed, _ in offers(model, replace(options.inputs, samples=None if options.inputs.data else 1)):
         try:
             runtime.run(model.path, samples[:1], [Mode("disable")], "cpu", options.limits)
         except RunFailed as error:
@@ -168,7 +168,7 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
                 raise InputError(f"{options.inputs.data}: the model does not run on it: {error}") from None
             failure = failure or error
             continue
-        return samples[0], {**fed, "samples": 1}
+        return samples[0], {**fed, "samples": 1} if options.inputs.data else generated(options.inputs, samples[:1])
     assert failure is not None
     raise failure
 

@@ -98,7 +98,7 @@ def _print(terminal: Terminal, result: Benchmark) -> None:
     terminal.line(
         (result.folded.path, "bold"),
         f": {nodes['original']} → {nodes['folded']} nodes, {size['original']:,} → {size['folded']:,} bytes; ",
-        f"on {result.device}, inputs {result.inputs.get('shapes') or result.inputs['source']}",
+        f"on {result.device}, inputs {(result.inputs.get('shapes') or [result.inputs['source']])[0]}",
     )
     colours = {"faster": "green", "slower": "red", "same": "dim"}
     terminal.table(

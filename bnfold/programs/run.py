@@ -15,10 +15,10 @@ from bnfold.graph.torch_tensors import np_dtype
 from bnfold.programs.load import LoadedProgram, tensors_fed
 from bnfold.verification import runtime
 from bnfold.verification.alignment.pieces import Piece
-from bnfold.verification.inputs import Sample, generated_samples, user_samples
+from bnfold.verification.inputs import Sample, Sizes, generated_samples, user_samples
 from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.layers import check_layers
-from bnfold.verification.measure import Measured
+from bnfold.verification.measure import Measured, generated
 from bnfold.verification.outputs import check_outputs
 from bnfold.verification.results import GateResult, LayerResult, OutputResult, nothing_ran
 from bnfold.verification.runtime import Mode, RunFailed
@@ -68,26 +68,19 @@ def run_programs(
     ran = Ran(device, fed)
     if not set(options.gates) & {"layers", "outputs"}:
         return ran
+    job = {
+        "original": str(original.path.absolute()),
+        "folded": None if folded is None else str(folded.absolute()),
+        "device": runs.device,
+        "pieces": [piece.to_dict() for piece in cut],
+        "exact": exact,
+        "slack": slack,
+    }
     try:
-        interface, types = interface_of(original)
-        samples, kinds, ran.fed = _samples(interface, options)
-        with runtime.job_folder(samples) as folder:
-            job = {
-                "original": str(original.path.absolute()),
-                "folded": None if folded is None else str(folded.absolute()),
-                "inputs": list(samples[0]),
-                "types": types,
-                "samples": len(samples),
-                "device": runs.device,
-                "pieces": [piece.to_dict() for piece in cut],
-                "exact": exact,
-                "slack": slack,
-                "k": limit_of(kinds[0], options.tolerances.k),
-            }
-            result = runtime.spawn(WORKER, folder, job, runs.limits)
-            measured = _measured(result, folder, len(samples), kinds, ran.fed)
-            if onnx is not None:
-                measured.folded = _on_onnxruntime(onnx, samples, measured, options)
+        samples, measured, result = _run(original, job, options)
+        ran.fed = measured.fed
+        if onnx is not None:
+            measured.folded = _on_onnxruntime(onnx, samples, measured, options)
     except runtime.DeviceMissing as error:
         raise UndecidedError(f"--device {runs.device}: {error}", "install a torch with CUDA") from None
     except (RunFailed, UndecidedError) as error:
@@ -97,6 +90,24 @@ def run_programs(
     ran.measured, ran.torch = measured, result["torch"]
     ran.device["used"] = runs.device
     return ran
+
+
+def _run(
+    original: LoadedProgram, job: dict[str, Any], options: VerifyOptions
+) -> tuple[list[Sample], Measured, dict[str, Any]]:
+    """Run samples that the original accepts: of two sizes where its dimensions are free, else of one.
+
+    Raises RunFailed, UndecidedError.
+    """
+    types, choices = _samples(original, options)
+    for samples, kinds, fed in choices:
+        with runtime.job_folder(samples) as folder:
+            told = {"inputs": list(samples[0]), "types": types, "samples": len(samples)}
+            told["k"] = limit_of(kinds[0], options.tolerances.k)
+            result = runtime.spawn(WORKER, folder, {**job, **told}, options.runs.limits)
+            if result["original"] is None or samples is choices[-1][0]:
+                return samples, _measured(result, folder, len(samples), kinds, fed), result
+    raise AssertionError("there is always a choice")
 
 
 def _measured(result: dict[str, Any], folder: Path, samples: int, kinds: list[str], fed: dict[str, Any]) -> Measured:
@@ -156,16 +167,17 @@ def _on_onnxruntime(model: Path, samples: list[Sample], found: Measured, options
     return runtime.Run(renamed, known, run.on_cpu, run.version)
 
 
-def interface_of(loaded: LoadedProgram) -> tuple[ModelProto, list[str]]:
+def interface_of(loaded: LoadedProgram, *, second: bool = False) -> tuple[ModelProto, list[str]]:
     """The program's inputs as an ONNX model without nodes, from which inputs are generated, and their types in torch.
 
-    Free dimensions take the size that the program was exported with. Raises UndecidedError for other inputs.
+    Free dimensions take the size that the program was exported with, or a ``second`` one. Raises UndecidedError for
+    other inputs.
     """
     model, types = ModelProto(ir_version=8), list[str]()
     for name, held in tensors_fed(loaded.program):
         if (dtype := np_dtype(held.dtype)) is None:
             raise UndecidedError(f"input {name!r} is no tensor of numbers", "give another program")
-        shape = [_size(n, loaded) for n in held.shape]
+        shape = [_size(n, loaded, second=second) for n in held.shape]
         types.append(dtype.name)
         if dtype.name == "bfloat16":  # which files of numpy don't hold; the worker rounds
             dtype = np.dtype(np.float32)
@@ -173,24 +185,35 @@ def interface_of(loaded: LoadedProgram) -> tuple[ModelProto, list[str]]:
     return model, types
 
 
-def _size(dimension: Any, loaded: LoadedProgram) -> int:
+def _size(dimension: Any, loaded: LoadedProgram, *, second: bool) -> int:
     """A dimension, or the size that stood for it in the export; else the smallest that is allowed."""
     if isinstance(dimension, int):
         return dimension
     hint = getattr(dimension.node, "hint", None)
-    if isinstance(hint, int):
-        return hint
     allowed = loaded.program.range_constraints.get(dimension.node.expr)
-    return 2 if allowed is None else max(2, int(allowed.lower))
+    first = hint if isinstance(hint, int) else 2 if allowed is None else max(2, int(allowed.lower))
+    if not second or allowed is None:  # a size that follows from others stays what it was: the run will tell
+        return first
+    return first + 1 if first < allowed.upper else max(first - 1, int(allowed.lower))
 
 
-def _samples(interface: ModelProto, options: VerifyOptions) -> tuple[list[Sample], list[str], dict[str, Any]]:
+def _samples(loaded: LoadedProgram, options: VerifyOptions) -> tuple[list[str], list[Choice]]:
+    """The types of the inputs in torch, and samples to try, with their kinds and what the report says of them."""
     inputs = options.runs.inputs
+    interface, types = interface_of(loaded)
     if inputs.data is not None:
-        samples = user_samples(inputs, interface)
+        samples = list(user_samples(inputs, interface))
         fed = {"source": str(inputs.data), "seed": inputs.seed, "samples": len(samples)}
-        return list(samples), ["data"] * len(samples), fed
-    found, kinds = generated_samples(inputs, interface, 1)
-    fed = {"source": "generated", "seed": inputs.seed, "samples": len(found), "kinds": list(inputs.kinds)}
-    shapes = {name: list(array.shape) for name, array in found[0].items()}
-    return list(found), kinds, {**fed, "shapes": shapes}
+        return types, [(samples, ["data"] * len(samples), fed)]
+    first, kinds = generated_samples(inputs, interface, Sizes())
+    other = interface_of(loaded, second=True)[0]
+    one = (first, kinds, generated(inputs, first))
+    if other == interface or inputs.shapes:
+        return types, [one]
+    more = generated_samples(inputs, other, Sizes())[0]
+    mixed = [pair[index % 2] for index, pair in enumerate(zip(first, more, strict=True))]
+    return types, [(mixed, kinds, generated(inputs, mixed)), one]
+
+
+Choice = tuple[list[Sample], list[str], dict[str, Any]]
+"""Samples, their kinds, what the report says of them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,15 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from bnfold.errors import InputError, UndecidedError, UsageError
 
 Sample = dict[str, NDArray[Any]]
+Shape = tuple[int, ...]
 
 KINDS = ("normal", "uniform", "large", "constant", "impulse")
 
 FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
 """Sizes to try for free dimensions behind the first one where the graph does not tell which it takes."""
+
+SECOND_SIZES = (64, 128, 8, 256, 32)
+"""Sizes to try beside the first one, cheap and likely ones first."""
 
 CONSTANTS = (0.5, -1.0, 0.0, 2.0, -0.25, 1.0, 0.1, -3.0)
 """What the constant inputs are filled with, one after the other."""
@@ -102,73 +106,103 @@ def _folder_sample(folder: Path, names: Sequence[str]) -> Sample:
     return sample
 
 
-def generated_samples(options: InputOptions, model: ModelProto, free: int) -> tuple[list[Sample], list[str]]:
-    """Samples and the kind of each, free dimensions set to 1 (the first) and ``free`` (the others).
+@dataclass(frozen=True)
+class Sizes:
+    """What free dimensions are set to: a ``batch`` (the first of a shape), sample by sample in turn, and ``others``, of
+    which inputs that look like noise take the first and plain ones the last.
 
-    Raises UndecidedError for inputs that nothing sensible can be made for.
+    Two sizes tell apart what one can't: a sum over the batch from no sum, a size that was written down from one that
+    was not.
     """
+
+    batch: tuple[int, ...] = (1,)
+    others: tuple[int, ...] = (1,)
+
+    def of(self, index: int, kind: str) -> tuple[int, int]:
+        """Return the batch and the other free dimensions of one sample."""
+        return self.batch[index % len(self.batch)], self.others[-1 if kind in PLAIN_KINDS else 0]
+
+
+def shapes_of(options: InputOptions, infos: Sequence[ValueInfoProto], batch: int, other: int) -> dict[str, Shape]:
+    """Return the shape of every input; free dimensions of one name have one size."""
+    named: dict[str, int] = {}
+    shapes: dict[str, Shape] = {}
+    for info in infos:
+        found = []
+        for axis, dim in enumerate(info.type.tensor_type.shape.dim):
+            size = dim.dim_value if dim.HasField("dim_value") else batch if axis == 0 else other
+            if dim.dim_param:
+                size = named.setdefault(dim.dim_param, size)
+            found.append(size)
+        shapes[info.name] = options.shapes.get(info.name) or tuple(found)
+    return shapes
+
+
+def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) -> tuple[list[Sample], list[str]]:
+    """Samples and the kind of each. Raises UndecidedError for inputs that nothing sensible can be made for."""
     infos = model_inputs(model)
     unknown = set(options.shapes) | set(options.ranges)
     unknown -= {info.name for info in infos}
     if unknown:
         raise UsageError(f"no input is called {sorted(unknown)[0]!r}", f"inputs: {[info.name for info in infos]}")
-    samples, kinds = [], []
+    samples: list[Sample] = []
+    kinds: list[str] = []
+    count = options.samples or (2 if len(options.kinds) < len(sizes.batch) else 1)
     for kind in options.kinds:
-        for index in range(options.samples or 1):
+        for index in range(count):
             rng = np.random.default_rng([options.seed, KINDS.index(kind), index])
-            samples.append({info.name: _generate(info, kind, index, options, free, rng) for info in infos})
+            shapes = shapes_of(options, infos, *sizes.of(len(samples), kind))
+            samples.append({info.name: _generate(info, shapes[info.name], kind, index, options, rng) for info in infos})
             kinds.append(kind)
     return samples, kinds
 
 
-def feasible_sizes(options: InputOptions, model: ModelProto) -> list[int]:
-    """Sizes for the free dimensions behind the first, best first: what the graph's own shapes allow.
+def size_choices(options: InputOptions, model: ModelProto) -> Iterator[Sizes]:
+    """Yield what free dimensions may be set to: two sizes each where the graph allows it, then one, best first."""
+    infos = [info for info in model_inputs(model) if info.name not in options.shapes]
+    free = {bool(axis) for info in infos for axis, dim in enumerate(info.type.tensor_type.shape.dim) if _is_free(dim)}
+    fitting, others = _feasible_sizes(options, model) if True in free else ([1], [])
+    if free:
+        first = (fitting or others)[0]
+        second = next((size for size in SECOND_SIZES if size in fitting and size != first), first)
+        yield Sizes((1, 2), (first, second))
+        if second != first:
+            yield Sizes((1, 2), (first,))
+    for size in (*fitting, *others):
+        yield Sizes((1,), (size,))
+
+
+def _is_free(dim: Any) -> bool:
+    return not dim.HasField("dim_value")
+
+
+def _feasible_sizes(options: InputOptions, model: ModelProto) -> tuple[list[int], list[int]]:
+    """Return sizes for the free dimensions behind the first: what the graph's own shapes allow, and others to try.
 
     Products and reshapes fix the size of what they read; the size that makes them fit is looked for by bisection over
     shape inference. Where that tells nothing, some common sizes.
     """
-    free = [
-        (info.name, axis)
-        for info in model_inputs(model)
-        if info.name not in options.shapes
-        for axis, dim in enumerate(info.type.tensor_type.shape.dim)
-        if axis and not dim.HasField("dim_value")
-    ]
-    if not free:
-        return [1]
     from bnfold.verification.shapes import misfit
 
     def at(size: int) -> int:
-        known = {
-            info.name: options.shapes.get(info.name)
-            or tuple(
-                dim.dim_value if dim.HasField("dim_value") else 1 if axis == 0 else size
-                for axis, dim in enumerate(info.type.tensor_type.shape.dim)
-            )
-            for info in model_inputs(model)
-        }
-        return misfit(model, known)
+        return misfit(model, shapes_of(options, model_inputs(model), 1, size))
 
     fitting = [size for size in FREE_SIZES if at(size) == 0]
     if fitting:
-        return [*fitting, *(size for size in FREE_SIZES if size not in fitting)]
+        return fitting, [size for size in FREE_SIZES if size not in fitting]
     low, high = 1, LARGEST_FREE
     while low < high:
         middle = (low + high) // 2
         low, high = (middle + 1, high) if at(middle) < 0 else (low, middle)
-    return [low, *FREE_SIZES] if at(low) == 0 else list(FREE_SIZES)
+    return ([low] if at(low) == 0 else []), list(FREE_SIZES)
 
 
 def _generate(
-    info: ValueInfoProto, kind: str, index: int, options: InputOptions, free: int, rng: np.random.Generator
+    info: ValueInfoProto, shape: Shape, kind: str, index: int, options: InputOptions, rng: np.random.Generator
 ) -> NDArray[Any]:
     tensor = info.type.tensor_type
     if not info.type.HasField("tensor_type") or (not tensor.HasField("shape") and info.name not in options.shapes):
         raise UndecidedError(f"input {info.name!r} has no tensor type with a shape", "give it with --shape or --inputs")
-    shape = options.shapes.get(info.name) or tuple(
-        dim.dim_value if dim.HasField("dim_value") else 1 if axis == 0 else free
-        for axis, dim in enumerate(tensor.shape.dim)
-    )
     if math.prod(shape) > MOST_ELEMENTS:
         raise UndecidedError(f"input {info.name!r} would have {math.prod(shape)} elements", "give --shape or --inputs")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))

@@ -16,7 +16,7 @@ from bnfold.errors import InputError, UndecidedError, UsageError
 from bnfold.files.load import LoadedModel
 from bnfold.verification import runtime
 from bnfold.verification.alignment.pieces import Piece
-from bnfold.verification.inputs import InputOptions, Sample, feasible_sizes, generated_samples, user_samples
+from bnfold.verification.inputs import InputOptions, Sample, Sizes, generated_samples, size_choices, user_samples
 from bnfold.verification.noise import moved_run
 from bnfold.verification.runtime import Limits, Mode, RunFailed
 from bnfold.verification.statistic import CHANNEL, limit_of
@@ -222,7 +222,7 @@ def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sampl
     inputs, modes = options.inputs, options.modes()
     assert model.path is not None
     failure: RunFailed | None = None
-    for samples, kinds, fed in offers(model, inputs):
+    for samples, kinds, fed, sizes in offers(model, inputs):
         try:
             run = runtime.run(model.path, samples, modes, options.device, options.limits)
         except runtime.DeviceMissing:
@@ -230,10 +230,11 @@ def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sampl
         except RunFailed as error:
             if inputs.data is not None:
                 raise InputError(f"{inputs.data}: the model does not run on these inputs: {error}") from None
-            failure = failure or error
+            if len(sizes.batch) == 1:  # no fault of the model's if it takes one size only
+                failure = failure or error
             continue
         if (more := _enough(run, inputs)) > 1:
-            samples, kinds, fed = next(offers(model, replace(inputs, samples=more), fed))
+            samples, kinds, fed, _ = next(offers(model, replace(inputs, samples=more), sizes))
             run = runtime.run(model.path, samples, modes, options.device, options.limits)
         return Measured(fed, kinds, modes, run), samples
     assert failure is not None
@@ -250,20 +251,28 @@ def _enough(run: runtime.Run, inputs: InputOptions) -> int:
     return min(MOST_SAMPLES, -(-CHANNEL // min(sizes, default=CHANNEL)))
 
 
-def offers(
-    model: LoadedModel, inputs: InputOptions, known: dict[str, Any] | None = None
-) -> Iterator[tuple[list[Sample], list[str], dict[str, Any]]]:
-    """Samples to try, with their kinds and what the report says of them."""
+Offer = tuple[list[Sample], list[str], dict[str, Any], Sizes]
+"""Samples to try, their kinds, what the report says of them, and the sizes of their free dimensions."""
+
+
+def offers(model: LoadedModel, inputs: InputOptions, known: Sizes | None = None) -> Iterator[Offer]:
+    """Yield samples to try, best first; those of ``known`` sizes alone where they have been found to do."""
     if inputs.data is not None:
         samples = user_samples(inputs, model.proto)
         fed = {"source": str(inputs.data), "seed": inputs.seed, "samples": len(samples)}
-        yield samples, ["data"] * len(samples), fed
+        yield samples, ["data"] * len(samples), fed, Sizes()
         return
-    for free in [known["free"]] if known else feasible_sizes(inputs, model.proto):
-        samples, kinds = generated_samples(inputs, model.proto, free)
-        shapes = {name: list(array.shape) for name, array in samples[0].items()}
-        fed = {"source": "generated", "seed": inputs.seed, "samples": len(samples)}
-        yield samples, kinds, {**fed, "kinds": list(inputs.kinds), "shapes": shapes, "free": free}
+    for sizes in [known] if known else size_choices(inputs, model.proto):
+        samples, kinds = generated_samples(inputs, model.proto, sizes)
+        yield samples, kinds, generated(inputs, samples), sizes
+
+
+def generated(inputs: InputOptions, samples: list[Sample]) -> dict[str, Any]:
+    """Return what the report says of generated samples: ``shapes`` are those that occur, each once, by input."""
+    shapes = [{name: list(array.shape) for name, array in sample.items()} for sample in samples]
+    distinct = [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]]
+    told = {"source": "generated", "seed": inputs.seed, "samples": len(samples), "kinds": list(inputs.kinds)}
+    return {**told, "shapes": distinct}
 
 
 def undecided_device(device: str, error: Exception) -> UndecidedError:

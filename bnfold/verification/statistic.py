@@ -65,6 +65,9 @@ class Tally:
     def add(self, folded: NDArray[Any], original: NDArray[Any], true: Array, ideal: Array | None) -> None:
         """One result of the folded model beside those it is compared with; all of one shape, all finite."""
         axis = self.axis if self.axis is not None and true.ndim > self.axis and true.ndim > 2 else None
+        if axis is not None and self._sums and true.shape[axis] != max(entry.size for entry in self._sums.values()):
+            axis = None
+            self._pool()  # samples of several sizes: what lies on that axis are no channels
         others = None if axis is None else tuple(k for k in range(true.ndim) if k != axis)
         for name, error in (
             ("folded", folded - true),
@@ -81,6 +84,12 @@ class Tally:
         self._count += true.size // max(channels, 1)
         self.max_abs = max(self.max_abs, float(np.abs(folded - original.astype(np.float64)).max(initial=0.0)))
         self.max_size = max(self.max_size, float(np.abs(original).max(initial=0.0)))
+
+    def _pool(self) -> None:
+        """Forget which channel is which."""
+        self._count *= max(entry.size for entry in self._sums.values())
+        self._sums = {name: np.asarray(entry.sum()) for name, entry in self._sums.items()}
+        self.axis = None
 
     @property
     def _pools(self) -> bool:

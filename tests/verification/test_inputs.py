@@ -62,7 +62,7 @@ def test_free_dimensions_are_tried_until_the_model_accepts_them(tmp_path):
     original.write_bytes(model.SerializeToString())
     result = fold(original, folded).verification
     assert result.verdict == "equivalent"
-    assert result.inputs["shapes"] == {"x": [1, 3, 64, 64]}
+    assert result.inputs["shapes"] == [{"x": [1, 3, 64, 64]}, {"x": [2, 3, 64, 64]}]
 
 
 def test_user_rows_beyond_the_declared_batch_become_samples(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from build import ANY, make, node, tensor, weights
 
-from bnfold.verification.inputs import InputOptions, feasible_sizes
+from bnfold.verification.inputs import InputOptions, Sizes, size_choices
 from bnfold.verification.shapes import misfit
 
 
@@ -20,19 +20,19 @@ def dense(side: int, op: str):
 @pytest.mark.parametrize("op", ["Gemm", "MatMul"])
 @pytest.mark.parametrize("side", [5, 29, 32, 97, 231])
 def test_the_size_that_a_product_needs_is_found(side, op):
-    assert feasible_sizes(InputOptions(), dense(side, op))[0] == side
+    assert next(size_choices(InputOptions(), dense(side, op))).others[0] == side
 
 
 def test_a_reshape_to_written_sizes_is_solved():
     nodes = [node("Reshape", ["x", "to"], ["r"]), node("Relu", ["r"], ["y"])]
     held = {"to": __import__("numpy").array([1, 3 * 19 * 19])}
     model = make(nodes, [tensor("x", ["N", 3, "H", "W"])], [ANY], held)
-    assert feasible_sizes(InputOptions(), model)[0] == 19
+    assert next(size_choices(InputOptions(), model)).others[0] == 19
 
 
 def test_nothing_is_asked_of_declared_shapes():
     model = make([node("Relu", ["x"], ["y"])], [tensor("x", [2, 3])], [ANY], {})
-    assert feasible_sizes(InputOptions(), model) == [1]
+    assert list(size_choices(InputOptions(), model)) == [Sizes()]
 
 
 def test_signs_say_which_way_to_go():

@@ -73,10 +73,30 @@ def _read_both(original: Graphs, folded: Graphs, *, merged: bool) -> Alignment:
     for value in second.forms:
         if (same := second.equals(value)) is not None:
             found.anchors[value] = same
-    found.partings = [parting for parting in found.partings if _matters(parting, found)]
+    alive = _alive(folded)
+    found.partings = [p for p in found.partings if p.node in alive and _matters(p, found)]
     _compare_outputs(found, original, folded)
-    found.tensors = list(_tensors(found))
+    found.tensors = [tensor for tensor in _tensors(found) if tensor.node in alive]
     return found
+
+
+def _alive(graphs: Graphs) -> set[Node]:
+    """Return the nodes on which an output depends: what goes wrong in a dead end is no difference."""
+    alive: set[Node] = set()
+    pending = list(graphs.scopes[0].outputs)
+    while pending:
+        node = pending.pop().producer
+        if node is None or node in alive:
+            continue
+        bodies = [node]
+        while bodies:
+            current = bodies.pop()
+            alive.add(current)
+            pending += [value for value in current.inputs if value is not None]
+            for _, graph in graphs.bodies.get(current, ()):
+                pending += graph.outputs
+                bodies += graph.nodes
+    return alive
 
 
 def _matters(parting: Parting, found: Alignment) -> bool:
@@ -150,10 +170,18 @@ def _tensors(found: Alignment) -> Iterator[Tensor]:
 
 
 def _where_meant(form: Form, target: Form, eps: float) -> Form:
-    """``target`` in the channels that are what it is; in others a model whose outputs are right is free to differ."""
+    """``target`` in the channels that are what it is; in others a model whose outputs are right is free to differ.
+
+    It may carry another multiple there. With the same gain, and one that is not zero, another shift is a wrong bias.
+    """
     same = form.agrees(target, eps)
     if same is None or same.all():
         return target
+    gains = form.map.gain_only(), target.map.gain_only()
+    alike = Form(form.base, gains[0], form.gain_error).agrees(Form(form.base, gains[1], target.gain_error), eps)
+    if alike is not None:
+        same, alike, gain = aligned(same, alike, form.map.gain)
+        same = same | (alike & (gain != 0))
     arrays = aligned(same, target.map.gain, form.map.gain, target.map.shift, form.map.shift)
     same, gain, own_gain, shift, own_shift = np.broadcast_arrays(*arrays)
     return replace(target, map=Affine.of(np.where(same, gain, own_gain), np.where(same, shift, own_shift)))
@@ -200,7 +228,8 @@ def _own_bias(found: Alignment, node: Node) -> bool:
     source = found.folded.forms.get(node.inputs[0]) if node.inputs[0] is not None else None
     shift = found.folded.layers[node].form.map.shift
     wide = shift.ndim > 0 and shift.shape[0] != 1
-    return node.op != "MatMul" and source is not None and not source.shift_error.any() and not wide
+    sure = source is not None and (not source.shift_error.any() or found.folded.is_exact(node.inputs[0]))
+    return node.op != "MatMul" and sure and not wide
 
 
 def _shift_ulps(form: Form, target: Form, lead: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:

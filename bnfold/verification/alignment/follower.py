@@ -49,6 +49,7 @@ class Follower(Reader):
         self.doubtful: set[Value | None] = set()
         self.known = Known(original)
         self._missed: bool = False
+        self._settled: set[Value] = set()
         self._by_reads: dict[Hashable, list[Node]] = {}
         self._congruent: dict[Hashable, Node] = {}
         for value in list(original.forms):  # looking at one may read what makes it
@@ -67,6 +68,7 @@ class Follower(Reader):
             for value, other in zip(node.outputs, twin.outputs, strict=False):
                 if value is not None and other in self.original.forms:
                     self.forms[value] = self.raw[value] = self.original.forms[other]
+                    self._settled.add(value)
             if all(value in self.forms for value in node.live_outputs):
                 self.untouched.add(node)
                 self._check_widths(node)
@@ -80,6 +82,7 @@ class Follower(Reader):
                 self.raw[value] = form
                 if (same := self.equals(value)) is not None:
                     self.forms[value] = self.original.forms[same]
+                    self._settled.add(value)
                 elif doubtful:
                     self.doubtful.add(value)
         self._check_widths(node)
@@ -163,6 +166,13 @@ class Follower(Reader):
         self._part(node, entry.owner, matched.same)
         keep = matched.same if scale != "any" else np.ones_like(matched.same)
         return entry.base, Matched(np.where(keep, matched.factor, 1.0), matched.error, matched.same)
+
+    def is_exact(self, value: Value | None) -> bool:
+        """True if the value has been found to be one of the original's: errors don't add up from layer to layer.
+
+        Each layer is judged by what rounding costs there; a fault is seen where it is.
+        """
+        return value in self._settled
 
     def rank(self, value: Value) -> int | None:
         """As a reader does; behind operators that only onnxruntime knows, that of the original's same value."""

@@ -29,6 +29,9 @@ LOOSE = 8.0
 DEAD = 2.0**-100
 """Numbers this many times smaller than the largest of their kind are nothing: weight decay leaves such channels."""
 
+FACTOR = 2.0**-48
+"""What computing a factor in float64 and multiplying by it again may cost, relative to the number."""
+
 ZERO = np.zeros(())
 
 
@@ -41,12 +44,17 @@ class Form:
     gain_error: Array = field(default_factory=lambda: ZERO)
     shift_error: Array = field(default_factory=lambda: ZERO)
 
-    def mapped(self, own: Affine, terms: Array, eps: float) -> Form:
-        """What ``own`` makes of the value; ``terms`` are the sizes of what its shift was added up from."""
+    def mapped(self, own: Affine, terms: Array, eps: float, *, rounds: bool = False) -> Form:
+        """What ``own`` makes of the value; ``terms`` are the sizes of what its shift was added up from.
+
+        ``rounds``: the gain of ``own`` may be a rounded result, which shows where gains cancel in a sum later.
+        """
         arrays = aligned(own.gain, terms, self.map.shift, self.gain_error, self.shift_error)
         gain, sizes, shift, gain_error, shift_error = (np.abs(array) for array in arrays)
         moved = gain * shift_error + LOOSE * eps * (gain * shift + sizes)
-        return Form(self.base, own.after(self.map), gain * gain_error, moved)
+        made = own.after(self.map)
+        errors = aligned(gain * gain_error, np.abs(made.gain) * (LOOSE * eps if rounds else 0.0))
+        return Form(self.base, made, errors[0] + errors[1], moved)
 
     def shifted(self, shift: Array, error: Array) -> Form:
         """The value plus ``shift``, whose error is bounded by ``error``; both are laid out like a map."""
@@ -226,6 +234,7 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
     if scale in ("positive", "nonnegative"):
         same = same & ((factor > 0) if scale == "positive" else (factor >= 0))
     allowed = errors_a + np.abs(factor)[..., None] * errors_b + error[..., None] * np.abs(b) + _nothing(a)
+    allowed = allowed + FACTOR * np.abs(a)
     near = (np.abs(a - factor[..., None] * b) <= allowed).all(axis=-1)
     return Matched(factor, error, same & near)
 

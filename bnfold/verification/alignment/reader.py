@@ -69,6 +69,10 @@ class Reader:
         """The number of axes of a value, if it is known."""
         return value.rank
 
+    def is_exact(self, _value: Value | None) -> bool:
+        """True if the map of a value is what it is: an original's always is, and its bars say what a fold may cost."""
+        return True
+
     def was(self, _value: Value, _dtype: str) -> bool:
         """True if the value is known to have been held in that type before: nothing is, in an original."""
         return False

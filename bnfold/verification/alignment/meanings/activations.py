@@ -104,8 +104,8 @@ def where(reader: Reader, node: Node) -> bool:
     bound = test.inputs[1]
     if bound is None or not node.graph.constants.is_constant(bound):
         return False
-    zero = constant(test, 1)
-    if zero.size != 1 or zero.any() or zero.ndim > (node.output.rank or 0):
+    zero, rank = constant(test, 1), None if test.inputs[0] is None else test.inputs[0].rank
+    if zero.size != 1 or zero.any() or rank is None or zero.ndim > rank:
         return False
     form, below, above = (reader.form(value) for value in (test.inputs[0], *node.inputs[1:]))
     same = above.agrees(form, reader.eps(node.output))

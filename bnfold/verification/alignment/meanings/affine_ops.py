@@ -60,7 +60,8 @@ def negation(reader: Reader, node: Node) -> bool:
 
 
 def _affine(reader: Reader, node: Node, source: Value, own: Affine, terms: Array) -> bool:
-    reader.forms[node.output] = reader.form(source).mapped(own, terms, reader.eps(source, node.output))
+    eps = reader.eps(source, node.output)
+    reader.forms[node.output] = reader.form(source).mapped(own, terms, eps, rounds=reader.rounds)
     return True
 
 

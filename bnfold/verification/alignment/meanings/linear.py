@@ -194,16 +194,18 @@ def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) ->
         form = Form(base)
         vectors = IDENTITY.vectors(axis, seen.inner)
     assert vectors is not None
-    errors = _along(form.gain_error, axis, seen.inner), _along(form.shift_error, axis, seen.inner)
+    gain_error, shift_error = (_along(error, axis, seen.inner) for error in (form.gain_error, form.shift_error))
+    if reader.is_exact(source):
+        shift_error = np.zeros_like(shift_error)
     key = seen.key(base)
     dtype, eps = reader.precision(node.inputs[seen.weight], key)
 
     def rows() -> Numbers:
-        return _rows(seen, vectors[0], errors[0], dtype if reader.rounds else None)
+        return _rows(seen, vectors[0], gain_error, dtype if reader.rounds else None)
 
     result = reader.made(node, key, rows, "any").only(_reading(seen, vectors[0]))
-    if vectors[1].any() or errors[1].any():
-        result = result.shifted(*_pushed_shift(seen, vectors[1], errors[1], eps))
+    if vectors[1].any() or shift_error.any():
+        result = result.shifted(*_pushed_shift(seen, vectors[1], shift_error, eps))
     if seen.bias is not None and node.input(seen.bias) is not None:
         bias = seen.beta * constant(node, seen.bias).astype(np.float64)
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
@@ -241,16 +243,23 @@ def _rows(seen: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Num
 
 
 def _pushed_shift(seen: Product, shift: Array, error: Array, eps: float) -> tuple[Array, Array]:
-    """``W h``, laid out like a map, and a bound of its error."""
+    """``W h``, laid out like a map, and a bound of its error.
+
+    The errors of the channels of ``h`` are independent, and so is the rounding of each weight: their sum is as large as
+    the root of their squares. A bound by their sizes would grow by ``sum |W|`` from layer to layer, and hide faults of
+    biases behind a few wide layers. What a tool loses that adds up in the storage type is in proportion to the sum.
+    """
     weight = seen.alpha * seen.view().astype(np.float64)
     groups, _, width, _ = weight.shape
+    taps, squares = weight.sum(axis=-1), np.square(weight).sum(axis=-1)
 
     def through(weights: Array, vector: Array) -> Array:
-        sums = np.einsum("goik,gi->go", weights, vector.reshape(groups, width))
+        sums = np.einsum("goi,gi->go", weights, vector.reshape(groups, width))
         return np.asarray(sums.reshape((1,) * seen.axis + (-1,)))
 
-    size = np.abs(weight)
-    return through(weight, shift), through(size, error) + LOOSE * eps * through(size, np.abs(shift))
+    moved = through(taps, shift)
+    spread = np.sqrt(through(np.square(taps), np.square(error)))
+    return moved, spread + LOOSE * eps * (np.abs(moved) + np.sqrt(through(squares, np.square(shift))))
 
 
 def _along(array: Array, axis: int, size: int) -> Array:

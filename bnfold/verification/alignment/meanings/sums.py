@@ -41,6 +41,7 @@ def total_of(
     common, rank = rank, rank or node.output.rank
     eps = reader.eps(node.output)
     gains: dict[int, tuple[Array, Array]] = {}
+    values: dict[int, list[Value | None]] = {}
     shift, moved = np.zeros(()), np.zeros(())
     for form, sign, value in terms:
         map_ = _lifted(form, common or (None if value is None else value.rank), rank)
@@ -49,15 +50,38 @@ def total_of(
         gain, offset, gain_error, shift_error = map_
         old, old_error = gains.get(form.base, (np.zeros(()), np.zeros(())))
         gains[form.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
+        values.setdefault(form.base, []).append(value)
         shift = sum_of(shift, sign * offset)
         moved = sum_of(moved, shift_error, LOOSE * eps * np.abs(offset))
-    bases = sorted(base for base, (gain, _) in gains.items() if gain.any()) or sorted(gains)[:1]
+    bases = _that_count(gains, values)
     if len(bases) == 1:
         gain, error = gains[bases[0]]
         return Form(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
     numbers = Numbers.stacked([gains[base][0] for base in bases], [gains[base][1] for base in bases])
     form = reader.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
     return form.shifted(shift, moved)
+
+
+def _that_count(gains: dict[int, tuple[Array, Array]], values: dict[int, list[Value | None]]) -> list[int]:
+    """The classes that a sum is made of, in order: not those of gain zero, unless they may give it its shape."""
+    alive = sorted(base for base, (gain, _) in gains.items() if gain.any()) or sorted(gains)[:1]
+    kept = [value for base in alive for value in values[base]]
+    dead = (base for base in gains if base not in alive)
+    return sorted([*alive, *(base for base in dead if any(_may_widen(value, kept) for value in values[base]))])
+
+
+def _may_widen(value: Value | None, others: list[Value | None]) -> bool:
+    """True unless one of ``others`` is known to have every axis of ``value``, at its length."""
+    shape = None if value is None else value.shape
+    if shape is None:
+        return True
+    for other in others:
+        whole = None if other is None else other.shape
+        if whole is not None and len(whole) >= len(shape):
+            pairs = zip(shape, whole[len(whole) - len(shape) :], strict=True)
+            if all(size == 1 or (size is not None and size == size2) for size, size2 in pairs):
+                return False
+    return True
 
 
 def sum_of(*arrays: Array) -> Array:
