@@ -12,6 +12,8 @@ from bnfold.batchnorm import BatchNorm
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
 from bnfold.ops import elementwise, normalization
+from bnfold.ops.rounding import refusal as rounds
+from bnfold.ops.rounding import rounding_nodes
 from bnfold.reasons import Kept
 
 Form = Literal["BatchNormalization", "decomposed", "scale"]
@@ -48,11 +50,14 @@ def affine_ops(graph: Graph) -> list[AffineOp]:
     """The candidates of one graph, in topological order."""
     found: list[AffineOp] = []
     chains: dict[Value, AffineOp] = {}
+    rounding = rounding_nodes(graph)
     for node in graph.nodes:
         if node.op == "BatchNormalization":
             if node.inputs and node.inputs[0] is not None and node.outputs and node.outputs[0] is not None:
                 found.append(_batch_norm(node, node.inputs[0]))
-        elif (step := _elementwise(node)) is not None:
+                if node in rounding:
+                    found[-1].refusal = found[-1].refusal or rounds(node)
+        elif node not in rounding and (step := _elementwise(node)) is not None:
             source, map_ = step
             chain = chains.pop(source, None) if _private(source) else None
             if chain is None:

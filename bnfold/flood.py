@@ -12,6 +12,8 @@ from bnfold.folds import StandIn
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
 from bnfold.ops import CONTRADICTIONS, Demands, lookup, pinned
+from bnfold.ops.rounding import refusal as rounds
+from bnfold.ops.rounding import rounding_nodes
 from bnfold.reasons import Kept
 
 TOO_FAR = Kept("consumers", "the map would reach too many operators")
@@ -158,6 +160,8 @@ class Flood:
         rule = lookup(node.op)
         if rule is None or not node.live_outputs:
             return self._blame(node, pinned(node))
+        if node in rounding_nodes(node.graph):
+            return self._blame(node, rounds(node))
         try:
             ways = rule.spread(node, self)
         except NotEvaluable as error:

@@ -23,6 +23,7 @@ from bnfold.find import AffineOp, affine_ops
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
 from bnfold.ops import constant, constant_shape, not_constant
+from bnfold.ops.rounding import rounding_nodes
 
 Array = NDArray[np.float64]
 
@@ -141,7 +142,8 @@ def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None
                 return None
             kernel, offset = _identity(outputs, shape[1], len(shape) - 2), np.zeros(outputs)
         else:
-            if not_constant(conv, 1, 2) or conv.attr("group", 1) != group or not _centred(conv, strides):
+            fits = conv.attr("group", 1) == group and _centred(conv, strides)
+            if not fits or conv in rounding_nodes(conv.graph) or not_constant(conv, 1, 2):
                 return None
             kernel = constant(conv, 1).astype(np.float64)
             offset = constant(conv, 2).astype(np.float64) if conv.input(2) is not None else np.zeros(outputs)

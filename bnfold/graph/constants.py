@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import is_float, rounded, ulp
-from bnfold.graph import Node, Value
+from bnfold.graph import Graph, Node, Value
 
 MOST_ELEMENTS = 2**28
 """A computed constant that may have more elements than this is not evaluated (2 GiB in float64)."""
@@ -72,13 +72,14 @@ class Known:
 class Constants:
     """Evaluates values of one model, lazily, and remembers the small results.
 
-    ``parameters`` is for what rules make of a node's constants and ask for again and again.
+    ``parameters`` and ``rounding`` are for what rules make of constants and ask for again and again.
     """
 
     def __init__(self) -> None:
         self._known: dict[Value, bool] = {}
         self._small: dict[Value, Known] = {}
         self.parameters: dict[Node, Any] = {}
+        self.rounding: dict[Graph, frozenset[Node]] = {}
 
     def is_constant(self, value: Value | None) -> bool:
         """True if the value is the same on every run. Cheap: no data is read."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field, replace
@@ -77,7 +77,8 @@ class Yardstick:
 class Measured:
     """What was fed and what came out. ``true`` and ``ideal`` are float64, or stand-ins; ``substitute`` says why.
 
-    ``held`` gives the types of outputs that are held in fewer bits than the arrays here.
+    ``held`` gives the types of outputs that are held in fewer bits than the arrays here. ``moved`` runs the original
+    with its numbers moved by an ulp, which says what rounding may do to its outputs; it raises RunFailed.
     """
 
     fed: dict[str, Any]
@@ -92,6 +93,7 @@ class Measured:
     pieces_failed: str | None = None
     slack: float = 0.0
     held: dict[str, Any] = field(default_factory=dict)
+    moved: Callable[[], Outputs] | None = None
 
 
 def measure(
@@ -111,6 +113,7 @@ def measure(
     assert original.path is not None
     found, samples = _feed(original, options)
     found.slack = yardstick.slack
+    found.moved = lambda: _moved(found, original, samples, options)
     with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
         other = pool.submit(copy_context().run, _run_folded, found, folded, samples, options) if outputs else None
         true = pool.submit(
@@ -202,8 +205,14 @@ def _in_float64(
 
 def _substitute(found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions, cause: str) -> None:
     """No float64 run: measure against the original, and its noise by moving its numbers by an ulp."""
-    moved = moved_run(original, samples, options.device, found.modes[0], options.limits, options.inputs.seed)
-    found.true, found.ideal, found.substitute = found.original.outputs[0], moved.outputs[0], cause
+    found.true, found.substitute = found.original.outputs[0], cause
+    found.ideal = _moved(found, original, samples, options)
+
+
+def _moved(found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions) -> Outputs:
+    """The original's outputs with its own numbers moved by an ulp. Raises RunFailed."""
+    run = moved_run(original, samples, options.device, found.modes[0], options.limits, options.inputs.seed)
+    return run.outputs[0]
 
 
 def _misshapen(found: Measured) -> str | None:

@@ -238,7 +238,8 @@ def _shift_ulps(form: Form, target: Form, lead: tuple[int, ...], dtype: Any) -> 
     eps = float(ulp(np.ones(()), dtype))
     size = np.maximum(np.abs(exact), np.maximum(terms, own) / (LOOSE * eps))
     pad = (1,) * (len(lead) - mine.ndim)
-    differences = np.broadcast_to(np.abs(mine - exact).reshape(mine.shape + pad), lead).reshape(-1)
+    apart = np.where((mine == exact) | (np.isnan(mine) & np.isnan(exact)), 0.0, np.abs(mine - exact))
+    differences = np.broadcast_to(apart.reshape(mine.shape + pad), lead).reshape(-1)
     size = np.broadcast_to(size.reshape(size.shape + pad), lead).reshape(-1)
     differences = np.nan_to_num(differences, nan=np.inf)
     return np.where(differences == 0, 0.0, differences / ulp(size, dtype)), differences

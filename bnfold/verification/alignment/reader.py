@@ -20,6 +20,7 @@ from bnfold.graph import Graphs, Node, Value
 from bnfold.graph.constants import NotEvaluable, evaluate_node
 from bnfold.merge import Merge, merges
 from bnfold.ops import CONTRADICTIONS
+from bnfold.ops.rounding import rounding_nodes
 from bnfold.verification.alignment.attributes import essential
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, Matched, Numbers, Scale, aligned
 from bnfold.verification.alignment.pushed import pushed
@@ -87,7 +88,8 @@ class Reader:
         from bnfold.verification.alignment.meanings import MEANINGS, opaque
 
         try:
-            done = MEANINGS.get(node.op, opaque)(self, node)
+            meaning = opaque if node in rounding_nodes(node.graph) else MEANINGS.get(node.op, opaque)
+            done = meaning(self, node)
         except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
             done = False
         if not done:

@@ -1,0 +1,225 @@
+"""Additions that round: a constant so large beside the activations that adding it is no affine map.
+
+``(k x + 1.5 * 2**23) - 1.5 * 2**23`` is ``round(k x)`` in float32: fake quantization without a Round. In float64, in
+which folds are computed, it is ``k x``, and a fold that takes the constants together, or moves a scale through them,
+changes what the network computes. An addition rounds
+
+- where its constant is at least ``2**(p - 1)``, for a type of ``p`` bits: the sum has no fraction left;
+- where the constant is taken back further on, and is many times larger than what it is added to: what comes out has
+  lost the bits between. The size of activations is known behind a BatchNormalization or a bounded function, else
+  taken for 1.
+
+The same goes for a factor near the end of the type's range that is taken back: it cuts small or large values off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.affine import Affine
+from bnfold.graph import Graph, Node, Value
+from bnfold.graph.constants import NotEvaluable
+from bnfold.ops import CONTRADICTIONS, constant, normalization
+from bnfold.ops.elementwise import aligned_constant, as_affine, split_operands
+from bnfold.reasons import Kept
+
+Array = NDArray[np.float64]
+
+BITS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
+"""Bits of the significand."""
+
+EXPONENT = {"bfloat16": 127, "float16": 15, "float32": 127, "float64": 1023}
+"""The largest exponent."""
+
+LEFT = 16
+"""Bits that an addition must leave of the activations: finer fake quantization than to 16 bits is not in use."""
+
+FARTHEST = 64
+"""Operators up to which a constant is looked for that takes another back."""
+
+BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Linear": 2}
+"""Where linear operators read what they add."""
+
+TRANSPARENT = frozenset({"Identity", "Relu", "LeakyRelu", "Clip", "Dropout", "Min", "Max"})
+"""Operators that act on each value by itself, between an addition and what takes it back."""
+
+MOVING = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Expand"})
+"""Operators that a constant for all values passes."""
+
+BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "Softsign", "Erf"})
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A node as ``y = map(x)``; ``offset`` is the constant that the runtime adds, ``floats`` the type's name."""
+
+    source: Value
+    map: Affine
+    offset: Array
+    floats: str
+
+
+def refusal(node: Node) -> Kept:
+    """Why an addition that rounds carries no map."""
+    return Kept("nonlinear", f"{node.op} {node.name!r} adds a constant so large that it rounds the activations")
+
+
+def rounding_nodes(graph: Graph) -> frozenset[Node]:
+    """The nodes of a graph whose constants are so large, or so small, that they round. Found once per graph."""
+    known = graph.constants.rounding.get(graph)
+    if known is None:
+        with np.errstate(all="ignore"):
+            known = graph.constants.rounding[graph] = frozenset(_found(graph))
+    return known
+
+
+def _found(graph: Graph) -> Iterator[Node]:
+    for node in graph.nodes:
+        try:
+            if node.op in BIASES:
+                yield from _bias_taken_back(node)
+            elif (step := _step(node)) is not None:
+                if step.floats in BITS and _has_no_fraction_left(step.offset, step.floats):
+                    yield node
+                else:
+                    yield from _taken_back(node, step)
+        except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
+            continue  # a node that contradicts itself has no map either
+
+
+def _has_no_fraction_left(offset: Array, floats: str) -> bool:
+    """True if the type's numbers are whole at the size of what is added. An infinite one hides what it is added to."""
+    return bool(((np.abs(offset) >= 2.0 ** (BITS[floats] - 1)) & np.isfinite(offset)).any())
+
+
+def _bias_taken_back(node: Node) -> Iterator[Node]:
+    """A linear operator whose bias is that large, and what takes it back; if nothing does, it hides a class, say."""
+    value, floats = node.input(BIASES[node.op]), _floats(node)
+    if value is None or floats not in BITS or not node.graph.constants.is_constant(value):
+        return
+    offset = constant(node, BIASES[node.op]).astype(np.float64)
+    if offset.ndim == 1 and _has_no_fraction_left(offset, floats):
+        axis = (node.output.rank or 2) - 1 if node.op == "Linear" else 1
+        for other, since in _behind(node, Affine.along(axis, np.ones_like(offset), offset)):
+            rest = np.abs(since.shift / since.gain)
+            if _larger(Affine.along(axis, 1.0, offset).shift, 2.0 ** (BITS[floats] - LEFT) * rest, every=False):
+                yield node
+                yield other
+
+
+def _floats(node: Node) -> str:
+    types = (value.dtype for value in (node.live_outputs[0] if node.live_outputs else None, *node.inputs) if value)
+    return next((dtype.name for dtype in types if dtype is not None), "")
+
+
+def _step(node: Node) -> _Step | None:
+    """A node that adds or multiplies by constants; None for any other."""
+    if not node.live_outputs:
+        return None
+    if node.op == "BatchNormalization":
+        own = normalization.inference(node)
+        return None if isinstance(own, Kept) else _Step(own[0], own[1].affine(), own[1].bias, _floats(node))
+    if node.op == "Sum" and (operands := split_operands(node)) is not None:
+        added = aligned_constant(node, *operands)
+        source = node.inputs[operands[0]]
+        if isinstance(added, Kept) or source is None:
+            return None
+        return _Step(source, Affine.of(1.0, added), added, _floats(node))
+    step = as_affine(node)
+    if step is None or isinstance(step, Kept):
+        return None
+    return _Step(step[0], step[1], step[1].shift, _floats(node))
+
+
+def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
+    """The node itself, and each behind it that takes back what it adds, or by what it multiplies."""
+    if step.floats not in BITS or not step.map.finite:
+        return
+    least = 2.0 ** max(4, BITS[step.floats] - LEFT)
+    is_norm = node.op == "BatchNormalization"
+    added = Affine.of(1.0, step.offset.reshape((1, -1)) if is_norm else step.offset)
+    size = np.abs(step.map.gain) * (0.0 if is_norm else _size(step.source))
+    if is_norm:
+        bn = normalization.inference(node)
+        assert not isinstance(bn, Kept)
+        size = np.abs(bn[1].scale).reshape((1, -1))
+    far = 0.75 * EXPONENT[step.floats]
+    factors = np.abs(step.map.gain[step.map.gain != 0])
+    extreme = not is_norm and bool((np.abs(np.log2(factors)) > far).any())
+    if not extreme and not _larger(added.shift, least * size, every=is_norm):
+        return
+    for other, since in _behind(node, Affine.of(step.map.gain, 0.0) if extreme else added):
+        if extreme:
+            back = bool((np.abs(np.log2(np.abs(since.gain[since.gain != 0]))) < far / 3).any())
+        else:
+            rest = np.abs(since.shift / since.gain)
+            back = _larger(added.shift, least * np.maximum(*_leading(size, rest)), every=is_norm)
+        if back:
+            yield node
+            yield other
+
+
+def _larger(numbers: Array, bound: Array, *, every: bool) -> bool:
+    first, second = _leading(np.abs(numbers), bound)
+    found = first > second
+    return bool(found.all() if every else found.any())
+
+
+def _leading(first: Array, second: Array) -> tuple[Array, Array]:
+    """Both with trailing axes of length 1, up to one rank: maps are aligned with the first axes of a tensor."""
+    first, second = np.asarray(first), np.asarray(second)
+    rank = max(first.ndim, second.ndim)
+    return (
+        first.reshape(first.shape + (1,) * (rank - first.ndim)),
+        second.reshape(second.shape + (1,) * (rank - second.ndim)),
+    )
+
+
+def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
+    """Each addition or multiplication behind a node, with the map from before the node to behind it."""
+    pending = [(node.output, start)]
+    seen: set[Node] = set()
+    while pending and len(seen) < FARTHEST:
+        value, map_ = pending.pop()
+        for reader in value.readers:
+            if reader in seen or not reader.live_outputs:
+                continue
+            seen.add(reader)
+            step = _step(reader)
+            if step is not None and step.source is value and step.map.fits(map_):
+                map_after = step.map.after(map_)
+                yield reader, map_after
+            elif reader.op in TRANSPARENT or (reader.op in MOVING and map_.gain.ndim == 0):
+                map_after = map_
+            elif reader.op == "Neg":
+                map_after = Affine.of(-map_.gain, -map_.shift)
+            else:
+                continue
+            pending.append((reader.output, map_after))
+
+
+def _size(value: Value) -> float:
+    """How large a value may be: known behind BatchNormalizations and bounded functions, else taken for 1."""
+    factor, offset = 1.0, 0.0
+    for _ in range(FARTHEST):
+        node = value.producer
+        if node is None:
+            break
+        step = _step(node)
+        if node.op == "BatchNormalization" and step is not None:
+            bn = normalization.inference(node)
+            assert not isinstance(bn, Kept)
+            return factor * float(np.abs(bn[1].scale).max(initial=0.0) + np.abs(bn[1].bias).max(initial=0.0)) + offset
+        if step is not None:
+            offset += factor * float(np.abs(step.map.shift).max(initial=0.0))
+            factor *= float(np.abs(step.map.gain).max(initial=0.0))
+            value = step.source
+        elif node.op in TRANSPARENT | MOVING | {"Neg"} and node.inputs and node.inputs[0] is not None:
+            value = node.inputs[0]
+        else:
+            break
+    return factor + offset
