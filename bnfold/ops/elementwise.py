@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, Affine
 from bnfold.graph import Node, Value
-from bnfold.ops import DONE, Demands, Flood, Rewrite, Rule, Spread, constant, not_constant
+from bnfold.ops import DONE, Demands, Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant
 from bnfold.ops.transparent import elsewhere
 from bnfold.reasons import Kept
 
@@ -200,7 +200,7 @@ def _rewrite_sum(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
         move = Affine.of(1.0, before.shift).after(after)
     else:
         move = Affine.of(1.0, -before.shift).after(after)
-    return Rewrite({(node, index): like(move(k), np.shape(constant(node, index)))})
+    return Rewrite({(node, index): like(move(k), constant_shape(node, index))})
 
 
 def like(values: Array, shape: tuple[int, ...]) -> Array:
@@ -275,7 +275,7 @@ def _rewrite_product(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
     if ratio.agrees(IDENTITY):
         return Rewrite()
     factor = ratio if node.op == "Mul" else ratio.inverse()
-    return Rewrite({(node, index): like(factor(k), np.shape(constant(node, index)))})
+    return Rewrite({(node, index): like(factor(k), constant_shape(node, index))})
 
 
 RULES = {
