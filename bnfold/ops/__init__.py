@@ -10,7 +10,7 @@ Adding a rule is one entry in the table of one file here, one test, one row in `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import prod
@@ -25,7 +25,7 @@ from bnfold.graph.constants import NotEvaluable
 from bnfold.reasons import Kept
 from bnfold.weights import Scaled, Weight
 
-Demands = list[tuple[Value, Affine]]
+Demands = Sequence[tuple[Value, Affine]]
 """Maps that further values must carry."""
 
 
