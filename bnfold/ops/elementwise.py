@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, Affine
 from bnfold.graph import Node, Value
-from bnfold.ops import DONE, Demands, Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant
+from bnfold.ops import DONE, Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant
 from bnfold.ops.shifted import Shifted
 from bnfold.ops.transparent import elsewhere
 from bnfold.reasons import Kept
@@ -167,14 +167,9 @@ def _balance(node: Node, data: list[Value], signs: list[float], flood: Flood, ga
     if not takers:
         return Kept("consumers", f"the shifts at {node.op} {node.name!r} don't add up")
     takers.sort(key=lambda index: _travels(plain[index][0], node))
-    shifted: dict[float, Affine] = {}
-    ways: list[Demands] = []
-    for index in takers:
-        weight = free.get(plain[index][0], -1.0)
-        if weight not in shifted:
-            shifted[weight] = Affine.of(1.0, total.shift / weight).after(gain)
-        ways.append(Shifted(plain, index, shifted[weight]))
-    return ways
+    weights = {index: free.get(plain[index][0], -1.0) for index in takers}
+    shifted = {weight: Affine.of(1.0, total.shift / weight).after(gain) for weight in set(weights.values())}
+    return [Shifted(plain, index, shifted[weight]) for index, weight in weights.items()]
 
 
 def _travels(value: Value, node: Node) -> bool:
