@@ -132,6 +132,24 @@ def Inception() -> ModelProto:  # noqa: N802
     return n.model(n.add("Relu", n.bn(n.add("Concat", *branches, axis=1), 12)))
 
 
+def fan(count: int, join: str = "Sum") -> ModelProto:
+    """So many BatchNorms of one convolution, joined by ``join``: one Sum or Concat, Adds in a row, a Conv after each.
+
+    Nobody's network, and so none of the families: what planning costs grows with it, and should not grow faster.
+    """
+    n = Net()
+    x = n.conv("x", 3, 8)
+    ends = [n.bn(x, 8) for _ in range(count)]
+    if join == "Conv":
+        ends = [n.add("Relu", n.conv(end, 8, 4)) for end in ends]
+    if join == "Add":
+        y = ends[0]
+        for end in ends[1:]:
+            y = n.add("Add", y, end)
+        return n.model(y)
+    return n.model(n.add("Concat", *ends, axis=1) if join == "Concat" else n.add("Sum", *ends))
+
+
 @family
 def ShuffleNet() -> ModelProto:  # noqa: N802
     n = Net()

@@ -205,7 +205,7 @@ def _compressed(gain: Array, shift: Array) -> tuple[Array, Array]:
             first, last = ((slice(None),) * axis + (slice(at, at + 1 or None),) for at in (0, -1))
             ends = all((part[first] == part[last]).all() for part in (gain, shift))
             if ends and (gain == gain[first]).all() and (shift == shift[first]).all():
-                gain, shift = gain[first], shift[first]
+                gain, shift = (part[first].copy() for part in (gain, shift))  # a view would keep all of it
     rank = gain.ndim
     while rank and gain.shape[rank - 1] == 1:
         rank -= 1

@@ -66,7 +66,7 @@ def inspect(
         return found
     from bnfold.statistics.drift import drifts
 
-    return found.with_drifts(drifts(original, data, batch))
+    return found.with_drifts(*drifts(original, data, batch))
 
 
 def calibrate(

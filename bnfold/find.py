@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import prod
 from typing import Literal
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from bnfold.affine import IDENTITY, Affine
 from bnfold.batchnorm import BatchNorm
 from bnfold.graph import Graph, Node, Value
-from bnfold.graph.constants import NotEvaluable
+from bnfold.graph.constants import FEW, GROWTH, SMALL, NotEvaluable
 from bnfold.ops import elementwise, normalization
 from bnfold.ops.rounding import refusal as rounds
 from bnfold.ops.rounding import rounding_nodes
@@ -51,14 +52,19 @@ def affine_ops(graph: Graph) -> list[AffineOp]:
     found: list[AffineOp] = []
     chains: dict[Value, AffineOp] = {}
     rounding = rounding_nodes(graph)
+    room = room_for_large(graph)
     for node in graph.nodes:
         if node.op == "BatchNormalization":
             if node.inputs and node.inputs[0] is not None and node.outputs and node.outputs[0] is not None:
-                found.append(_batch_norm(node, node.inputs[0]))
+                found.append(_batch_norm(node, node.inputs[0], room))
+                room -= _large(found[-1].statistics)
                 if node in rounding:
                     found[-1].refusal = found[-1].refusal or rounds(node)
-        elif node not in rounding and (step := _elementwise(node)) is not None:
+        elif node in rounding or _alone(node, chains):
+            continue
+        elif (step := _elementwise(node)) is not None and _large(step[1]) <= room:
             source, map_ = step
+            room -= _large(map_)
             chain = chains.pop(source, None) if _private(source) else None
             if chain is None:
                 chain = AffineOp([], source, source, IDENTITY, "scale")
@@ -74,7 +80,26 @@ def affine_ops(graph: Graph) -> list[AffineOp]:
     return [op for op in found if op.form != "scale" or any(n.op in ("Mul", "Div") for n in op.nodes)]
 
 
-def _batch_norm(node: Node, source: Value) -> AffineOp:
+def room_for_large(graph: Graph) -> int:
+    """Elements that large maps may have together: a few bytes can make a constant, and many operators read it."""
+    read = {value for node in graph.nodes for value in node.inputs if value is not None and value.tensor}
+    return max(FEW, GROWTH * sum(prod(value.tensor_type[1]) for value in read if value.tensor_type))
+
+
+def _large(held: Affine | BatchNorm | None) -> int:
+    size = 0 if held is None else held.gain.size if isinstance(held, Affine) else 4 * held.mean.size
+    return size if size > SMALL else 0
+
+
+def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
+    """True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
+    if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
+        return False
+    behind = node.output.readers[0].op if _private(node.output) else ""
+    return behind not in ("Add", "Sub", "Mul", "Div") and chains.keys().isdisjoint(node.inputs)
+
+
+def _batch_norm(node: Node, source: Value, room: int) -> AffineOp:
     op = AffineOp([node], source, node.output, None, "BatchNormalization")
     if node.graph.constants.is_constant(source):
         op.refusal = Kept("dynamic-weights", f"{node.name!r} normalises a constant")
@@ -85,6 +110,9 @@ def _batch_norm(node: Node, source: Value) -> AffineOp:
             op.refusal = own
         else:
             op.map, op.statistics = own[1].affine(), own[1]
+            if _large(op.statistics) > room:
+                op.map = op.statistics = None
+                op.refusal = Kept("dynamic-statistics", f"the parameters of {node.name!r} are absurdly many")
     except NotEvaluable as error:
         op.refusal = Kept("dynamic-statistics", str(error))
     return op

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, Affine
-from bnfold.find import AffineOp, affine_ops
+from bnfold.find import AffineOp, affine_ops, room_for_large
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import NotEvaluable
 from bnfold.ops import constant, constant_shape, not_constant
@@ -54,7 +54,8 @@ def merges(graph: Graph) -> list[Merge]:
     """What can be merged in ``graph``, each node in at most one merge."""
     by_target = {op.target: op for op in affine_ops(graph)}
     used: set[Node] = set()
-    found = []
+    found: list[Merge] = []
+    room = room_for_large(graph)
     for node in reversed(graph.nodes):
         if node.op not in ("Add", "Sum") or node in used or not node.outputs or node.outputs[0] is None:
             continue
@@ -62,7 +63,8 @@ def merges(graph: Graph) -> list[Merge]:
         if leaves is None or used.intersection(leaves[1]):
             continue
         merge = _merge(node, *leaves, by_target)
-        if merge is not None:
+        if merge is not None and merge.weight.size <= room:
+            room -= merge.weight.size
             found.append(merge)
             used.update(merge.nodes)
     return found[::-1]

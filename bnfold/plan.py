@@ -19,11 +19,12 @@ import numpy as np
 
 from bnfold.affine import IDENTITY, Affine
 from bnfold.find import AffineOp, affine_ops
-from bnfold.flood import TOO_FAR, Flood, Flooded
+from bnfold.flood import TOO_FAR, Flood, Flooded, pin
 from bnfold.folds import Fold, Plan, StandIn
 from bnfold.graph import Graph, Node, Value
 from bnfold.ops import Demands
 from bnfold.reasons import Kept
+from bnfold.ties import Ties
 
 BUDGETS = (32, 512, 20_000)
 """Operators that one flood may ask before it gives up: near solutions first, then farther ones."""
@@ -72,6 +73,7 @@ class _Planner:
         self.stand_ins: dict[Node, StandIn] = {}
         self.seen: set[Value] = set()
         self.folded: list[set[Value]] = []
+        self.ties = Ties(graph)
 
     def gauge(self, value: Value) -> Affine:
         """The map that earlier folds left on ``value``: it is now this map of what it was."""
@@ -119,6 +121,7 @@ class _Planner:
         refusals: dict[str, Kept] = {}
         ways = list(_ways(op, map_))
         for budget in BUDGETS:
+            ways = [way for way in ways if not self._hopeless(way, budget, refusals)]
             best, ways = self._cheapest(op, ways, budget, refusals)
             if best is not None:
                 return self._commit(op, *best)
@@ -134,6 +137,16 @@ class _Planner:
         if self.threshold and (fold := self._leave_max(op, map_)) is not None:
             return fold
         return _most_telling(refusals)
+
+    def _hopeless(self, way: Way, budget: int, refusals: dict[str, Kept]) -> bool:
+        """True for a way that many values in one class rule out; among few, a flood tells better what is wrong."""
+        direction, start = way
+        if budget == BUDGETS[0] and not self.ties.many(start, budget):
+            return False
+        refusal = self.ties.refusal(start)
+        if refusal is not None:
+            refusals.setdefault(direction, refusal)
+        return refusal is not None
 
     def _leave_add(self, op: AffineOp, map_: Affine, *, downstream: bool = False) -> Fold | Kept:
         """Only the gain goes, to the producer or into the products behind; the shift stays as one Add."""
@@ -171,7 +184,7 @@ class _Planner:
         best: tuple[Flooded, str] | None = None
         farther: list[Way] = []
         for direction, start in ways:
-            flood = Flood(self, op, budget, self.seen, len(best[0].absorbers) if best else None).run(start)
+            flood = self._flood(op, budget, start, len(best[0].absorbers) if best else None)
             if isinstance(flood, Flooded):
                 flood = self._check(op, flood)
             if isinstance(flood, Flooded):
@@ -183,6 +196,12 @@ class _Planner:
             else:
                 refusals.setdefault(direction, flood)
         return best, farther
+
+    def _flood(self, op: AffineOp, budget: int, start: Demands, limit: int | None) -> Flooded | Kept:
+        """One flood; a far one asks last those around the end that has a great many readers."""
+        if budget > BUDGETS[0] and any(len(value.readers) > BUDGETS[0] for value, _ in start):
+            start = sorted(start, key=lambda demand: len(demand[0].readers))
+        return Flood(self, op, budget, self.seen, limit).run(start)
 
     def _readers(self, value: Value) -> list[Node]:
         """Who reads ``value``, beyond operators that are gone already; empty where a caller may read it too."""
@@ -215,16 +234,34 @@ class _Planner:
             return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
         return flood
 
+    def _contract(self, value: Value) -> None:
+        """Take a value out of the bridges once only operators that are gone knew it: what it joined, it joins no more.
+
+        A chain of folds, or a thousand from one value, would be walked along by every flood that comes by.
+        """
+        around = {value.producer, *value.readers}
+        if not around <= self.gone or pin(value) is not None:
+            return
+        first, *others = dict.fromkeys(self.bridges.pop(value))
+        self.bridges[first].remove(value)
+        for other in others:
+            self.bridges[other].remove(value)
+            self.bridges[other].append(first)
+            self.bridges[first].append(other)
+
     def _commit(self, op: AffineOp, flood: Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
         self.folded.append({*flood.maps, op.source, op.target})
         for value, delta in flood.maps.items():
             self.gauges[value] = delta.after(self.gauge(value))
+        self.ties.tie(op.source, op.target)
         if stand_in is not None:
             self.stand_ins.update(dict.fromkeys(stand_in.nodes, stand_in))
         else:
             self.gone.update(op.nodes)
             self.bridges.setdefault(op.source, []).append(op.target)
             self.bridges.setdefault(op.target, []).append(op.source)
+            self._contract(op.source)
+            self._contract(op.target)
         via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
         return Fold(op, direction, tuple(flood.absorbers), via, stand_in)

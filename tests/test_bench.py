@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 import bnfold
-from bnfold.bench import BenchOptions, Level, Timing, _level, bench
+from bnfold.bench import BenchOptions, Level, Timing, _interval, _level, bench
 from bnfold.cli import main
 from bnfold.errors import InputError, UndecidedError
 from bnfold.verification.inputs import InputOptions
@@ -52,7 +52,60 @@ def test_what_is_slower_is_called_slower():
     assert _level("all", base, [value / 2 for value in base]).verdict == "faster"
     shuffled = list(rng.permutation(base))
     assert _level("all", base, shuffled).verdict == "same"
-    assert Level("all", Timing([1.0]), Timing([1.0]), 1.0, 0.9, 1.1).verdict == "same"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "confidence", "verdict"),
+    [
+        (0.9, 1.1, 0.95, "same"),
+        (0.22, 7.6, 0.95, "inconclusive"),
+        (0.89, 1.0, 0.95, "inconclusive"),
+        (1.0, 1.11, 0.95, "inconclusive"),
+        (0.2, 0.99, 0.95, "faster"),
+        (1.01, 9.0, 0.95, "slower"),
+        (1.01, 9.0, 0.9375, "inconclusive"),
+        (0.99, 1.01, 0.9375, "inconclusive"),
+    ],
+)
+def test_nothing_is_said_that_the_interval_does_not_tell(low, high, confidence, verdict):
+    level = Level("all", Timing([1.0]), Timing([1.0]), 0.98, low, high, confidence)
+    assert level.verdict == verdict
+    assert ("hint" in level.to_dict()) is (verdict == "inconclusive")
+
+
+@pytest.mark.parametrize(("runs", "places", "confidence"), [
+    (1, (0, 0), 0.0), (2, (0, 1), 0.5), (3, (0, 2), 0.75), (5, (0, 4), 0.9375), (6, (0, 5), 0.96875),
+    (9, (1, 7), 0.9609375), (50, (17, 32), 0.9672),
+])  # fmt: skip
+def test_intervals_are_those_of_the_binomial_distribution(runs, places, confidence):
+    """As any table of confidence intervals of the median has them."""
+    low, high, found = _interval([float(place) for place in range(runs)])
+    assert (low, high) == places
+    assert found == pytest.approx(confidence, abs=1e-4)
+
+
+def test_few_runs_tell_nothing_however_clear_they_look():
+    for runs in (1, 2, 3, 5):
+        assert _level("all", [1.0] * runs, [2.0] * runs).verdict == "inconclusive"
+    assert _level("all", [1.0] * 6, [2.0] * 6).verdict == "slower"
+
+
+def test_intervals_hold_the_median_as_often_as_they_say():
+    rng = np.random.default_rng(1)
+    for runs in (6, 11, 30):
+        held = [
+            low <= 1 <= high for low, high, _ in (_interval(sorted(rng.lognormal(0, 2, runs))) for _ in range(2000))
+        ]
+        assert np.mean(held) > 0.94
+
+
+def test_what_is_inconclusive_is_said_with_a_hint(pair):
+    result = call(*pair, "--runs", "5", "--levels", "all", "--json", "out.json")
+    assert "inconclusive" in result.stdout
+    assert "more --runs" in result.stdout
+    (level,) = json.loads(Path("out.json").read_text())["levels"]
+    assert (level["verdict"], level["ratio"]["confidence"]) == ("inconclusive", 0.9375)
+    assert "more --runs" in level["hint"]
 
 
 def test_the_table_and_the_json(pair):

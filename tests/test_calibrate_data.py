@@ -117,13 +117,6 @@ def test_ways_to_give_data(kind, tmp_path):
         np.testing.assert_allclose(pair, statistics_in(calibrate(residual(), data).model)[name], rtol=1e-5)
 
 
-def test_rows_that_fill_no_batch_are_told():
-    result = calibrate(residual(rows=8), images(20))
-    assert result.data == {"source": "<data>", "rows": 16, "batches": 2, "left_out": 4}
-    with pytest.raises(InputError, match="takes 8 rows at once"):
-        calibrate(residual(rows=8), images(20), options=CalibrateOptions(batch=5))
-
-
 def call(*words):
     return CliRunner().invoke(main, [str(word) for word in words])
 

@@ -26,7 +26,8 @@ ALLOWED = {
     "merge": {"affine", "find", "graph", "ops"},
     "folds": {"affine", "find", "graph", "ops", "reasons"},
     "flood": {"affine", "find", "folds", "graph", "ops", "reasons"},
-    "plan": {"affine", "find", "flood", "folds", "graph", "ops", "reasons"},
+    "ties": {"affine", "flood", "graph", "ops", "reasons"},
+    "plan": {"affine", "find", "flood", "folds", "graph", "ops", "reasons", "ties"},
     "apply": {"affine", "find", "folds", "graph", "merge", "ops", "plan", "reasons", "weights"},
     "files": {"files", "errors", "options", "progress"},
     "statistics": {

@@ -8,6 +8,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from math import comb
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,14 @@ from bnfold.verification.runtime import Limits, Mode, RunFailed
 WORKER = "bnfold.bench.worker"
 LEVELS = ("disable", "basic", "extended", "all")
 CONFIDENCE = 0.95
-RESAMPLES = 2000
+"""What an interval must have before anything is concluded from it."""
+
+ALIKE = 0.1
+"""How far from 1 an interval may reach where both models are said to be the same. Less than a tenth is what another
+machine, another release of onnxruntime or another input size changes anyhow."""
+
+HINT = f"these runs show neither a difference nor that there is none of {ALIKE:.0%}: more --runs, or a quieter machine"
+"""What to do about a level that is inconclusive."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,7 @@ class Timing:
 @dataclass(frozen=True)
 class Level:
     """Both models at one optimisation level. ``ratio`` is the median of folded over original of the same round,
-    ``low`` and ``high`` its 95 % confidence interval (bootstrap).
+    ``low`` and ``high`` an interval that holds the true median with a probability of ``confidence``.
     """
 
     level: str
@@ -73,11 +82,19 @@ class Level:
     ratio: float
     low: float
     high: float
+    confidence: float = CONFIDENCE
 
     @property
     def verdict(self) -> str:
-        """``faster``, ``slower``, or ``same`` where the interval holds 1."""
-        return "faster" if self.high < 1 else "slower" if self.low > 1 else "same"
+        """``faster`` or ``slower`` where the interval excludes 1, ``same`` where it excludes a difference that matters.
+
+        Otherwise, and with too few runs for an interval to mean anything, ``inconclusive``.
+        """
+        if self.confidence < CONFIDENCE:
+            return "inconclusive"
+        if self.high < 1 or self.low > 1:
+            return "faster" if self.high < 1 else "slower"
+        return "same" if self.low >= 1 - ALIKE and self.high <= 1 + ALIKE else "inconclusive"
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
@@ -85,8 +102,9 @@ class Level:
             name: {"median": timing.median, "spread": timing.spread, "runs": timing.milliseconds}
             for name, timing in (("original", self.original), ("folded", self.folded))
         }
-        ratio = {"median": self.ratio, "low": self.low, "high": self.high, "confidence": CONFIDENCE}
-        return {"level": self.level, **timings, "ratio": ratio, "verdict": self.verdict}
+        ratio = {"median": self.ratio, "low": self.low, "high": self.high, "confidence": self.confidence}
+        hint = {"hint": HINT} if self.verdict == "inconclusive" else {}
+        return {"level": self.level, **timings, "ratio": ratio, "verdict": self.verdict, **hint}
 
 
 @dataclass(frozen=True)
@@ -174,11 +192,21 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
 
 
 def _level(level: str, original: list[float], folded: list[float]) -> Level:
-    ratios = np.asarray(folded) / np.asarray(original)
-    rng = np.random.default_rng(0)
-    medians = np.median(rng.choice(ratios, (RESAMPLES, len(ratios))), axis=1)
-    low, high = np.quantile(medians, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
-    return Level(level, Timing(original), Timing(folded), float(np.median(ratios)), float(low), float(high))
+    ratios = sorted(float(ratio) for ratio in np.asarray(folded) / np.asarray(original))
+    low, high, confidence = _interval(ratios)
+    return Level(level, Timing(original), Timing(folded), statistics.median(ratios), low, high, confidence)
+
+
+def _interval(ordered: list[float]) -> tuple[float, float, float]:
+    """The narrowest pair of entries, equally far from both ends, that holds the median with CONFIDENCE; and with what.
+
+    Exact for any distribution, and honest about few runs, which resampling is not: the median lies below all of n
+    runs with a probability of 2**-n, so that not even all of five are enough, and six are.
+    """
+    n, place, outside = len(ordered), 0, Fraction(1, 2 ** len(ordered))
+    while place + 1 < n - place - 1 and 2 * (more := outside + Fraction(comb(n, place + 1), 2**n)) <= 1 - CONFIDENCE:
+        place, outside = place + 1, more
+    return ordered[place], ordered[n - 1 - place], max(0.0, float(1 - 2 * outside))
 
 
 def _bytes(model: LoadedModel) -> int:

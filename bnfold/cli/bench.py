@@ -46,7 +46,8 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     """Measure the latency of ORIGINAL and FOLDED on onnxruntime, side by side, run by turns.
 
     With FOLDED alone, its original is found by what 'bnfold fold' noted in it. A ratio below 1 means that the folded
-    model is faster; the interval beside it holds the true one in 95 of 100 cases.
+    model is faster; the interval beside it holds the true one in 95 of 100 cases. 'same' is said only where all of the
+    interval is within 10 % of 1.
     """
     check_json_target(given["json_file"])
     check_plot(given["plot"], [original, folded or original])
@@ -100,7 +101,7 @@ def _print(terminal: Terminal, result: Benchmark) -> None:
         f": {nodes['original']} → {nodes['folded']} nodes, {size['original']:,} → {size['folded']:,} bytes; ",
         f"on {result.device}, inputs {(result.inputs.get('shapes') or [result.inputs['source']])[0]}",
     )
-    colours = {"faster": "green", "slower": "red", "same": "dim"}
+    colours = {"faster": "green", "slower": "red", "same": "dim", "inconclusive": "yellow"}
     terminal.table(
         ("level", "original", "folded", "folded / original", ""),
         (
@@ -114,3 +115,7 @@ def _print(terminal: Terminal, result: Benchmark) -> None:
             for level in result.levels
         ),
     )
+    if any(level.verdict == "inconclusive" for level in result.levels):
+        from bnfold.bench import HINT
+
+        terminal.line((f"  inconclusive: {HINT}", "yellow"))

@@ -34,10 +34,15 @@ def of_comparison(found: Comparison) -> Story:
 
 def of_benchmark(found: Benchmark) -> Story:
     """A benchmark: sizes and latencies."""
+    from bnfold.bench import HINT
+
     sizes = _counted(found.nodes, found.bytes)
     for level in found.levels:
         before, after = (f"{t.median:.3f} ± {t.spread:.3f} ms" for t in (level.original, level.folded))
         sizes.append((f"latency, level {level.level}", before, after))
+        told = f"{level.ratio:.3f} ({level.low:.3f} to {level.high:.3f}), {level.verdict}"
+        hint = f": {HINT}" if level.verdict == "inconclusive" else ""
+        sizes.append((f"folded / original, level {level.level}", "1", told + hint))
     original, folded = found.original.path, found.folded.path
     return Story(folded, _inspected(original), benchmark=found, sizes=sizes, weights=_weights(original, folded))
 

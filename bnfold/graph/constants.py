@@ -9,24 +9,33 @@ keep chains of any depth off Python's own.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from math import prod
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import is_float, rounded, ulp
+from bnfold.affine import is_float, rounded
 from bnfold.graph import Graph, Node, Value
+from bnfold.graph.dequantize import dequantized
+from bnfold.graph.known import Known
 
 MOST_ELEMENTS = 2**28
-"""A computed constant that may have more elements than this is not evaluated (2 GiB in float64)."""
+"""A constant of more elements than this is not computed, whatever the file stores (2 GiB in float64)."""
+
+FEW = 2**23
+"""Elements that an evaluation may hold at a time, however little it reads: an Expand of a few bytes asks for any."""
+
+GROWTH = 8
+"""How many times the elements that it reads from the file an evaluation may hold, where that is more."""
 
 SMALL = 4096
 """Elements up to which a constant is remembered once it is known."""
 
-ROUNDINGS = 64
-"""How many roundings of the largest entry may lie between a constant and what a runtime makes of it."""
+REMEMBERED = 2**21
+"""Elements of small constants that are remembered at a time, the latest: a file may ask for any number of them."""
 
 PACKED = 21
 """The first of ONNX's element types (4 bits and less) to which runtimes and onnx's reference cast differently."""
@@ -46,29 +55,6 @@ class NotEvaluable(Exception):
     """A constant that can't be computed here: absurdly large, or its node is invalid."""
 
 
-@dataclass(frozen=True)
-class Known:
-    """A constant: ``exact``, floats in float64 where they were computed with, and as a runtime has it, ``stored``."""
-
-    exact: NDArray[Any]
-    stored: NDArray[Any]
-
-    @property
-    def stable(self) -> bool:
-        """True where both are the same up to rounding."""
-        if self.exact is self.stored:
-            return True
-        if not is_float(self.exact.dtype):
-            return np.array_equal(self.exact, self.stored)
-        kept = self.stored.astype(np.float64)
-        exact = self.exact.astype(np.float64)
-        finite = np.isfinite(exact)
-        if (finite != np.isfinite(kept)).any():
-            return False
-        limit = ROUNDINGS * float(ulp(np.ones(()), self.stored.dtype)) * np.abs(exact[finite]).max(initial=0)
-        return bool((np.abs(exact[finite] - kept[finite]) <= limit).all())
-
-
 class Constants:
     """Evaluates values of one model, lazily, and remembers the small results.
 
@@ -78,6 +64,8 @@ class Constants:
     def __init__(self) -> None:
         self._known: dict[Value, bool] = {}
         self._small: dict[Value, Known] = {}
+        self._remembered = 0
+        self._refused: dict[Value, str] = {}
         self.parameters: dict[Node, Any] = {}
         self.rounding: dict[Graph, frozenset[Node]] = {}
 
@@ -98,20 +86,32 @@ class Constants:
 
         Raises NotEvaluable.
         """
-        results: dict[Value, Known] = {}
-        for visited in _producers_first(value, self._small):
-            if visited.tensor:
-                data = visited.tensor()
-                known = Known(data, data)
-            else:
-                known = self._run(visited, results)
-            results[visited] = known
-            if known.exact.size <= SMALL:
-                self._small[visited] = known
-        known = results[value] if value in results else self._small[value]
-        if not known.stable:
-            raise NotEvaluable(f"{value.name!r} is another number when it is rounded after every operator")
+        if value in self._refused:
+            raise NotEvaluable(self._refused[value])
+        try:
+            known = self._small.get(value) or self._evaluated(value)
+            if not known.stable:
+                raise NotEvaluable(f"{value.name!r} is another number when it is rounded after every operator")
+        except NotEvaluable as error:
+            self._refused[value] = str(error)
+            raise
         return known.exact
+
+    def _evaluated(self, value: Value) -> Known:
+        """One value, by all that it is computed from."""
+        order = list(_producers_first(value, self._small))
+        held = _Held(order, self._small)
+        for visited in order:
+            known = held.add(visited)
+            if known.exact.size <= SMALL:
+                self._remember(visited, known)
+        return known
+
+    def _remember(self, value: Value, known: Known) -> None:
+        self._small[value] = known
+        self._remembered += known.size
+        while self._remembered > REMEMBERED:
+            self._remembered -= self._small.pop(next(iter(self._small))).size
 
     def _by_inputs(self, value: Value) -> bool:
         node = value.producer
@@ -127,32 +127,63 @@ class Constants:
             return False
         return all(self._known[used] for used in _needed(node))
 
-    def _run(self, value: Value, results: dict[Value, Known]) -> Known:
-        node = value.producer
-        assert node is not None
+
+class _Held:
+    """What an evaluation holds: each result until its last reader has it, and together no more than they may take."""
+
+    def __init__(self, order: list[Value], small: Mapping[Value, Known]) -> None:
+        makers = [value.producer for value in order if not value.tensor and value.producer]
+        self._readers = Counter(used for node in makers for used in _needed(node))
+        self._results = {used: small[used] for used in self._readers if used in small}
+        stored = sum(prod(value.tensor_type[1]) for value in order if value.tensor and value.tensor_type)
+        self._room = max(FEW, GROWTH * stored) - sum(known.size for known in self._results.values())
+
+    def add(self, value: Value) -> Known:
+        """Compute, or read, the next value. Raises NotEvaluable."""
+        if value.tensor:
+            data = value.tensor()
+            known = Known(data, data)
+        else:
+            assert value.producer is not None
+            known = self._run(value.producer, value)
+            for used in _needed(value.producer):
+                self._readers[used] -= 1
+                if not self._readers[used]:
+                    self._room += self._results.pop(used).size
+        self._results[value] = known
+        self._room -= known.size
+        return known
+
+    def _run(self, node: Node, value: Value) -> Known:
         source = node.inputs[0]
         if node.op == "Shape":
             assert source is not None
             shape = np.asarray(source.shape, np.int64)
             part = shape[node.attr("start", 0) : node.attr("end", len(shape))]
             return Known(part, part)
-        inputs = [None if v is None else results.get(v) or self._small.get(v) for v in node.inputs]
+        inputs = [None if v is None else self._results.get(v) for v in node.inputs]
         stored = [None if known is None else known.stored for known in inputs]
-        made = _evaluated(node, value, [None if known is None else known.exact for known in inputs], stored)
-        if all(known is None or known.exact is known.stored for known in inputs):
-            other = made
-        else:
-            other = _evaluated(node, value, stored, stored)
+        one = all(known is None or known.exact is known.stored for known in inputs)
+        room = self._room if one else self._room // 2
+        made = _owned(_evaluated(node, value, [None if k is None else k.exact for k in inputs], stored, room))
+        other = made if one else _owned(_evaluated(node, value, stored, stored, room))
         if node.op in ARITHMETIC | {"DequantizeLinear"}:
             floats = [data.dtype for data in stored if data is not None and is_float(data.dtype)]
             other = rounded(other, floats[0]) if floats and floats[0] != other.dtype else other
         return Known(made, other)
 
 
+def _owned(data: NDArray[Any]) -> NDArray[Any]:
+    """A result that keeps nothing else alive: a slice would keep all that it is cut from."""
+    whole = data.base
+    return data.copy() if isinstance(whole, np.ndarray) and whole.nbytes > data.nbytes else data
+
+
 def _evaluated(
-    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None]
+    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None], room: int
 ) -> NDArray[Any]:
     """One node, arithmetic on floats in float64; ``stored`` has the types of its inputs. Raises NotEvaluable."""
+    _refuse_absurd(node, inputs, room)
     first, kept = inputs[0], stored[0]
     if node.op in ("Cast", "CastLike") and first is not None and kept is not None and value.dtype is not None:
         if is_float(first.dtype) and is_float(value.dtype):
@@ -163,7 +194,6 @@ def _evaluated(
         inputs = [first]
     if node.op in ARITHMETIC:
         inputs = [data.astype(np.float64) if data is not None and is_float(data.dtype) else data for data in inputs]
-    _refuse_absurd(node, inputs)
     if node.op == "DequantizeLinear":
         return _dequantized(node, inputs)
     return evaluate_node(node, inputs)[node.outputs.index(value)]
@@ -203,8 +233,8 @@ def _static(value: Value | None) -> bool:
     return value is not None and value.shape is not None and all(isinstance(n, int) for n in value.shape)
 
 
-def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:
-    """Keep a small file from asking for a huge tensor. Raises NotEvaluable."""
+def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> None:
+    """Keep a small file from asking for a huge tensor, or for many large ones in a row. Raises NotEvaluable."""
     held = [data for data in inputs if data is not None]
     if node.op in ("ConstantOfShape", "Tile"):
         size = float(np.prod(np.abs(held[-1].astype(np.float64)))) * (held[0].size if node.op == "Tile" else 1)
@@ -219,29 +249,8 @@ def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None]) -> None:
         size = float(np.prod([float(data.size) for data in held]))
     else:
         size = float(sum(data.size for data in held))
-    if size > MOST_ELEMENTS:
+    if size > min(room, MOST_ELEMENTS):
         raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
-
-
-def dequantized(
-    quantized: NDArray[Any], scale: NDArray[Any], zero: NDArray[Any] | None, axis: int, block: int
-) -> NDArray[Any]:
-    """``(q - zero point) * scale``, per tensor, per axis or per block; in float64. Raises ValueError, IndexError.
-
-    The reference implementation knows this operator from opset 19 on only.
-    """
-    offset = 0.0 if zero is None else spread_scale(zero, quantized.shape, axis, block)
-    return np.asarray((quantized.astype(np.float64) - offset) * spread_scale(scale, quantized.shape, axis, block))
-
-
-def spread_scale(part: NDArray[Any], shape: tuple[int, ...], axis: int, block: int) -> NDArray[Any]:
-    """A scale or zero point in float64, so that it broadcasts against quantized data of ``shape``."""
-    part = part.astype(np.float64)
-    if block:
-        return np.repeat(part, min(block, shape[axis]), axis).take(range(shape[axis]), axis)
-    if part.size == 1:
-        return part.reshape(())
-    return part.reshape([-1 if k == axis % len(shape) else 1 for k in range(len(shape))])
 
 
 def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:

@@ -21,7 +21,7 @@ from onnx import (
 
 from bnfold.errors import InputError
 from bnfold.graph import Graph, Node, Value
-from bnfold.graph.constants import MOST_ELEMENTS, Constants
+from bnfold.graph.constants import FEW, Constants
 from bnfold.graph.onnx_types import Place, Type, bodies, check_node, infer_types, np_dtype, reads
 
 
@@ -36,6 +36,10 @@ class Tensors(Protocol):
 
     def is_external(self, tensor: TensorProto) -> bool:
         """True for one that lies in another file than the model."""
+
+
+SPARSEST = 64
+"""Entries of a sparse initializer, large ones aside, for each that is stored: with more it is not read."""
 
 
 class _Inline:
@@ -152,7 +156,7 @@ class OnnxGraphs:
         """A sparse initializer, made dense when it is asked for; one that would be huge is not read."""
         if value.tensor is not None:
             raise InputError(f"the value {value.name!r} is defined twice")
-        if value.is_input or prod(sparse.dims) > MOST_ELEMENTS:
+        if value.is_input or prod(sparse.dims) > max(FEW, SPARSEST * prod(sparse.values.dims)):
             return
         value.tensor = lambda: dense(sparse)
         value.tensor_type = (np_dtype(sparse.values.data_type), tuple(sparse.dims))

@@ -18,14 +18,12 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 from bnfold.errors import InputError
 from bnfold.graph import Shape
 from bnfold.graph.onnx_functions import expandable
+from bnfold.graph.onnx_inference import LARGE, inferred
 
 Place = tuple[tuple[int, str], ...]
 """Where a graph stands: the position and attribute of each node on the way down from the main graph."""
 
 Type = tuple["np.dtype[Any] | None", "Shape | None"]
-
-LARGE = 4096
-"""Bytes above which a tensor is left out of the copy that inference works on."""
 
 _HOLDERS = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.TENSOR, AttributeProto.TENSORS)
 
@@ -117,11 +115,11 @@ def infer_types(model: ModelProto) -> dict[Place, dict[str, Type]]:
     """Element types and shapes of the values of each graph. Empty where inference fails."""
     skeleton = without_weights(model)
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        known = inferred(skeleton)
     except Exception:  # onnx raises several kinds for invalid models; shapes are then simply unknown
-        inferred = skeleton
+        known = skeleton
     types: dict[Place, dict[str, Type]] = {}
-    pending: list[tuple[Place, GraphProto]] = [((), inferred.graph)]
+    pending: list[tuple[Place, GraphProto]] = [((), known.graph)]
     while pending:
         place, graph = pending.pop()
         infos = (*graph.output, *graph.value_info, *graph.input)

@@ -7,39 +7,45 @@ once, at the end; anything else (roundings, comparisons, bits) is computed as th
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
+from collections import Counter
 from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
-from bnfold.graph.constants import MOST_ELEMENTS, NotEvaluable
+from bnfold.graph.constants import FEW, GROWTH, MOST_ELEMENTS, NotEvaluable
 from bnfold.graph.torch_prepare import is_view
+
+Step = tuple[fx.Node, bool]
+"""A node, and whether what is made of it is done in float64."""
 
 
 class Computed:
     """Which nodes are constants, and how to compute each. Nodes are told in order, held tensors first."""
 
     def __init__(self) -> None:
-        self._known: dict[fx.Node, Callable[[bool], Any]] = {}
+        self._held: dict[fx.Node, Tensor] = {}
+        self._computed: set[fx.Node] = set()
 
     def hold(self, node: fx.Node, tensor: Tensor) -> None:
         """A tensor that the program stores."""
-        self._known[node] = lambda _: tensor
+        self._held[node] = tensor
 
     def add(self, node: fx.Node) -> bool:
         """True if the node is a constant too: a pure operator that reads nothing else."""
-        if not _pure(node) or not all(used in self._known for used in node.all_input_nodes):
+        if not _pure(node) or not all(used in self._held or used in self._computed for used in node.all_input_nodes):
             return False
-        self._known[node] = lambda wide: self._run(node, wide)
+        self._computed.add(node)
         return True
 
     def value(self, node: fx.Node) -> Tensor:
         """The constant that a node makes. Raises NotEvaluable."""
         try:
             with torch.no_grad():
-                found = self._known[node](True)
+                found = self._evaluated((node, True))
+        except NotEvaluable:
+            raise
         except Exception as error:  # an operator may raise anything at all
             raise NotEvaluable(f"{node.name} can't be computed: {' '.join(str(error).split())[:200]}") from error
         made = node.meta.get("val")
@@ -47,20 +53,73 @@ class Computed:
             raise NotEvaluable(f"{node.name} is not what the program says")
         return found
 
-    def _run(self, node: fx.Node, wide: bool) -> Any:
-        name = str(node.target).removeprefix("aten.").partition(".")[0]
-        looks = node.target is operator.getitem or is_view(node) or name in MOVES
-        looks = looks and not str(node.target).endswith(".dtype")  # which looks at the bits
-        wide = wide and (looks or name in SMOOTH)
+    def _evaluated(self, asked: Step) -> Any:
+        """One step, by all those before it: each result goes with its last reader, and few may be there at a time."""
+        order = self._order(asked)
+        readers = Counter(used for step in order for used in self._reads(step))
+        room = max(
+            FEW, GROWTH * sum(self._held[node].numel() for node in {step[0] for step in order} & set(self._held))
+        )
+        results: dict[Step, Any] = {}
+        for step in order:
+            room -= _size(step[0])
+            if room < 0:
+                raise NotEvaluable(f"{asked[0].name} is computed from too many numbers")
+            results[step] = self._held.get(step[0]) if step[0] in self._held else self._run(step, results)
+            for used in self._reads(step):
+                readers[used] -= 1
+                if not readers[used]:
+                    del results[used]
+                    room += _size(used[0])
+        return results[asked]
+
+    def _order(self, asked: Step) -> list[Step]:
+        """A step and all that it is computed from, inputs first, each once."""
+        order: dict[Step, None] = {}
+        stack = [(asked, False)]
+        while stack:
+            step, ready = stack.pop()
+            if ready:
+                order[step] = None
+            elif step not in order:
+                stack.append((step, True))
+                stack.extend((used, False) for used in self._reads(step))
+        return list(order)
+
+    def _reads(self, step: Step) -> list[Step]:
+        node, wide = step
+        wide = wide and (_looks(node) or _name(node) in SMOOTH)
+        return [] if node in self._held else [(used, wide) for used in node.all_input_nodes]
+
+    def _run(self, step: Step, results: dict[Step, Any]) -> Any:
+        node, wide = step
+        looks = _looks(node)
+        wide = wide and (looks or _name(node) in SMOOTH)
 
         def read(used: fx.Node) -> Any:
-            held = self._known[used](wide)
+            held = results[used, wide]
             widen = wide and not looks and isinstance(held, Tensor) and held.is_floating_point()
             return held.detach().double() if widen else held
 
         target: Any = node.target
         args, kwargs = fx.map_arg((node.args, node.kwargs), read)
         return target(*args, **kwargs)
+
+
+def _name(node: fx.Node) -> str:
+    return str(node.target).removeprefix("aten.").partition(".")[0]
+
+
+def _looks(node: fx.Node) -> bool:
+    """True for what puts entries elsewhere, and does not look at their bits."""
+    moves = node.target is operator.getitem or is_view(node) or _name(node) in MOVES
+    return moves and not str(node.target).endswith(".dtype")
+
+
+def _size(node: fx.Node) -> int:
+    made = node.meta.get("val")
+    parts = made if isinstance(made, tuple | list) else [made]
+    return sum(part.numel() for part in parts if isinstance(part, Tensor))
 
 
 SMOOTH = frozenset(

@@ -10,9 +10,10 @@ Adding a rule is one entry in the table of one file here, one test, one row in `
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 
 from bnfold.affine import Affine, is_float
 from bnfold.graph import Node, Value
+from bnfold.graph.constants import NotEvaluable
 from bnfold.reasons import Kept
 from bnfold.weights import Scaled, Weight
 
-Demands = list[tuple[Value, Affine]]
+Demands = Sequence[tuple[Value, Affine]]
 """Maps that further values must carry."""
 
 
@@ -41,6 +43,9 @@ Spread = list[Demands] | Kept
 """Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``DONE``."""
 
 DONE: list[Demands] = [[]]
+
+LONGEST = 4096
+"""Entries of a constant that is a list: of axes, sizes, places."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +121,8 @@ def integers(node: Node, name: str, index: int) -> list[int] | None:
     value = node.input(index)
     if value is None or not node.graph.constants.is_constant(value):
         return None
+    if prod(constant_shape(node, index)) > LONGEST:
+        raise NotEvaluable(f"{value.name!r} is too long to be a list of axes, sizes or places")
     return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
 
 

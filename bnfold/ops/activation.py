@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import Affine
 from bnfold.graph import Node, Value
-from bnfold.ops import DONE, Flood, Rewrite, Rule, Spread, constant, not_constant
+from bnfold.ops import DONE, Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant
 from bnfold.ops.elementwise import aligned_constant, like
 from bnfold.ops.transparent import elsewhere, pass_on
 from bnfold.reasons import Kept
@@ -73,7 +73,7 @@ def _slope(node: Node, gauge: Gauge) -> Array | Kept:
 def _rewrite_prelu(node: Node, gauge: Gauge) -> Rewrite:
     slope = _slope(node, gauge)
     assert not isinstance(slope, Kept)
-    return Rewrite({(node, 1): like(slope, np.shape(constant(node, 1)))})
+    return Rewrite({(node, 1): like(slope, constant_shape(node, 1))})
 
 
 def _full(array: Array, rank: int) -> Array:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, Affine
 from bnfold.graph import Node, Value
-from bnfold.ops import DONE, Demands, Flood, Rewrite, Rule, Spread, constant, not_constant
+from bnfold.ops import DONE, Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant
+from bnfold.ops.shifted import Shifted
 from bnfold.ops.transparent import elsewhere
 from bnfold.reasons import Kept
 
@@ -137,12 +138,12 @@ def _constant_takes_shift(node: Node, data: list[Value], flood: Flood, gain: Aff
 
 def _stretched(node: Node, data: list[Value], maps: list[Affine]) -> Kept | None:
     """A map passes a sum only if no operand is stretched along an axis on which the map varies."""
-    for map_ in maps:
-        for axis, size in enumerate(map_.gain.shape):
-            for value in (node.output, *data) if size > 1 else ():
-                shape = value.shape
-                if shape is None or len(shape) != node.output.rank or shape[axis] != size:
-                    return Kept("unknown-shape", f"{value.name!r} may be broadcast at {node.op} {node.name!r}")
+    varying = dict.fromkeys((axis, size) for map_ in maps for axis, size in enumerate(map_.gain.shape) if size > 1)
+    for axis, size in varying:
+        for value in (node.output, *data):
+            shape = value.shape
+            if shape is None or len(shape) != node.output.rank or shape[axis] != size:
+                return Kept("unknown-shape", f"{value.name!r} may be broadcast at {node.op} {node.name!r}")
     return None
 
 
@@ -157,25 +158,22 @@ def _balance(node: Node, data: list[Value], signs: list[float], flood: Flood, ga
             total = Affine.of(1.0, -sign * map_.shift).after(total)
         else:
             free[value] = free.get(value, 0.0) + sign
-    plain: Demands = [(value, gain) for value in free]
+    plain = [(value, gain) for value in free]
     if given is None:
         plain.append((node.output, gain))
     if _negligible(total, [flood.given(value) for value in (node.output, *data)]):
         return [plain]
-    ways: list[Demands] = []
-    for index, (value, _) in enumerate(plain):
-        weight = free.get(value, -1.0)
-        if weight:
-            extra = Affine.of(1.0, total.shift / weight)
-            ways.append([*plain[:index], (value, extra.after(gain)), *plain[index + 1 :]])
-    if not ways:
+    takers = [index for index, (value, _) in enumerate(plain) if free.get(value, -1.0)]
+    if not takers:
         return Kept("consumers", f"the shifts at {node.op} {node.name!r} don't add up")
-    return sorted(ways, key=lambda way: _travels(way, node))
+    takers.sort(key=lambda index: _travels(plain[index][0], node))
+    weights = {index: free.get(plain[index][0], -1.0) for index in takers}
+    shifted = {weight: Affine.of(1.0, total.shift / weight).after(gain) for weight in set(weights.values())}
+    return [Shifted(plain, index, shifted[weight]) for index, weight in weights.items()]
 
 
-def _travels(way: Demands, node: Node) -> bool:
+def _travels(value: Value, node: Node) -> bool:
     """True if a shift is likely to travel far: a branch that this node alone reads can often take it at once."""
-    value = next(value for value, map_ in way if map_.has_shift)
     return value is node.output or len(value.readers) > 1
 
 
@@ -200,7 +198,7 @@ def _rewrite_sum(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
         move = Affine.of(1.0, before.shift).after(after)
     else:
         move = Affine.of(1.0, -before.shift).after(after)
-    return Rewrite({(node, index): like(move(k), np.shape(constant(node, index)))})
+    return Rewrite({(node, index): like(move(k), constant_shape(node, index))})
 
 
 def like(values: Array, shape: tuple[int, ...]) -> Array:
@@ -275,7 +273,7 @@ def _rewrite_product(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
     if ratio.agrees(IDENTITY):
         return Rewrite()
     factor = ratio if node.op == "Mul" else ratio.inverse()
-    return Rewrite({(node, index): like(factor(k), np.shape(constant(node, index)))})
+    return Rewrite({(node, index): like(factor(k), constant_shape(node, index))})
 
 
 RULES = {

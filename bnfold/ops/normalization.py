@@ -9,6 +9,7 @@ import numpy as np
 from bnfold.affine import Affine, is_float
 from bnfold.batchnorm import ONNX_EPSILON, BatchNorm
 from bnfold.graph import Node, Value
+from bnfold.graph.constants import SMALL
 from bnfold.ops import (
     DONE,
     Flood,
@@ -73,7 +74,9 @@ def inference(node: Node) -> tuple[Value, BatchNorm] | Kept:
     """What the node normalises, and by which parameters, if it is a map of its input. Raises NotEvaluable."""
     known: tuple[Value, BatchNorm] | Kept | None = node.graph.constants.parameters.get(node)
     if known is None:
-        known = node.graph.constants.parameters[node] = _inference(node)
+        known = _inference(node)
+        if isinstance(known, Kept) or known[1].mean.size <= SMALL:
+            node.graph.constants.parameters[node] = known
     return known
 
 

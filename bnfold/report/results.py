@@ -93,6 +93,7 @@ class Inspection:
     model: ModelInfo
     rows: list[BatchNormRow]
     plans: list[Plan] = field(default_factory=list, repr=False, compare=False)
+    data: dict[str, Any] | None = None
 
     @property
     def batch_norms(self) -> list[BatchNormRow]:
@@ -114,15 +115,18 @@ class Inspection:
 
         return notebook.inspection(self)
 
-    def with_drifts(self, drifts: Mapping[str, Drift]) -> Inspection:
-        """The same, each row of the main graph with the drift of its input, found by the name of its output."""
+    def with_drifts(self, drifts: Mapping[str, Drift], data: dict[str, Any] | None) -> Inspection:
+        """The same, each row of the main graph with the drift of its input, found by the name of its output.
+
+        ``data`` says what they were measured on.
+        """
         rows = [
             row
             if (drift := drifts.get(row.output)) is None or row.graph != "main"
             else replace(row, drift=drift, health=row.health + drift.findings)
             for row in self.rows
         ]
-        return replace(self, rows=rows)
+        return replace(self, rows=rows, data=data)
 
     def summary(self) -> dict[str, Any]:
         """Counts, and how often each reason occurs."""
@@ -142,6 +146,7 @@ class Inspection:
             "model": asdict(self.model),
             "batch_norms": [row.to_dict() for row in self.rows],
             "summary": self.summary(),
+            **({} if self.data is None else {"data": self.data}),
         }
 
 

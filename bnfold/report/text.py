@@ -38,6 +38,8 @@ def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -
     drifts = [(row.name, row.drift) for row in result.rows if row.drift is not None]
     if drifts:
         terminal.table(DRIFT, (_drift(name, drift) for name, drift in drifts))
+    if result.data is not None and "note" in result.data:
+        terminal.line((result.data["note"], "yellow"))
 
 
 def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None:
@@ -82,7 +84,6 @@ def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool)
         terminal.line(f"{row.name}: ", ("left", "yellow"), f": {row.reason['code']}: {row.reason['detail']}")
     _print_warnings(terminal, [(row.name, row.findings) for row in result.rows], verbose=verbose)
     data = result.data
-    lost = f", {data['left_out']} left out: they fill no batch" if data["left_out"] else ""
     way = result.mode
     if result.mode == "moving-average":
         way += f", {result.convention}, " + (
@@ -91,8 +92,10 @@ def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool)
     terminal.line(
         (result.info.path, "bold"),
         f": {result.calibrated} of {len(result.rows)} BatchNorm{'' if len(result.rows) == 1 else 's'} calibrated on "
-        f"{data['rows']} rows in {data['batches']} batch{'' if data['batches'] == 1 else 'es'} ({way}){lost}",
+        f"{data['rows']} rows in {data['batches']} batch{'' if data['batches'] == 1 else 'es'} ({way})",
     )
+    if "note" in data:
+        terminal.line((data["note"], "yellow"))
     if result.output is None:
         terminal.line("dry run: nothing written")
     elif result.output.path != "-":

@@ -209,6 +209,5 @@ def _result(
     batches: Batches,
     clock: Clock,
 ) -> Calibration:
-    fed = {"source": batches.name, "rows": batches.rows, "batches": batches.count, "left_out": batches.lost}
     convention = options.convention or kind
-    return Calibration(info, rows, options.mode, options.momentum, convention, fed, seconds=clock.seconds)
+    return Calibration(info, rows, options.mode, options.momentum, convention, batches.told(), seconds=clock.seconds)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +26,31 @@ LAYOUT = "give a .npy (the only input), a .npz (an array per input), or a folder
 
 @dataclass(frozen=True)
 class Input:
-    """What a model takes: its name, its type, how many rows at once (None: any number), its shape where it is known."""
+    """What a model takes: its name, its type, how many rows at once (None: any number), its shape where it is known.
+
+    ``free`` says that the number of rows is declared, and that nothing depends on it.
+    """
 
     name: str
     dtype: np.dtype[Any]
     rows: int | None
     shape: tuple[int | None, ...] | None = None
+    free: bool = False
+
+
+def freed(inputs: list[Input], free: Callable[[], bool]) -> list[Input]:
+    """The same inputs, marked as free if all declare one number of rows, above 1, and ``free`` finds it to be so."""
+    rows = {entry.rows for entry in inputs}
+    if len(rows) != 1 or rows <= {None, 1} or not free():
+        return inputs
+    return [replace(entry, free=True) for entry in inputs]
 
 
 class Batches:
     """The data as batches, once. ``rows`` counts what was given out, ``lost`` the rows that filled no batch.
 
-    A chunk (a file, an entry of an iterable) of more rows than a batch is cut; one of fewer is a batch by itself. An
+    A chunk (a file, an entry of an iterable) of more rows than a batch is cut; one of fewer is a batch by itself. Where
+    the model takes only one number of rows, what is left of a chunk waits for the next one; the last of it is lost. An
     input without rows, or with a fixed number of them beside one that takes any, is given whole with every batch.
     """
 
@@ -46,29 +59,67 @@ class Batches:
         free = any(entry.rows is None and entry.shape != () for entry in inputs)
         self._whole = {entry.name for entry in inputs if entry.shape == () or (free and entry.rows is not None)}
         fixed = {entry.rows for entry in inputs if entry.rows is not None and entry.name not in self._whole}
+        declared = max(fixed, default=None) if all(entry.free for entry in inputs) else None
+        if declared is not None:
+            fixed = set()
         if rows is not None and fixed - {rows}:
             raise InputError(f"the model takes {fixed.pop()} rows at once, not {rows}", "leave out --batch-size")
         self._fixed = len(fixed) == 1
-        self._size = fixed.pop() if self._fixed else rows or ROWS
+        self._size = fixed.pop() if self._fixed else rows or declared or ROWS
+        self._left: Batch | None = None
         self._data, self._inputs = data, inputs
         self.rows = self.lost = self.count = 0
 
     def __iter__(self) -> Iterator[Batch]:
         """Each batch. Raises InputError for data that don't fit the model."""
+        given = 0
         for where, chunk in _chunks(self._data, self._inputs):
             batch = {entry.name: self._checked(where, entry, chunk) for entry in self._inputs}
             counts = {len(array) for name, array in batch.items() if name not in self._whole} or {1}
             if len(counts) != 1:
                 raise InputError(f"{where}: the inputs have different numbers of rows: {sorted(counts)}")
-            yield from self._cut(batch, counts.pop())
+            rows = counts.pop()
+            given += rows
+            yield from self._joined(batch, rows)
+        self.lost = given - self.rows
+        if not self.rows and given:
+            raise InputError(
+                f"{self.name}: the model takes batches of {self._size} rows; the data have {given}",
+                f"give at least {self._size} rows, or export the model with a free batch dimension",
+            )
         if not self.rows:
             raise InputError(f"{self.name}: no data", LAYOUT)
 
-    def _cut(self, batch: Batch, rows: int) -> Iterator[Batch]:
-        for start in range(0, rows, self._size):
+    def _joined(self, batch: Batch, rows: int) -> Iterator[Batch]:
+        """What is left of the chunk before, filled up by this one; then the rest of it.
+
+        What is given whole may differ between the two: then what is left stays without company.
+        """
+        left, self._left, start = self._left, None, 0
+        if left is not None and all(np.array_equal(left[name], batch[name]) for name in self._whole):
+            before = next(len(array) for name, array in left.items() if name not in self._whole)
+            start = min(self._size - before, rows)
+            filled = {
+                name: array if name in self._whole else np.concatenate([left[name], array[:start]])
+                for name, array in batch.items()
+            }
+            yield from self._cut(filled, before + start)
+        if start < rows:
+            yield from self._cut(batch, rows, start)
+
+    def told(self) -> dict[str, Any]:
+        """What was used and what was not, as JSON; ``note`` has why, where rows are left out."""
+        note = f"the model takes {self._size} rows at once: {self.lost} fill no batch and are left out"
+        found = {"source": self.name, "rows": self.rows, "batches": self.count, "left_out": self.lost}
+        return {**found, "note": note} if self.lost else found
+
+    def _cut(self, batch: Batch, rows: int, first: int = 0) -> Iterator[Batch]:
+        for start in range(first, rows, self._size):
             stop = min(start + self._size, rows)
             if self._fixed and stop - start < self._size:
-                self.lost += stop - start
+                self._left = {
+                    name: array if name in self._whole else np.array(array[start:]) for name, array in batch.items()
+                }
                 return
             self.rows += stop - start
             self.count += 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def drifts(original: LoadedModel | LoadedProgram, data: Data, batch: int | None) -> dict[str, Drift]:
-    """The drift of every layer that can be observed, by the name of its output. Raises InputError, UndecidedError."""
+def drifts(
+    original: LoadedModel | LoadedProgram, data: Data, batch: int | None
+) -> tuple[dict[str, Drift], dict[str, Any] | None]:
+    """The drift of every layer that can be observed, by the name of its output, and what of the data was used.
+
+    Raises InputError, UndecidedError.
+    """
     network = _network(original)
     if not network.layers:
-        return {}
+        return {}, None
     batches = Batches(data, network.inputs, batch)
     estimators = {layer: Population() for layer in network.layers}
     found = in_one_pass(network, batches, estimators)
     for layer, statistics in found.items():
         checked(layer, statistics)
-    return {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
+    told = {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
+    return told, batches.told()
 
 
 def _network(original: LoadedModel | LoadedProgram) -> Network:

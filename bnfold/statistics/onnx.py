@@ -15,9 +15,10 @@ from bnfold.graph import Node, Value
 from bnfold.graph.onnx import OnnxGraphs
 from bnfold.graph.onnx_edit import normalise_by_stored
 from bnfold.graph.onnx_types import np_dtype
-from bnfold.statistics.data import Input
+from bnfold.statistics.data import Input, freed
 from bnfold.statistics.layers import Layer, Level, divide, held, layers_of, reading
 from bnfold.statistics.network import Fed, Values
+from bnfold.statistics.rows import rows_are_free
 from bnfold.verification import runtime
 from bnfold.verification.worker import Session
 
@@ -33,7 +34,8 @@ class OnnxNetwork:
         self.layers, self.left = layers_of(self.graphs)
         self._reads = reading(self.graphs)
         self.levels = divide(self.graphs.scopes[0], self.layers, self._reads)
-        self.inputs = [_input(loaded, value) for value in self.graphs.scopes[0].inputs]
+        fed = self.graphs.scopes[0].inputs
+        self.inputs = freed([_input(loaded, value) for value in fed], lambda: rows_are_free(self.levels, fed))
         self._own = {layer.node: layer for layer in self.layers}
         self._sessions: dict[int, Any] = {}
 

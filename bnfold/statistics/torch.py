@@ -16,9 +16,10 @@ from bnfold.graph.torch_edit import TorchEditor
 from bnfold.graph.torch_tensors import from_numpy, np_dtype, to_numpy
 from bnfold.programs.evaluate import Evaluator, NotRunnable
 from bnfold.programs.load import LoadedProgram, quiet, tensors_fed
-from bnfold.statistics.data import Input
+from bnfold.statistics.data import Input, freed
 from bnfold.statistics.layers import Layer, divide, layers_of, reading
 from bnfold.statistics.network import Fed, Values
+from bnfold.statistics.rows import rows_are_free
 
 
 class TorchNetwork:
@@ -34,7 +35,8 @@ class TorchNetwork:
         self.layers, self.left = layers_of(self.graphs)
         self.levels = divide(self.graphs.graph, self.layers, reading(self.graphs))
         self._evaluator = Evaluator(loaded.program)
-        self.inputs = _inputs(loaded.program)
+        fed = [value for value in self.graphs.graph.inputs if value.tensor is None]
+        self.inputs = freed(_inputs(loaded.program), lambda: rows_are_free(self.levels, fed))
         whole = self._evaluator.overwrites
         for level in self.levels:
             sources = {layer.source for layer in level.layers}

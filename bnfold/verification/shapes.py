@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-import onnx
 from onnx import ModelProto
 
+from bnfold.graph.onnx_inference import inferred
 from bnfold.graph.onnx_types import without_weights
 
 
@@ -24,16 +24,16 @@ def misfit(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
             for size in shapes[info.name]:
                 dims.dim.add(dim_value=size)
     try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
+        seen = inferred(skeleton)
     except Exception:  # onnx raises several kinds for models that it takes for invalid
         return 0
     known = {
         info.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim]
-        for info in (*inferred.graph.value_info, *inferred.graph.input, *inferred.graph.output)
+        for info in (*seen.graph.value_info, *seen.graph.input, *seen.graph.output)
         if info.type.tensor_type.HasField("shape")
     }
     known |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
-    for node in inferred.graph.node:
+    for node in seen.graph.node:
         for name in node.output:
             if any(size is not None and size <= 0 for size in known.get(name, ())):
                 return -1

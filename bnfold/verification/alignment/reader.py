@@ -29,6 +29,9 @@ from bnfold.verification.float64 import RANDOM
 FOLDED_AWAY = 2**20
 """Elements up to which a node that reads nothing but constants is evaluated, as simplifiers do."""
 
+HELD = 2**24
+"""Elements of computed constants that are held for that, together."""
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -57,6 +60,7 @@ class Reader:
         self.cuts: dict[int, tuple[int, dict[int, tuple[int, int, int]]]] = {}
         self.layers: dict[Node, Layer] = {}
         self._data: dict[int, NDArray[Any]] = {}
+        self._room = HELD
         self._fingerprints: dict[Value, Hashable] = {}
 
     def read(self) -> None:
@@ -120,7 +124,7 @@ class Reader:
         known = self.forms.get(value)
         if known is None:
             try:
-                known = self.constant(value.graph.constants.evaluate(value))
+                known = self.constant(value.graph.constants.evaluate(value), stored=value.tensor is not None)
             except NotEvaluable:  # a constant too large to be computed is known by what makes it
                 if value.producer is None:
                     raise
@@ -143,7 +147,7 @@ class Reader:
             known = self._fingerprints[value] = (data.dtype.str, data.shape, digest.hexdigest())
         return known
 
-    def constant(self, data: NDArray[Any]) -> Form:
+    def constant(self, data: NDArray[Any], *, stored: bool = False) -> Form:
         """The form of constant data: equal data has one class, whatever its width."""
         if data.dtype.kind in "OSU":
             return Form(self.class_of(None, ("text", data.shape, repr(data.tolist())))[0])
@@ -152,8 +156,10 @@ class Reader:
         digest = blake2b(np.ascontiguousarray(plain).tobytes(), digest_size=16).hexdigest()
         kind = "f" if floats else "i" if data.dtype.kind in "iu" else data.dtype.kind
         base = self.class_of(None, ("constant", kind, data.shape, digest))[0]
-        if data.size <= FOLDED_AWAY:
+        size = 0 if stored or base in self._data else data.size
+        if data.size <= FOLDED_AWAY and size <= self._room:
             self._data[base] = data
+            self._room -= size
         return Form(base)
 
     def eps(self, *values: Value | None) -> float:

@@ -18,7 +18,7 @@ from onnx.reference.ops.op_cast import cast_to
 
 from bnfold.batchnorm import ONNX_EPSILON, inference, training_step
 from bnfold.batchnorm import BatchNorm as Statistics
-from bnfold.graph.constants import dequantized, spread_scale
+from bnfold.graph.dequantize import dequantized, spread_scale
 from bnfold.verification.float64.resize import Resize
 from bnfold.verification.float64.windows import AveragePool, Conv, ConvTranspose, MaxPool
 
