@@ -12,6 +12,8 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from bnfold.report.terminal import hear_warnings
+
 TRIES = 2
 """How often a task is begun whose process dies: once may be an accident."""
 
@@ -74,6 +76,7 @@ def _take_orders() -> None:
     """Ctrl-C is for the parent, which tells its workers to end; they clear away what they have begun."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end)
+    hear_warnings()
 
 
 def _end(*_: object) -> None:
