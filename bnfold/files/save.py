@@ -187,18 +187,18 @@ def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ..
     """The model's own bytes, and its data files where the target lies in another folder."""
     _write_file(model.source.chunks(0, model.source.size), path)
     copies = []
-    for source in sorted({model.external.span(tensor).path for tensor in external_tensors(model.proto)}):
+    spans = [model.external.span(tensor) for tensor in external_tensors(model.proto)]
+    for place, source in sorted({span.path: span.source for span in spans}.items()):
         assert model.external.folder is not None
-        relative = source.relative_to(model.external.folder.resolve())
-        if target is None or (target.parent / relative).resolve() == source:
+        relative = place.relative_to(model.external.folder.resolve())
+        if target is None or (target.parent / relative).resolve() == place:
             continue
         if (target.parent / relative).exists():
             raise OutputError(f"{target.parent / relative}: the model's data would replace it", "choose another folder")
         copy = path.parent / relative
         copy.parent.mkdir(parents=True, exist_ok=True)
         with NewFile(copy) as data_file:
-            file = FileSource(source)
-            data_file.copy(Stored(file, 0, file.size))
+            data_file.copy(Stored(source, 0, source.size))
         copies.append(copy)
     return tuple(copies)
 
