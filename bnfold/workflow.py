@@ -71,6 +71,8 @@ def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock,
     folding = Folding(
         inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
     )
+    beside = original.external.files()
+    folding = replace(folding, data=(beside, beside))
     folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
     folding.nodes["after"] = len(folded.proto.graph.node)
     clock.lap("fold")
@@ -90,7 +92,8 @@ def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock,
             return replace(folding, model=in_memory(folded.proto, folded.external))
         files.publish()
     clock.lap("write")
-    return replace(folding, output=Written(str(goal.place or "-"), lambda: files.sha256))
+    written = Written(str(goal.place or "-"), lambda: files.sha256)
+    return replace(folding, output=written, data=(beside, files.written if ready.changed else beside))
 
 
 def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:

@@ -19,6 +19,7 @@ from bnfold.errors import InputError
 from bnfold.files import wire
 from bnfold.files.beside import open_beside, parts_of
 from bnfold.files.data import Computed, Deferred, Stored
+from bnfold.files.digests import DataFiles
 from bnfold.files.source import FileSource
 
 
@@ -156,6 +157,10 @@ class ExternalData:
                 tensor.raw_data = b"".join(map(bytes, self.data(tensor).chunks()))
                 tensor.ClearField("external_data")
                 tensor.ClearField("data_location")
+
+    def files(self) -> DataFiles:
+        """The data files that were found, by the names that the model gives them."""
+        return DataFiles(self._files)
 
     def check(self) -> None:
         """Raise InputError if a data file that was read has changed since."""

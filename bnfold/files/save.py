@@ -9,13 +9,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnx import TensorProto
 
 from bnfold.errors import OutputError
 from bnfold.files.data import Stored
+from bnfold.files.digests import DataFiles
 from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
 from bnfold.files.folders import note, temporary
 from bnfold.files.load import LIMIT, LoadedModel
@@ -34,13 +35,17 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Staged:
-    """A complete model in a folder of its own, ready to be looked at and then to take its place."""
+    """A complete model in a folder of its own, ready to be looked at and then to take its place.
+
+    ``written`` are its ``data`` files, open, which goes on once they are published.
+    """
 
     model: Path
     source: FileSource
     data: tuple[Path, ...]
     target: Path | None
     replace: bool
+    written: DataFiles = field(default_factory=DataFiles)
 
     @property
     def sha256(self) -> str:
@@ -149,7 +154,14 @@ def _staging(
         with _output_errors(target or path):
             data = fill(path)
             os.chmod(path, 0o666 & ~_umask())
-        yield Staged(path, FileSource(path), data, target, replace)
+        yield Staged(path, FileSource(path), data, target, replace, _handles(path, data, target))
+
+
+def _handles(path: Path, data: tuple[Path, ...], target: Path | None) -> DataFiles:
+    """The data files of a staged model, under the names that it gives them, and where they will lie."""
+    names = {file.relative_to(path.parent).as_posix(): file for file in data}
+    place = path.parent if target is None else target.parent
+    return DataFiles({name: (FileSource(file), place / name) for name, file in names.items()})
 
 
 def _write(

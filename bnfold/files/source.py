@@ -57,6 +57,8 @@ class BytesSource:
 class FileSource:
     """A regular file; ``handle`` is its descriptor, of a file that has been opened and looked at if it is given.
 
+    ``stamp`` is its size and time when it was opened.
+
     Raises InputError where it can't be read, and for one that has changed since it was opened.
     """
 
@@ -64,8 +66,8 @@ class FileSource:
         self.name = str(path)
         self.handle = _opened(path) if handle is None else handle
         weakref.finalize(self, os.close, self.handle)
-        self._stat = self._now()
-        self.size = self._stat[0]
+        self.stamp = self._now()
+        self.size = self.stamp[0]
         self._seeking = threading.Lock()
         self._hashing: threading.Thread | None = None
         self._digest: str | InputError = ""
@@ -117,7 +119,7 @@ class FileSource:
 
     def check(self) -> None:
         """Raise InputError if the file has changed since it was opened."""
-        if self._now() != self._stat:
+        if self._now() != self.stamp:
             raise InputError(f"{self.name}: the file has changed while it was being worked on", "run again")
 
     def _now(self) -> tuple[int, int]:
