@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bnfold.verification.judge import VerifyOptions
     from bnfold.verification.results import Verification
 
+NO_TRAINING = "how to train the model (training_info) is left out: it names tensors that the fold has changed"
+
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
 
 
@@ -73,7 +75,10 @@ def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock,
     )
     beside = original.external.files()
     folding = replace(folding, data=(beside, beside))
+    trained = bool(original.proto.training_info)
     folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
+    if trained and not folded.proto.training_info:
+        folding = replace(folding, notes=[NO_TRAINING])
     folding.nodes["after"] = len(folded.proto.graph.node)
     clock.lap("fold")
     if goal.dry_run:

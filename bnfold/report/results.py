@@ -166,6 +166,7 @@ class Folding:
     verification: Verification | None = None
     model: Any = field(default=None, repr=False, compare=False)
     data: DataPair = field(default_factory=lambda: (DataFiles(), DataFiles()), repr=False, compare=False)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -188,6 +189,7 @@ class Folding:
             "bytes": self.bytes,
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
             "verification": None if self.verification is None else self.verification.to_dict(),
+            "notes": self.notes,
         }
 
 
@@ -231,7 +233,7 @@ def as_comparison(folding: Folding) -> Comparison:
         gates = [GateResult("structure", "pass", "nothing was folded: a copy of the original")] if copied else []
         found = Verification(gates, [], [], *nothing_ran(), versions())
     folded = replace(model, path=output.path, sha256=output.sha256)
-    return Comparison(model, folded, found, data=folding.data)
+    return Comparison(model, folded, found, folding.notes, folding.data)
 
 
 def refuse_different(name: str, folding: Folding) -> None:
