@@ -120,8 +120,7 @@ def test_unsafe_external_data_is_refused(external, tmp_path, location, entries, 
     (external.parent / "inner").symlink_to("external_data.data")
     (external.parent / "folder" / "inside.data").write_bytes(bytes(4096))
     (external.parent / "turn").symlink_to("folder")
-    (external.parent.parent / "other.data").write_bytes(bytes(4096))
-    os.link(external.parent.parent / "other.data", external.parent / "hard.data")
+    os.link(external.parent / "folder" / "inside.data", external.parent / "hard.data")
     with_location(external, location, **entries)
     with pytest.raises(InputError, match=message):
         load(external)
