@@ -230,3 +230,11 @@ def test_a_cell_that_is_broken_starts_no_command(monkeypatch):
 def test_what_an_encoding_lacks_is_written_too(place):
     done = run(place, "inspect", "m.onnx", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
     assert done.returncode == 0 and done.stdout.isascii() and rb"\u2191" in done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes a stream by the shell")
+def test_closed_streams_are_no_bug(place):
+    for words in ("inspect m.onnx", "fold m.onnx --force", "inspect m.onnx own.onnx"):
+        for closed in (">&-", "2>&-", ">&- 2>&-"):
+            shell = f'exec "$0" -m bnfold {words} {closed}'
+            assert subprocess.run(["sh", "-c", shell, sys.executable], cwd=place, check=False).returncode == 0

@@ -87,7 +87,7 @@ def conclude(
                 _write(stream, outcome.to_dict(), given["json_file"])
             if outcome.error is not None:
                 echo_error(outcome.error["message"], outcome.error["hint"])
-            elif sys.stderr.isatty() and not given["quiet"]:
+            elif sys.stderr is not None and sys.stderr.isatty() and not given["quiet"]:
                 echo(f"[{len(done)}/{len(models)}] {outcome.model}", err=True)
             report(outcome)
     in_order = [done[model] for model in models if model in done]

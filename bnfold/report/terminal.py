@@ -24,9 +24,7 @@ Part = str | tuple[str, str]
 
 def echo(text: str, *, err: bool = False, file: IO[str] | None = None) -> None:
     """One line without any style, on standard output, standard error or in a file."""
-    stream = file or (sys.stderr if err else sys.stdout)
-    if stream is not None:
-        _put(harmless(visible(text)) + "\n", stream)
+    _put(harmless(visible(text)) + "\n", file or (sys.stderr if err else sys.stdout))
 
 
 def echo_lines(text: str, *, err: bool = False) -> None:
@@ -61,18 +59,21 @@ def hear_warnings() -> None:
 class Terminal:
     """Where results go: lines, coloured and wrapped on a terminal, plain and whole in a pipe; tables by rich.
 
-    rich is imported only where it is needed: it would be a tenth of a fold's time.
+    rich is imported only where it is needed: it would be a tenth of a fold's time. There is no stream where standard
+    output was closed.
     """
 
-    def __init__(self, stream: IO[str], *, color: bool) -> None:
+    def __init__(self, stream: IO[str] | None, *, color: bool) -> None:
         self._stream = stream
         self._color = color and "NO_COLOR" not in os.environ
-        self._looked_at = self._color and (stream.isatty() or "FORCE_COLOR" in os.environ)
+        self._is_terminal = stream is not None and stream.isatty()
+        self._looked_at = self._color and (self._is_terminal or "FORCE_COLOR" in os.environ)
 
     def line(self, *parts: Part) -> None:
         """Texts, or texts with their styles, as one line."""
         if not self._looked_at:
-            echo("".join(part if isinstance(part, str) else part[0] for part in parts), file=self._stream)
+            text = "".join(part if isinstance(part, str) else part[0] for part in parts)
+            _put(harmless(visible(text)) + "\n", self._stream)
             return
         from rich.text import Text
 
@@ -98,7 +99,7 @@ class Terminal:
     def _console(self) -> Console:
         from rich.console import Console
 
-        width = None if self._stream.isatty() else WIDTH
+        width = None if self._is_terminal else WIDTH
         plain: dict[str, Any] = {} if self._color else {"force_terminal": False, "color_system": None}
         return Console(file=self._stream, width=width, highlight=False, **plain)
 
@@ -107,7 +108,9 @@ def _visible(part: Part) -> Part:
     return visible(part) if isinstance(part, str) else (visible(part[0]), part[1])
 
 
-def _put(text: str, stream: IO[str]) -> None:
+def _put(text: str, stream: IO[str] | None) -> None:
     """Write text that is harmless, what the stream's encoding lacks as Python would write it."""
+    if stream is None:
+        return
     encoding = getattr(stream, "encoding", None) or "utf-8"
     click.echo(text.encode(encoding, "backslashreplace").decode(encoding), nl=False, file=stream, color=True)
