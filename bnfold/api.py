@@ -182,7 +182,8 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
         from bnfold.verification.judge import verify_files
 
         verification, first, second = verify_files(Path(original), Path(folded), options)
-        return Comparison(onnx_info(first), onnx_info(second), verification, notes)
+        beside = first.external.files(), second.external.files()
+        return Comparison(onnx_info(first), onnx_info(second), verification, notes, beside)
     from bnfold.programs.load import load_program
     from bnfold.programs.workflow import verify_program
 

@@ -88,10 +88,12 @@ def _merged(
         outcomes: list[tuple[AffineOp, Fold | Kept]] = []
         for merge in merges(scope):
             if merge.target.name not in apart and write_merge(merge, editor) is None:
+                editor.onlookers.change(merge.conv.output)
                 done.add(merge.target.name)
                 outcomes += [(op, Fold(op, "upstream", (merge.conv,), ("Add",))) for op in merge.ops]
         plans.append(Plan(scope, outcomes, {}))
     editor.finish()
+    editor.onlookers.drop_training()
     return replace(loaded, proto=copy), plans, frozenset(done), frozenset(editor.moved)
 
 
@@ -134,8 +136,11 @@ def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
     loaded, graphs = ready.loaded, ready.graphs
     editor = OnnxEditor(graphs, loaded.external.defer)
     for one in ready.settled:
+        for value in (value for value, map_ in one.plan.gauges.items() if not map_.is_identity):
+            editor.onlookers.change(value)
         write(one, editor)
     editor.finish()
+    editor.onlookers.drop_training()
     notes = {
         VERSION: __version__,
         OPTIONS: ready.options.record(),

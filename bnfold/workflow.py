@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from bnfold.verification.judge import VerifyOptions
     from bnfold.verification.results import Verification
 
+NO_TRAINING = "how to train the model (training_info) is left out: it names tensors that the fold has changed"
+
 SUFFIXES = {"onnx": ".onnx", "pt2": ".pt2"}
 
 
@@ -71,7 +73,12 @@ def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock,
     folding = Folding(
         inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
     )
+    beside = original.external.files()
+    folding = replace(folding, data=(beside, beside))
+    trained = bool(original.proto.training_info)
     folded, moved = rewrite(ready) if ready.changed else (original, frozenset[str]())
+    if trained and not folded.proto.training_info:
+        folding = replace(folding, notes=[NO_TRAINING])
     folding.nodes["after"] = len(folded.proto.graph.node)
     clock.lap("fold")
     if goal.dry_run:
@@ -90,7 +97,8 @@ def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock,
             return replace(folding, model=in_memory(folded.proto, folded.external))
         files.publish()
     clock.lap("write")
-    return replace(folding, output=Written(str(goal.place or "-"), lambda: files.sha256))
+    written = Written(str(goal.place or "-"), lambda: files.sha256)
+    return replace(folding, output=written, data=(beside, files.written if ready.changed else beside))
 
 
 def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:

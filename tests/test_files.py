@@ -13,6 +13,7 @@ from conftest import assert_same, feeds_for, run
 from bnfold.api import FoldOptions, fold
 from bnfold.errors import InputError, OutputError, UsageError
 from bnfold.files import save as save_module
+from bnfold.files.external import external_tensors
 from bnfold.files.load import load
 from bnfold.files.save import staged
 from bnfold.files.serialize import chunks, pieces
@@ -100,7 +101,12 @@ def test_an_unfolded_copy_elsewhere_takes_its_data_along(external, tmp_path):
         ("missing.data", {}, "missing"),
         ("folder", {}, "regular"),
         ("fifo", {}, "regular"),
-        ("link", {}, "link"),
+        ("link", {}, "is a link"),
+        ("inner", {}, "is a link"),
+        ("turn/inside.data", {}, "behind the link 'turn'"),
+        ("hard.data", {}, "2 names"),
+        ("folder/", {}, "regular"),
+        (".", {}, "regular"),
         ("external_data.data", {"offset": "999999"}, "needs"),
         ("external_data.data", {"offset": "-1"}, "needs"),
         ("external_data.data", {"offset": "x"}, "numbers"),
@@ -111,8 +117,36 @@ def test_unsafe_external_data_is_refused(external, tmp_path, location, entries, 
     (external.parent / "folder").mkdir()
     os.mkfifo(external.parent / "fifo")
     (external.parent / "link").symlink_to("/etc/hostname")
+    (external.parent / "inner").symlink_to("external_data.data")
+    (external.parent / "folder" / "inside.data").write_bytes(bytes(4096))
+    (external.parent / "turn").symlink_to("folder")
+    os.link(external.parent / "folder" / "inside.data", external.parent / "hard.data")
     with_location(external, location, **entries)
     with pytest.raises(InputError, match=message):
+        load(external)
+
+
+def test_a_model_behind_a_link_finds_its_data(external, tmp_path):
+    """As onnx's own loader has it: only what lies below the model's folder may be no link."""
+    (tmp_path / "elsewhere").symlink_to(external.parent)
+    found = load(tmp_path / "elsewhere" / external.name)
+    assert [found.external.span(tensor).path for tensor in external_tensors(found.proto)]
+
+
+def test_a_data_file_of_another_kind_is_not_read(external, monkeypatch):
+    """What is judged is what was opened, whatever has the name by then."""
+    data = external.parent / "external_data.data"
+    opened = os.open
+
+    def late(path, *arguments, **keywords):
+        if path == data.name:
+            data.unlink()
+            data.symlink_to("/dev/zero")
+        return opened(path, *arguments, **keywords)
+
+    monkeypatch.setattr(os, "open", late)
+    monkeypatch.setattr(os, "supports_dir_fd", {late})
+    with pytest.raises(InputError, match="is a link"):
         load(external)
 
 

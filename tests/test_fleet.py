@@ -10,6 +10,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner
@@ -18,7 +19,12 @@ import bnfold
 from bnfold.api import FoldOptions
 from bnfold.cli import main
 from bnfold.errors import InputError, UsageError
+from bnfold.files.source import FileSource
+from bnfold.fleet import data as fleet_data
 from bnfold.fleet.processes import Processes, WorkerDied
+from bnfold.verification.inputs import InputOptions
+from bnfold.verification.judge import VerifyOptions
+from bnfold.verification.measure import RunOptions
 
 QUICK = FoldOptions(verify=None)
 NAMES = ("conv", "half", "gemm_beta", "if_branches", "two_consumers", "digits")
@@ -78,6 +84,26 @@ def test_targets_that_clash_are_refused(models, tmp_path):
         bnfold.fold_many([models[0], twin], output_dir=tmp_path / "out")
 
 
+def test_workers_in_another_folder_find_the_data(samples, tmp_path, monkeypatch):
+    """They look where the user does, and errors and results say what the user wrote."""
+    shutil.copy(samples / "conv.onnx", tmp_path)
+    (info,) = onnx.load(tmp_path / "conv.onnx").graph.input
+    (tmp_path / "elsewhere").mkdir()
+    np.save(tmp_path / "a.npy", np.ones([dim.dim_value or 1 for dim in info.type.tensor_type.shape.dim], "f4"))
+    for data in ("a.npy", "nope.npy"):
+        monkeypatch.chdir(tmp_path)
+        options = FoldOptions(verify=VerifyOptions(runs=RunOptions(inputs=InputOptions(data=Path(data)))))
+        outcomes = bnfold.fold_many(["conv.onnx"], options, force=True)
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        (outcome,) = outcomes
+        if data == "a.npy":
+            assert outcome.result["verification"]["inputs"]["source"] == data
+            assert outcome.comparison.verification.inputs["source"] == data
+        else:
+            assert outcome.error["message"].startswith("nope.npy: no inputs")
+            assert str(tmp_path) not in outcome.error["message"]
+
+
 class TestJournal:
     def run(self, models, folder, options=QUICK):
         outcomes = bnfold.fold_many(models, options, output_dir=folder / "out", journal=folder / "journal")
@@ -118,6 +144,39 @@ class TestJournal:
         self.run(models, tmp_path)
         again = self.run(models, tmp_path, FoldOptions(verify=None, threshold=True))
         assert not any(outcome.skipped for outcome in again.values())
+
+    def test_what_models_are_fed_counts_wherever_it_lies(self, samples, tmp_path, monkeypatch):
+        model = shutil.copy(samples / "conv.onnx", tmp_path)
+        (info,) = onnx.load(model).graph.input
+        shape = [dim.dim_value or 1 for dim in info.type.tensor_type.shape.dim]
+        monkeypatch.chdir(tmp_path)
+
+        def skipped(data):
+            inputs = InputOptions(data=Path(data))
+            options = FoldOptions(verify=VerifyOptions(runs=RunOptions(inputs=inputs)))
+            outcome = self.run([model], tmp_path, options)["conv"]
+            assert outcome.error is None, outcome.error
+            assert outcome.result["verification"]["inputs"]["source"] == data
+            return outcome.skipped
+
+        np.save("a.npy", np.ones(shape, "f4"))
+        assert [skipped("a.npy"), skipped("a.npy")] == [False, True]
+        np.save("a.npy", np.full(shape, 2.0, "f4"))
+        assert [skipped("a.npy"), skipped("a.npy")] == [False, True]
+        for folder in ("d", "d/test_data_set_0"):
+            (tmp_path / folder).mkdir()
+            for value in (3.0, 4.0):
+                tensor = onnx.numpy_helper.from_array(np.full(shape, value, "f4"))
+                (tmp_path / folder / "input_0.pb").write_bytes(tensor.SerializeToString())
+                assert [skipped("d"), skipped("d")] == [False, True]
+
+    def test_data_is_read_once_for_all_models(self, models, tmp_path, monkeypatch):
+        read = []
+        monkeypatch.setattr(fleet_data, "FileSource", lambda path: read.append(path) or FileSource(path))
+        np.save(tmp_path / "a.npy", np.ones(3, "f4"))
+        inputs = InputOptions(data=tmp_path / "a.npy")
+        self.run(models, tmp_path, FoldOptions(verify=VerifyOptions(("structure",), RunOptions(inputs=inputs))))
+        assert read == [tmp_path / "a.npy"]
 
     def test_external_data_counts(self, samples, tmp_path):
         for name in ("external_data.onnx", "external_data.data"):

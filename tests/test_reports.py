@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 import bnfold
-from bnfold.report.formats import FORMATS, checks, relative, render, uri, visible
+from bnfold.report.escaping import harmless, visible
+from bnfold.report.formats import FORMATS, checks, relative, render, uri
 from bnfold.report.formats.github import step_summary
 from bnfold.report.results import Comparison, ModelInfo
 from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification
@@ -293,9 +294,8 @@ def unescape(text):
 def test_visible_text_is_one_line_and_keeps_what_can_be_seen(name):
     shown = visible(name)
     assert len(shown.splitlines()) <= 1 and shown.encode("utf-8").decode() == visible(shown)
-    assert [c for c in shown if c.isalnum() and not c.isascii()] == [c for c in name if c.isalnum() and not c.isascii()]
-    if name.isprintable():
-        assert shown == name
+    assert len(shown) >= len(name) and all(visible(letter) in shown for letter in name)
+    assert name.isprintable() or shown != name
 
 
 @given(names)
@@ -318,8 +318,9 @@ def test_no_name_breaks_the_annotations(name):
         level, title, message = line.removeprefix("::").split(" ", 1)[0], *line.split(" title=", 1)[1].split("::", 1)
         assert level in ("error", "warning") and "," not in title and ":" not in title
         assert line == f"::{level} title={title}::{message}"
-    assert unescape(lines[1].split("::", 2)[2]) == visible(f"in output {name}")
-    assert unescape(lines[2].split("title=", 1)[1].split("::")[0]) == visible(f"bnfold: layers: {name}")
+    assert unescape(lines[1].split("::", 2)[2]) == harmless(visible(f"in output {name}"))
+    title = unescape(lines[2].split("title=", 1)[1].split("::")[0])
+    assert title == harmless(visible(f"bnfold: layers: {name}"))
 
 
 @given(names)

@@ -15,6 +15,8 @@ import click
 
 from bnfold import ONE_THREAD, __version__
 from bnfold.errors import BnfoldError, OutputError, UsageError
+from bnfold.report.escaping import harmless, visible
+from bnfold.report.terminal import echo, echo_error, echo_lines, hear_warnings
 
 COMMANDS = {
     "fold": "Remove BatchNorms from a model, verify the result, write it.",
@@ -27,8 +29,18 @@ COMMANDS = {
 }
 
 
+class Context(click.Context):
+    """A call, whose help may quote what a project's file sets."""
+
+    def get_help(self) -> str:
+        """The help, harmless."""
+        return "\n".join(harmless(visible(line)) for line in super().get_help().split("\n"))
+
+
 class Commands(click.Group):
     """A group that imports a command's module only when the command is called."""
+
+    context_class = Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names, in the order of a user's work."""
@@ -39,6 +51,7 @@ class Commands(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = importlib.import_module(f"bnfold.cli.{cmd_name}").command
+        command.context_class = Context
         return command
 
     def resolve_command(
@@ -64,7 +77,7 @@ class Commands(click.Group):
                 sys.stdout.flush()
             sys.exit(code)
         except click.exceptions.NoArgsIsHelpError as error:
-            click.echo(error.ctx.get_help() if error.ctx else "", err=True)
+            echo_lines(error.ctx.get_help() if error.ctx else "", err=True)
             sys.exit(error.exit_code)
         except click.ClickException as error:
             context = getattr(error, "ctx", None)
@@ -78,7 +91,7 @@ class Commands(click.Group):
             sys.stdout = None  # nobody reads; the interpreter must not flush at its end
             sys.exit(OutputError.exit_code)
         except (KeyboardInterrupt, click.Abort):
-            click.echo("interrupted", err=True)
+            echo("interrupted", err=True)
             sys.exit(130)
         except Exception as error:
             if "--verbose" in sys.argv:
@@ -110,6 +123,7 @@ def run() -> NoReturn:
     gc.set_threshold(100_000, 50, 50)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", ONE_THREAD)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    hear_warnings()
     code: Any = 1
     try:
         main(prog_name="bnfold")
@@ -124,16 +138,14 @@ def run() -> NoReturn:
 def fail(error: BnfoldError) -> None:
     """Print an error's two lines and exit with its code."""
     with contextlib.suppress(OSError):
-        click.echo(f"error: {error}", err=True)
-        if error.hint:
-            click.echo(f"hint: {error.hint}", err=True)
+        echo_error(str(error), error.hint)
     sys.exit(error.exit_code)
 
 
 def _traceback() -> None:
     import traceback
 
-    traceback.print_exc()
+    echo_lines(traceback.format_exc(), err=True)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
@@ -15,6 +14,7 @@ import click
 
 from bnfold.cli.options import FILE
 from bnfold.errors import OutputError, UndecidedError, UsageError
+from bnfold.report.terminal import echo, echo_error
 
 if TYPE_CHECKING:
     from bnfold.fleet import Outcome
@@ -86,10 +86,9 @@ def conclude(
             if stream is not None:
                 _write(stream, outcome.to_dict(), given["json_file"])
             if outcome.error is not None:
-                hint = f"\nhint: {outcome.error['hint']}" if outcome.error["hint"] else ""
-                click.echo(f"error: {outcome.error['message']}{hint}", err=True)
-            elif sys.stderr.isatty() and not given["quiet"]:
-                click.echo(f"[{len(done)}/{len(models)}] {outcome.model}", err=True)
+                echo_error(outcome.error["message"], outcome.error["hint"])
+            elif sys.stderr is not None and sys.stderr.isatty() and not given["quiet"]:
+                echo(f"[{len(done)}/{len(models)}] {outcome.model}", err=True)
             report(outcome)
     in_order = [done[model] for model in models if model in done]
     if not given["quiet"] and given["json_file"] != "-":
@@ -156,10 +155,10 @@ def _lines(target: str | None) -> Iterator[IO[str] | None]:
 
 
 def _write(stream: IO[str], value: dict[str, Any], target: str) -> None:
-    from bnfold.report.formats import finite
+    from bnfold.report.formats import dumps
 
     try:
-        stream.write(json.dumps(finite(value), allow_nan=False) + "\n")
+        stream.write(dumps(value, line=True))
         stream.flush()
     except OSError as error:
         raise OutputError(f"{target}: {error.strerror or error}") from None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import glob
 import importlib.util
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -199,9 +198,9 @@ def write_json(target: str | None, result: dict[str, Any], *, line: bool = False
     """Write a result as JSON, or as one ``line`` of it among others. Raises OutputError."""
     if target is None:
         return
-    from bnfold.report.formats import finite
+    from bnfold.report.formats import dumps
 
-    text = json.dumps(finite(result), indent=None if line else 2, allow_nan=False) + "\n"
+    text = dumps(result, line=line)
     if target == "-":
         click.echo(text, nl=False)
         return

@@ -13,6 +13,7 @@ from bnfold.cli import project, reports
 from bnfold.cli.options import FILE, check_json_target, common, progress, report_stream, write_json
 from bnfold.cli.verifying import verify_options, verifying
 from bnfold.errors import BnfoldError, UsageError
+from bnfold.report.terminal import echo, echo_error
 
 EXIT_CODES = {"equivalent": 0, "different": 1, "undecided": 3}
 
@@ -58,12 +59,11 @@ def _names(folded: list[str]) -> list[str]:
 def _code(original: str, folded: str, given: dict[str, Any], name: str) -> int:
     """Judge one of several pairs; the exit code. An error is told, and does not stop the others."""
     if not given["quiet"] and given["json_file"] != "-":
-        click.echo(f"{original} → {folded}")
+        echo(f"{original} → {folded}")
     try:
         return EXIT_CODES[_judge(original, folded, given, name)]
     except BnfoldError as error:
-        hint = f"\nhint: {error.hint}" if error.hint else ""
-        click.echo(f"error: {error}{hint}", err=True)
+        echo_error(str(error), error.hint)
         return error.exit_code
 
 

@@ -5,8 +5,6 @@ to be computed. Found safely, read one at a time.
 from __future__ import annotations
 
 import math
-import os
-import stat
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +17,9 @@ from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from bnfold.errors import InputError
 from bnfold.files import wire
+from bnfold.files.beside import open_beside, parts_of
 from bnfold.files.data import Computed, Deferred, Stored
+from bnfold.files.digests import DataFiles
 from bnfold.files.source import FileSource
 
 
@@ -27,6 +27,7 @@ from bnfold.files.source import FileSource
 class Span:
     """Where a tensor's bytes lie."""
 
+    source: FileSource
     path: Path
     offset: int
     length: int
@@ -49,15 +50,14 @@ class _Scratch:
 class ExternalData:
     """The folder that external data may lie in; None (a model from standard input) allows none.
 
-    Locations must be relative, must not leave the folder, not even by a symbolic link, and must name
-    regular files that hold all of the tensor. Anything else raises InputError.
+    Locations must be relative and must not leave the folder; they name regular files that hold all of the tensor,
+    reached without a link, and of one name. Anything else raises InputError.
     ``marked`` is the data of the tensors that :mod:`bnfold.files.wire` marked, and of new ones.
     """
 
     folder: Path | None
     marked: dict[str, Stored | Deferred] = field(default_factory=dict)
-    _located: dict[str, Path] = field(default_factory=dict)
-    _sources: dict[Path, FileSource] = field(default_factory=dict)
+    _files: dict[str, tuple[FileSource, Path]] = field(default_factory=dict)
     _scratch: _Scratch = field(default_factory=_Scratch)
 
     def defer(self, tensor: TensorProto, weight: Computed) -> None:
@@ -67,7 +67,7 @@ class ExternalData:
     def take_in(self, tensor: TensorProto) -> None:
         """Let an external tensor be written into the model's own file."""
         span = self.span(tensor)
-        self._mark(tensor, Stored(self._source(span.path), span.offset, span.length))
+        self._mark(tensor, Stored(span.source, span.offset, span.length))
 
     def _mark(self, tensor: TensorProto, data: Stored | Deferred) -> None:
         mark = wire.new_mark()
@@ -85,7 +85,7 @@ class ExternalData:
         if (marked := self.of_marked(tensor)) is not None:
             return marked
         span = self.span(tensor)
-        return Stored(self._source(span.path), span.offset, span.length)
+        return Stored(span.source, span.offset, span.length)
 
     def span(self, tensor: TensorProto) -> Span:
         """Where the data of an external ``tensor`` lies."""
@@ -96,11 +96,11 @@ class ExternalData:
                 f"tensor {tensor.name!r} lies in another file, which a model from standard input can't name",
                 "give the model as a file",
             )
-        path = self._located.get(location)
-        if path is None:
-            path = self._located[location] = self._resolve(tensor.name, location)
-            self._check_regular(path, tensor.name)
-        size = self._source(path).size
+        if location not in self._files:
+            source = open_beside(self.folder, location, tensor.name)
+            self._files[location] = source, self.folder.resolve().joinpath(*parts_of(location, tensor.name))
+        source, path = self._files[location]
+        size = source.size
         needed = byte_size(tensor)
         try:
             offset = int(entries.get("offset") or 0)
@@ -112,7 +112,7 @@ class ExternalData:
                 f"tensor {tensor.name!r} needs {needed} bytes at offset {offset} of {location!r}, which has {size}",
                 "the data file is cut short or belongs to another model",
             )
-        return Span(path, offset, length)
+        return Span(source, path, offset, length)
 
     def read(self, tensor: TensorProto) -> NDArray[Any]:
         """The data of a tensor, wherever it is. Raises InputError."""
@@ -158,43 +158,14 @@ class ExternalData:
                 tensor.ClearField("external_data")
                 tensor.ClearField("data_location")
 
+    def files(self) -> DataFiles:
+        """The data files that were found, by the names that the model gives them."""
+        return DataFiles(self._files)
+
     def check(self) -> None:
         """Raise InputError if a data file that was read has changed since."""
-        for source in self._sources.values():
+        for source, _ in self._files.values():
             source.check()
-
-    def _source(self, path: Path) -> FileSource:
-        if path not in self._sources:
-            self._sources[path] = FileSource(path)
-        return self._sources[path]
-
-    def _resolve(self, name: str, location: str) -> Path:
-        assert self.folder is not None
-        parts = Path(location).parts
-        if not location or Path(location).is_absolute() or ".." in parts or "\\" in location or "\0" in location:
-            raise InputError(
-                f"tensor {name!r} points to {location!r}, outside the model's folder",
-                "external data must lie beside the model, under a relative name",
-            )
-        try:
-            folder = self.folder.resolve()
-            path = (folder / location).resolve()
-        except (OSError, RuntimeError):
-            raise InputError(f"tensor {name!r}: {location!r} is a link that leads nowhere") from None
-        if not path.is_relative_to(folder):
-            raise InputError(f"tensor {name!r}: {location!r} is a link that leaves the model's folder")
-        return path
-
-    @staticmethod
-    def _check_regular(path: Path, name: str) -> None:
-        try:
-            mode = os.stat(path).st_mode
-        except OSError:
-            raise InputError(
-                f"tensor {name!r}: its data file {path.name!r} is missing", "copy it beside the model"
-            ) from None
-        if not stat.S_ISREG(mode):
-            raise InputError(f"tensor {name!r}: {path.name!r} is not a regular file")
 
 
 def byte_size(tensor: TensorProto) -> int:

@@ -1,7 +1,8 @@
 """The static check of a ``.pt2`` before torch sees it: nothing in it may be able to run.
 
-``torch.export.load`` runs code that a file can hold in six places: pickled sample inputs, pickled weights, opaque
-constants, symbolic shapes (sympy evaluates their text), compiled libraries, guards. Here every member is parsed as data
+``torch.export.load`` runs code that a file can hold in seven places: pickled sample inputs, pickled weights, opaque
+constants, symbolic shapes (sympy evaluates their text), compiled libraries, guards, and names, which become a line of
+Python when a graph is compiled. Here every member is parsed as data
 and held against a short list of what torch.export writes. What passes is packed anew, so that torch reads what was
 checked and nothing else.
 """
@@ -9,6 +10,7 @@ checked and nothing else.
 from __future__ import annotations
 
 import json
+import keyword
 import re
 from collections.abc import Iterator
 from math import prod
@@ -39,6 +41,9 @@ FORBIDDEN = frozenset({"from_file", "save", "load", "import_ir_module"})
 
 CONTAINERS = frozenset({None, "builtins.tuple", "builtins.list", "builtins.dict", "collections.OrderedDict"})
 """Types that inputs and outputs may be nested in."""
+
+PATHS = re.compile(r"[\w.\-/ :+@()\[\]]*")
+"""What weights and modules may be called: torch writes it between quotation marks."""
 
 METADATA = frozenset({"stack_trace", "nn_module_stack", "torch_fn", "source_fn_stack", "from_node", "custom"})
 
@@ -143,11 +148,15 @@ def _program(program: Json) -> None:
         signature = call["signature"]
         for spec in ("in_spec", "out_spec") if signature else ():
             _treespec(json.loads(signature[spec]))
+        for name in _arguments(signature) if signature else ():
+            _identifier(name)
     if graph_module.get("treespec_namedtuple_fields"):
         raise Unsafe("its inputs or outputs are named tuples")
     for graph in _graphs(graph_module["graph"]):
         if graph.get("custom_obj_values"):
             raise Unsafe("it holds objects that are no tensors")
+        for name in (name for key, part in graph.items() if key.endswith("_values") for name in part or ()):
+            _identifier(name)
         for node in graph["nodes"]:
             _target(node["target"])
             _metadata(node)
@@ -186,6 +195,21 @@ def _metadata(node: Json) -> None:
             raise Unsafe(f"node {node.get('name')!r} comes from {entry[:80]!r}")
 
 
+def _arguments(signature: Json) -> Iterator[Json]:
+    """What the function that torch writes for a program calls its arguments."""
+    yield from signature.get("forward_arg_names") or ()
+    spec = json.loads(signature["in_spec"])
+    for child in (spec[1] if isinstance(spec, list) else spec)["children_spec"]:
+        if child["type"] == "builtins.dict":
+            yield from json.loads(child["context"])
+
+
+def _identifier(name: Json) -> None:
+    """Raise unless ``name`` is one that Python takes for a name and nothing else."""
+    if not isinstance(name, str) or not name.isidentifier() or keyword.iskeyword(name):
+        raise Unsafe(f"something in it is called {str(name)[:80]!r}")
+
+
 def _texts(part: Json) -> None:
     """Every text that torch would evaluate, wherever it stands."""
     pending = [part]
@@ -194,6 +218,11 @@ def _texts(part: Json) -> None:
         if isinstance(part, dict):
             if "expr_str" in part:
                 symbolic(part["expr_str"])
+            for name in (part[key] for key in ("name", "as_name") if part.get(key)):
+                _identifier(name)
+            for path in (part[key] for key in part if key == "fqn" or key.endswith("_name")):
+                if path is not None and not PATHS.fullmatch(path):
+                    raise Unsafe(f"a weight or module is called {path[:80]!r}")
             if part.get("as_custom_obj") is not None:
                 raise Unsafe("it holds an object that is no tensor")
             if part.get("as_operator") is not None:

@@ -9,13 +9,14 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from onnx import TensorProto
 
 from bnfold.errors import OutputError
 from bnfold.files.data import Stored
+from bnfold.files.digests import DataFiles
 from bnfold.files.external import ExternalData, byte_size, external_tensors, tensors_of
 from bnfold.files.folders import note, temporary
 from bnfold.files.load import LIMIT, LoadedModel
@@ -34,13 +35,17 @@ ALIGNMENT = 64
 
 @dataclass(frozen=True)
 class Staged:
-    """A complete model in a folder of its own, ready to be looked at and then to take its place."""
+    """A complete model in a folder of its own, ready to be looked at and then to take its place.
+
+    ``written`` are its ``data`` files, open, which goes on once they are published.
+    """
 
     model: Path
     source: FileSource
     data: tuple[Path, ...]
     target: Path | None
     replace: bool
+    written: DataFiles = field(default_factory=DataFiles)
 
     @property
     def sha256(self) -> str:
@@ -149,7 +154,14 @@ def _staging(
         with _output_errors(target or path):
             data = fill(path)
             os.chmod(path, 0o666 & ~_umask())
-        yield Staged(path, FileSource(path), data, target, replace)
+        yield Staged(path, FileSource(path), data, target, replace, _handles(path, data, target))
+
+
+def _handles(path: Path, data: tuple[Path, ...], target: Path | None) -> DataFiles:
+    """The data files of a staged model, under the names that it gives them, and where they will lie."""
+    names = {file.relative_to(path.parent).as_posix(): file for file in data}
+    place = path.parent if target is None else target.parent
+    return DataFiles({name: (FileSource(file), place / name) for name, file in names.items()})
 
 
 def _write(
@@ -187,18 +199,18 @@ def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ..
     """The model's own bytes, and its data files where the target lies in another folder."""
     _write_file(model.source.chunks(0, model.source.size), path)
     copies = []
-    for source in sorted({model.external.span(tensor).path for tensor in external_tensors(model.proto)}):
+    spans = [model.external.span(tensor) for tensor in external_tensors(model.proto)]
+    for place, source in sorted({span.path: span.source for span in spans}.items()):
         assert model.external.folder is not None
-        relative = source.relative_to(model.external.folder.resolve())
-        if target is None or (target.parent / relative).resolve() == source:
+        relative = place.relative_to(model.external.folder.resolve())
+        if target is None or (target.parent / relative).resolve() == place:
             continue
         if (target.parent / relative).exists():
             raise OutputError(f"{target.parent / relative}: the model's data would replace it", "choose another folder")
         copy = path.parent / relative
         copy.parent.mkdir(parents=True, exist_ok=True)
         with NewFile(copy) as data_file:
-            file = FileSource(source)
-            data_file.copy(Stored(file, 0, file.size))
+            data_file.copy(Stored(source, 0, source.size))
         copies.append(copy)
     return tuple(copies)
 

@@ -55,25 +55,19 @@ class BytesSource:
 
 
 class FileSource:
-    """A regular file; ``handle`` is its descriptor.
+    """A regular file; ``handle`` is its descriptor, of a file that has been opened and looked at if it is given.
+
+    ``stamp`` is its size and time when it was opened.
 
     Raises InputError where it can't be read, and for one that has changed since it was opened.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, handle: int | None = None) -> None:
         self.name = str(path)
-        try:
-            mode = os.stat(path).st_mode
-            if stat.S_ISDIR(mode):
-                raise InputError(f"{path}: a folder, not a model", "give the .onnx file in it")
-            if not stat.S_ISREG(mode):
-                raise InputError(f"{path}: not a regular file")
-            self.handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-        except (OSError, ValueError) as error:
-            raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
+        self.handle = _opened(path) if handle is None else handle
         weakref.finalize(self, os.close, self.handle)
-        self._stat = self._now()
-        self.size = self._stat[0]
+        self.stamp = self._now()
+        self.size = self.stamp[0]
         self._seeking = threading.Lock()
         self._hashing: threading.Thread | None = None
         self._digest: str | InputError = ""
@@ -125,7 +119,7 @@ class FileSource:
 
     def check(self) -> None:
         """Raise InputError if the file has changed since it was opened."""
-        if self._now() != self._stat:
+        if self._now() != self.stamp:
             raise InputError(f"{self.name}: the file has changed while it was being worked on", "run again")
 
     def _now(self) -> tuple[int, int]:
@@ -149,6 +143,28 @@ class FileSource:
             self._digest = digest.hexdigest()
         except InputError as error:
             self._digest = error
+
+
+def _opened(path: Path) -> int:
+    """The descriptor of a regular file. What has no end or no content is not even opened. Raises InputError."""
+    try:
+        _check_regular(path, os.stat(path).st_mode)
+        handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
+    try:
+        _check_regular(path, os.fstat(handle).st_mode)  # another file may have taken its name
+    except InputError:
+        os.close(handle)
+        raise
+    return handle
+
+
+def _check_regular(path: Path, mode: int) -> None:
+    if stat.S_ISDIR(mode):
+        raise InputError(f"{path}: a folder, not a model", "give the .onnx file in it")
+    if not stat.S_ISREG(mode):
+        raise InputError(f"{path}: not a regular file")
 
 
 Source = BytesSource | FileSource

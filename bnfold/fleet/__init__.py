@@ -11,6 +11,7 @@ from concurrent.futures import CancelledError, Executor, Future, as_completed
 from pathlib import Path
 
 from bnfold.errors import OutputError, UsageError, one_line
+from bnfold.fleet.data import fed_by, with_data
 from bnfold.fleet.journal import Journal
 from bnfold.fleet.work import Command, Outcome, Task, do, failed
 from bnfold.options import FoldOptions
@@ -34,7 +35,8 @@ def fold_many(
 
     ``models`` are paths, or paths and their targets; ``output_dir`` takes the folded models under their own names.
     ``executor`` is anything with ``submit``; its workers must see the same files. ``journal`` is a file that remembers
-    what is done: a model that has not changed since (by sha256, with its data and its result) is skipped.
+    what is done: a model that has not changed since (by sha256, with its data, its result and what it is fed) is
+    skipped.
     Raises UsageError for targets that clash, OutputError for a folder that can't be made, InputError for a journal
     that is none.
     """
@@ -76,11 +78,15 @@ def _all(
     dry_run: bool = False,
 ) -> Iterator[Outcome]:
     remembered = None if journal is None else Journal(Path(journal))
+    fed = fed_by(options, digested=journal is not None)
+    if fed is not None:
+        options = with_data(options, fed.place)
     tasks = []
     for model, target in targets.items():
         absolute = None if target is None else str(Path(target).absolute())
         shown = None if target is None else str(target)
-        task = Task(command, str(model), absolute, options, force, dry_run, str(Path(model).absolute()), shown=shown)
+        place = str(Path(model).absolute())
+        task = Task(command, str(model), absolute, options, force, dry_run, place, shown=shown, fed=fed)
         known = None if remembered is None else remembered.known(task)
         tasks.append(task.resumed(known, journal is not None))
     return _remembered(remembered, _in_turn(tasks) if executor is None else _shared_out(tasks, executor))

@@ -81,7 +81,8 @@ def digest_of(path: Path) -> str:
     model = parsed(source, path)
     with readable((str(path), model.proto)):
         tensors = external_tensors(model.proto)
-    files = sorted({model.external.span(tensor).path for tensor in tensors})
+    spans = [model.external.span(tensor) for tensor in tensors]
+    files = dict(sorted({span.path: span.source for span in spans}.items()))
     if not files:
         return source.sha256
-    return hashlib.sha256("".join([source.sha256, *(FileSource(file).sha256 for file in files)]).encode()).hexdigest()
+    return hashlib.sha256("".join([source.sha256, *(file.sha256 for file in files.values())]).encode()).hexdigest()

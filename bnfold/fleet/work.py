@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold import __version__
 from bnfold.errors import BnfoldError, Refused, one_line
+from bnfold.fleet.data import Fed, with_data
 from bnfold.options import FoldOptions
 
 if TYPE_CHECKING:
-    from bnfold.report.results import Comparison
+    from bnfold.report.results import Comparison, Folding
 
 Command = Literal["fold", "inspect"]
 
@@ -31,7 +32,10 @@ class Record:
 
 @dataclass(frozen=True)
 class Task:
-    """One model. ``place`` and ``target`` are absolute, ``shown`` is the target as the user wrote it."""
+    """One model. ``place``, ``target`` and the data in ``options`` are absolute.
+
+    ``shown`` is the target as the user wrote it, ``fed`` says the same of the data, and what they are.
+    """
 
     command: Command
     model: str
@@ -43,11 +47,13 @@ class Task:
     known: Record | None = None
     recorded: bool = False
     shown: str | None = None
+    fed: Fed | None = None
 
     @property
     def asked(self) -> str:
-        """What makes two runs the same: version, options, what is to be written."""
-        return f"{__version__} {self.options} {self.target} {self.dry_run}"
+        """What makes two runs the same: version, options, data wherever it lies, what is to be written."""
+        digest = None if self.fed is None else self.fed.digest
+        return f"{__version__} {with_data(self.options, None)} {digest} {self.target} {self.dry_run}"
 
     def resumed(self, known: Record | None, recorded: bool) -> Task:
         """The same, with what is known of an earlier run."""
@@ -87,6 +93,8 @@ def failed(task: Task, message: str, hint: str | None, exit_code: int) -> Outcom
     message = message.replace(task.place, task.model)
     if task.target is not None and task.shown is not None:
         message = message.replace(task.target, task.shown)
+    if task.fed is not None:
+        message = message.replace(task.fed.place, task.fed.shown)
     error = {"message": message, "hint": hint, "exit_code": exit_code}
     return Outcome(task.command, task.model, error=error)
 
@@ -98,6 +106,7 @@ def do(task: Task) -> Outcome:
     except Refused as error:
         from bnfold.report.results import as_comparison
 
+        _name_data(task, error.folding)
         outcome = failed(task, str(error), error.hint, error.exit_code)
         return replace(outcome, result=error.folding.to_dict(), comparison=as_comparison(error.folding))
     except BnfoldError as error:
@@ -127,6 +136,7 @@ def _do(task: Task) -> Outcome:
         ours = (known is not None and _stands(known)) or (task.recorded and _is_left_over(task, target))
         force = task.force or ours
         folding = fold(task.place, target, task.options, force=force, dry_run=task.dry_run)
+        _name_data(task, folding)
         result, comparison = folding.to_dict(), as_comparison(folding)
         written = None if folding.output is None else folding.output.path
     result["model"]["path"] = task.model
@@ -138,6 +148,12 @@ def _do(task: Task) -> Outcome:
         target_digest = None if written is None else digest_of(Path(written))
         record = Record(task.command, task.place, task.asked, digest, written, target_digest, result)
     return Outcome(task.command, task.model, result, comparison=comparison, record=record)
+
+
+def _name_data(task: Task, folding: Folding) -> None:
+    """Call the data what the user calls it."""
+    if task.fed is not None and folding.verification is not None and folding.verification.inputs["source"]:
+        folding.verification.inputs["source"] = task.fed.shown
 
 
 def _stands(known: Record) -> bool:

@@ -12,6 +12,7 @@ from onnx import GraphProto, NodeProto, TensorProto, helper
 
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.onnx import OnnxGraphs
+from bnfold.graph.onnx_onlookers import Onlookers
 from bnfold.weights import Scaled
 
 SUFFIX = "_bnfold"
@@ -25,7 +26,7 @@ class OnnxEditor:
 
     New tensors get names that nothing in the model uses; a constant that other nodes read is left to them.
     ``defer`` takes large weights, to be computed when they are written; without it they are computed at once.
-    ``moved`` names the new tensors that take the place of external ones.
+    ``moved`` names the new tensors that take the place of external ones. Tell ``onlookers`` whose values change.
     """
 
     def __init__(self, graphs: OnnxGraphs, defer: Callable[[TensorProto, Scaled], None] | None = None) -> None:
@@ -33,6 +34,7 @@ class OnnxEditor:
         self._defer = defer
         self._model = graphs.model
         self._names = _all_names(self._model.graph)
+        self.onlookers = Onlookers(graphs, _defined)
         self._tried: dict[str, int] = {}
         self._nested: dict[Graph, set[str]] = {}
         self._aliases: dict[Value, Value] = {}
@@ -53,6 +55,7 @@ class OnnxEditor:
             self.moved.add(inputs[index])
         node.inputs[index] = None
         if old is not None:
+            self.onlookers.replace(old, node.graph)
             self._forget(old, node)
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
@@ -66,6 +69,7 @@ class OnnxEditor:
             return
         tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=data.shape))
         tensor.raw_data = _little_endian(data)
+        self.onlookers.change(old)
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
@@ -125,6 +129,7 @@ class OnnxEditor:
             _delete_where(scope.handle.initializer, lambda tensor, names=names: tensor.name in names)
             _delete_where(scope.handle.value_info, lambda info, gone=lost | names: info.name in gone)
         self._shorten_inputs(dropped.get(self._graphs.scopes[0], set()))
+        self.onlookers.drop_annotations()
 
     def _shorten_inputs(self, dropped: set[str]) -> None:
         """Initializers listed as inputs leave with their data, or all together once they are frozen."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from bnfold import __version__
 from bnfold.clock import Clock
+from bnfold.files.digests import DataFiles
 from bnfold.files.folders import temporary
 from bnfold.files.load import LoadedModel, load, read_file
 from bnfold.files.notes import PREFIX, SOURCE, SOURCE_DIGEST, note
@@ -81,7 +82,9 @@ def fold_program(
                 return replace(folding, model=program if to == "pt2" else load(files.model).proto)
             files.publish()
             clock.lap("write")
-            return replace(folding, output=Written(str(target), lambda: files.sha256))
+            return replace(
+                folding, output=Written(str(target), lambda: files.sha256), data=(DataFiles(), files.written)
+            )
 
 
 def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions, *, program: bool) -> Comparison:
@@ -93,7 +96,8 @@ def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions
             refuse_swapped(original, note_of(original).get("source_sha256"), second)
             return Comparison(program_info(original), program_info(second), verify_programs(source, second, options))
         verification, model = verify_converted(source, folded, options)
-        return Comparison(program_info(original), onnx_info(model), verification)
+        beside = DataFiles(), model.external.files()
+        return Comparison(program_info(original), onnx_info(model), verification, data=beside)
 
 
 def _written(

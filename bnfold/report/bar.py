@@ -7,6 +7,8 @@ import time
 from types import TracebackType
 from typing import IO, TYPE_CHECKING
 
+from bnfold.report.escaping import harmless, visible
+
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
@@ -33,7 +35,7 @@ class Bar:
         if self._bar is None:
             self._begin()
         assert self._bar is not None and self._task is not None
-        self._bar.update(self._task, completed=done, total=total, description=what)
+        self._bar.update(self._task, completed=done, total=total, description=harmless(visible(what)))
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -46,7 +48,12 @@ class Bar:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
         console = Console(file=self._stream, no_color=not self._color)
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+        )
         self._bar = Progress(*columns, console=console, transient=True)
         self._task = self._bar.add_task("", total=None)
         self._bar.start()

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import Refused
+from bnfold.files.digests import DataFiles
 from bnfold.files.load import LoadedModel
 from bnfold.find import AffineOp
 from bnfold.folds import Fold, Plan
@@ -17,6 +18,10 @@ from bnfold.verification.results import GateResult, Verification, nothing_ran, v
 
 if TYPE_CHECKING:
     from bnfold.statistics.results import Drift
+
+
+DataPair = tuple[DataFiles, DataFiles]
+"""The data files of an original and of its fold."""
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ class Inspection:
 class Folding:
     """A fold that has been done: what ``inspect`` knows, and what was written and proved.
 
-    ``model`` is the folded model itself, where it came from a live object and was not written.
+    ``model`` is the folded model itself, where it came from a live object and was not written. ``data`` are the data
+    files of the original and of what was written.
     """
 
     inspection: Inspection
@@ -164,6 +170,8 @@ class Folding:
     seconds: dict[str, float]
     verification: Verification | None = None
     model: Any = field(default=None, repr=False, compare=False)
+    data: DataPair = field(default_factory=lambda: (DataFiles(), DataFiles()), repr=False, compare=False)
+    notes: list[str] = field(default_factory=list)
 
     @property
     def verdict(self) -> str:
@@ -186,17 +194,19 @@ class Folding:
             "bytes": self.bytes,
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
             "verification": None if self.verification is None else self.verification.to_dict(),
+            "notes": self.notes,
         }
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What ``verify`` found, and of which two files."""
+    """What ``verify`` found, and of which two files; ``data`` are those beside them."""
 
     original: ModelInfo
     folded: ModelInfo
     verification: Verification
     notes: list[str] = field(default_factory=list)
+    data: DataPair = field(default_factory=lambda: (DataFiles(), DataFiles()), repr=False, compare=False)
 
     @property
     def verdict(self) -> str:
@@ -228,7 +238,8 @@ def as_comparison(folding: Folding) -> Comparison:
         told = "nothing was folded: a copy of the original"
         gates = [GateResult(gate, "pass", told) for gate in ("structure", "weights")] if copied else []
         found = Verification(gates, [], [], *nothing_ran(), versions())
-    return Comparison(model, replace(model, path=output.path, sha256=output.sha256), found)
+    folded = replace(model, path=output.path, sha256=output.sha256)
+    return Comparison(model, folded, found, folding.notes, folding.data)
 
 
 def refuse_different(name: str, folding: Folding) -> None:

@@ -49,6 +49,8 @@ def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None
     _print_rows(terminal, inspection.rows if verbose else kept)
     counts = f": {_count(inspection)}; {nodes['before']} → {nodes['after']} nodes"
     terminal.line((inspection.model.path, "bold"), counts)
+    for note in result.notes:
+        terminal.line(("note", "yellow"), f": {note}")
     _print_advice(terminal, inspection)
     _print_warnings(terminal, _health_of(inspection), verbose=verbose)
     if result.output is None:

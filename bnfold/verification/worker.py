@@ -28,6 +28,19 @@ PROGRESS = "progress"
 """The file, beside the job, in which a worker tells how far it is (:mod:`bnfold.progress`)."""
 
 
+NUMPY = frozenset(
+    f"tensor({name})"
+    for name in (
+        "float16",
+        "float",
+        "double",
+        "bool",
+        *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)),
+    )
+)
+"""Types of outputs that numpy knows. Of others onnxruntime gives some as bare bits, which are no numbers."""
+
+
 class DeviceMissing(Exception):
     """The device asked for is not really there; the message says what onnxruntime offers in its place."""
 
@@ -107,7 +120,10 @@ class Session:
         return once
 
     def run(self, feed: Mapping[str, NDArray[Any]]) -> list[NDArray[Any]]:
-        """The outputs, in order. Raises ValueError for one that is not a tensor of numbers."""
+        """The outputs, in order. Raises ValueError for one that is not a tensor of numbers, or not of numpy's."""
+        for item in self._session.get_outputs():
+            if item.type.startswith("tensor(") and item.type not in NUMPY:
+                raise ValueError(f"output {item.name!r} is a {item.type}, which numpy does not get from onnxruntime")
         outputs = self._session.run(self.outputs, {name: feed[name] for name in self.inputs if name in feed})
         for name, value in zip(self.outputs, outputs, strict=True):
             if np.asarray(value).dtype.kind not in "fiub":

@@ -175,6 +175,38 @@ def custom_tree(data: Any) -> None:
     call["out_spec"] = json.dumps([1, {"type": "os.path", "context": None, "children_spec": []}])
 
 
+def renamed(old: str) -> Callable[[Any], None]:
+    """Call something by a name that is code, wherever it stands."""
+
+    def change(data: Any) -> None:
+        new = f"a={code(data)}"
+        data["graph_module"] = _renamed(data["graph_module"], old, new)
+
+    return change
+
+
+def _renamed(part: Any, old: str, new: str) -> Any:
+    if isinstance(part, dict):
+        kept = {"name": part["name"]} if "kind" in part else {}  # an operator's own argument
+        return {new if key == old else key: _renamed(value, old, new) for key, value in part.items()} | kept
+    if isinstance(part, list):
+        return [_renamed(value, old, new) for value in part]
+    return new if part == old else part
+
+
+def argument(data: Any) -> None:
+    data["graph_module"]["module_call_graph"][0]["signature"]["forward_arg_names"] = [f"a={code(data)}"]
+
+
+def keyword_argument(data: Any) -> None:
+    call = data["graph_module"]["module_call_graph"][0]["signature"]
+    leaf = {"type": None, "context": None, "children_spec": []}
+    keywords = {"type": "builtins.dict", "context": json.dumps([f"a={code(data)}"]), "children_spec": [leaf]}
+    none = {"type": "builtins.tuple", "context": "null", "children_spec": []}
+    root = {"type": "builtins.tuple", "context": "null", "children_spec": [none, keywords]}
+    call["in_spec"], call["forward_arg_names"] = json.dumps([1, root]), None
+
+
 def duplicate(members: Members, marker: Path) -> bytes:
     evil = edited(members, "models/", lambda data: expression(_marked(data, marker)))
     name = next(name for name in members if name.startswith("models/"))
@@ -209,6 +241,12 @@ ATTACKS: dict[str, Callable[[Members, Path], bytes]] = {
     "call of anything": program(target),
     "operator on files": program(file_operator),
     "container of anything": program(custom_tree),
+    "name of an input": program(renamed("input")),
+    "name of a parameter's input": program(renamed("p_0_weight")),
+    "name of a weight": program(renamed("0.weight")),
+    "name of a value": program(renamed("conv2d")),
+    "name of an argument": program(argument),
+    "name of a keyword argument": program(keyword_argument),
     "duplicate member": duplicate,
     "member with ..": lambda members, _: packed(members, [("archive/../../evil", b"x")]),
     "absolute member": lambda members, _: packed(members, [("/etc/evil", b"x")]),

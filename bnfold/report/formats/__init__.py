@@ -1,7 +1,8 @@
 """One verification, told to machines: CI systems, code scanners, attestations. Pure functions from result to text.
 
-Names in models come from strangers. Here is what every format needs to be safe from them: :func:`visible` text,
-finite figures (:func:`dumps`), paths and URIs, fingerprints. :func:`checks` is the verification as one flat list.
+Names in models come from strangers. Here is what every format needs to be safe from them, besides
+:mod:`bnfold.report.escaping`: JSON with finite figures (:func:`dumps`), paths and URIs, fingerprints. :func:`checks` is
+the verification as one flat list.
 """
 
 from __future__ import annotations
@@ -153,15 +154,6 @@ def number(value: float | None) -> str:
     return "" if value is None else f"{value:.3g}"
 
 
-_HIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufeff\ufffe\uffff]")
-"""Controls, line and paragraph breaks, changes of direction, and what is no character in UTF-8 or XML 1.0."""
-
-
-def visible(text: str) -> str:
-    r"""``text`` on one line, with everything that can't be seen written as Python would, such as ``\n``."""
-    return _HIDDEN.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
-
-
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -176,9 +168,10 @@ def finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def dumps(value: Any) -> str:
-    """``value`` as indented JSON in ASCII, made :func:`finite`."""
-    return json.dumps(finite(value), indent=2, allow_nan=False) + "\n"
+def dumps(value: Any, *, line: bool = False) -> str:
+    """``value`` as JSON in ASCII, indented or on one ``line``, made :func:`finite`; to a runner no command."""
+    text = json.dumps(finite(value), indent=None if line else 2, allow_nan=False)
+    return re.sub("#(?=#)", r"\\u0023", text) + "\n"
 
 
 def relative(path: str, root: str | None = None) -> str:

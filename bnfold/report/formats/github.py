@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from itertools import chain
 
-from bnfold.report.formats import Check, channels, checks, headline, number, relative, troubles, visible
+from bnfold.report.escaping import harmless, visible
+from bnfold.report.formats import Check, channels, checks, headline, number, relative, troubles
 from bnfold.report.results import Comparison
 
 LEVELS = {"fail": "error", "undecided": "warning", "pass": "notice"}
@@ -36,7 +37,7 @@ def render(comparison: Comparison, root: str | None = None) -> str:
 
 
 def _command(level: str, title: str, message: str) -> str:
-    return f"::{level} title={_property(visible(title))}::{_data(visible(message))}"
+    return f"::{level} title={_property(harmless(visible(title)))}::{_data(harmless(visible(message)))}"
 
 
 def _data(text: str) -> str:

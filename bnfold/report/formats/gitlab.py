@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from bnfold.report.formats import dumps, fingerprint, relative, troubles, visible
+from bnfold.report.escaping import visible
+from bnfold.report.formats import dumps, fingerprint, relative, troubles
 from bnfold.report.results import Comparison
 
 SEVERITIES = {"fail": "critical", "undecided": "minor"}

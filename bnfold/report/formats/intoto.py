@@ -1,7 +1,8 @@
 """An in-toto Statement v1 with in-toto's own predicate for test results, unsigned: signing is for others to do.
 
-The subject is the folded model. The predicate has no place for figures, so they are annotations of the resource
-descriptor that stands for bnfold, beside the one of the original: every parser of the specification accepts those.
+The subjects are the folded model and the files that hold its data: weights that were exchanged are other weights. The
+original and its data files are descriptors of the configuration. The predicate has no place for figures, so they are
+annotations of the descriptor that stands for bnfold, beside those: every parser of the specification accepts that.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from pathlib import PurePath
 from typing import Any
 
 from bnfold import __version__
+from bnfold.files.digests import DataFiles
 from bnfold.report.formats import checks, dumps
 from bnfold.report.results import Comparison, ModelInfo
 
@@ -20,28 +22,35 @@ LISTS = {"pass": "passedTests", "undecided": "warnedTests", "fail": "failedTests
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """The statement. ``root`` changes nothing: files are known by their digest, and called by their own name."""
+    """The statement. ``root`` changes nothing: files are known by their digest, and called by their own name.
+
+    Raises InputError if a data file has changed since it was read.
+    """
     tests: dict[str, list[str]] = {name: [] for name in LISTS.values()}
     for check in checks(comparison.verification):
         title = check.title if check.subject == "gate" else f"{check.gate}: {check.title}"
         tests[LISTS[check.verdict]].append(title)
     predicate = {
         "result": RESULTS[comparison.verdict],
-        "configuration": [_descriptor(comparison.original), _tool(comparison)],
+        "configuration": [*_files(comparison.original, comparison.data[0]), _tool(comparison)],
         **tests,
     }
     return dumps(
         {
             "_type": STATEMENT,
-            "subject": [_descriptor(comparison.folded)],
+            "subject": _files(comparison.folded, comparison.data[1]),
             "predicateType": PREDICATE,
             "predicate": predicate,
         }
     )
 
 
-def _descriptor(model: ModelInfo) -> dict[str, Any]:
-    return {"name": PurePath(model.path).name, "digest": {"sha256": model.sha256}}
+def _files(model: ModelInfo, data: DataFiles) -> list[dict[str, Any]]:
+    """A model's file by its own name, then its data files by the names that the model gives them."""
+    digests = {PurePath(model.path).name: model.sha256}
+    for name, digest in data.sha256().items():
+        digests.setdefault(name, digest)
+    return [{"name": name, "digest": {"sha256": digest}} for name, digest in digests.items()]
 
 
 def _tool(comparison: Comparison) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from pathlib import PurePath
 from typing import Any
 from xml.etree import ElementTree as ET
 
-from bnfold.report.formats import Check, checks, finite, headline, relative, visible
+from bnfold.report.escaping import visible
+from bnfold.report.formats import Check, checks, finite, headline, relative
 from bnfold.report.results import Comparison
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bnfold import __version__
-from bnfold.report.formats import Check, dumps, fingerprint, troubles, uri, visible
+from bnfold.report.escaping import visible
+from bnfold.report.formats import Check, dumps, fingerprint, troubles, uri
 from bnfold.report.results import Comparison
 from bnfold.verification.results import Verification
 

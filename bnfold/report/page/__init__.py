@@ -62,7 +62,8 @@ def render(story: Story) -> str:
 
     from bnfold import __version__
     from bnfold.reasons import REASONS
-    from bnfold.report.formats import finite, number, visible
+    from bnfold.report.escaping import visible
+    from bnfold.report.formats import finite, number
     from bnfold.report.page import plots
     from bnfold.statistics.health import FINDINGS
 

@@ -83,12 +83,11 @@ class Form:
         gain, gain2, error, error2 = aligned(self.map.gain, other.map.gain, self.gain_error, other.gain_error)
         shift, shift2, moved, moved2 = aligned(self.map.shift, other.map.shift, self.shift_error, other.shift_error)
         with np.errstate(invalid="ignore"):
-            same_gain = np.abs(gain - gain2) <= error + error2 + LOOSE * eps * np.abs(gain) + _nothing(gain)
-            same_shift = np.abs(shift - shift2) <= moved + moved2 + LOOSE * eps * np.abs(shift) + _nothing(shift)
-            numbers = (gain, gain2, shift, shift2)
-            finite = np.logical_and.reduce(np.broadcast_arrays(*map(np.isfinite, numbers)))
-            possible = finite | ((gain == gain2) & (shift == shift2))
-        return np.asarray(np.logical_and(np.logical_and(*aligned(same_gain, same_shift)), possible))
+            near_gain = np.abs(gain - gain2) <= error + error2 + LOOSE * eps * np.abs(gain) + _nothing(gain)
+            near_shift = np.abs(shift - shift2) <= moved + moved2 + LOOSE * eps * np.abs(shift) + _nothing(shift)
+            same_gain = (near_gain & np.isfinite(gain) & np.isfinite(gain2)) | (gain == gain2)
+            same_shift = (near_shift & np.isfinite(shift) & np.isfinite(shift2)) | (shift == shift2)
+        return np.asarray(np.logical_and(*aligned(same_gain, same_shift)))
 
     def distance(self, other: Form) -> float:
         """How far apart two maps of one class are, for choosing the nearest."""
@@ -98,7 +97,7 @@ class Form:
 
 
 def _nothing(numbers: Array) -> float:
-    return DEAD * float(np.abs(numbers).max(initial=0.0))
+    return DEAD * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
 
 
 def aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
