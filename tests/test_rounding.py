@@ -244,7 +244,8 @@ def test_digits_that_are_lost_by_chance_leave_the_outputs_undecided(tmp_path):
     assert {gate.gate: gate.verdict for gate in result.verification.gates}["outputs"] != "fail"
 
 
-def test_programs_of_torch_round_too():
+def program(magic, *, last=True):
+    """A module of torch that rounds, unless ``magic`` is 0."""
     torch = pytest.importorskip("torch")
 
     class Quantized(torch.nn.Module):
@@ -254,8 +255,23 @@ def test_programs_of_torch_round_too():
             torch.nn.init.constant_(self.bn.bias, 0.5)  # a shift, which the division before it can't take
 
         def forward(self, x):
-            return self.bn((self.conv(x) * K + MAGIC - MAGIC) / K)
+            y = self.conv(x) if last else self.bn(self.conv(x))
+            y = (y * K + magic - magic) / K if magic else y
+            return self.bn(y) if last else y
 
-    program = torch.export.export(Quantized().eval(), (torch.randn(2, 3, 8, 8),))
-    rows = inspect(program).batch_norms
+    torch.manual_seed(0)
+    return torch.export.export(Quantized().eval(), (torch.randn(2, 3, 8, 8),))
+
+
+def test_programs_of_torch_round_too():
+    rows = inspect(program(MAGIC)).batch_norms
     assert [row.reason["code"] for row in rows] == ["nonlinear"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_program_whose_rounding_was_taken_away_is_different(tmp_path):
+    torch = pytest.importorskip("torch")
+    paths = tmp_path / "a.pt2", tmp_path / "b.pt2"
+    for path, magic in zip(paths, (MAGIC, 0), strict=True):
+        torch.export.save(program(magic, last=False), path)
+    assert verify(*paths, VerifyOptions(("outputs",))).verdict == "different"

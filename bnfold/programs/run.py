@@ -18,7 +18,8 @@ from bnfold.verification.alignment.pieces import Piece
 from bnfold.verification.inputs import Sample, Sizes, generated_samples, user_samples
 from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.layers import check_layers
-from bnfold.verification.measure import Measured, generated
+from bnfold.verification.measure import Measured, Outputs, generated
+from bnfold.verification.noise import stirred_by_an_ulp
 from bnfold.verification.outputs import check_outputs
 from bnfold.verification.results import GateResult, LayerResult, OutputResult, nothing_ran
 from bnfold.verification.runtime import Mode, RunFailed
@@ -75,9 +76,11 @@ def run_programs(
         "pieces": [piece.to_dict() for piece in cut],
         "exact": exact,
         "slack": slack,
+        "moved": None,
     }
     try:
         samples, measured, result = _run(original, job, options)
+        measured.moved = lambda: _moved(original, job, samples, options)
         ran.fed = measured.fed
         if onnx is not None:
             measured.folded = _on_onnxruntime(onnx, samples, measured, options)
@@ -108,6 +111,18 @@ def _run(
             if result["original"] is None or samples is choices[-1][0]:
                 return samples, _measured(result, folder, len(samples), kinds, fed), result
     raise AssertionError("there is always a choice")
+
+
+def _moved(original: LoadedProgram, job: dict[str, Any], samples: list[Sample], options: VerifyOptions) -> Outputs:
+    """The original's outputs with its own numbers, and what it is fed, moved by an ulp. Raises RunFailed."""
+    seed = options.runs.inputs.seed
+    rng = np.random.default_rng(seed)
+    stirred = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
+    with runtime.job_folder(stirred) as folder:
+        told = {"inputs": list(samples[0]), "types": interface_of(original)[1], "samples": len(samples), "k": 0.0}
+        alone: dict[str, Any] = {"folded": None, "pieces": [], "moved": seed}
+        result = runtime.spawn(WORKER, folder, {**job, **told, **alone}, options.runs.limits)
+        return _measured(result, folder, len(samples), [], {}).original.outputs[0]
 
 
 def _measured(result: dict[str, Any], folder: Path, samples: int, kinds: list[str], fed: dict[str, Any]) -> Measured:

@@ -23,6 +23,7 @@ from bnfold.programs.evaluate import Evaluator, NotRunnable
 from bnfold.programs.load import load_program
 from bnfold.verification.alignment.pieces import Piece
 from bnfold.verification.float64.worker import Sizes, figures
+from bnfold.verification.noise import stirred_by_an_ulp
 from bnfold.verification.worker import load_arrays
 
 Feed = dict[str, Tensor]
@@ -46,6 +47,8 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     programs = {"original": load_program(Path(job["original"])).program}
+    if job["moved"] is not None:
+        _move(programs["original"], np.random.default_rng(job["moved"]))
     if job["folded"] is not None:
         programs["folded"] = load_program(Path(job["folded"])).program
     narrow: list[int] = []
@@ -60,6 +63,14 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             result["pieces"] = _pieces(job, folder, programs, wide)
     result["outputs"] = wide["original"].outputs
     return result
+
+
+def _move(program: Any, rng: np.random.Generator) -> None:
+    """Move a program's own numbers at random by up to an ulp."""
+    with torch.no_grad():
+        for tensor in program.state_dict.values():
+            if tensor.dtype in (torch.float32, torch.float64, torch.float16):
+                tensor.copy_(torch.from_numpy(stirred_by_an_ulp(to_numpy(tensor), rng)))
 
 
 def _attempt(work: Callable[[], None]) -> str | None:
