@@ -214,10 +214,14 @@ def _generate(
                 raise UsageError(f"--range of {info.name!r}: outside of {dtype}")
             return rng.integers(int(low), int(high), shape, endpoint=True, dtype=np.int64).astype(dtype)
         return rng.uniform(low, high, shape).astype(dtype)
-    if dtype.kind not in "f":
+    if dtype.kind in "iub":
         raise UndecidedError(
             f"input {info.name!r} has type {dtype}: its range can't be guessed", "give --range or --inputs"
         )
+    if dtype.name not in ("float16", "float32", "float64"):
+        kind = TensorProto.DataType.Name(tensor.elem_type).lower()
+        hint = "--gates structure,weights verifies from the files alone"
+        raise UndecidedError(f"input {info.name!r} has type {kind}, which can't be fed here", hint)
     return _pattern(kind, index, shape, rng).astype(dtype)
 
 

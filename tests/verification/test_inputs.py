@@ -75,3 +75,16 @@ def test_user_rows_beyond_the_declared_batch_become_samples(tmp_path):
     options = VerifyOptions(runs=RunOptions(inputs=InputOptions(data=tmp_path / "x.npy")))
     result = verify(original, folded, options).verification
     assert (result.verdict, result.inputs["samples"]) == ("equivalent", 5)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT8E4M3FN", "FLOAT8E5M2", "BFLOAT16", "INT4", "STRING", "COMPLEX64"])
+def test_inputs_that_numpy_can_t_store_leave_it_undecided(kind, tmp_path):
+    nodes = [node("Identity", ["z"], ["unread"]), node("Conv", ["x", "w"], ["c"]), bn_node("c", "y", "bn")]
+    held = {"w": weights(1, 4, 3, 1, 1), **batch_norm("bn", 4)}
+    inputs = [tensor("x", [1, 3, 4, 4]), tensor("z", [2], getattr(onnx.TensorProto, kind))]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(make(nodes, inputs, [tensor("y", None)], held, opset=21, ir_version=10).SerializeToString())
+    found = {gate.gate: gate for gate in fold(path, tmp_path / "folded.onnx").verification.gates}
+    assert found["structure"].verdict == found["weights"].verdict == "pass"
+    assert found["outputs"].verdict == "undecided"
+    assert f"has type {kind.lower()}" in found["outputs"].detail
