@@ -202,7 +202,9 @@ def test_large_additions_that_end_no_chain_are_not_evaluated(monkeypatch):
     asked = []
     evaluate = Constants.evaluate
     monkeypatch.setattr(Constants, "evaluate", lambda self, value: asked.append(value.name) or evaluate(self, value))
-    found = inspect(doubling(6))
+    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Add", ["b", "add"], ["y"])]
+    held = {"w": weights(1, 4, 3, 1, 1), "add": weights(2, 4, 40, 40), **batch_norm("bn", 4, 1)}
+    found = inspect(make(nodes, [tensor("x", [1, 3, 40, 40])], [tensor("y", None)], held))
     assert found.foldable == 1
     assert "add" not in asked
 

@@ -62,7 +62,7 @@ def test_it_is_found_from_folders_below(here, monkeypatch):
     assert call("fold").exit_code == 0
     assert (here / "out" / "folded.onnx").exists()
     assert (here / "models" / "half.folded.onnx").exists()
-    assert call("verify", "--gates", "structure").exit_code == 0
+    assert call("verify", "--gates", "structure,weights").exit_code == 0
     assert call("inspect").exit_code == 0
 
 
@@ -150,7 +150,7 @@ def test_reports_of_several_pairs_have_names(here):
     says(here, '[tool.bnfold]\nmodels = ["models/*.onnx"]\n')
     assert call("fold", "--no-verify").exit_code == 0
     assert "write {name}" in call("verify", "--report", "junit=all.xml").stderr
-    assert call("verify", "--gates", "structure", "--report", "junit={name}.xml", "--quiet").exit_code == 0
+    assert call("verify", "--gates", "structure,weights", "--report", "junit={name}.xml", "--quiet").exit_code == 0
     assert sorted(path.name for path in here.glob("*.xml")) == ["conv.folded.xml", "half.folded.xml"]
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -41,10 +42,18 @@ def temporary(parent: Path | None = None) -> Iterator[Path]:
     prefix = JOB if parent is None else PREFIX
     where = Path(tempfile.gettempdir()) if parent is None else parent
     sweep(where, prefix)
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=where) as name:
-        (Path(name) / OWNED).touch()
-        with _locked(Path(name)):
-            yield Path(name)
+    folder = where / f"{prefix}{secrets.token_hex(8)}"
+    try:  # known before it is made: a signal at any moment finds what there is to remove
+        folder.mkdir(mode=0o700)
+        (folder / OWNED).touch()
+        with _locked(folder):
+            yield folder
+    finally:
+        try:
+            shutil.rmtree(folder, ignore_errors=True)
+        except BaseException:  # a signal while it goes
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def note(folder: Path, model: str, data: Iterable[Path]) -> None:

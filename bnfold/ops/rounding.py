@@ -6,8 +6,7 @@ changes what the network computes. An addition rounds
 
 - where its constant is at least ``2**(p - 1)``, for a type of ``p`` bits: the sum has no fraction left;
 - where the constant is taken back further on, and is many times larger than what it is added to: what comes out has
-  lost the bits between. The size of activations is known behind a BatchNormalization or a bounded function, else
-  taken for 1.
+  lost the bits between. The size of activations is known behind a BatchNormalization, else taken for 1.
 
 The same goes for a factor near the end of the type's range that is taken back: it cuts small or large values off.
 """
@@ -16,13 +15,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.affine import Affine
 from bnfold.graph import Graph, Node, Value
-from bnfold.graph.constants import NotEvaluable
+from bnfold.graph.constants import SMALL, NotEvaluable
 from bnfold.ops import CONTRADICTIONS, constant, normalization
 from bnfold.ops.elementwise import aligned_constant, as_affine, split_operands
 from bnfold.reasons import Kept
@@ -50,7 +50,7 @@ TRANSPARENT = frozenset({"Identity", "Relu", "LeakyRelu", "Clip", "Dropout", "Mi
 MOVING = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Expand"})
 """Operators that a constant for all values passes."""
 
-BOUNDED = frozenset({"Sigmoid", "HardSigmoid", "Tanh", "Softmax", "Softsign", "Erf"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum"})
 
 
 @dataclass(frozen=True)
@@ -117,8 +117,8 @@ def _floats(node: Node) -> str:
 
 
 def _step(node: Node) -> _Step | None:
-    """A node that adds or multiplies by constants; None for any other."""
-    if not node.live_outputs:
+    """A node that adds or multiplies by constants; None for any other, and for large constants that stand alone."""
+    if not node.live_outputs or _is_large_and_alone(node):
         return None
     if node.op == "BatchNormalization":
         own = normalization.inference(node)
@@ -133,6 +133,13 @@ def _step(node: Node) -> _Step | None:
     if step is None or isinstance(step, Kept):
         return None
     return _Step(step[0], step[1], step[1].shift, _floats(node))
+
+
+def _is_large_and_alone(node: Node) -> bool:
+    """True for a constant of many elements, an embedding of positions say, whose sum no arithmetic reads."""
+    shapes = [value.shape for value in node.inputs if value is not None and node.graph.constants.is_constant(value)]
+    large = any(shape and prod(size for size in shape if isinstance(size, int)) > SMALL for shape in shapes)
+    return large and not any(reader.op in ARITHMETIC for reader in node.output.readers)
 
 
 def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
@@ -203,7 +210,7 @@ def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
 
 
 def _size(value: Value) -> float:
-    """How large a value may be: known behind BatchNormalizations and bounded functions, else taken for 1."""
+    """How large a value may be: known behind a BatchNormalization, else taken for 1."""
     factor, offset = 1.0, 0.0
     for _ in range(FARTHEST):
         node = value.producer
