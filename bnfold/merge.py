@@ -27,6 +27,9 @@ from bnfold.ops.rounding import rounding_nodes
 
 Array = NDArray[np.float64]
 
+MOST_CANCELLED = 2.0**12
+"""How many times larger than what is left of them the biases of branches may be."""
+
 
 @dataclass(frozen=True, eq=False)
 class Branch:
@@ -133,7 +136,7 @@ def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None
     shape = constant_shape(largest, 1)
     outputs, group = shape[0], largest.attr("group", 1)
     strides = largest.attr("strides", [1] * (len(shape) - 2))
-    weight, bias = np.zeros(shape), np.zeros(outputs)
+    weight, bias, added = np.zeros(shape), np.zeros(outputs), np.zeros(outputs)
     for branch in branches:
         vectors = branch.map.vectors(1, outputs)
         if vectors is None:
@@ -154,7 +157,11 @@ def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None
         gain = vectors[0].reshape(-1, *[1] * (len(shape) - 1))
         weight[_centre(kernel.shape, shape)] += gain * kernel
         bias += vectors[0] * offset + vectors[1]
-    return weight, bias
+        added += np.abs(vectors[0] * offset)
+    rows = np.sqrt(np.square(weight).reshape(outputs, -1).sum(axis=1))
+    # Biases that cancel round the branches on purpose (bnfold.ops.rounding): one sum would not.
+    rounds = (added > MOST_CANCELLED * np.maximum(np.abs(bias), rows)).mean() > 0.5
+    return None if rounds else (weight, bias)
 
 
 def _centred(conv: Node, strides: list[int]) -> bool:

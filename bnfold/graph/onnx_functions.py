@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
-from onnx import FunctionProto, GraphProto, ModelProto
+from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 NORMALIZING = "BatchNormalization"
 
@@ -25,11 +25,33 @@ def batch_norms_inlined(model: ModelProto) -> ModelProto | None:
         return None
     from onnx import inliner
 
+    ready = with_defaults(model, holders)
     try:
-        copy = inliner.inline_selected_functions(model, sorted(holders))
+        copy = inliner.inline_selected_functions(ready, sorted(holders))
     except Exception:  # onnx raises several kinds for functions that it can't inline
         return None
-    return None if copy.SerializeToString() == model.SerializeToString() else copy
+    return None if copy.SerializeToString() == ready.SerializeToString() else copy
+
+
+def with_defaults(model: ModelProto, selected: Collection[tuple[str, str]] | None = None) -> ModelProto:
+    """Return the model, every call of a function with the default values of the attributes that it leaves out.
+
+    onnx's inliner drops them. ``selected`` names the functions by domain and name (None: all). The model itself where
+    there is nothing to add.
+    """
+    defaults = {(f.domain, f.name, f.overload): f.attribute_proto for f in model.functions if f.attribute_proto}
+    if selected is not None:
+        defaults = {key: values for key, values in defaults.items() if key[:2] in selected}
+    if not defaults:
+        return model
+    copy = ModelProto()
+    copy.CopyFrom(model)
+    for scope in (copy.graph, *copy.functions):
+        for node in _nodes(scope):
+            given = {attribute.name for attribute in node.attribute}
+            missing = defaults.get((node.domain, node.op_type, node.overload), ())
+            node.attribute.extend(attribute for attribute in missing if attribute.name not in given)
+    return copy
 
 
 def expandable(model: ModelProto) -> bool:
@@ -55,10 +77,15 @@ def expandable(model: ModelProto) -> bool:
 
 def _calls(scope: FunctionProto | GraphProto) -> Iterator[tuple[str, str]]:
     """Domain and operator of every node of a graph or function, at any depth."""
+    return ((node.domain, node.op_type) for node in _nodes(scope))
+
+
+def _nodes(scope: FunctionProto | GraphProto) -> Iterator[NodeProto]:
+    """Every node of a graph or function, at any depth."""
     pending: list[Any] = [scope]
     while pending:
         for node in pending.pop().node:
-            yield node.domain, node.op_type
+            yield node
             for attribute in node.attribute:
                 pending += [attribute.g] if attribute.HasField("g") else []
                 pending += attribute.graphs

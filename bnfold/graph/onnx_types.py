@@ -69,6 +69,9 @@ def check_node(node: NodeProto, name: str, version: int) -> bool:
                 raise InputError(f"node {name!r}: {node.op_type} lacks its {what} {index}", "the model is invalid")
         if len(names) not in places.counts:
             raise InputError(f"node {name!r}: {node.op_type} can't have {len(names)} {what}s", "the model is invalid")
+    given = [attribute.name for attribute in node.attribute]
+    if len(set(given)) < len(given) or (node.op_type == "Constant" and len(given) > 1):
+        raise InputError(f"node {name!r}: one of its attributes is given twice", "the model is invalid")
     for attribute in node.attribute:
         if attribute.ref_attr_name:
             raise InputError(

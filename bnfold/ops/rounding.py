@@ -6,7 +6,7 @@ changes what the network computes. An addition rounds
 
 - where its constant is at least ``2**(p - 1)``, for a type of ``p`` bits: the sum has no fraction left;
 - where the constant is taken back further on, and is many times larger than what it is added to: what comes out has
-  lost the bits between. The size of activations is known behind a BatchNormalization, else taken for 1.
+  lost the bits between. The size of activations is taken from BatchNormalizations and weights; inputs are taken for 1.
 
 The same goes for a factor near the end of the type's range that is taken back: it cuts small or large values off.
 """
@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from bnfold.affine import Affine
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import SMALL, NotEvaluable
-from bnfold.ops import CONTRADICTIONS, constant, normalization
+from bnfold.ops import CONTRADICTIONS, constant, lookup, normalization
 from bnfold.ops.elementwise import aligned_constant, as_affine, split_operands
+from bnfold.ops.pushed import pushed
 from bnfold.reasons import Kept
 
 Array = NDArray[np.float64]
@@ -46,9 +47,6 @@ BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Linear": 2}
 
 TRANSPARENT = frozenset({"Identity", "Relu", "LeakyRelu", "Clip", "Dropout", "Min", "Max"})
 """Operators that act on each value by itself, between an addition and what takes it back."""
-
-MOVING = frozenset({"Reshape", "Flatten", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Concat", "Pad", "Expand"})
-"""Operators that a constant for all values passes."""
 
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum"})
 
@@ -97,18 +95,51 @@ def _has_no_fraction_left(offset: Array, floats: str) -> bool:
 
 
 def _bias_taken_back(node: Node) -> Iterator[Node]:
-    """A linear operator whose bias is that large, and what takes it back; if nothing does, it hides a class, say."""
+    """A linear operator whose bias is large beside what it is added to, in most channels, and what takes it back."""
     value, floats = node.input(BIASES[node.op]), _floats(node)
     if value is None or floats not in BITS or not node.graph.constants.is_constant(value):
         return
     offset = constant(node, BIASES[node.op]).astype(np.float64)
-    if offset.ndim == 1 and _has_no_fraction_left(offset, floats):
-        axis = (node.output.rank or 2) - 1 if node.op == "Linear" else 1
-        for other, since in _behind(node, Affine.along(axis, np.ones_like(offset), offset)):
-            rest = np.abs(since.shift / since.gain)
-            if _larger(Affine.along(axis, 1.0, offset).shift, 2.0 ** (BITS[floats] - LEFT) * rest, every=False):
+    if offset.ndim != 1 or not offset.any():
+        return
+    axis, least = (node.output.rank or 2) - 1 if node.op == "Linear" else 1, _least(floats)
+    added = Affine.along(axis, np.ones_like(offset), offset)
+    bound: Array | None = None
+    for other, since in _behind(node, added):
+        if _mostly_larger(offset, least * _rest(other, since).reshape(-1)):
+            bound = least * _rows(node) * _size(node.inputs[0]) if bound is None else bound
+            if _mostly_larger(offset, bound):
                 yield node
                 yield other
+
+
+def _least(floats: str) -> float:
+    """How many times larger than the activations a constant leaves too few bits of them."""
+    return 2.0 ** max(4, BITS[floats] - LEFT)
+
+
+def _rest(other: Node, since: Affine) -> Array:
+    """What is left of an offset behind ``other``, or how wide the values are that it normalises, where that is more."""
+    rest = np.abs(since.shift / since.gain)
+    if other.op == "BatchNormalization" and not isinstance(own := normalization.inference(other), Kept):
+        spread = np.abs(own[1].scale.reshape((1, -1)) / since.gain)
+        rest = np.maximum(*np.broadcast_arrays(*_leading(rest, spread)))
+    return np.asarray(rest)
+
+
+def _mostly_larger(offset: Array, bound: Array | float) -> bool:
+    bound = np.asarray(bound)
+    return bound.size in (1, offset.size) and bool((np.abs(offset) > bound).mean() > 0.5)
+
+
+def _rows(node: Node) -> Array:
+    """The length of each row of a linear operator's weight: by how much it enlarges independent inputs."""
+    weight = constant(node, 1).astype(np.float64)
+    transposed = node.op == "ConvTranspose" or (node.op == "Gemm" and not node.attr("transB", 0))
+    first = 1 if transposed else 0
+    rows = np.moveaxis(weight, first, 0).reshape(weight.shape[first], -1)
+    norms = np.sqrt(np.square(rows).sum(axis=1))
+    return np.tile(norms, node.attr("group", 1)) if node.op == "ConvTranspose" else norms
 
 
 def _floats(node: Node) -> str:
@@ -146,28 +177,33 @@ def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
     """The node itself, and each behind it that takes back what it adds, or by what it multiplies."""
     if step.floats not in BITS or not step.map.finite:
         return
-    least = 2.0 ** max(4, BITS[step.floats] - LEFT)
-    is_norm = node.op == "BatchNormalization"
-    added = Affine.of(1.0, step.offset.reshape((1, -1)) if is_norm else step.offset)
-    size = np.abs(step.map.gain) * (0.0 if is_norm else _size(step.source))
-    if is_norm:
-        bn = normalization.inference(node)
-        assert not isinstance(bn, Kept)
-        size = np.abs(bn[1].scale).reshape((1, -1))
     far = 0.75 * EXPONENT[step.floats]
     factors = np.abs(step.map.gain[step.map.gain != 0])
-    extreme = not is_norm and bool((np.abs(np.log2(factors)) > far).any())
-    if not extreme and not _larger(added.shift, least * size, every=is_norm):
+    if node.op != "BatchNormalization" and (np.abs(np.log2(factors)) > far).any():
+        for other, since in _behind(node, Affine.of(step.map.gain, 0.0)):
+            if (np.abs(np.log2(np.abs(since.gain[since.gain != 0]))) < far / 3).any():
+                yield node
+                yield other
         return
-    for other, since in _behind(node, Affine.of(step.map.gain, 0.0) if extreme else added):
-        if extreme:
-            back = bool((np.abs(np.log2(np.abs(since.gain[since.gain != 0]))) < far / 3).any())
-        else:
-            rest = np.abs(since.shift / since.gain)
-            back = _larger(added.shift, least * np.maximum(*_leading(size, rest)), every=is_norm)
-        if back:
-            yield node
-            yield other
+    least, is_norm = _least(step.floats), node.op == "BatchNormalization"
+    offset = step.offset.reshape((1, -1)) if is_norm else step.offset
+    if not offset.any() or (is_norm and not _larger(offset, least * _scale(node), every=True)):
+        return
+    added, size = Affine.of(1.0, offset), None
+    for other, since in _behind(node, added):
+        if _larger(added.shift, least * _rest(other, since), every=is_norm):
+            if size is None:
+                size = _scale(node) if is_norm else np.abs(step.map.gain) * _size(step.source)
+            if _larger(added.shift, least * size, every=is_norm):
+                yield node
+                yield other
+
+
+def _scale(norm: Node) -> Array:
+    """How large a BatchNormalization makes what it normalises."""
+    own = normalization.inference(norm)
+    assert not isinstance(own, Kept)
+    return np.abs(own[1].scale).reshape((1, -1))
 
 
 def _larger(numbers: Array, bound: Array, *, every: bool) -> bool:
@@ -200,33 +236,31 @@ def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
             if step is not None and step.source is value and step.map.fits(map_):
                 map_after = step.map.after(map_)
                 yield reader, map_after
-            elif reader.op in TRANSPARENT or (reader.op in MOVING and map_.gain.ndim == 0):
-                map_after = map_
-            elif reader.op == "Neg":
-                map_after = Affine.of(-map_.gain, -map_.shift)
-            else:
-                continue
-            pending.append((reader.output, map_after))
+                pending.append((reader.output, map_after))
+            elif reader.op in TRANSPARENT:
+                pending.append((reader.output, map_))
+            elif reader.inputs[0] is value and reader.op not in BIASES:
+                pending += (pushed(reader, map_) or {}).items()
 
 
-def _size(value: Value) -> float:
-    """How large a value may be: known behind a BatchNormalization, else taken for 1."""
+def _size(value: Value | None) -> float:
+    """How large a value may be: by a BatchNormalization and the weights behind it; an input is taken for 1."""
     factor, offset = 1.0, 0.0
     for _ in range(FARTHEST):
-        node = value.producer
-        if node is None:
+        node = None if value is None else value.producer
+        if node is None or not node.inputs:
             break
         step = _step(node)
         if node.op == "BatchNormalization" and step is not None:
-            bn = normalization.inference(node)
-            assert not isinstance(bn, Kept)
-            return factor * float(np.abs(bn[1].scale).max(initial=0.0) + np.abs(bn[1].bias).max(initial=0.0)) + offset
+            return factor * float(_scale(node).max(initial=0.0) + np.abs(step.offset).max(initial=0.0)) + offset
         if step is not None:
             offset += factor * float(np.abs(step.map.shift).max(initial=0.0))
             factor *= float(np.abs(step.map.gain).max(initial=0.0))
             value = step.source
-        elif node.op in TRANSPARENT | MOVING | {"Neg"} and node.inputs and node.inputs[0] is not None:
-            value = node.inputs[0]
-        else:
+            continue
+        if node.op in BIASES:
+            factor *= float(_rows(node).max(initial=0.0))
+        elif lookup(node.op) is None:
             break
+        value = node.inputs[0]
     return factor + offset

@@ -16,6 +16,7 @@ from attacks import ATTACKS, HARMLESS_AFTER_CHECK, harmless, packed  # noqa: E40
 from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
+from bnfold.api import fold  # noqa: E402
 from bnfold.errors import InputError  # noqa: E402
 from bnfold.files.expressions import symbolic  # noqa: E402
 from bnfold.files.load import load  # noqa: E402
@@ -166,3 +167,13 @@ def test_torch_files_are_told_apart(tmp_path):
             assert kind_of(path.read_bytes(), "file") == "pickle"
     torch.jit.script(module).save(tmp_path / "script")
     assert kind_of((tmp_path / "script").read_bytes(), "file") == "torchscript"
+
+
+def test_sizes_that_follow_from_others(tmp_path):
+    """Multiples of 8, as networks that halve their maps three times ask for."""
+    module = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, padding=1), torch.nn.BatchNorm2d(4)).eval()
+    height = torch.export.Dim("h", min=1, max=16)
+    program = torch.export.export(module, (torch.randn(2, 3, 16, 16),), dynamic_shapes=({2: 8 * height},))
+    torch.export.save(program, tmp_path / "p.pt2")
+    result = fold(tmp_path / "p.pt2")
+    assert (result.inspection.kept, result.verdict) == (0, "equivalent")

@@ -99,3 +99,134 @@ def test_branches_may_each_have_a_weight_of_one_name(branch, tmp_path):
     path.write_bytes(model.SerializeToString())
     result = fold(path, out, FoldOptions(verify=VerifyOptions(PROOFS)))
     assert (result.inspection.kept, result.verification.verdict) == (0, "equivalent")
+
+
+def typed(op, data, outputs="y"):
+    """An operator whose result depends on the type of a constant."""
+    nodes = [node(op, ["x", *(["scale"] if op == "QuantizeLinear" else []), "k"], ["q"])]
+    if op == "QuantizeLinear":
+        nodes.append(node("DequantizeLinear", ["q", "scale", "k"], [outputs]))
+    else:
+        nodes.append(node("Cast", ["q"], [outputs], to=1))
+    held = {"k": data, "scale": np.float32(0.05)}
+    used = {name: held[name] for name in held if any(name in entry.input for entry in nodes)}
+    return make(nodes, [tensor("x", [2, 3])], [tensor(outputs, [2, 3])], used)
+
+
+@pytest.mark.parametrize(
+    ("op", "one", "other"),
+    [
+        ("QuantizeLinear", np.uint8(0), np.int8(0)),
+        ("CastLike", np.int64(0), np.int8(0)),
+        ("CastLike", np.float16(0), np.float32(0)),
+    ],
+)
+def test_equal_constants_of_other_types_are_others(op, one, other, tmp_path):
+    assert verdict(tmp_path, typed(op, one), typed(op, other)) != "equivalent"
+    assert verdict(tmp_path, typed(op, other), typed(op, one)) != "equivalent"
+    assert verdict(tmp_path, typed(op, one), typed(op, one)) == "equivalent"
+
+
+def calling(default, op="LeakyRelu", **given):
+    """A function whose attribute has a default, called without or with it."""
+    inner = node(op, ["a", *(["s", "b", "m", "v"] if op == "BatchNormalization" else [])], ["z"])
+    name = "epsilon" if op == "BatchNormalization" else "alpha"
+    inner.attribute.add(name=name, ref_attr_name="k", type=onnx.AttributeProto.FLOAT)
+    reads = ["a", "s", "b", "m", "v"] if op == "BatchNormalization" else ["a"]
+    body = helper.make_function("my", "f", reads, ["z"], [inner], [helper.make_opsetid("", 17)])
+    body.attribute_proto.append(helper.make_attribute("k", default))
+    held = {"w": weights(1, 3, 3, 1, 1), "s": np.ones(3, "f4"), "b": np.zeros(3, "f4"), "m": np.zeros(3, "f4")}
+    held["v"] = np.float32([0.1, 0.2, 0.3])
+    used = {name: data for name, data in held.items() if name in ("w", *reads)}
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["y"])]
+    model = make(nodes, [tensor("x", [2, 3, 4, 4])], [tensor("y", [2, 3, 4, 4])], used, ir_version=10)
+    model.graph.node[1].CopyFrom(node("f", ["c", *reads[1:]], ["y"], domain="my", **given))
+    model.functions.append(body)
+    model.opset_import.append(helper.make_opsetid("my", 1))
+    return model
+
+
+def test_defaults_of_a_functions_attributes_count(tmp_path):
+    assert verdict(tmp_path, calling(0.2), calling(0.5)) == "different"
+    assert verdict(tmp_path, calling(0.2), calling(0.5, k=0.2)) == "equivalent"
+
+
+@pytest.mark.parametrize("given", [{}, {"k": 0.25}])
+def test_defaults_of_a_functions_attributes_are_folded(given, tmp_path):
+    """An epsilon of a half, which only the function says."""
+    path = tmp_path / "m.onnx"
+    path.write_bytes(calling(0.5, "BatchNormalization", **given).SerializeToString())
+    result = fold(path, tmp_path / "f.onnx", FoldOptions())
+    assert (result.inspection.kept, result.verification.verdict) == (0, "equivalent")
+
+
+@pytest.mark.parametrize("wrong", [1.02, 1.0005])
+@pytest.mark.parametrize("name", ["mean", "scale"])
+def test_a_narrow_input_does_not_blunt_the_proof(name, wrong, tmp_path):
+    """Images in float16, everything else in float32."""
+
+    def model(**factors):
+        nodes = [
+            node("Cast", ["x"], ["a"], to=1), node("Sub", ["a", "mean"], ["p"]), node("Mul", ["p", "scale"], ["q"]),
+            node("Conv", ["q", "w"], ["c"], pads=[1] * 4), node("Relu", ["c"], ["y"]),
+        ]  # fmt: skip
+        held = {"mean": np.float32([0.485, 0.456, 0.406]), "scale": np.float32([4.4, 4.5, 4.3])}
+        held = {key: (data * np.float32(factors.get(key, 1))).reshape(3, 1, 1) for key, data in held.items()}
+        inputs = [tensor("x", [2, 3, 8, 8], onnx.TensorProto.FLOAT16)]
+        return make(nodes, inputs, [tensor("y", None)], {**held, "w": weights(1, 4, 3, 3, 3)})
+
+    assert verdict(tmp_path, model(), model()) == "equivalent"
+    assert verdict(tmp_path, model(), model(**{name: wrong})) == "different"
+
+
+def test_the_axis_of_one_hot_is_counted_in_its_output(tmp_path):
+    def model(axis):
+        nodes = [node("OneHot", ["i", "depth", "values"], ["y"], axis=axis)]
+        held = {"depth": np.array(3), "values": np.float32([0, 1])}
+        return make(nodes, [tensor("i", [2, 3], 7)], [tensor("y", None)], held)
+
+    assert verdict(tmp_path, model(-1), model(1)) != "equivalent"
+    assert verdict(tmp_path, model(2), model(2)) == "equivalent"
+
+
+def test_one_huge_entry_of_a_table_hides_no_other(tmp_path):
+    table = weights(3, 6, 4)
+    table[0, 1] = -1e9
+    other = table.copy()
+    other[1:, 1] += 0.01
+
+    def model(held):
+        nodes = [node("Gather", ["t", "i"], ["e"]), node("Relu", ["e"], ["y"])]
+        return make(nodes, [tensor("i", [3], 7)], [tensor("y", None)], {"t": held})
+
+    assert verdict(tmp_path, model(table), model(other)) == "different"
+    assert verdict(tmp_path, model(table), model(table)) == "equivalent"
+
+
+@pytest.mark.parametrize("twice", ["Constant", "LeakyRelu"])
+def test_an_attribute_that_is_given_twice_is_no_model(twice, tmp_path):
+    from bnfold.errors import InputError
+
+    first = node("Constant", [], ["k"], value_float=2.0) if twice == "Constant" else node("Relu", ["x"], ["k"])
+    last = node("Mul", ["x", "k"], ["y"]) if twice == "Constant" else node("LeakyRelu", ["k"], ["y"], alpha=0.1)
+    model = make([first, last], [tensor("x", [3])], [tensor("y", None)], {})
+    holder = model.graph.node[0 if twice == "Constant" else 1]
+    holder.attribute.append(helper.make_attribute("value_float" if twice == "Constant" else "alpha", 0.5))
+    path = tmp_path / "m.onnx"
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(InputError, match="twice"):
+        fold(path, tmp_path / "f.onnx")
+
+
+@pytest.mark.parametrize("op", ["Sigmoid", "Tanh", "HardSigmoid", "Relu", "LeakyRelu"])
+def test_activations_that_onnxruntime_fuses_are_followed(op, tmp_path):
+    ort = pytest.importorskip("onnxruntime")
+    nodes = [node("Conv", ["x", "w", "c0"], ["c"]), bn_node("c", "b", "bn"), node(op, ["b"], ["y"])]
+    held = {"w": weights(1, 4, 3, 3, 3), "c0": weights(2, 4), **batch_norm("bn", 4, 1)}
+    model = make(nodes, [tensor("x", [2, 3, 8, 8])], [tensor("y", None)], held)
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
+    options.log_severity_level = 4
+    ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    assert verdict(tmp_path, model, onnx.load(tmp_path / "optimized.onnx")) == "equivalent"

@@ -15,6 +15,9 @@ from bnfold.graph import Node
 TRIVIAL = {"pads": 0, "strides": 1, "dilations": 1, "output_padding": 0}
 """Attributes that say nothing where they hold nothing but this."""
 
+COUNTED_IN_OUTPUT = frozenset({"OneHot", "ConcatFromSequence", "Unsqueeze"})
+"""Operators whose axes are those of their output."""
+
 SETS_OF_AXES = frozenset({"Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"})
 """Operators whose ``axes`` are a set, counted in their input."""
 
@@ -44,7 +47,9 @@ def essential(node: Node, rank: int | None) -> tuple[tuple[str, Any], ...]:
 
 
 def _counted(op: str, name: str, value: Any, rank: int | None) -> Any:
-    """An attribute that names axes, with the axes counted from the first."""
+    """An attribute that names axes, with the axes counted from the first of the input."""
+    if op in COUNTED_IN_OUTPUT:
+        return value
     if rank and name == "axis" and isinstance(value, int) and value < 0:
         return value + rank
     if rank and name == "axes" and op in SETS_OF_AXES and isinstance(value, tuple):

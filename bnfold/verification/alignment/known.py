@@ -10,6 +10,9 @@ from bnfold.graph import Value
 from bnfold.verification.alignment.forms import Form, aligned
 from bnfold.verification.alignment.reader import Reader
 
+UNROUNDED = frozenset({"Cast", "CastLike", "Identity"})
+"""What computes nothing: numbers that only come in a narrow type are no reason to judge others by it."""
+
 WIDTHS = {"bfloat16": 8, "float16": 11, "float32": 24, "float64": 53}
 
 
@@ -30,7 +33,8 @@ class Known:
         for value, form in original.forms.items():
             base = form.base
             self._members.setdefault(base, []).append(value)
-            self._coarsest[base] = max(self._coarsest.get(base, 0.0), original.eps(value))
+            if value.producer is not None and value.producer.op not in UNROUNDED:
+                self._coarsest[base] = max(self._coarsest.get(base, 0.0), original.eps(value))
             self._widest[base] = max(self._widest.get(base, 0), width_of(value))
 
     def forms(self, base: int) -> list[Form]:

@@ -20,10 +20,10 @@ from bnfold.graph import Graphs, Node, Value
 from bnfold.graph.constants import NotEvaluable, evaluate_node
 from bnfold.merge import Merge, merges
 from bnfold.ops import CONTRADICTIONS
+from bnfold.ops.pushed import pushed
 from bnfold.ops.rounding import rounding_nodes
 from bnfold.verification.alignment.attributes import essential
 from bnfold.verification.alignment.forms import LOOSE, Array, Classes, Form, Matched, Numbers, Scale, aligned
-from bnfold.verification.alignment.pushed import pushed
 from bnfold.verification.float64 import RANDOM
 
 FOLDED_AWAY = 2**20
@@ -124,7 +124,8 @@ class Reader:
         known = self.forms.get(value)
         if known is None:
             try:
-                known = self.constant(value.graph.constants.evaluate(value), stored=value.tensor is not None)
+                data = value.graph.constants.evaluate(value)
+                known = self.constant(data, value.dtype, stored=value.tensor is not None)
             except NotEvaluable:  # a constant too large to be computed is known by what makes it
                 if value.producer is None:
                     raise
@@ -147,15 +148,17 @@ class Reader:
             known = self._fingerprints[value] = (data.dtype.str, data.shape, digest.hexdigest())
         return known
 
-    def constant(self, data: NDArray[Any], *, stored: bool = False) -> Form:
-        """The form of constant data: equal data has one class, whatever its width."""
+    def constant(self, data: NDArray[Any], dtype: np.dtype[Any] | None, *, stored: bool = False) -> Form:
+        """The form of constant data of a type; the type may decide what others make of it, a zero point's say.
+
+        ``data`` may be in float64 where it was computed.
+        """
         if data.dtype.kind in "OSU":
             return Form(self.class_of(None, ("text", data.shape, repr(data.tolist())))[0])
         floats = is_float(data.dtype)
         plain = data.astype(np.float64) if floats else data.astype(np.int64) if data.dtype.kind in "iub" else data
         digest = blake2b(np.ascontiguousarray(plain).tobytes(), digest_size=16).hexdigest()
-        kind = "f" if floats else "i" if data.dtype.kind in "iu" else data.dtype.kind
-        base = self.class_of(None, ("constant", kind, data.shape, digest))[0]
+        base = self.class_of(None, ("constant", (dtype or data.dtype).name, data.shape, digest))[0]
         size = 0 if stored or base in self._data else data.size
         if data.size <= FOLDED_AWAY and size <= self._room:
             self._data[base] = data
@@ -278,7 +281,7 @@ class Reader:
             return False
         for value, data in zip(node.outputs, results, strict=False):
             if value is not None:
-                self.forms[value] = self.constant(data)
+                self.forms[value] = self.constant(data, value.dtype)
         return True
 
 

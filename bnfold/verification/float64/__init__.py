@@ -21,7 +21,7 @@ from onnx.reference.op_run import OpRun
 from bnfold.errors import one_line
 from bnfold.files.load import LoadedModel
 from bnfold.graph.onnx import dense
-from bnfold.graph.onnx_functions import expandable
+from bnfold.graph.onnx_functions import expandable, with_defaults
 from bnfold.graph.onnx_types import bodies, reads
 from bnfold.progress import tell
 from bnfold.verification.float64.ops import OPERATORS
@@ -151,7 +151,7 @@ def without_functions(model: ModelProto) -> ModelProto:
     from onnx import inliner
 
     try:
-        return inliner.inline_local_functions(model)
+        return inliner.inline_local_functions(with_defaults(model))
     except Exception as error:  # onnx raises several kinds
         raise NotInFloat64(f"its functions can't be inlined: {one_line(error, 300)}") from error
 

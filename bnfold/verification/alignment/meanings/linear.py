@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ from bnfold.ops import constant
 from bnfold.ops.elementwise import split_operands
 from bnfold.verification.alignment.forms import LOOSE, Array, Either, Form, Numbers
 from bnfold.verification.alignment.meanings.activations import bent, clipped
+from bnfold.verification.alignment.meanings.opaque import opaque_key
 from bnfold.verification.alignment.meanings.operands import floats
 from bnfold.verification.alignment.meanings.sums import total_of
 from bnfold.verification.alignment.reader import Layer, Reader
@@ -176,10 +177,17 @@ def fused(reader: Reader, node: Node) -> bool:
     elif kind == "LeakyRelu":
         form = bent(reader, node, form, np.asarray(params[0] if params else 0.01, np.float64))
     elif kind:
-        key = (kind, tuple(params), (reader.realised(node, form, reader.eps(node.output)),), 1, (), 0)
-        form = reader.made(node, key)
+        alone = Node(kind, node.name, 13, node.graph, [node.output], node.outputs, dict(_named(kind, params)))
+        inputs = (reader.realised(node, form, reader.eps(node.output)),)
+        form = reader.made(node, opaque_key(reader, alone, inputs, ()))
     reader.forms[node.output] = form
     return True
+
+
+def _named(kind: str, params: list[float]) -> Iterator[tuple[str, float]]:
+    """The parameters of an activation, in the order in which onnxruntime lists them."""
+    names = ("alpha", "beta") if kind == "HardSigmoid" else ("alpha",)
+    return zip(names, params, strict=False)
 
 
 def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) -> bool:

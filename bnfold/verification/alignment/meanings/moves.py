@@ -150,14 +150,14 @@ def table(reader: Reader, node: Node) -> bool:
     if len(shape) != 2 or node.attr("axis", 0) or indices.rank is None:
         return False
     held = constant(node, 0).astype(np.float64)
-    middle = held.mean(axis=0)
+    middle = np.median(held, axis=0)  # one huge entry must not hide what the others are
     lead = (1,) * indices.rank
     columns = (held - middle).T.reshape(lead + shape[::-1])
     bars = LOOSE * reader.eps(node.inputs[0]) * np.abs(held).T.reshape(lead + shape[::-1])
     key = ("table", shape, reader.form(indices).base)
     form = reader.made(node, key, lambda: Numbers(columns, bars), "any")
     offset = middle.reshape(lead + middle.shape)
-    reader.forms[node.output] = form.shifted(offset, bars.max(axis=-1))
+    reader.forms[node.output] = form.shifted(offset, LOOSE * reader.eps(node.inputs[0]) * np.abs(offset))
     return True
 
 

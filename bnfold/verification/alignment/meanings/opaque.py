@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+
 import numpy as np
 
 from bnfold.graph import Node
@@ -20,14 +22,21 @@ def opaque(reader: Reader, node: Node) -> bool:
     inputs = [reader.realised(node, form, reader.eps(value)) for value, form in zip(node.inputs, forms, strict=True)]
     if node.op in ("Sum", "Max", "Min", "Mean", "And", "Or", "Equal", "Add", "Mul"):
         inputs.sort()
-    drawn = node.op in RANDOM or node.op == "Dropout"  # at inference it is none of these: two of them are not one
-    own = node.live_outputs[0].name if drawn and node.live_outputs else ""
-    key = (node.op, reader.attributes(node), tuple(inputs), version(node), own)
-    whole = (*key, reader.bodies(node, key))
+    key = opaque_key(reader, node, tuple(inputs))
+    bodies = reader.bodies(node, key)
     for index, value in enumerate(node.outputs):
         if value is not None:
-            reader.forms[value] = reader.made(node, (*whole, index))
+            reader.forms[value] = reader.made(node, opaque_key(reader, node, tuple(inputs), bodies, index))
     return True
+
+
+def opaque_key(
+    reader: Reader, node: Node, inputs: tuple[int, ...], bodies: tuple[Hashable, ...] = (), index: int = 0
+) -> tuple[Hashable, ...]:
+    """What tells the results of operators apart that are taken for what they are."""
+    drawn = node.op in RANDOM or node.op == "Dropout"  # at inference it is none of these: two of them are not one
+    own = node.live_outputs[0].name if drawn and node.live_outputs else ""
+    return node.op, reader.attributes(node), inputs, version(node), own, bodies, index
 
 
 def version(node: Node) -> int:

@@ -1,4 +1,4 @@
-"""The rules of folding, asked by the reader: what an operator makes of a map on its first input."""
+"""The rules of folding, asked outside of a fold: what an operator makes of a map on its first input."""
 
 from __future__ import annotations
 
