@@ -11,9 +11,9 @@ from collections.abc import Hashable
 import numpy as np
 
 from bnfold.batchnorm import ONNX_EPSILON
-from bnfold.graph import Node
+from bnfold.graph import Node, Value
+from bnfold.graph.constants import NotEvaluable
 from bnfold.verification.alignment import Alignment, layers_before
-from bnfold.verification.alignment.reader import Reader
 from bnfold.verification.results import GateResult, Judgement, LayerResult
 
 OTHERS = 4.0
@@ -99,15 +99,12 @@ def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResul
 def _moved_statistics(found: Alignment) -> list[LayerResult]:
     """BatchNorms that stayed and have other parameters: no tool but bnfold folds into them."""
 
-    def parameters(reader: Reader, node: Node) -> Hashable:
-        constants = node.graph.constants
+    def parameters(node: Node) -> Hashable:
         held = (value for value in node.inputs[1:5] if value is not None)
-        return np.float32(node.attr("epsilon", ONNX_EPSILON)), tuple(
-            reader.form(v).base if constants.is_constant(v) else None for v in held
-        )
+        return np.float32(node.attr("epsilon", ONNX_EPSILON)), tuple(map(_numbers, held))
 
     known = {
-        parameters(found.original, node)
+        parameters(node)
         for scope in found.original.graphs.scopes
         for node in scope.nodes
         if node.op == "BatchNormalization"
@@ -116,5 +113,16 @@ def _moved_statistics(found: Alignment) -> list[LayerResult]:
         LayerResult(f"BatchNormalization {node.name!r}", None, None, None, [], "weights", "fail", node.name)
         for scope in found.folded.graphs.scopes
         for node in scope.nodes
-        if node.op == "BatchNormalization" and parameters(found.folded, node) not in known
+        if node.op == "BatchNormalization" and parameters(node) not in known
     ]
+
+
+def _numbers(value: Value) -> bytes | None:
+    """Return what a constant holds, in whatever type; None for a value that is computed."""
+    constants = value.graph.constants
+    if not constants.is_constant(value):
+        return None
+    try:
+        return constants.evaluate(value).astype(np.float64).tobytes()
+    except NotEvaluable:
+        return None
