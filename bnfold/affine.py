@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,9 @@ Array = NDArray[np.float64]
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 """The types that maps are carried in."""
+
+LARGEST = 2**24
+"""Entries that a composed map may have: constants along different axes, a few bytes each, make their product."""
 
 VANISHING = 2.0**-64
 """A gain this many times smaller than the largest is as good as zero: weight decay leaves such channels."""
@@ -85,6 +89,8 @@ class Affine:
         """The composition: ``self.after(first)(x) == self(first(x))``."""
         gain, other = _leading(self.gain, first.gain)
         shift, between = _leading(self.shift, first.shift)
+        if prod(map(max, zip(gain.shape, other.shape, strict=True))) > LARGEST:
+            raise ValueError("a map that varies along several axes has too many entries")
         return Affine.of(gain * other, gain * between + shift)
 
     def inverse(self) -> Affine:

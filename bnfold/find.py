@@ -66,18 +66,26 @@ def affine_ops(graph: Graph) -> list[AffineOp]:
             source, map_ = step
             room -= _large(map_)
             chain = chains.pop(source, None) if _private(source) else None
-            if chain is None:
-                chain = AffineOp([], source, source, IDENTITY, "scale")
+            whole = None if chain is None or chain.map is None else _composed(map_, chain.map)
+            if chain is None or whole is None:
+                chain, whole = AffineOp([], source, source, IDENTITY, "scale"), map_
                 found.append(chain)
-            assert chain.map is not None
             chain.nodes.append(node)
-            chain.map = map_.after(chain.map)
+            chain.map = whole
             chain.target = node.output
             chains[node.output] = chain
     for op in found:
         if op.form == "scale":
             op.form = _form(op)
     return [op for op in found if op.form != "scale" or any(n.op in ("Mul", "Div") for n in op.nodes)]
+
+
+def _composed(second: Affine, first: Affine) -> Affine | None:
+    """One map after another; None where they vary along so many axes that the chain ends there."""
+    try:
+        return second.after(first)
+    except ValueError:
+        return None
 
 
 def room_for_large(graph: Graph) -> int:

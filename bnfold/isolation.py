@@ -18,6 +18,9 @@ HERE = Path(__file__).absolute()
 INSTALLED = (".dist-info", ".egg-info")
 """What an installer leaves beside a package. A folder without any holds somebody's own modules; it is not passed on."""
 
+PACKAGES = ("numpy", "onnx", "onnxruntime", "torch")
+"""Packages that workers need, and that may also lie on ``PYTHONPATH`` as their sources do, without such a mark."""
+
 
 def command(module: str, *arguments: str, trusted: bool = False) -> list[str]:
     """Return the command line that runs ``module`` with ``arguments`` in an isolated interpreter.
@@ -36,9 +39,14 @@ def _is_installed(folder: Path) -> bool:
     if folder == HERE.parents[1]:
         return True
     try:
-        return any(name.endswith(INSTALLED) for name in os.listdir(folder))
+        if folder == Path.cwd():  # what lies beside a model is never searched
+            return False
+        names = os.listdir(folder)
     except OSError:
-        return folder.is_file()  # an archive of modules
+        return False
+    return any(name.endswith(INSTALLED) for name in names) or any(
+        (folder / package / "__init__.py").is_file() for package in PACKAGES
+    )
 
 
 def search_path(own: list[str], passed: list[str]) -> list[str]:

@@ -115,7 +115,10 @@ class _Planner:
         assert op.map is not None
         if not self.gauge(op.source).invertible:
             return Kept("consumers", f"the input of {op.name!r} has a scale of zero already")
-        map_ = self.gauge(op.target).after(op.map).after(self.gauge(op.source).inverse())
+        try:
+            map_ = self.gauge(op.target).after(op.map).after(self.gauge(op.source).inverse())
+        except ValueError:
+            return Kept("channel-axis", f"the map of {op.name!r} varies along several axes")
         if not map_.finite:
             return Kept("overflow", f"the map of {op.name!r} is not finite")
         refusals: dict[str, Kept] = {}

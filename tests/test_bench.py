@@ -61,9 +61,9 @@ def test_what_is_slower_is_called_slower():
         (0.22, 7.6, 0.95, "inconclusive"),
         (0.89, 1.0, 0.95, "inconclusive"),
         (1.0, 1.11, 0.95, "inconclusive"),
-        (0.2, 0.99, 0.95, "faster"),
-        (1.01, 9.0, 0.95, "slower"),
-        (1.01, 9.0, 0.9375, "inconclusive"),
+        (0.2, 0.97, 0.95, "faster"),
+        (1.03, 9.0, 0.95, "slower"),
+        (1.03, 9.0, 0.9375, "inconclusive"),
         (0.99, 1.01, 0.9375, "inconclusive"),
     ],
 )

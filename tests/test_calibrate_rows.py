@@ -177,3 +177,16 @@ def test_programs_of_a_fixed_batch(flat, tmp_path):
         if flat:
             with pytest.raises(InputError, match="takes batches of 8 rows; the data have 5"):
                 work(images(5))
+
+
+@pytest.mark.parametrize("indices", [False, True])
+def test_indices_of_a_pool_count_across_the_batch(indices):
+    outputs = ["p", "at"] if indices else ["p"]
+    model = make(
+        [node("MaxPool", ["x"], outputs, kernel_shape=[2, 2])],
+        [tensor("x", [4, 2, 4, 4])],
+        [tensor(name, None, 7 if name == "at" else 1) for name in outputs],
+        {},
+    )
+    graph = OnnxGraphs(model).scopes[0]
+    assert rows_are_free([Level(graph.nodes)], graph.inputs) is not indices

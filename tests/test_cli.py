@@ -386,3 +386,32 @@ def test_gates_can_be_chosen(here, gates):
     assert {gate["gate"] for gate in data["gates"]} == set(gates.split(","))
     enough = gates == "outputs" or {"structure", "weights"} <= set(gates.split(","))
     assert data["verdict"] == ("equivalent" if enough else "undecided")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("calibrate", "digits.onnx", "--data", ""),
+        ("verify", "conv.onnx", "conv.onnx", "--inputs", ""),
+        ("fold", "conv.onnx", "-o", ""),
+        ("fold", "conv.onnx", "--output-dir", ""),
+    ],
+)
+def test_an_empty_path_is_no_path(words, here):
+    """As an unset variable of a script leaves it: not the current folder, nor as if nothing had been said."""
+    result = call(*words)
+    assert result.exit_code == 2
+    assert "is empty" in result.stderr
+
+
+@pytest.mark.parametrize("kind", ["json", "junit", "sarif", "html"])
+@pytest.mark.parametrize("file", ["external_data.data", "digits_train.npz", "half.onnx"])
+def test_a_report_replaces_no_data(kind, file, here):
+    before = (here / file).read_bytes()
+    words = ("verify", "external_data.onnx", "external_data.onnx", "--gates", "structure,weights")
+    result = call(*words, "--report", f"{kind}={file}")
+    assert result.exit_code == 2
+    assert "is no report" in result.stderr
+    assert (here / file).read_bytes() == before
+    assert call(*words, "--report", f"{kind}=report").exit_code == 0
+    assert call(*words, "--report", f"{kind}=report").exit_code == 0

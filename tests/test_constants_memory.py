@@ -259,3 +259,38 @@ def test_a_small_program_asks_for_little():
     computed, last = computed_in_torch(16, cut=False)
     with pytest.raises(NotEvaluable, match="too many numbers"):
         computed.value(last)
+
+
+def test_constants_along_different_axes_are_not_multiplied_out():
+    """A few kilobytes that stand for a map of 1,500^3 entries."""
+    held = {name: np.ones(shape, "f4") for name, shape in (("a", (1500, 1, 1)), ("b", (1500, 1)), ("d", (1500,)))}
+    nodes = [node("Mul", ["x", "a"], ["p"]), node("Mul", ["p", "b"], ["q"]), node("Add", ["q", "d"], ["y"])]
+    found = inspect(make(nodes, [tensor("x", [1, 1500, 1500, 1500])], [tensor("y", None)], held))
+    assert found.foldable == 0
+
+
+def test_too_little_memory_is_no_property_of_the_model(monkeypatch):
+    from bnfold.graph import constants
+
+    def evaluate(self, *_):
+        raise MemoryError
+
+    monkeypatch.setattr("onnx.reference.ReferenceEvaluator.run", evaluate)
+    with pytest.raises(MemoryError):
+        inspect(doubling(3))
+    assert constants.FEW > 0
+
+
+def test_all_evaluations_together_are_bounded(monkeypatch):
+    """Many layers that each compute a weight out of nothing."""
+    from bnfold.graph import constants
+
+    monkeypatch.setattr(constants, "WORK", 2**14)
+    nodes = [node("ConstantOfShape", ["s"], ["w"])]
+    for k in range(40):
+        nodes += [node("Gemm", ["x", "w"], [f"g{k}"]), bn_node(f"g{k}", f"y{k}", "bn")]
+    held = {"s": np.array([100, 100]), **batch_norm("bn", 100, 1)}
+    outputs = [tensor(f"y{k}", None) for k in range(40)]
+    found = inspect(make(nodes, [tensor("x", [2, 100])], outputs, held))
+    assert found.kept > 0
+    assert {row.reason["code"] for row in found.batch_norms if row.reason} <= {"dynamic-weights", "graph-input"}

@@ -31,6 +31,9 @@ LEVELS = ("disable", "basic", "extended", "all")
 CONFIDENCE = 0.95
 """What an interval must have before anything is concluded from it."""
 
+LEAST = 0.02
+"""How far from 1 an interval must stay for a difference: two sessions of one model in a process may differ by less."""
+
 ALIKE = 0.1
 """How far from 1 an interval may reach where both models are said to be the same. Less than a tenth is what another
 machine, another release of onnxruntime or another input size changes anyhow."""
@@ -86,13 +89,13 @@ class Level:
 
     @property
     def verdict(self) -> str:
-        """``faster`` or ``slower`` where the interval excludes 1, ``same`` where it excludes a difference that matters.
+        """``faster`` or ``slower`` where the interval is clear of 1, ``same`` where it excludes what matters.
 
         Otherwise, and with too few runs for an interval to mean anything, ``inconclusive``.
         """
         if self.confidence < CONFIDENCE:
             return "inconclusive"
-        if self.high < 1 or self.low > 1:
+        if self.high < 1 - LEAST or self.low > 1 + LEAST:
             return "faster" if self.high < 1 else "slower"
         return "same" if self.low >= 1 - ALIKE and self.high <= 1 + ALIKE else "inconclusive"
 

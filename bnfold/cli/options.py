@@ -92,6 +92,12 @@ def unsafe_shapes(given: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
 class _File(click.types.StringParamType):
     """A path, which a shell completes best itself; whether it exists is no matter of syntax."""
 
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty text, which an unset variable of a script leaves."""
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
         """Leave it to the shell."""
         return [CompletionItem(incomplete, type="file")]

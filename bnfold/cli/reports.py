@@ -80,11 +80,25 @@ def _checked(path: Path, models: list[str]) -> Path:
             raise UsageError(f"--report: {path} is a model", "name another file")
         if path.exists() and not path.is_file():
             raise UsageError(f"--report: {path} is not a regular file", "name another")
+        if path.exists() and not _may_be_a_report(path):
+            raise UsageError(f"--report: {path} exists and is no report", "name another file")
         if not next(parent for parent in path.absolute().parents if parent.exists()).is_dir():
             raise OutputError(f"{path}: there is a file where its folder would be")
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
     return path
+
+
+def _may_be_a_report(path: Path) -> bool:
+    """True for a text that begins as JSON, XML or HTML do: not for weights, data or models of any kind."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    try:
+        text = head.decode("utf-8").lstrip()
+    except UnicodeDecodeError as error:
+        text = "" if error.start < len(head) - 4 else head[: error.start].decode("utf-8").lstrip()
+        return text[:1] in ("{", "[", "<") if text else False
+    return "\0" not in text and (not text or text[0] in "{[<")
 
 
 def only_html(texts: tuple[str, ...], models: list[str]) -> list[Report]:

@@ -25,11 +25,17 @@ from bnfold.graph.known import Known
 MOST_ELEMENTS = 2**28
 """A constant of more elements than this is not computed, whatever the file stores (2 GiB in float64)."""
 
-FEW = 2**23
+FEW = 2**24
 """Elements that an evaluation may hold at a time, however little it reads: an Expand of a few bytes asks for any."""
 
 GROWTH = 8
 """How many times the elements that it reads from the file an evaluation may hold, where that is more."""
+
+WORK = 2**27
+"""Elements that all evaluations of a model may compute together, however little it stores."""
+
+WORK_GROWTH = 64
+"""How many times the elements that are stored for them, where that is more: a fold asks for a weight a few times."""
 
 SMALL = 4096
 """Elements up to which a constant is remembered once it is known."""
@@ -65,6 +71,8 @@ class Constants:
         self._known: dict[Value, bool] = {}
         self._small: dict[Value, Known] = {}
         self._remembered = 0
+        self._computed = 0
+        self._read: dict[Value, int] = {}
         self._refused: dict[Value, str] = {}
         self.parameters: dict[Node, Any] = {}
         self.rounding: dict[Graph, frozenset[Node]] = {}
@@ -102,7 +110,12 @@ class Constants:
         order = list(_producers_first(value, self._small))
         held = _Held(order, self._small)
         for visited in order:
+            if visited.tensor and visited.tensor_type:
+                self._read[visited] = prod(visited.tensor_type[1])
+            elif self._computed > WORK + WORK_GROWTH * sum(self._read.values()):
+                raise NotEvaluable("the model computes far more constants than it stores")
             known = held.add(visited)
+            self._computed += 0 if visited.tensor else known.size
             if known.exact.size <= SMALL:
                 self._remember(visited, known)
         return known
@@ -246,7 +259,8 @@ def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> 
         full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
         size = float(np.prod([float(max(dims)) for dims in zip(*full, strict=True)]))
     elif node.op == "Gather":
-        size = float(np.prod([float(data.size) for data in held]))
+        axis = held[0].shape[node.attr("axis", 0)] if held[0].ndim else 1
+        size = float(held[0].size) / max(axis, 1) * float(held[-1].size)
     else:
         size = float(sum(data.size for data in held))
     if size > min(room, MOST_ELEMENTS):
@@ -282,5 +296,7 @@ def evaluate_node(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.opset)])
         run = ReferenceEvaluator(model)
         return [np.asarray(result) for result in run.run(None, feed)]
+    except MemoryError:
+        raise  # says nothing about the node
     except Exception as error:  # an invalid node may raise anything at all
         raise NotEvaluable(f"{node.op} {node.name!r} can't be evaluated: {error}") from error

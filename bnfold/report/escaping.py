@@ -10,7 +10,10 @@ from __future__ import annotations
 import re
 from itertools import islice
 
-_UNSEEN = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
+    "\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
+)
 """What Python calls printable and nobody can see: fillers, joiners, variation selectors."""
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")

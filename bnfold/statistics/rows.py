@@ -27,6 +27,8 @@ def rows_are_free(levels: Iterable[Level], inputs: Iterable[Value]) -> bool:
             try:
                 if check is None or not check(node, known) or _counts_rows(node):
                     return False
+                if node.op == "MaxPool" and len(node.live_outputs) > 1:  # its indices count across the batch
+                    return False
             except (NotEvaluable, AssertionError, *CONTRADICTIONS):
                 return False
             known.update(node.live_outputs)
