@@ -9,7 +9,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 NORMALIZING = "BatchNormalization"
 
-MOST_NODES = 200_000
+MOST_NODES = 50_000
 """Nodes up to which functions are expanded: a few that call each other twice can stand for any number."""
 
 
