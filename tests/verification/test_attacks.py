@@ -230,3 +230,10 @@ def test_activations_that_onnxruntime_fuses_are_followed(op, tmp_path):
     options.log_severity_level = 4
     ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     assert verdict(tmp_path, model, onnx.load(tmp_path / "optimized.onnx")) == "equivalent"
+
+
+def test_an_attribute_that_is_no_number_is_itself(tmp_path):
+    nodes = [node("Elu", ["x"], ["e"], alpha=float("nan")), node("Conv", ["e", "w"], ["c"]), bn_node("c", "y", "bn")]
+    held = {"w": weights(1, 4, 3, 1, 1), **batch_norm("bn", 4, 1)}
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    assert verdict(tmp_path, model, model) == "equivalent"

@@ -73,4 +73,6 @@ def _plain(value: Any) -> Any:
         return (value.shape, value.dtype.str, value.tobytes())
     if isinstance(value, bytes):
         return value.decode("utf-8", "surrogateescape")
+    if isinstance(value, float) and value != value:
+        return "NaN"  # which equals nothing, itself included
     return tuple(value) if isinstance(value, list) else value
