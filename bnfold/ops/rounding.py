@@ -49,6 +49,7 @@ TRANSPARENT = frozenset({"Identity", "Relu", "LeakyRelu", "Clip", "Dropout", "Mi
 """Operators that act on each value by itself, between an addition and what takes it back."""
 
 ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum"})
+STEPS = ARITHMETIC | {"BatchNormalization"}
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,8 @@ def _found(graph: Graph) -> Iterator[Node]:
         try:
             if node.op in BIASES:
                 yield from _bias_taken_back(node)
+            elif node.op == "BatchNormalization" and not _shifts_far(node):
+                continue  # nearly all of them: told at a glance
             elif (step := _step(node)) is not None:
                 if step.floats in BITS and _has_no_fraction_left(step.offset, step.floats):
                     yield node
@@ -87,6 +90,17 @@ def _found(graph: Graph) -> Iterator[Node]:
                     yield from _taken_back(node, step)
         except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
             continue  # a node that contradicts itself has no map either
+
+
+def _shifts_far(norm: Node) -> bool:
+    """True for a BatchNormalization whose bias is many times its scale in every channel."""
+    own, floats = normalization.inference(norm), _floats(norm)
+    if isinstance(own, Kept) or floats not in BITS:
+        return False
+    bias = np.abs(own[1].bias)
+    return bool(
+        (bias > _least(floats) * np.abs(own[1].scale)).all() or bias.max(initial=0.0) >= 2.0 ** (BITS[floats] - 1)
+    )
 
 
 def _has_no_fraction_left(offset: Array, floats: str) -> bool:
@@ -149,7 +163,7 @@ def _floats(node: Node) -> str:
 
 def _step(node: Node) -> _Step | None:
     """A node that adds or multiplies by constants; None for any other, and for large constants that stand alone."""
-    if not node.live_outputs or _is_large_and_alone(node):
+    if node.op not in STEPS or not node.live_outputs or _is_large_and_alone(node):
         return None
     if node.op == "BatchNormalization":
         own = normalization.inference(node)
@@ -187,7 +201,7 @@ def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
         return
     least, is_norm = _least(step.floats), node.op == "BatchNormalization"
     offset = step.offset.reshape((1, -1)) if is_norm else step.offset
-    if not offset.any() or (is_norm and not _larger(offset, least * _scale(node), every=True)):
+    if not offset.any():
         return
     added, size = Affine.of(1.0, offset), None
     for other, since in _behind(node, added):
