@@ -196,7 +196,7 @@ def _evaluated(
     node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None], room: int
 ) -> NDArray[Any]:
     """One node, arithmetic on floats in float64; ``stored`` has the types of its inputs. Raises NotEvaluable."""
-    _refuse_absurd(node, inputs, room)
+    refuse_absurd(node, inputs, room)
     first, kept = inputs[0], stored[0]
     if node.op in ("Cast", "CastLike") and first is not None and kept is not None and value.dtype is not None:
         if is_float(first.dtype) and is_float(value.dtype):
@@ -246,7 +246,7 @@ def _static(value: Value | None) -> bool:
     return value is not None and value.shape is not None and all(isinstance(n, int) for n in value.shape)
 
 
-def _refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> None:
+def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> None:
     """Keep a small file from asking for a huge tensor, or for many large ones in a row. Raises NotEvaluable."""
     held = [data for data in inputs if data is not None]
     if node.op in ("ConstantOfShape", "Tile"):

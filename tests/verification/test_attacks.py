@@ -237,3 +237,21 @@ def test_an_attribute_that_is_no_number_is_itself(tmp_path):
     held = {"w": weights(1, 4, 3, 1, 1), **batch_norm("bn", 4, 1)}
     model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
     assert verdict(tmp_path, model, model) == "equivalent"
+
+
+def test_a_scale_that_moves_through_a_map_of_two_axes(tmp_path):
+    """What a convolution takes for channels is another axis than the one that the Mul varies along."""
+    nodes = [
+        node("Mul", ["x", "k"], ["m"]), node("Transpose", ["m"], ["t"], perm=[0, 2, 3, 1]),
+        node("Add", ["t", "s"], ["a"]), node("Conv", ["a", "w"], ["y"]),
+    ]  # fmt: skip
+    held = {"k": weights(1, 4, 1, 1) + 2, "s": weights(2, 6, 1, 4), "w": weights(3, 3, 6, 1, 1)}
+    scale = np.linspace(0.5, 2, 6, dtype="f4")
+    moved = {**held, "s": held["s"] * scale.reshape(6, 1, 1), "w": held["w"] / scale.reshape(6, 1, 1)}
+    moved["k"] = held["k"] * scale.reshape(6, 1)
+    first, second = (make(nodes, [tensor("x", [2, 4, 6, 6])], [tensor("y", None)], each) for each in (held, moved))
+    assert verdict(tmp_path, first, second) == "equivalent"
+    wrong = {**moved, "k": moved["k"] * np.float32(1.001)}
+    assert (
+        verdict(tmp_path, first, make(nodes, [tensor("x", [2, 4, 6, 6])], [tensor("y", None)], wrong)) != "equivalent"
+    )

@@ -26,7 +26,7 @@ from bnfold.graph import Graphs, Node, Value
 from bnfold.verification.alignment.forms import DEAD, LOOSE, Form, Matched, Numbers, Scale, aligned
 from bnfold.verification.alignment.known import Known, width_of
 from bnfold.verification.alignment.partings import Parting, channels_of
-from bnfold.verification.alignment.reader import Reader
+from bnfold.verification.alignment.reader import Reader, numbers_of
 
 
 class Follower(Reader):
@@ -195,6 +195,10 @@ class Follower(Reader):
         """As a reader does; a map that no value of the original carries counts as the nearest one that does."""
         candidates = self.known.forms(form.base)
         agreeing = [other for other in candidates if (same := form.agrees(other, eps)) is not None and same.all()]
+        if not agreeing and form.map.gain.ndim:  # what is left of a map that a layer has taken a part of
+            numbers = numbers_of(form, eps)
+            if (found := self.classes.find(("map", form.base), lambda: numbers, "none")) is not None:
+                return found[0]
         if agreeing or not candidates:
             return self.original.realised(node, agreeing[0], eps) if agreeing else super().realised(node, form, eps)
         nearest = min(candidates, key=form.distance)

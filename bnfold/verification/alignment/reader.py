@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from bnfold.affine import IDENTITY, Affine, is_float
 from bnfold.graph import Graphs, Node, Value
-from bnfold.graph.constants import NotEvaluable, evaluate_node
+from bnfold.graph.constants import FEW, NotEvaluable, evaluate_node, refuse_absurd
 from bnfold.merge import Merge, merges
 from bnfold.ops import CONTRADICTIONS
 from bnfold.ops.pushed import pushed
@@ -200,14 +200,14 @@ class Reader:
         agreed = form.agrees(Form(form.base), eps)
         if agreed is not None and agreed.all():
             return form.base
-        numbers = _numbers_of(form, eps)
+        numbers = numbers_of(form, eps)
         return self.class_of(node, ("map", form.base), lambda: numbers, "none")[0]
 
     def unshifted(self, node: Node, form: Form, eps: float) -> Form:
         """The same value with its shift, but not its gain, taken into the class."""
         if not form.map.has_shift:
             return form
-        numbers = _numbers_of(form, eps)
+        numbers = numbers_of(form, eps)
         return self.made(node, ("shifted", form.base), lambda: numbers, "any")
 
     def positive(self, node: Node, form: Form) -> Form:
@@ -276,6 +276,7 @@ class Reader:
         if node.op in ("Loop", "If", "Scan", "QuantizeLinear") or "::" in node.op or node.op in RANDOM:
             return False
         try:
+            refuse_absurd(node, inputs, FEW)
             results = evaluate_node(node, inputs)
         except NotEvaluable:
             return False
@@ -288,7 +289,7 @@ class Reader:
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
-def _numbers_of(form: Form, eps: float) -> Numbers:
+def numbers_of(form: Form, eps: float) -> Numbers:
     """Gain and shift of a map, as numbers that tell classes apart."""
     gain, shift = form.map.gain, form.map.shift
     bars = aligned(form.gain_error, np.abs(gain), form.shift_error, np.abs(shift))

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import IDENTITY, ulp
+from bnfold.affine import IDENTITY, Affine, ulp
 from bnfold.graph import Node
 from bnfold.ops import constant
 from bnfold.ops.elementwise import split_operands
-from bnfold.verification.alignment.forms import LOOSE, Array, Either, Form, Numbers
+from bnfold.verification.alignment.forms import LOOSE, Array, Either, Form, Numbers, aligned
 from bnfold.verification.alignment.meanings.activations import bent, clipped
 from bnfold.verification.alignment.meanings.opaque import opaque_key
 from bnfold.verification.alignment.meanings.operands import floats
@@ -198,10 +198,10 @@ def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) ->
     source, axis = node.inputs[0 if seen.weight else 1], seen.axis
     vectors = form.map.vectors(axis, seen.inner)
     if vectors is None:
-        base = reader.realised(node, form, reader.eps(source))
-        form = Form(base)
-        vectors = IDENTITY.vectors(axis, seen.inner)
-    assert vectors is not None
+        gain, rest, error = _divided(form, axis, seen.inner)
+        base = reader.realised(node, rest, reader.eps(source))
+        form = Form(base, IDENTITY, error)
+        vectors = gain, np.zeros(seen.inner)
     gain_error, shift_error = (_along(error, axis, seen.inner) for error in (form.gain_error, form.shift_error))
     if reader.is_exact(source):
         shift_error = np.zeros_like(shift_error)
@@ -221,6 +221,24 @@ def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) ->
     reader.layers[node] = Layer(rows, dtype, result)
     reader.forms[node.output] = result
     return True
+
+
+def _divided(form: Form, axis: int, size: int) -> tuple[Array, Form, Array]:
+    """A map that varies elsewhere too, as a gain per channel of ``axis`` and the rest, with the error of that gain.
+
+    The gain is that of the first position, so that a fold which only moved such a gain leaves the same rest.
+    """
+    gain = form.map.gain
+    if gain.ndim <= axis or gain.shape[axis] != size:
+        return np.ones(size), form, np.zeros(())
+    first = tuple(slice(None) if k == axis else slice(1) for k in range(gain.ndim))
+    own = gain[first]
+    if not (own != 0).all() or not np.isfinite(own).all():
+        return np.ones(size), form, np.zeros(())
+    own, whole, shift, errors, moved = aligned(own, gain, form.map.shift, form.gain_error, form.shift_error)
+    rest = Form(form.base, Affine.of(whole / own, shift / own), errors / np.abs(own), moved / np.abs(own))
+    error = np.broadcast_to(errors, np.broadcast_shapes(errors.shape, whole.shape))[first]
+    return own.reshape(-1), rest, np.broadcast_to(error, own.shape).reshape((1,) * axis + (size,))
 
 
 def _reading(seen: Product, gain: Array) -> NDArray[np.bool_]:
