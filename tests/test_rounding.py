@@ -317,6 +317,7 @@ def test_programs_of_torch_round_too():
     assert [row.reason["code"] for row in rows] == ["nonlinear"]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_program_whose_rounding_was_taken_away_is_different(tmp_path):
     torch = pytest.importorskip("torch")
