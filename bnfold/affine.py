@@ -43,7 +43,7 @@ class Affine:
     @classmethod
     def of(cls, gain: ArrayLike, shift: ArrayLike) -> Affine:
         """The map with leading-aligned ``gain`` and ``shift``, in its smallest shape."""
-        return cls(*_compressed(*_leading(np.asarray(gain, np.float64), np.asarray(shift, np.float64))))
+        return cls(*_compressed(*leading(np.asarray(gain, np.float64), np.asarray(shift, np.float64))))
 
     @classmethod
     def along(cls, axis: int, gain: ArrayLike, shift: ArrayLike) -> Affine:
@@ -87,8 +87,8 @@ class Affine:
 
     def after(self, first: Affine) -> Affine:
         """The composition: ``self.after(first)(x) == self(first(x))``."""
-        gain, other = _leading(self.gain, first.gain)
-        shift, between = _leading(self.shift, first.shift)
+        gain, other = leading(self.gain, first.gain)
+        shift, between = leading(self.shift, first.shift)
         if prod(map(max, zip(gain.shape, other.shape, strict=True))) > LARGEST:
             raise ValueError("a map that varies along several axes has too many entries")
         return Affine.of(gain * other, gain * between + shift)
@@ -109,8 +109,8 @@ class Affine:
             return True
         if not self.fits(other):
             return False
-        gain, gain2 = _leading(self.gain, other.gain)
-        shift, shift2 = _leading(self.shift, other.shift)
+        gain, gain2 = leading(self.gain, other.gain)
+        shift, shift2 = leading(self.shift, other.shift)
         return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
 
     def vectors(self, axis: int, size: int) -> tuple[Array, Array] | None:
@@ -193,8 +193,9 @@ def _close(first: Array, second: Array, least: float) -> bool:
     return bool((near | (first == second)).all())
 
 
-def _leading(first: Array, second: Array) -> tuple[Array, Array]:
-    """Both arrays with trailing axes of length 1, up to one rank."""
+def leading(first: Array, second: Array) -> tuple[Array, Array]:
+    """Return both arrays with trailing axes of length 1, up to one rank: maps go by the first axes of a tensor."""
+    first, second = np.asarray(first), np.asarray(second)
     rank = max(first.ndim, second.ndim)
     return (
         first.reshape(first.shape + (1,) * (rank - first.ndim)),

@@ -1,13 +1,12 @@
 """The planner: which maps to put on which values, so that affine operators become the identity.
 
-The new graph may carry ``A(v) = gain * v + shift`` (the value's *gauge*) in place of any value ``v`` as long
-as whoever makes it and whoever reads it agree. An affine operator ``y = M x`` disappears where
-``A(x) = A(y) M``. The planner removes them one after the other, last ones first. For each it tries to
-push the map to the producer's side, to the readers' side, or gain and shift to different sides; each try
-is a *flood*: the operators around are asked by their rules what follows, until all is absorbed or one
-refuses. A flood changes nothing until it has succeeded, and the cheapest success is taken. Rules see
-the graph as it stands after the folds so far (:class:`bnfold.ops.Flood`), so maps add up and a later fold
-may pass through an earlier one.
+The new graph may carry ``A(v) = gain * v + shift`` (the value's *gauge*) in place of any value ``v`` as long as
+whoever makes it and whoever reads it agree. An affine operator ``y = M x`` disappears where ``A(x) = A(y) M``. The
+planner removes them one after the other, last ones first. For each it tries to push the map to the producer's side,
+to the readers' side, or gain and shift to different sides; each try is a *flood*: the operators around are asked by
+their rules what follows, until all is absorbed or one refuses. A flood changes nothing until it has succeeded, and
+the cheapest success is taken. Rules see the graph as it stands after the folds so far (:class:`bnfold.ops.Flood`), so
+maps add up and a later fold may pass through an earlier one.
 """
 
 from __future__ import annotations

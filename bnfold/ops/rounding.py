@@ -20,7 +20,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.affine import Affine
+from bnfold.affine import Affine, leading
 from bnfold.graph import Graph, Node, Value
 from bnfold.graph.constants import SMALL, NotEvaluable
 from bnfold.ops import CONTRADICTIONS, constant, lookup, normalization
@@ -137,7 +137,7 @@ def _rest(other: Node, since: Affine) -> Array:
     rest = np.abs(since.shift / since.gain)
     if other.op == "BatchNormalization" and not isinstance(own := normalization.inference(other), Kept):
         spread = np.abs(own[1].scale.reshape((1, -1)) / since.gain)
-        rest = np.maximum(*np.broadcast_arrays(*_leading(rest, spread)))
+        rest = np.maximum(*np.broadcast_arrays(*leading(rest, spread)))
     return np.asarray(rest)
 
 
@@ -221,19 +221,9 @@ def _scale(norm: Node) -> Array:
 
 
 def _larger(numbers: Array, bound: Array, *, every: bool) -> bool:
-    first, second = _leading(np.abs(numbers), bound)
+    first, second = leading(np.abs(numbers), bound)
     found = first > second
     return bool(found.all() if every else found.any())
-
-
-def _leading(first: Array, second: Array) -> tuple[Array, Array]:
-    """Both with trailing axes of length 1, up to one rank: maps are aligned with the first axes of a tensor."""
-    first, second = np.asarray(first), np.asarray(second)
-    rank = max(first.ndim, second.ndim)
-    return (
-        first.reshape(first.shape + (1,) * (rank - first.ndim)),
-        second.reshape(second.shape + (1,) * (rank - second.ndim)),
-    )
 
 
 def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
