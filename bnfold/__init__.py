@@ -20,8 +20,8 @@ ONE_THREAD = "01"
 
 if TYPE_CHECKING:
     from bnfold.api import calibrate, fold, inspect, verify
+    from bnfold.batch.run import fold_many, inspect_many
     from bnfold.errors import BnfoldError
-    from bnfold.fleet import fold_many, inspect_many
 
 __all__ = ["BnfoldError", "__version__", "calibrate", "fold", "fold_many", "inspect", "inspect_many", "verify"]
 
@@ -33,7 +33,7 @@ def __getattr__(name: str) -> Any:
 
         return BnfoldError
     if name in ("fold_many", "inspect_many"):
-        from bnfold import fleet
+        from bnfold.batch import run as fleet
 
         return getattr(fleet, name)
     if name in __all__:

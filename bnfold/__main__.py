@@ -8,7 +8,7 @@ import sys
 if sys.path[0] == os.getcwd() and not __file__.startswith(sys.path[0] + os.sep):  # noqa: PTH109
     del sys.path[0]
 
-from bnfold.cli import run
+from bnfold.cli.main import run
 
 if __name__ == "__main__":
     run()

@@ -11,18 +11,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.clock import Clock
 from bnfold.errors import Refused, UsageError
-from bnfold.files.source import FileSource
-from bnfold.opening import find_original, kind_of_source, opened
+from bnfold.io.source import FileSource
+from bnfold.loading import find_original, kind_of_source, opened
 from bnfold.options import CalibrateOptions, FoldOptions, default_verification
+from bnfold.timing import Clock
 
 if TYPE_CHECKING:
-    from bnfold.opening import Model
+    from bnfold.calibration.data import Data
+    from bnfold.loading import Model
     from bnfold.options import Format
-    from bnfold.report.results import Comparison, Folding, Inspection
-    from bnfold.statistics.data import Data
-    from bnfold.statistics.results import Calibration
+    from bnfold.results.calibration import Calibration
+    from bnfold.results.folding import Comparison, Folding, Inspection
     from bnfold.verification.judge import VerifyOptions
 
 __all__ = ["CalibrateOptions", "FoldOptions", "Refused", "calibrate", "find_original", "fold", "inspect", "verify"]
@@ -52,19 +52,19 @@ def inspect(
     """
     options = options or FoldOptions()
     original = opened(model, options, example_inputs)
-    from bnfold.files.load import LoadedModel
+    from bnfold.io.load import LoadedModel
 
     if isinstance(original, LoadedModel):
-        from bnfold.workflow import inspect_onnx
+        from bnfold.frontends.onnx.workflow import inspect_onnx
 
         found = inspect_onnx(original, options)
     else:
-        from bnfold.programs.workflow import inspect_program
+        from bnfold.frontends.torch.workflow import inspect_program
 
         found = inspect_program(original, options)
     if data is None:
         return found
-    from bnfold.statistics.drift import drifts
+    from bnfold.calibration.drift import drifts
 
     return found.with_drifts(*drifts(original, data, batch))
 
@@ -93,9 +93,9 @@ def calibrate(
     """
     clock = Clock("load", "measure", "write")
     original = opened(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
-    from bnfold.files.load import LoadedModel
-    from bnfold.statistics.calibrate import calibrate_onnx, calibrate_program
-    from bnfold.workflow import Goal, target_of
+    from bnfold.calibration.calibrate import calibrate_onnx, calibrate_program
+    from bnfold.frontends.onnx.workflow import Goal, target_of
+    from bnfold.io.load import LoadedModel
 
     clock.lap("load")
     options = options or CalibrateOptions()
@@ -136,8 +136,8 @@ def fold(
     options = options or FoldOptions()
     clock = Clock()
     original = opened(model, options, example_inputs)
-    from bnfold.files.load import LoadedModel
-    from bnfold.workflow import Goal, fold_onnx, target_of
+    from bnfold.frontends.onnx.workflow import Goal, fold_onnx, target_of
+    from bnfold.io.load import LoadedModel
 
     live = not isinstance(model, str | Path)
     clock.lap("load")
@@ -146,7 +146,7 @@ def fold(
             raise UsageError(f"{original.name}: ONNX can't become a program of torch", "leave out --to pt2")
         place = None if live and target is None else target_of(original, target, "onnx", force or dry_run)
         return fold_onnx(original, Goal(place, force, live and target is None, dry_run), options, clock)
-    from bnfold.programs.workflow import fold_program
+    from bnfold.frontends.torch.workflow import fold_program
 
     to = options.to or "pt2"
     place = None if live and target is None else target_of(original, target, to, force or dry_run)
@@ -178,14 +178,14 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     if kinds[0] == "onnx":
         if kinds[1] != "onnx":
             raise UsageError(f"{folded} is a model of torch, {original} one of ONNX", "name the original first")
-        from bnfold.report.results import Comparison, onnx_info
+        from bnfold.results.folding import Comparison, onnx_info
         from bnfold.verification.judge import verify_files
 
         verification, first, second = verify_files(Path(original), Path(folded), options)
         beside = first.external.files(), second.external.files()
         return Comparison(onnx_info(first), onnx_info(second), verification, notes, beside)
-    from bnfold.programs.load import load_program
-    from bnfold.programs.workflow import verify_program
+    from bnfold.frontends.torch.load import load_program
+    from bnfold.frontends.torch.workflow import verify_program
 
     found = verify_program(load_program(Path(original)), Path(folded), options, program=kinds[1] != "onnx")
     return replace(found, notes=notes)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
-    from bnfold.batchnorm import Momentum
+    from bnfold.numerics.batchnorm import Momentum
     from bnfold.verification.judge import VerifyOptions
 
 External = Literal["auto", "keep", "always", "never"]

@@ -9,10 +9,10 @@ import onnx
 from matplotlib import pyplot
 
 from bnfold.api import fold, inspect
-from bnfold.batchnorm import BatchNorm, training_step
+from bnfold.calibration import plot
+from bnfold.calibration.moments import Population, statistics_of
+from bnfold.numerics.batchnorm import BatchNorm, training_step
 from bnfold.report import figures
-from bnfold.statistics import plot
-from bnfold.statistics.moments import Population, statistics_of
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "images"

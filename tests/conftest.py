@@ -14,12 +14,12 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT / "sample_models"), str(Path(__file__).parent), str(Path(__file__).parent / "programs")]
 
 from bnfold.api import FoldOptions, fold  # noqa: E402
-from bnfold.apply import settle, write  # noqa: E402
-from bnfold.files.load import load_bytes  # noqa: E402
-from bnfold.graph.onnx import OnnxGraphs  # noqa: E402
-from bnfold.graph.onnx_edit import OnnxEditor  # noqa: E402
-from bnfold.graph.onnx_functions import batch_norms_inlined  # noqa: E402
-from bnfold.plan import Plan  # noqa: E402
+from bnfold.frontends.onnx.editor import OnnxEditor  # noqa: E402
+from bnfold.frontends.onnx.functions import batch_norms_inlined  # noqa: E402
+from bnfold.frontends.onnx.graph import OnnxGraphs  # noqa: E402
+from bnfold.io.load import load_bytes  # noqa: E402
+from bnfold.planner.apply import settle, write  # noqa: E402
+from bnfold.planner.planner import Plan  # noqa: E402
 
 
 @pytest.fixture

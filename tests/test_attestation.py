@@ -13,10 +13,10 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
-from bnfold.cli import main
+from bnfold.cli.main import main
 from bnfold.errors import InputError
-from bnfold.files.source import FileSource
-from bnfold.report.formats import render
+from bnfold.io.source import FileSource
+from bnfold.report.formats.registry import render
 
 CHANNELS = 24
 

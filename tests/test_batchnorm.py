@@ -7,8 +7,8 @@ from conftest import run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.affine import ulp
-from bnfold.batchnorm import (
+from bnfold.numerics.affine import ulp
+from bnfold.numerics.batchnorm import (
     BatchNorm,
     batch_statistics,
     inference,
@@ -174,7 +174,7 @@ def test_the_affine_form_equals_the_definition_in_ulps(channels, seed):
 
 
 def test_axes_of_statistics():
-    from bnfold.batchnorm import per_activation, per_channel, per_feature
+    from bnfold.numerics.batchnorm import per_activation, per_channel, per_feature
 
     assert per_channel(4) == (0, 2, 3)
     assert per_channel(4, -1) == (0, 1, 2)

@@ -11,11 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 import bnfold
-from bnfold.bench import BenchOptions, Level, Timing, _interval, _level, bench
-from bnfold.cli import main
+from bnfold.benchmark.run import BenchOptions, Level, Timing, _interval, _level, bench
+from bnfold.cli.main import main
 from bnfold.errors import InputError, UndecidedError
-from bnfold.verification.inputs import InputOptions
-from bnfold.verification.runtime import Limits
+from bnfold.verification.runtime.inputs import InputOptions
+from bnfold.verification.runtime.runner import Limits
 
 pytest.importorskip("onnxruntime")
 SCHEMA = json.loads((Path(bnfold.__file__).parent / "report/schema.json").read_text())

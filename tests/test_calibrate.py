@@ -13,7 +13,7 @@ from statistics_models import images, residual, statistics_in
 
 from bnfold.api import calibrate, fold, inspect
 from bnfold.errors import BnfoldError, InputError, UndecidedError
-from bnfold.graph.onnx import OnnxGraphs
+from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.options import CalibrateOptions
 
 

@@ -14,7 +14,7 @@ from statistics_models import images, residual, statistics_in
 from test_cli import SCHEMA
 
 from bnfold.api import calibrate, inspect
-from bnfold.cli import main
+from bnfold.cli.main import main
 from bnfold.errors import InputError, UndecidedError
 from bnfold.options import CalibrateOptions
 

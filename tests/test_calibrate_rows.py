@@ -16,12 +16,12 @@ from test_calibrate_data import call
 from test_cli import SCHEMA
 
 from bnfold.api import calibrate, inspect
+from bnfold.calibration.free_batch import rows_are_free
+from bnfold.calibration.layers import Level
+from bnfold.calibration.layers import held as held_
 from bnfold.errors import InputError
-from bnfold.graph.onnx import OnnxGraphs
+from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.options import CalibrateOptions
-from bnfold.statistics.layers import Level
-from bnfold.statistics.layers import held as held_
-from bnfold.statistics.rows import rows_are_free
 
 
 def bound(rows=8):

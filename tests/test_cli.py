@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 from transcripts import differences, shown
 
-from bnfold.cli import main
-from bnfold.verification import runtime
+from bnfold.cli.main import main
+from bnfold.verification.runtime import runner as runtime
 
 ROOT = Path(__file__).parents[1]
 SCHEMA = json.loads((ROOT / "bnfold/report/schema.json").read_text())
@@ -350,7 +350,7 @@ class TestReports:
         assert Path("conv.onnx").read_bytes() == before
 
     def test_a_failed_fold_is_reported_too(self, here, monkeypatch):
-        import bnfold.apply as apply
+        import bnfold.planner.apply as apply
 
         honest = apply.rounded
         monkeypatch.setattr(apply, "rounded", lambda values, dtype: honest(values * 1.01, dtype))

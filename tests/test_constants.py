@@ -55,8 +55,8 @@ def test_a_constant_counts_where_rounding_on_the_way_does_not_change_it(steps, h
 
 def test_a_value_that_is_stored_twice_is_no_model():
     from bnfold.errors import InputError
-    from bnfold.files.load import load_bytes
-    from bnfold.graph.onnx import OnnxGraphs
+    from bnfold.frontends.onnx.graph import OnnxGraphs
+    from bnfold.io.load import load_bytes
 
     model = scaled([], k=F(2))
     sparse = onnx.helper.make_sparse_tensor(

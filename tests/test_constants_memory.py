@@ -12,10 +12,10 @@ from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import fold_proto
 
 from bnfold.api import inspect
-from bnfold.find import affine_ops
-from bnfold.graph.constants import FEW, NotEvaluable
-from bnfold.graph.onnx import OnnxGraphs
-from bnfold.graph.onnx_inference import MOST_ENTRIES, _Counting, _is_small
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.frontends.onnx.shape_inference import MOST_ENTRIES, _Counting, _is_small
+from bnfold.ir.constant_folding import FEW, NotEvaluable
+from bnfold.planner.candidates import affine_ops
 
 MIB = 2**20
 
@@ -113,7 +113,7 @@ def test_a_slice_does_not_keep_what_it_is_cut_from():
 
 
 def test_only_so_many_small_constants_are_remembered(monkeypatch):
-    monkeypatch.setattr("bnfold.graph.constants.REMEMBERED", 1000)
+    monkeypatch.setattr("bnfold.ir.constant_folding.REMEMBERED", 1000)
     nodes, last, held = chained(lambda a, b: node("Neg", [a], [b]), 40, k=np.ones(100, "f4"))
     values = values_of(holding(nodes, held))
     for name in (last, "k7", last):
@@ -197,7 +197,7 @@ def test_the_whole_of_inspect_stays_small(tmp_path):
 
 
 def test_large_additions_that_end_no_chain_are_not_evaluated(monkeypatch):
-    from bnfold.graph.constants import Constants
+    from bnfold.ir.constant_folding import Constants
 
     asked = []
     evaluate = Constants.evaluate
@@ -232,7 +232,7 @@ def test_constants_of_the_size_of_activations_still_fold():
 def computed_in_torch(steps, cut):
     """The last node of a program that doubles a tensor again and again (``cut``: and halves it), and its evaluator."""
     torch = pytest.importorskip("torch")
-    from bnfold.graph.torch_constants import Computed
+    from bnfold.frontends.torch.constants import Computed
 
     def add(target, args, length):
         made = graph.call_function(target, args)
@@ -270,7 +270,7 @@ def test_constants_along_different_axes_are_not_multiplied_out():
 
 
 def test_too_little_memory_is_no_property_of_the_model(monkeypatch):
-    from bnfold.graph import constants
+    from bnfold.ir import constant_folding as constants
 
     def evaluate(self, *_):
         raise MemoryError
@@ -283,7 +283,7 @@ def test_too_little_memory_is_no_property_of_the_model(monkeypatch):
 
 def test_all_evaluations_together_are_bounded(monkeypatch):
     """Many layers that each compute a weight out of nothing."""
-    from bnfold.graph import constants
+    from bnfold.ir import constant_folding as constants
 
     monkeypatch.setattr(constants, "WORK", 2**14)
     nodes = [node("ConstantOfShape", ["s"], ["w"])]

@@ -8,13 +8,13 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
-import bnfold.apply
+import bnfold.planner.apply
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import InputError
-from bnfold.graph.constants import NotEvaluable
-from bnfold.ops import Unfit
-from bnfold.ops.elementwise import like
-from bnfold.reasons import Kept
+from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.rules.elementwise import like
+from bnfold.rules.reasons import Kept
+from bnfold.rules.rule import Unfit
 
 
 def names(model):
@@ -106,13 +106,13 @@ def test_a_constant_of_no_entries_is_no_bug(tmp_path):
 
 def test_folds_that_do_not_fit_are_given_up_together(monkeypatch):
     """To plan anew for each would take for ever in a network of thousands."""
-    planned, plans = bnfold.apply.plan, []
+    planned, plans = bnfold.planner.apply.plan, []
 
     def counted(*arguments, **options):
         plans.append(planned(*arguments, **options))
         return plans[-1]
 
-    monkeypatch.setattr(bnfold.apply, "plan", counted)
+    monkeypatch.setattr(bnfold.planner.apply, "plan", counted)
     held, nodes = {"s": np.full(4, 0.02, "f4")}, []
     for index in range(6):
         held |= batch_norm(f"bn{index}", 4, index) | {f"q{index}": np.full((4, 4, 1, 1), -128, "i1")}
@@ -219,7 +219,7 @@ def test_a_constant_keeps_its_shape_where_it_can():
     ],
 )
 def test_why_a_node_can_t_be_rewritten(error, code):
-    assert bnfold.apply._cause(SimpleNamespace(op="Conv", name="c"), error).reason == code
+    assert bnfold.planner.apply._cause(SimpleNamespace(op="Conv", name="c"), error).reason == code
 
 
 @pytest.mark.parametrize("shape", [[1, "C", 4, 4], ["N", 4, 4, 4], ["N", "C", 4, 4], ["N", 5, 4, 4], [1, 5, 4, 4]])

@@ -6,7 +6,7 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
-from bnfold.plan import WORST_CONDITION
+from bnfold.planner.planner import WORST_CONDITION
 
 
 def forked(offset, mean, shared=True):

@@ -8,7 +8,7 @@ from conftest import assert_same, feeds_for, fold_proto, run
 from test_corners import chain
 
 from bnfold.errors import InputError
-from bnfold.folds import Fold
+from bnfold.planner.plan import Fold
 
 
 def of_opset(model, opset):

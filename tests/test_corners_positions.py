@@ -7,11 +7,11 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
-from bnfold.affine import IDENTITY, Affine
-from bnfold.files.load import load_bytes
-from bnfold.graph.onnx import OnnxGraphs
-from bnfold.ops import lookup
-from bnfold.ops.layout import MOST_ENTRIES, PRIMES, Unmovable, reshaped
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.io.load import load_bytes
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.rules.layout import MOST_ENTRIES, PRIMES, Unmovable, reshaped
+from bnfold.rules.rule import lookup
 
 
 def between_factors(middle, held, shape, behind, factor):

@@ -8,12 +8,12 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
-import bnfold.plan
-from bnfold.affine import IDENTITY, Affine
-from bnfold.find import affine_ops
-from bnfold.flood import Flood
-from bnfold.folds import StandIn
-from bnfold.graph.onnx import OnnxGraphs
+import bnfold.planner.planner
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.planner.candidates import affine_ops
+from bnfold.planner.plan import StandIn
+from bnfold.planner.propagation import Flood
 
 
 def there_and_back(source, target):
@@ -27,7 +27,7 @@ def there_and_back(source, target):
 
 @pytest.mark.parametrize(("budgets", "folds"), [((1,), False), ((1, 2), False), ((1, 20), True), ((20,), True)])
 def test_a_map_that_reaches_too_far_stays(monkeypatch, budgets, folds):
-    monkeypatch.setattr(bnfold.plan, "BUDGETS", budgets)
+    monkeypatch.setattr(bnfold.planner.planner, "BUDGETS", budgets)
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -46,7 +46,7 @@ def test_a_map_that_reaches_too_far_stays(monkeypatch, budgets, folds):
 @pytest.mark.parametrize("budgets", [(1, 1, 50), (1, 50), (50, 60, 70)])
 def test_what_stays_behind_is_looked_for_as_far_as_anything(monkeypatch, budgets):
     """The Add behind a product without bias, and the maximum that a Relu becomes."""
-    monkeypatch.setattr(bnfold.plan, "BUDGETS", budgets)
+    monkeypatch.setattr(bnfold.planner.planner, "BUDGETS", budgets)
     held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     turned = [node("Transpose", ["m"], ["t"], perm=[0, 3, 1, 2]), *there_and_back("t", "d")]
@@ -233,7 +233,8 @@ def test_a_try_depends_on_all_that_stands_around_the_operators_it_asked():
     graph = OnnxGraphs(make(nodes, inputs, [tensor("y", None)], held)).scopes[0]
     (op,) = affine_ops(graph)
     seen = set()
-    Flood(bnfold.plan._Planner(graph, threshold=False), op, 512, seen).run([(op.source, op.map), (op.target, IDENTITY)])
+    state = bnfold.planner.planner._Planner(graph, threshold=False)
+    Flood(state, op, 512, seen).run([(op.source, op.map), (op.target, IDENTITY)])
     assert {value.name for value in seen} >= {"a", "c", "d"}
 
 

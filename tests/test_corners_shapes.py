@@ -5,7 +5,7 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import assert_same, feeds_for, fold_proto, run
 
-from bnfold.ops.layout import Unmovable, reshaped
+from bnfold.rules.layout import Unmovable, reshaped
 
 UNKNOWN = {
     "Transpose": node("Transpose", ["r"], ["d"]),

@@ -13,7 +13,7 @@ import onnx
 import pytest
 from transcripts import differences, shown
 
-from bnfold.reasons import REASONS
+from bnfold.rules.reasons import REASONS
 
 ROOT = Path(__file__).parents[1]
 
@@ -89,7 +89,7 @@ def test_a_notebook_shows_a_table(samples):
     assert "3 of 3 BatchNorms calibrated" in made._repr_html_()
     result = bnfold.fold(onnx.load(samples / "digits.onnx"))
     assert "equivalent" in result._repr_html_()
-    as_text = bnfold.report.results.as_comparison(result)._repr_html_()
+    as_text = bnfold.results.folding.as_comparison(result)._repr_html_()
     assert as_text.count('<td style="color:#146c2e">pass</td>') == 4
 
 
@@ -100,7 +100,7 @@ def test_every_sample_is_described():
 
 
 def test_the_page_of_rules_is_the_table_in_the_code():
-    from bnfold.ops import table
+    from bnfold.rules.rule import table
 
     rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/rules.md").read_text(), re.M)
     assert rows == [(op, rule.upstream, rule.downstream) for op, rule in sorted(table().items())]
@@ -110,7 +110,7 @@ def test_every_rule_has_a_case_that_folds():
     import cases_gauge  # noqa: F401 - registers its cases
     from cases import CASES
 
-    from bnfold.ops import table
+    from bnfold.rules.rule import table
 
     covered = {node.op_type for case in CASES if case.folds for node in case.build().graph.node}
     assert set(table()) <= covered | {"Linear"}  # torch's own: tests/programs/torch_kinds.py

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.report import bar
 from bnfold.report.escaping import harmless, visible
-from bnfold.report.formats import dumps
+from bnfold.report.formats.common import dumps
 from bnfold.report.terminal import Terminal, hear_warnings
 
 NASTY = (
@@ -174,11 +174,11 @@ def test_what_a_project_sets_is_not_obeyed(place, tmp_path):
 
 def test_verbose_tracebacks_are_not_obeyed(place):
     code = (
-        "import sys, bnfold.api, bnfold.cli\n"
+        "import sys, bnfold.api, bnfold.cli.main\n"
         f"def inspect(*_, **__): raise RuntimeError({NAME!r})\n"
         "bnfold.api.inspect = inspect\n"
         "sys.argv = ['bnfold', 'inspect', 'm.onnx', '--verbose']\n"
-        "bnfold.cli.run()\n"
+        "bnfold.cli.main.run()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=place, capture_output=True, check=False)
     assert done.returncode == 70 and b"Traceback" in done.stderr

@@ -11,9 +11,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 from architectures import Net, fan
 
-from bnfold.flood import Flood
-from bnfold.graph.onnx import OnnxGraphs
-from bnfold.plan import plan
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.planner.planner import plan
+from bnfold.planner.propagation import Flood
 
 
 def convs_of_the_input(count):

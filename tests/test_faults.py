@@ -12,7 +12,7 @@ import pytest
 
 from bnfold.api import FoldOptions, fold
 from bnfold.errors import InputError, OutputError
-from bnfold.files import folders, save
+from bnfold.io import folders, save
 from tests.campaigns import kills
 
 ROOT = Path(__file__).parents[1]
@@ -227,7 +227,7 @@ def test_nothing_speaks_to_the_network(samples, tmp_path):
         "import socket, sys\n"
         "def refuse(*_, **__): raise RuntimeError('the network was asked')\n"
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
-        "from bnfold.cli import main; main(sys.argv[1:])"
+        "from bnfold.cli.main import main; main(sys.argv[1:])"
     )
     words = [sys.executable, "-c", code, "fold", str(samples / "digits.onnx"), "-o", str(tmp_path / "out.onnx")]
     subprocess.run(words, check=True, capture_output=True, cwd=ROOT)

@@ -12,11 +12,11 @@ from conftest import assert_same, feeds_for, run
 
 from bnfold.api import FoldOptions, fold
 from bnfold.errors import InputError, OutputError, UsageError
-from bnfold.files import save as save_module
-from bnfold.files.external import external_tensors
-from bnfold.files.load import load
-from bnfold.files.save import staged
-from bnfold.files.serialize import chunks, pieces
+from bnfold.io import save as save_module
+from bnfold.io.external import external_tensors
+from bnfold.io.load import load
+from bnfold.io.save import staged
+from bnfold.io.serialize import chunks, pieces
 
 PLAIN = FoldOptions(verify=None)
 

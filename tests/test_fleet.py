@@ -17,14 +17,14 @@ from click.testing import CliRunner
 
 import bnfold
 from bnfold.api import FoldOptions
-from bnfold.cli import main
+from bnfold.batch import data as fleet_data
+from bnfold.batch.processes import Processes, WorkerDied
+from bnfold.cli.main import main
 from bnfold.errors import InputError, UsageError
-from bnfold.files.source import FileSource
-from bnfold.fleet import data as fleet_data
-from bnfold.fleet.processes import Processes, WorkerDied
-from bnfold.verification.inputs import InputOptions
+from bnfold.io.source import FileSource
 from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.measure import RunOptions
+from bnfold.verification.runtime.inputs import InputOptions
+from bnfold.verification.runtime.measure import RunOptions
 
 QUICK = FoldOptions(verify=None)
 NAMES = ("conv", "half", "gemm_beta", "if_branches", "two_consumers", "digits")
@@ -62,7 +62,7 @@ def test_a_failing_model_is_an_outcome(models, tmp_path):
 def test_a_refused_fold_is_reported_with_its_verdict(models, tmp_path, monkeypatch):
     from dataclasses import replace
 
-    from bnfold.ops import linear
+    from bnfold.rules import conv as linear
 
     real = linear.fold_linear
 

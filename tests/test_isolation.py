@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from bnfold import isolation
-from bnfold.verification import runtime
-from bnfold.verification.runtime import Limits, Mode
+from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.runner import Limits, Mode
 
 ROOT = Path(__file__).parents[1]
-BNFOLD = [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}; from bnfold.cli import run; run()"]
+BNFOLD = [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}; from bnfold.cli.main import run; run()"]
 """As the installed script starts it: the first entry of the search path is not the current directory."""
 
 NAMES = (

@@ -11,9 +11,10 @@ pytest.importorskip("onnxruntime")
 from statistics_models import residual
 
 from bnfold.api import inspect
-from bnfold.batchnorm import BatchNorm, Statistics, batch_statistics, per_channel, training_step
-from bnfold.statistics import health, moments, spool
-from bnfold.statistics.results import Drift
+from bnfold.calibration import activation_cache as spool
+from bnfold.calibration import health, moments
+from bnfold.numerics.batchnorm import BatchNorm, Statistics, batch_statistics, per_channel, training_step
+from bnfold.results.calibration import Drift
 
 arrays = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 

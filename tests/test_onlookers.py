@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold
-from bnfold.cli import main
-from bnfold.files.load import load
+from bnfold.cli.main import main
+from bnfold.io.load import load
 
 QUICK = FoldOptions(verify=None)
 SHAPE = [1, 4, 2, 2]

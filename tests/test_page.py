@@ -16,7 +16,7 @@ pytest.importorskip("onnxruntime")
 pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
-from bnfold.cli import main
+from bnfold.cli.main import main
 
 BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 

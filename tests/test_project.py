@@ -11,7 +11,8 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from bnfold.cli import main, project
+from bnfold.cli import project
+from bnfold.cli.main import main
 from bnfold.progress import listening, tell, to_file
 from bnfold.report import bar
 
@@ -240,7 +241,7 @@ def test_completion_completes(words, expected, tmp_path):
     import os
 
     env = {**os.environ, "_BNFOLD_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
-    code = "from bnfold.cli import main; main(prog_name='bnfold')"
+    code = "from bnfold.cli.main import main; main(prog_name='bnfold')"
     done = subprocess.run(
         [sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False, cwd=tmp_path
     )
@@ -287,7 +288,7 @@ def test_the_doctor_sees_what_is_missing_and_what_is_broken(monkeypatch):
     import importlib.metadata
     import importlib.util
 
-    from bnfold import doctor
+    from bnfold import diagnostics as doctor
 
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     found = {finding.subject: finding for finding in doctor.diagnose().findings}

@@ -16,10 +16,11 @@ from markdown_it import MarkdownIt
 
 import bnfold
 from bnfold.report.escaping import harmless, visible
-from bnfold.report.formats import FORMATS, checks, relative, render, uri
+from bnfold.report.formats.common import checks, relative, uri
 from bnfold.report.formats.github import step_summary
-from bnfold.report.results import Comparison, ModelInfo
-from bnfold.verification.results import GateResult, LayerResult, OutputResult, Verification
+from bnfold.report.formats.registry import FORMATS, render
+from bnfold.results.folding import Comparison, ModelInfo
+from bnfold.results.verification import GateResult, LayerResult, OutputResult, Verification
 
 SCHEMAS = Path(__file__).parent / "data" / "report_schemas"
 XS = "{http://www.w3.org/2001/XMLSchema}"

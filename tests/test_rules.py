@@ -7,7 +7,7 @@ from build import weights
 from cases import CASES, behind_conv
 from conftest import assert_same, feeds_for, fold_proto, run
 
-from bnfold.folds import Fold
+from bnfold.planner.plan import Fold
 
 
 def test_trailing_empty_outputs_are_absent():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from bnfold.cli import main
+from bnfold.cli.main import main
 
 EXPECTED = {
     "padded_conv_behind": "padding",

@@ -65,7 +65,7 @@ def external(path, layers, width):
 def peak(path):
     """MiB that a fold takes at most, as its process says itself (what its parent weighed before does not count)."""
     code = (
-        "import sys; from bnfold.cli import main\n"
+        "import sys; from bnfold.cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit as end: assert not end.code\n"
         "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold import weights
-from bnfold.weights import Weight, fold_linear
+from bnfold.numerics import linear as weights
+from bnfold.numerics.linear import Weight, fold_linear
 
 shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.integers(1, 4))
 

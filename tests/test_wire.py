@@ -9,10 +9,10 @@ from onnx import AttributeProto, ModelProto, TensorProto, helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold
 from bnfold.errors import BnfoldError
-from bnfold.files import wire
-from bnfold.files.load import load, load_bytes
-from bnfold.files.serialize import chunks, in_memory, pieces
-from bnfold.files.wire import separate, varint
+from bnfold.io import wire
+from bnfold.io.load import load, load_bytes
+from bnfold.io.serialize import chunks, in_memory, pieces
+from bnfold.io.wire import separate, varint
 
 
 def reader(data):
@@ -170,8 +170,8 @@ def test_folding_with_large_and_with_small_weights_is_the_same(tmp_path, monkeyp
         fold(path, tmp_path / "a.onnx", FoldOptions(verify=None), force=True)
         with monkeypatch.context() as patch:
             patch.setattr(wire, "LARGE", 1)
-            patch.setattr("bnfold.graph.onnx_edit.DEFERRED", 1)
-            patch.setattr("bnfold.weights.BLOCK", 7)
+            patch.setattr("bnfold.frontends.onnx.editor.DEFERRED", 1)
+            patch.setattr("bnfold.numerics.linear.BLOCK", 7)
             fold(path, tmp_path / "b.onnx", FoldOptions(verify=None), force=True)
         assert onnx.load(tmp_path / "a.onnx") == onnx.load(tmp_path / "b.onnx"), path
 

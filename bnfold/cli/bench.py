@@ -12,7 +12,7 @@ from bnfold.cli import reports
 from bnfold.cli.options import FILE, check_json_target, check_plot, common, report_stream, write_json
 
 if TYPE_CHECKING:
-    from bnfold.bench import Benchmark
+    from bnfold.benchmark.run import Benchmark
     from bnfold.report.terminal import Terminal
 
 
@@ -52,8 +52,8 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     check_json_target(given["json_file"])
     check_plot(given["plot"], [original, folded or original])
     wanted = reports.only_html(given["reports"], [original])
-    from bnfold.bench import bench
-    from bnfold.opening import find_original
+    from bnfold.benchmark.run import bench
+    from bnfold.loading import find_original
     from bnfold.report.terminal import Terminal
 
     options = _options(given)
@@ -63,13 +63,13 @@ def command(original: str, folded: str | None, **given: Any) -> None:
     if not given["quiet"] and given["json_file"] != "-":
         _print(Terminal(report_stream(given["json_file"], False), color=not given["no_color"]), result)
     if given["plot"]:
-        from bnfold.bench import plot
+        from bnfold.benchmark import plot
         from bnfold.report import figures
 
         figures.save(lambda: plot.draw(result), given["plot"])
     write_json(given["json_file"], result.to_dict())
     if wanted:
-        from bnfold.cli import story
+        from bnfold.report import report_data as story
 
         reports.write_page(wanted, lambda: story.of_benchmark(result))
     sys.exit(0)
@@ -77,9 +77,9 @@ def command(original: str, folded: str | None, **given: Any) -> None:
 
 def _options(given: dict[str, Any]) -> Any:
     """The options. Raises UsageError."""
-    from bnfold.bench import LEVELS, BenchOptions
-    from bnfold.cli.verifying import checked_device, inputs_of, positive, words
-    from bnfold.verification.runtime import TIME_LIMIT, Limits
+    from bnfold.benchmark.run import LEVELS, BenchOptions
+    from bnfold.cli.verification_options import checked_device, inputs_of, positive, words
+    from bnfold.verification.runtime.runner import TIME_LIMIT, Limits
 
     seconds = TIME_LIMIT if given["time_limit"] is None else positive("--time-limit", given["time_limit"])
     return BenchOptions(
@@ -116,6 +116,6 @@ def _print(terminal: Terminal, result: Benchmark) -> None:
         ),
     )
     if any(level.verdict == "inconclusive" for level in result.levels):
-        from bnfold.bench import HINT
+        from bnfold.benchmark.run import HINT
 
         terminal.line((f"  inconclusive: {HINT}", "yellow"))

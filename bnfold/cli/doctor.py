@@ -12,7 +12,7 @@ from bnfold.cli.options import check_json_target, common, report_stream, write_j
 from bnfold.errors import BnfoldError
 
 if TYPE_CHECKING:
-    from bnfold.doctor import Finding
+    from bnfold.diagnostics import Finding
 
 COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
@@ -25,7 +25,7 @@ def command(**given: Any) -> None:
     Exits with 3 if something that is installed does not work.
     """
     check_json_target(given["json_file"])
-    from bnfold.doctor import diagnose
+    from bnfold.diagnostics import diagnose
     from bnfold.report.terminal import Terminal
 
     result = diagnose()
@@ -42,7 +42,7 @@ def command(**given: Any) -> None:
 
 def _project() -> Finding:
     """What [tool.bnfold] says, for whichever command."""
-    from bnfold.doctor import Finding
+    from bnfold.diagnostics import Finding
 
     try:
         found = project.find()

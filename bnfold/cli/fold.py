@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnfold.cli import project, reports
-from bnfold.cli.many import conclude, executor, is_many, sharing
+from bnfold.cli.batch import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     FILE,
     check_json_target,
@@ -25,14 +25,14 @@ from bnfold.cli.options import (
     unsafe_shapes,
     write_json,
 )
-from bnfold.cli.verifying import verify_options, verifying
+from bnfold.cli.verification_options import verify_options, verifying
 from bnfold.errors import OutputError, Refused, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.fleet import Outcome
+    from bnfold.batch.run import Outcome
     from bnfold.options import FoldOptions
-    from bnfold.report.results import Comparison, Folding
     from bnfold.report.terminal import Terminal
+    from bnfold.results.folding import Comparison, Folding
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
@@ -125,7 +125,7 @@ def _fold_many(
     report: Callable[[Folding | Comparison], None],
 ) -> int:
     """Fold several models and tell what came of them; the exit code."""
-    from bnfold.fleet import fold_many
+    from bnfold.batch.run import fold_many
 
     targets = {model: _target(model, given) for model in files}
     for model, target in targets.items():
@@ -151,11 +151,11 @@ def _check_self(target: str | None, model: str, given: dict[str, Any]) -> None:
 
 def _report(wanted: list[reports.Report], found: Folding | Comparison, quiet_stdout: bool) -> None:
     if wanted:
-        from bnfold.report.results import Folding, as_comparison
+        from bnfold.results.folding import Folding, as_comparison
 
         comparison = as_comparison(found) if isinstance(found, Folding) else found
         reports.write(wanted, comparison, to_stderr=quiet_stdout)
-        from bnfold.cli import story
+        from bnfold.report import report_data as story
 
         reports.write_page(
             wanted, lambda: story.of_folding(found) if isinstance(found, Folding) else story.of_comparison(found)

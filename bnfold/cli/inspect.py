@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from bnfold.cli import project, reports
-from bnfold.cli.many import conclude, executor, is_many, sharing
+from bnfold.cli.batch import conclude, executor, is_many, sharing
 from bnfold.cli.options import (
     FILE,
     check_json_target,
@@ -27,7 +27,7 @@ from bnfold.cli.options import (
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.report.results import Inspection
+    from bnfold.results.folding import Inspection
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
@@ -74,7 +74,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
     options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
     terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
     if many:
-        from bnfold.fleet import inspect_many
+        from bnfold.batch.run import inspect_many
 
         with executor(given) as workers:
             outcomes = inspect_many(files, options, executor=workers, journal=given["resume"])
@@ -93,7 +93,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, given["plot"])
     write_json(given["json_file"], result.to_dict())
     if wanted:
-        from bnfold.cli import story
+        from bnfold.report import report_data as story
 
         reports.write_page(wanted, lambda: story.of_inspection(result))
     sys.exit(int(given["strict"] and bool(result.kept)))

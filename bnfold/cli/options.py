@@ -16,7 +16,7 @@ from click.shell_completion import CompletionItem
 from bnfold.errors import InputError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.statistics.results import Drift
+    from bnfold.results.calibration import Drift
 
 
 def common(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -84,7 +84,7 @@ def plan_options(given: dict[str, Any]) -> dict[str, Any]:
 
 def unsafe_shapes(given: dict[str, Any]) -> dict[str, tuple[int, ...]] | None:
     """The shapes for models whose loading runs code; None unless that is allowed."""
-    from bnfold.cli.verifying import shape_of
+    from bnfold.cli.verification_options import shape_of
 
     return dict(shape_of(text) for text in given["shape"]) if given["allow_unsafe_load"] else None
 
@@ -181,8 +181,8 @@ def check_plot(target: str | None, models: list[str]) -> None:
 
 def draw_drifts(drifts: Mapping[str, Drift], model: str, target: str) -> None:
     """``--plot``: how far data are from the statistics. Raises OutputError."""
+    from bnfold.calibration import plot
     from bnfold.report import figures
-    from bnfold.statistics import plot
 
     figures.save(lambda: plot.draw(drifts, Path(model).name), target)
 
@@ -204,7 +204,7 @@ def write_json(target: str | None, result: dict[str, Any], *, line: bool = False
     """Write a result as JSON, or as one ``line`` of it among others. Raises OutputError."""
     if target is None:
         return
-    from bnfold.report.formats import dumps
+    from bnfold.report.formats.common import dumps
 
     text = dumps(result, line=line)
     if target == "-":

@@ -190,7 +190,7 @@ def option_names(command: click.Command) -> dict[str, click.Option]:
 
 def check(project: Project | None) -> None:
     """Look at all that a project says, for whichever command. Raises UsageError."""
-    from bnfold.cli import main
+    from bnfold.cli.main import main
 
     for name in COMMANDS if project is not None else ():
         command = main.get_command(click.Context(main), name)
@@ -216,7 +216,7 @@ def _near(key: str, known: Any) -> str:
 
 def schema() -> dict[str, Any]:
     """A JSON Schema of ``[tool.bnfold]``, made from the commands' own options, for editors."""
-    from bnfold.cli import main
+    from bnfold.cli.main import main
 
     context = click.Context(main)
     tables = {}

@@ -15,15 +15,15 @@ from bnfold.cli.options import same_file
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.report.page import Story
-    from bnfold.report.results import Comparison
+    from bnfold.report.page.render import Story
+    from bnfold.results.folding import Comparison
 
 
 NAME = "{name}"
 """Stands for a model's name in the file of a report."""
 
 HTML = "html"
-"""A page for people, which tells more than the verification (:mod:`bnfold.report.page`)."""
+"""A page for people, which tells more than the verification (:mod:`bnfold.report.page.render`)."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def wanted(
     """
     if not texts:
         return []
-    from bnfold.report.formats import FORMATS
+    from bnfold.report.formats.registry import FORMATS
 
     known = (*FORMATS, HTML)
     found: list[Report] = []
@@ -59,7 +59,7 @@ def wanted(
             form = "github takes no file" if file else f"write {kind}=FILE"
             raise UsageError(f"--report {text}: {form}")
         if kind == HTML:
-            from bnfold.report.page import check_installed
+            from bnfold.report.page.render import check_installed
 
             check_installed()
         if file == "-":
@@ -114,14 +114,15 @@ def write_page(reports: list[Report], story: Callable[[], Story]) -> None:
     """Write the pages among the reports. Raises OutputError."""
     for report in reports:
         if report.kind == HTML and report.path is not None:
-            from bnfold.report import page
+            from bnfold.report.page import render as page
 
             _write(report.path, page.render(story()))
 
 
 def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> None:
     """Write every report but the pages. Raises OutputError."""
-    from bnfold.report.formats import github, render
+    from bnfold.report.formats import github
+    from bnfold.report.formats.registry import render
 
     for report in reports:
         if report.kind == HTML:

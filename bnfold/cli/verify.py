@@ -11,7 +11,7 @@ import click
 
 from bnfold.cli import project, reports
 from bnfold.cli.options import FILE, check_json_target, common, progress, report_stream, write_json
-from bnfold.cli.verifying import verify_options, verifying
+from bnfold.cli.verification_options import verify_options, verifying
 from bnfold.errors import BnfoldError, UsageError
 from bnfold.report.terminal import echo, echo_error
 
@@ -70,7 +70,7 @@ def _code(original: str, folded: str, given: dict[str, Any], name: str) -> int:
 def _judge(original: str | None, folded: str, given: dict[str, Any], name: str | None = None) -> str:
     """Judge one pair, one of several if it has a ``name``, and tell of it; the verdict."""
     from bnfold.api import verify
-    from bnfold.cli import story
+    from bnfold.report import report_data as story
     from bnfold.report.terminal import Terminal
 
     options = verify_options(given)

@@ -10,11 +10,11 @@ import html
 from collections.abc import Iterator
 from xml.etree import ElementTree as Xml
 
-from bnfold.affine import Affine
-from bnfold.find import AffineOp
-from bnfold.folds import Fold, Plan
-from bnfold.graph import Node, Value
-from bnfold.reasons import Kept
+from bnfold.ir.graph import Node, Value
+from bnfold.numerics.affine import Affine
+from bnfold.planner.candidates import AffineOp
+from bnfold.planner.plan import Fold, Plan
+from bnfold.rules.reasons import Kept
 
 BOX = (190, 40)
 GAP = (30, 56)

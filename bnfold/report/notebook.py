@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from bnfold.report.results import Comparison, Folding, Inspection
-    from bnfold.statistics.results import Calibration
+    from bnfold.results.calibration import Calibration
+    from bnfold.results.folding import Comparison, Folding, Inspection
 
 COLOURS = {
     "foldable": "#146c2e", "folded": "#146c2e", "equivalent": "#146c2e", "pass": "#146c2e",

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from bnfold.reasons import REASONS
-from bnfold.report.results import BatchNormRow, Comparison, Folding, Inspection
+from bnfold.calibration.health import FINDINGS, Finding
 from bnfold.report.terminal import Part, Terminal
-from bnfold.statistics.health import FINDINGS, Finding
-from bnfold.verification import results
-from bnfold.verification.results import LayerResult, OutputResult, Verification
+from bnfold.results import verification as results
+from bnfold.results.folding import BatchNormRow, Comparison, Folding, Inspection
+from bnfold.results.verification import LayerResult, OutputResult, Verification
+from bnfold.rules.reasons import REASONS
 
 if TYPE_CHECKING:
-    from bnfold.statistics.results import Calibration, Drift
+    from bnfold.results.calibration import Calibration, Drift
 
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
 VERDICTS = {"equivalent": "green", "different": "red", "undecided": "yellow"}

@@ -12,19 +12,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from bnfold.errors import BnfoldError, UndecidedError, UsageError
-from bnfold.files.load import LoadedModel, load, readable
-from bnfold.files.notes import SOURCE_DIGEST, VERSION, noted
-from bnfold.graph.onnx import OnnxGraphs
-from bnfold.verification import runtime
-from bnfold.verification.alignment import Alignment, align
-from bnfold.verification.alignment.blocked import BLOCKS, blocked_values, is_blocked, unblocked
-from bnfold.verification.alignment.pieces import Piece, pieces
-from bnfold.verification.float64 import NotInFloat64, without_functions
-from bnfold.verification.layers import check_layers
-from bnfold.verification.measure import Measured, RunOptions, Yardstick, measure, undecided_device
-from bnfold.verification.outputs import Tolerances, check_outputs
-from bnfold.verification.refold import is_refolded
-from bnfold.verification.results import (
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.io.load import LoadedModel, load, readable
+from bnfold.io.provenance import SOURCE_DIGEST, VERSION, noted
+from bnfold.results.verification import (
     GATES,
     GateResult,
     LayerResult,
@@ -34,8 +25,17 @@ from bnfold.verification.results import (
     origin_of,
     versions,
 )
-from bnfold.verification.structure import check_structure
-from bnfold.verification.weights import OTHERS, check_weights
+from bnfold.verification.checks.layers import check_layers
+from bnfold.verification.checks.outputs import Tolerances, check_outputs
+from bnfold.verification.checks.structure import check_structure
+from bnfold.verification.checks.weights import OTHERS, check_weights
+from bnfold.verification.equivalence.alignment import Alignment, align
+from bnfold.verification.equivalence.ort_nchwc import BLOCKS, blocked_values, is_blocked, unblocked
+from bnfold.verification.equivalence.subgraphs import Piece, pieces
+from bnfold.verification.reference.model import NotInFloat64, without_functions
+from bnfold.verification.refold import is_refolded
+from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.measure import Measured, RunOptions, Yardstick, measure, undecided_device
 
 
 class Loaded(Protocol):

@@ -12,13 +12,13 @@ from dataclasses import replace
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import BnfoldError
-from bnfold.files.data import little_endian
-from bnfold.files.external import tensors_of
-from bnfold.files.load import LoadedModel
-from bnfold.files.notes import OPTIONS, PREFIX, noted
-from bnfold.ops import Unfit
+from bnfold.frontends.onnx.pipeline import prepare, rewrite
+from bnfold.io.external import tensors_of
+from bnfold.io.load import LoadedModel
+from bnfold.io.provenance import OPTIONS, PREFIX, noted
+from bnfold.io.tensor_data import little_endian
 from bnfold.options import PlanOptions
-from bnfold.pipeline import prepare, rewrite
+from bnfold.rules.rule import Unfit
 
 DATA = (
     "raw_data", "external_data", "data_location", "float_data", "int32_data", "int64_data", "double_data",

@@ -14,8 +14,8 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, version_converter
 
 from bnfold.api import FoldOptions, fold
-from bnfold.files.load import load
-from bnfold.verification.float64 import Float64Model, NotInFloat64
+from bnfold.io.load import load
+from bnfold.verification.reference.model import Float64Model, NotInFloat64
 from tests.campaigns.networks import Draw, network
 from tests.campaigns.rounds import rounds
 

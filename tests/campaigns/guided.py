@@ -13,11 +13,6 @@ from pathlib import Path
 import atheris
 
 with atheris.instrument_imports(include=["bnfold"]):
-    import bnfold.files.wire
-    import bnfold.flood
-    import bnfold.ops.elementwise
-    import bnfold.plan
-    import bnfold.workflow  # noqa: F401 - imported to be watched
     from bnfold.api import FoldOptions, fold
     from bnfold.errors import BnfoldError
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import onnx
 import pytest
 
+from bnfold.results.verification import GATES, Verification
 from bnfold.verification.judge import VerifyOptions, verify_files
-from bnfold.verification.results import GATES, Verification
 from faults.faults import FAULTS, Case, cases, network
 from faults.networks import NETWORKS
 

@@ -10,7 +10,7 @@ from onnx import numpy_helper
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import UndecidedError
 from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.measure import RunOptions
+from bnfold.verification.runtime.measure import RunOptions
 
 
 def why_not() -> str | None:

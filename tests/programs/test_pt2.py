@@ -18,11 +18,11 @@ from hypothesis import strategies as st  # noqa: E402
 
 from bnfold.api import fold  # noqa: E402
 from bnfold.errors import InputError  # noqa: E402
-from bnfold.files.expressions import symbolic  # noqa: E402
-from bnfold.files.load import load  # noqa: E402
-from bnfold.files.pt2 import checked  # noqa: E402
-from bnfold.files.sniff import kind_of  # noqa: E402
-from bnfold.programs.load import load_program  # noqa: E402
+from bnfold.frontends.torch.load import load_program  # noqa: E402
+from bnfold.io.expressions import symbolic  # noqa: E402
+from bnfold.io.load import load  # noqa: E402
+from bnfold.io.pt2 import checked  # noqa: E402
+from bnfold.io.sniff import kind_of  # noqa: E402
 from tests.campaigns import hostile  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")

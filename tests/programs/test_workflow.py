@@ -17,7 +17,7 @@ from torch_kinds import BN2, trained  # noqa: E402
 
 from bnfold.api import FoldOptions, fold, inspect, verify  # noqa: E402
 from bnfold.errors import InputError, Refused, UsageError  # noqa: E402
-from bnfold.programs.load import load_program  # noqa: E402
+from bnfold.frontends.torch.load import load_program  # noqa: E402
 from bnfold.verification.judge import VerifyOptions  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -260,7 +260,7 @@ def test_tensors_that_numpy_has_not_do_no_harm():
 
 
 def test_a_fold_that_fails_is_not_written(path, monkeypatch):
-    from bnfold.graph import torch_edit
+    from bnfold.frontends.torch import editor as torch_edit
 
     real = torch_edit.from_numpy
     monkeypatch.setattr(torch_edit, "from_numpy", lambda data: real(data * 1.01))
@@ -321,7 +321,7 @@ def test_formats_that_do_not_go_together(path, samples, tmp_path):
 
 def run(*arguments, without_torch=False):
     hide = "sys.modules['torch'] = None; " if without_torch else ""
-    code = f"import sys; {hide}from bnfold.cli import main; main({list(map(str, arguments))!r})"
+    code = f"import sys; {hide}from bnfold.cli.main import main; main({list(map(str, arguments))!r})"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 

@@ -10,8 +10,8 @@ from build import SAMPLES, batch_norm, make, node, tensor, weights, write
 from conftest import feeds_for, run
 from onnx import TensorProto
 
-from bnfold.files.load import load, load_bytes
-from bnfold.verification.float64 import Float64Model, NotInFloat64
+from bnfold.io.load import load, load_bytes
+from bnfold.verification.reference.model import Float64Model, NotInFloat64
 
 OURS = (
     "basic_conv", "conv_", "convtranspose", "batchnorm", "maxpool", "averagepool", "cast_", "erf", "gelu", "hardswish",

@@ -6,9 +6,9 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 
 from bnfold.api import FoldOptions, fold, verify
-from bnfold.verification.inputs import InputOptions, size_choices
 from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.measure import RunOptions
+from bnfold.verification.runtime.inputs import InputOptions, size_choices
+from bnfold.verification.runtime.measure import RunOptions
 
 PROOFS = VerifyOptions(("structure", "weights"))
 OUTPUTS = VerifyOptions(("outputs",))
@@ -130,7 +130,7 @@ def test_dimensions_of_one_name_have_one_size():
     nodes = [node("MatMul", ["x", "z"], ["y"])]
     model = make(nodes, [tensor("x", ["N", "T"]), tensor("z", ["T", "D"])], [tensor("y", None)], {})
     assert next(size_choices(InputOptions(), model)).of(0, "normal")[1] == 32
-    from bnfold.verification.inputs import shapes_of
+    from bnfold.verification.runtime.inputs import shapes_of
 
     assert shapes_of(InputOptions(), list(model.graph.input), 1, 32) == {"x": (1, 32), "z": (32, 32)}
 

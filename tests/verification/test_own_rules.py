@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from bnfold.api import Refused, fold
-from bnfold.ops import linear
+from bnfold.rules import conv as linear
 
 
 @pytest.mark.parametrize("part", ["weight", "bias"])

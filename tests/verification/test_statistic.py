@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfold.verification.statistic import CHANNEL, K_NOISE, Tally
+from bnfold.verification.error_model import CHANNEL, K_NOISE, Tally
 
 
 def tally(

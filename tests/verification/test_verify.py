@@ -11,11 +11,12 @@ from onnx import numpy_helper
 from bnfold import isolation
 from bnfold.api import Refused, fold, verify
 from bnfold.errors import UndecidedError
-from bnfold.verification import noise, runtime
+from bnfold.verification.checks.outputs import Tolerances, _specials
 from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.measure import RunOptions
-from bnfold.verification.outputs import Tolerances, _specials
-from bnfold.verification.runtime import Mode
+from bnfold.verification.runtime import perturbation as noise
+from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.measure import RunOptions
+from bnfold.verification.runtime.runner import Mode
 
 
 def change(path, name_part, edit, index=0):
@@ -130,7 +131,7 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
 
 
 def test_what_fails_is_not_written(tmp_path, samples, monkeypatch):
-    import bnfold.apply as fold_module
+    import bnfold.planner.apply as fold_module
 
     honest = fold_module.rounded
     monkeypatch.setattr(fold_module, "rounded", lambda values, dtype: honest(values * 1.01, dtype))

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from bnfold.report.escaping import harmless, visible
-from bnfold.report.formats import Check, channels, checks, headline, number, relative, troubles
-from bnfold.report.results import Comparison
+from bnfold.report.formats.common import Check, channels, checks, headline, number, relative, troubles
+from bnfold.results.folding import Comparison
 
 LEVELS = {"fail": "error", "undecided": "warning", "pass": "notice"}
 VERDICTS = {"different": "error", "undecided": "warning", "equivalent": "notice"}

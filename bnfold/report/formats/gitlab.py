@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bnfold.report.escaping import visible
-from bnfold.report.formats import dumps, fingerprint, relative, troubles
-from bnfold.report.results import Comparison
+from bnfold.report.formats.common import dumps, fingerprint, relative, troubles
+from bnfold.results.folding import Comparison
 
 SEVERITIES = {"fail": "critical", "undecided": "minor"}
 

@@ -11,9 +11,9 @@ from pathlib import PurePath
 from typing import Any
 
 from bnfold import __version__
-from bnfold.files.digests import DataFiles
-from bnfold.report.formats import checks, dumps
-from bnfold.report.results import Comparison, ModelInfo
+from bnfold.io.digests import DataFiles
+from bnfold.report.formats.common import checks, dumps
+from bnfold.results.folding import Comparison, ModelInfo
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"

@@ -13,8 +13,8 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from bnfold.report.escaping import visible
-from bnfold.report.formats import Check, checks, finite, headline, relative
-from bnfold.report.results import Comparison
+from bnfold.report.formats.common import Check, checks, finite, headline, relative
+from bnfold.results.folding import Comparison
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 from bnfold import __version__
 from bnfold.report.escaping import visible
-from bnfold.report.formats import Check, dumps, fingerprint, troubles, uri
-from bnfold.report.results import Comparison
-from bnfold.verification.results import Verification
+from bnfold.report.formats.common import Check, dumps, fingerprint, troubles, uri
+from bnfold.results.folding import Comparison
+from bnfold.results.verification import Verification
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 

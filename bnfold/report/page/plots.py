@@ -10,11 +10,11 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from bnfold.calibration import plot as drift_plot
 from bnfold.report.figures import label
-from bnfold.statistics import plot as drift_plot
 
 if TYPE_CHECKING:
-    from bnfold.report.page import Story
+    from bnfold.report.page.render import Story
 
 BEFORE, AFTER, LIMIT = "#8a8a8a", "#4a90d9", "#d62728"
 
@@ -45,7 +45,7 @@ def all_of(story: Story) -> dict[str, Any]:
         if story.drifts:
             found["drift"] = _svg(drift_plot.draw(story.drifts))
         if story.benchmark is not None:
-            from bnfold.bench import plot as bench_plot
+            from bnfold.benchmark import plot as bench_plot
 
             found["latency"] = _svg(bench_plot.draw(story.benchmark))
     return found

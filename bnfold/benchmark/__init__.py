@@ -1,0 +1,1 @@
+"""How fast the original and the folded model are on onnxruntime, in interleaved runs."""

@@ -1,0 +1,216 @@
+"""How fast the original and the folded model are on onnxruntime: side by side in one process, run by turns.
+
+Whatever else the machine does meets both models alike; what is judged is the ratio of neighbouring runs.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from math import comb
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold import __version__
+from bnfold.errors import InputError, UndecidedError
+from bnfold.io.external import external_tensors
+from bnfold.io.load import LoadedModel, load
+from bnfold.results.folding import ModelInfo, onnx_info
+from bnfold.results.verification import versions
+from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.inputs import InputOptions, Sample
+from bnfold.verification.runtime.measure import generated, offers, undecided_device
+from bnfold.verification.runtime.runner import Limits, Mode, RunFailed
+
+WORKER = "bnfold.benchmark.worker"
+LEVELS = ("disable", "basic", "extended", "all")
+CONFIDENCE = 0.95
+"""What an interval must have before anything is concluded from it."""
+
+LEAST = 0.02
+"""How far from 1 an interval must stay for a difference: two sessions of one model in a process may differ by less."""
+
+ALIKE = 0.1
+"""How far from 1 an interval may reach where both models are said to be the same. Less than a tenth is what another
+machine, another release of onnxruntime or another input size changes anyhow."""
+
+HINT = f"these runs show neither a difference nor that there is none of {ALIKE:.0%}: more --runs, or a quieter machine"
+"""What to do about a level that is inconclusive."""
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """At which of onnxruntime's optimisation ``levels``, where, how often. ``threads`` None: as many as it takes."""
+
+    levels: Sequence[str] = ("disable", "all")
+    device: str = "cpu"
+    runs: int = 50
+    warmup: int = 5
+    threads: int | None = None
+    inputs: InputOptions = field(default_factory=lambda: InputOptions(kinds=("normal",), samples=1))
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Milliseconds of every run of a model, in the order of the rounds."""
+
+    milliseconds: list[float]
+
+    @property
+    def median(self) -> float:
+        """Of all runs."""
+        return statistics.median(self.milliseconds)
+
+    @property
+    def spread(self) -> float:
+        """Half of the distance between the quartiles, in milliseconds."""
+        low, high = np.percentile(self.milliseconds, [25, 75])
+        return float(high - low) / 2
+
+
+@dataclass(frozen=True)
+class Level:
+    """Both models at one optimisation level. ``ratio`` is the median of folded over original of the same round,
+    ``low`` and ``high`` an interval that holds the true median with a probability of ``confidence``.
+    """
+
+    level: str
+    original: Timing
+    folded: Timing
+    ratio: float
+    low: float
+    high: float
+    confidence: float = CONFIDENCE
+
+    @property
+    def verdict(self) -> str:
+        """``faster`` or ``slower`` where the interval is clear of 1, ``same`` where it excludes what matters.
+
+        Otherwise, and with too few runs for an interval to mean anything, ``inconclusive``.
+        """
+        if self.confidence < CONFIDENCE:
+            return "inconclusive"
+        if self.high < 1 - LEAST or self.low > 1 + LEAST:
+            return "faster" if self.high < 1 else "slower"
+        return "same" if self.low >= 1 - ALIKE and self.high <= 1 + ALIKE else "inconclusive"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        timings = {
+            name: {"median": timing.median, "spread": timing.spread, "runs": timing.milliseconds}
+            for name, timing in (("original", self.original), ("folded", self.folded))
+        }
+        ratio = {"median": self.ratio, "low": self.low, "high": self.high, "confidence": self.confidence}
+        hint = {"hint": HINT} if self.verdict == "inconclusive" else {}
+        return {"level": self.level, **timings, "ratio": ratio, "verdict": self.verdict, **hint}
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What was measured: both models, their nodes and bytes (with external data), and the times by level."""
+
+    original: ModelInfo
+    folded: ModelInfo
+    nodes: dict[str, int]
+    bytes: dict[str, int]
+    levels: list[Level]
+    device: str
+    inputs: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of ``bench``."""
+        return {
+            "schema_version": 1,
+            "tool": {"name": "bnfold", "version": __version__},
+            "command": "bench",
+            "original": asdict(self.original),
+            "folded": asdict(self.folded),
+            "nodes": self.nodes,
+            "bytes": self.bytes,
+            "device": self.device,
+            "inputs": self.inputs,
+            "levels": [level.to_dict() for level in self.levels],
+            "versions": versions(),
+        }
+
+
+def bench(original: str | Path, folded: str | Path, options: BenchOptions | None = None) -> Benchmark:
+    """Measure the latency of both models, by turns.
+
+    Raises InputError if either can't be read, UndecidedError where the original can't be run, or not there.
+    """
+    options = options or BenchOptions()
+    models = [load(original), load(folded)]
+    if not runtime.available():
+        raise UndecidedError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")
+    try:
+        sample, fed = _feed(models[0], options)
+        with runtime.job_folder([sample]) as folder:
+            job = {
+                "models": [str(Path(path).absolute()) for path in (original, folded)],
+                "inputs": list(sample),
+                "levels": list(options.levels),
+                "device": options.device,
+                "runs": options.runs,
+                "warmup": options.warmup,
+                "threads": options.threads or 0,
+            }
+            times = runtime.spawn(WORKER, folder, job, options.limits)["levels"]
+    except runtime.DeviceMissing as error:
+        raise undecided_device(options.device, error) from None
+    except RunFailed as error:
+        raise UndecidedError(f"{original} and {folded} can't be run side by side: {error}") from None
+    levels = [_level(level, *found) for level, found in zip(options.levels, times, strict=True)]
+    return Benchmark(
+        onnx_info(models[0]),
+        onnx_info(models[1]),
+        {name: len(model.proto.graph.node) for name, model in zip(("original", "folded"), models, strict=True)},
+        {name: _bytes(model) for name, model in zip(("original", "folded"), models, strict=True)},
+        levels,
+        options.device,
+        fed,
+    )
+
+
+def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, Any]]:
+    """One sample that the original accepts, and what the report says of it. Raises RunFailed, InputError."""
+    assert model.path is not None
+    failure: RunFailed | None = None
+    for samples, _, fed, _ in offers(model, replace(options.inputs, samples=None if options.inputs.data else 1)):
+        try:
+            runtime.run(model.path, samples[:1], [Mode("disable")], "cpu", options.limits)
+        except RunFailed as error:
+            if options.inputs.data is not None:
+                raise InputError(f"{options.inputs.data}: the model does not run on it: {error}") from None
+            failure = failure or error
+            continue
+        return samples[0], {**fed, "samples": 1} if options.inputs.data else generated(options.inputs, samples[:1])
+    assert failure is not None
+    raise failure
+
+
+def _level(level: str, original: list[float], folded: list[float]) -> Level:
+    ratios = sorted(float(ratio) for ratio in np.asarray(folded) / np.asarray(original))
+    low, high, confidence = _interval(ratios)
+    return Level(level, Timing(original), Timing(folded), statistics.median(ratios), low, high, confidence)
+
+
+def _interval(ordered: list[float]) -> tuple[float, float, float]:
+    """The narrowest pair of entries, equally far from both ends, that holds the median with CONFIDENCE; and with what.
+
+    Exact for any distribution, and honest about few runs, which resampling is not: the median lies below all of n
+    runs with a probability of 2**-n, so that not even all of five are enough, and six are.
+    """
+    n, place, outside = len(ordered), 0, Fraction(1, 2 ** len(ordered))
+    while place + 1 < n - place - 1 and 2 * (more := outside + Fraction(comb(n, place + 1), 2**n)) <= 1 - CONFIDENCE:
+        place, outside = place + 1, more
+    return ordered[place], ordered[n - 1 - place], max(0.0, float(1 - 2 * outside))
+
+
+def _bytes(model: LoadedModel) -> int:
+    return model.size + sum(model.external.span(tensor).length for tensor in external_tensors(model.proto))

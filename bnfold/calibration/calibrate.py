@@ -1,0 +1,213 @@
+"""Compute the running statistics of a model anew: the calibration itself, for ONNX models and programs of torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bnfold import __version__
+from bnfold.calibration.data import Batches, Data
+from bnfold.calibration.layers import Layer
+from bnfold.calibration.measure import Found, checked, in_one_pass, sequentially
+from bnfold.calibration.moments import Estimator, MovingAverage, Population
+from bnfold.calibration.network import Network
+from bnfold.errors import InputError, UndecidedError
+from bnfold.frontends.onnx.editor import OnnxEditor
+from bnfold.frontends.onnx.functions import batch_norms_inlined
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.io.folders import temporary
+from bnfold.io.load import LoadedModel, readable
+from bnfold.io.provenance import PREFIX, note
+from bnfold.io.save import staged, staged_bytes
+from bnfold.io.serialize import in_memory
+from bnfold.ir.graph import Editor, Graphs, Node
+from bnfold.numerics.batchnorm import Momentum, Statistics
+from bnfold.options import CalibrateOptions
+from bnfold.planner.candidates import affine_ops
+from bnfold.results.calibration import CalibratedRow, Calibration, Drift
+from bnfold.results.folding import ModelInfo, Written, onnx_info
+from bnfold.rules.normalization import in_training
+from bnfold.rules.reasons import Kept
+
+if TYPE_CHECKING:
+    from bnfold.frontends.onnx.workflow import Goal
+    from bnfold.frontends.torch.load import LoadedProgram
+    from bnfold.timing import Clock
+
+FREEZE = "--freeze-training-mode makes inference operators of them, with the statistics of the data"
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock) -> Calibration:
+    """Recompute the statistics of an ONNX model and write it. Raises InputError, UndecidedError, OutputError."""
+    from bnfold.calibration.onnx_network import OnnxNetwork
+
+    with readable((loaded.name, loaded.proto)):
+        info = onnx_info(loaded)
+        inlined = batch_norms_inlined(loaded.proto)
+        loaded = loaded if inlined is None else replace(loaded, proto=inlined)
+        graphs = OnnxGraphs(loaded.proto, loaded.external)
+        _freeze(graphs, OnnxEditor(graphs), loaded.name, options)
+        network = OnnxNetwork(loaded)
+        found, batches = _measured(network, data, options, "onnx", loaded.name)
+        clock.lap("measure")
+        editor = OnnxEditor(network.graphs)
+        rows = _written(network, found, editor)
+        editor.finish()
+        note(loaded.proto, {PREFIX + "calibrated": __version__})
+        result = _result(info, rows, options, "onnx", batches, clock)
+        if goal.dry_run:
+            return result
+        with staged(loaded, goal.place, external=options.external, replace=goal.force) as files:
+            clock.lap("write")
+            if goal.keep:
+                return replace(result, model=in_memory(loaded.proto, loaded.external))
+            files.publish()
+        return replace(result, output=Written(str(goal.place or "-"), lambda: files.sha256))
+
+
+@np.errstate(invalid="ignore", over="ignore")
+def calibrate_program(
+    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock
+) -> Calibration:
+    """The same for a program of torch."""
+    from bnfold.calibration.torch_network import TorchNetwork, separated
+    from bnfold.frontends.torch.editor import TorchEditor
+    from bnfold.frontends.torch.graph import TorchGraphs
+    from bnfold.frontends.torch.load import quiet
+    from bnfold.frontends.torch.save import program_bytes
+    from bnfold.frontends.torch.workflow import program_info
+
+    info = program_info(loaded)
+    graphs = TorchGraphs(loaded.program)
+    editor = TorchEditor(graphs)
+    with quiet():
+        _freeze(graphs, editor, loaded.name, options)
+    network = TorchNetwork(replace(loaded, program=separated(editor.program)))
+    found, batches = _measured(network, data, options, "torch", loaded.name)
+    clock.lap("measure")
+    editor = TorchEditor(network.graphs)
+    rows = _written(network, found, editor)
+    with quiet():
+        editor.finish()
+    result = _result(info, rows, options, "torch", batches, clock)
+    if goal.dry_run:
+        return result
+    if goal.keep:
+        return replace(result, model=editor.program)
+    assert goal.place is not None
+    with staged_bytes(program_bytes(editor.program, loaded, calibrated=True), goal.place, replace=goal.force) as files:
+        files.publish()
+        clock.lap("write")
+        return replace(result, output=Written(str(goal.place), lambda: files.sha256))
+
+
+def _freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions) -> None:
+    """Make inference operators of the layers in training mode, if that is wanted.
+
+    Raises InputError for layers that train and may not be frozen: what they hold is not what they normalise by.
+    """
+    training = [node for node in graphs.scopes[0].nodes if node.op == "BatchNormalization" and in_training(node)]
+    if training and not options.freeze:
+        more = f" and {len(training) - 1} more are" if len(training) > 1 else " is"
+        raise InputError(f"{name}: {training[0].name!r}{more} in training mode", FREEZE)
+    frozen = [node for node in training if editor.freeze(node)]
+    if len(frozen) < len(training):
+        stuck = next(node for node in training if node not in frozen)
+        raise InputError(
+            f"{name}: {stuck.name!r} is in training mode, and its statistics are used or missing",
+            "export the model in evaluation mode",
+        )
+    if frozen:
+        editor.finish()
+
+
+def _measured(
+    network: Network, data: Data, options: CalibrateOptions, kind: Momentum, name: str
+) -> tuple[Found, Batches]:
+    if not network.layers:
+        why = f" ({network.left[0][1].detail})" if network.left else ""
+        raise UndecidedError(
+            f"{name}: no BatchNorm whose statistics could be computed{why}",
+            "exporters fold or write out BatchNorms unless told not to (docs/faq.md)",
+        )
+    batches = Batches(data, network.inputs, options.batch)
+    estimators = {layer: _estimator(layer, options, kind) for layer in network.layers}
+    if options.mode == "sequential":
+        with temporary() as folder:
+            found = sequentially(network, batches, estimators, folder)
+    else:
+        training = options.mode == "moving-average"
+        found = in_one_pass(network, batches, estimators, training=training)
+    for layer, statistics in found.items():
+        checked(layer, statistics)
+    return found, batches
+
+
+def _estimator(layer: Layer, options: CalibrateOptions, kind: Momentum) -> Estimator:
+    if options.mode != "moving-average":
+        return Population()
+    bn = layer.stored
+    return MovingAverage(bn.mean, bn.var, options.momentum, options.convention or kind)
+
+
+def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedRow]:
+    """Put the statistics in their places, and tell what became of every BatchNormalization."""
+    written_out = _decomposed(network.graphs)
+    rows = {}
+    for layer in network.layers:
+        rows[layer.node] = (
+            _row(layer, found[layer], editor)
+            if layer in found
+            else _left(layer.node, Kept("unknown-shape", "it was never fed a value"))
+        )
+    for node, refusal in network.left:
+        rows[node] = _left(node, refusal)
+    order = [node for scope in network.graphs.scopes for node in scope.nodes if node in rows]
+    return [rows[node] for node in order] + written_out
+
+
+def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
+    bn, made = layer.stored, []
+    types = [value.dtype for value in layer.node.inputs[3:5] if value is not None]
+    if not layer.holds(found.mean, found.var):
+        return _left(layer.node, Kept("overflow", f"its statistics do not fit into {types[1]}"))
+    for index, data, dtype in zip((3, 4), (found.mean, found.var), types, strict=True):
+        made.append(data.astype(dtype))
+        editor.overwrite(layer.node, index, made[-1])
+    after = replace(bn, mean=made[0], var=made[1])
+    return CalibratedRow(
+        layer.node.name,
+        layer.node.output.name,
+        layer.node.graph.name or "main",
+        "calibrated",
+        len(bn.mean),
+        Drift.between(layer, found),
+        after,
+    )
+
+
+def _left(node: Node, refusal: Kept) -> CalibratedRow:
+    reason = {"code": refusal.reason, "detail": refusal.detail}
+    return CalibratedRow(node.name, node.output.name, node.graph.name or "main", "left", reason=reason)
+
+
+def _decomposed(graphs: Graphs) -> list[CalibratedRow]:
+    """Written-out BatchNorms: their mean and variance are hidden in a factor and a term."""
+    refusal = Kept("decomposed", "it is written out as factors and terms, which hold no mean and no variance apart")
+    ops = [op for scope in graphs.scopes for op in affine_ops(scope) if op.form == "decomposed"]
+    return [replace(_left(op.nodes[-1], refusal), name=op.name) for op in ops]
+
+
+def _result(
+    info: ModelInfo,
+    rows: list[CalibratedRow],
+    options: CalibrateOptions,
+    kind: Momentum,
+    batches: Batches,
+    clock: Clock,
+) -> Calibration:
+    convention = options.convention or kind
+    return Calibration(info, rows, options.mode, options.momentum, convention, batches.told(), seconds=clock.seconds)

@@ -1,0 +1,167 @@
+"""The command line. Only this room prints or exits; a command's rooms are imported when it is called."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import gc
+import importlib
+import os
+import signal
+import sys
+from typing import Any, NoReturn
+
+import click
+
+from bnfold import ONE_THREAD, __version__
+from bnfold.errors import BnfoldError, OutputError, UsageError
+from bnfold.report.escaping import harmless, visible
+from bnfold.report.terminal import echo, echo_error, echo_lines, hear_warnings
+
+COMMANDS = {
+    "fold": "Remove BatchNorms from a model, verify the result, write it.",
+    "inspect": "Show every BatchNorm: where it would fold to, or why it stays.",
+    "verify": "Judge whether a folded model computes what the original computes.",
+    "calibrate": "Recompute running statistics over data, and write the unfolded model.",
+    "bench": "Measure how fast a model and its fold are, by turns.",
+    "doctor": "Tell what this machine can do, and what is missing for the rest.",
+    "completion": "Print the shell code that completes bnfold's words.",
+}
+
+
+class Context(click.Context):
+    """A call, whose help may quote what a project's file sets."""
+
+    def get_help(self) -> str:
+        """The help, harmless."""
+        return "\n".join(harmless(visible(line)) for line in super().get_help().split("\n"))
+
+
+class Commands(click.Group):
+    """A group that imports a command's module only when the command is called."""
+
+    context_class = Context
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names, in the order of a user's work."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"bnfold.cli.{cmd_name}").command
+        command.context_class = Context
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command; for a misspelt one, what was probably meant."""
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            near = difflib.get_close_matches(args[0], COMMANDS, n=1)
+            hint = f"did you mean 'bnfold {near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
+            raise UsageError(f"no command is called {args[0]!r}", hint)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One line each, without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Run, and turn every failure into its line, its hint and its exit code."""
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            sys.exit(code)
+        except click.exceptions.NoArgsIsHelpError as error:
+            echo_lines(error.ctx.get_help() if error.ctx else "", err=True)
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            context = getattr(error, "ctx", None)
+            path = "bnfold" if context is None else context.command_path
+            fail(UsageError(error.format_message(), f"{path} --help lists the options"))
+        except SystemExit as end:
+            if type(sys.stdout).__name__ == "PacifyFlushWrapper":  # click ends a closed pipe with 1: "no"
+                sys.exit(OutputError.exit_code)
+            sys.exit(end.code)
+        except BrokenPipeError:
+            sys.stdout = None  # nobody reads; the interpreter must not flush at its end
+            sys.exit(OutputError.exit_code)
+        except (KeyboardInterrupt, click.Abort):
+            echo("interrupted", err=True)
+            sys.exit(130)
+        except Exception as error:
+            if "--verbose" in sys.argv:
+                _traceback()
+            fail(explained(error))
+
+
+def explained(error: Exception) -> BnfoldError:
+    """Any failure as one with a line, a hint and an exit code; what nobody foresaw is a bug."""
+    if isinstance(error, BnfoldError):
+        return error
+    if isinstance(error, MemoryError):
+        return OutputError(
+            "there is not enough memory", "run it where there is more; --max-memory bounds what verifies"
+        )
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return OutputError(f"{where}{error.strerror or error}", "check paths, permissions and free space")
+    bug = f"a bug in bnfold: {type(error).__name__}: {error}"
+    return BnfoldError(bug, "please report it, with the output of the same command and --verbose")
+
+
+def run() -> NoReturn:
+    """The program itself. It starts and ends with no more than it needs, which is a third of a short run's time.
+
+    Garbage is collected rarely, and not at all at the end; numpy's threads, of which only workers have use, are left to
+    them (:func:`bnfold.verification.runtime.runner.spawn`).
+    """
+    gc.set_threshold(100_000, 50, 50)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", ONE_THREAD)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
+    hear_warnings()
+    code: Any = 1
+    try:
+        main(prog_name="bnfold")
+    except SystemExit as end:
+        code = end.code
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))
+
+
+def fail(error: BnfoldError) -> None:
+    """Print an error's two lines and exit with its code."""
+    with contextlib.suppress(OSError):
+        echo_error(str(error), error.hint)
+    sys.exit(error.exit_code)
+
+
+def _traceback() -> None:
+    import traceback
+
+    echo_lines(traceback.format_exc(), err=True)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="bnfold")
+@click.pass_context
+def main(context: click.Context) -> None:
+    """Remove BatchNormalization from trained networks, exactly, and prove it.
+
+    \b
+    bnfold inspect model.onnx                   what would fold, and why not the rest
+    bnfold fold model.onnx                      writes model.folded.onnx, verified
+    bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
+    """
+    name = context.invoked_subcommand
+    command = None if name is None else main.get_command(context, name)
+    from bnfold.cli import project
+
+    if command is not None and name in project.COMMANDS:
+        context.default_map = {str(name): project.defaults(project.find(), command)}

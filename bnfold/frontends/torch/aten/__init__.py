@@ -1,0 +1,1 @@
+"""ATen operators in ONNX's terms, one file per operator family."""

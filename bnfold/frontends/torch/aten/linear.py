@@ -1,0 +1,111 @@
+"""Convolutions, products and normalisations: what holds weights."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.frontends.torch.aten.call import Call, Operand, Seen, Translation
+
+
+def _conv(call: Call) -> Seen | None:
+    rank = call.rank("weight")
+    if rank is None or call.rank("input") != rank:
+        return None
+    axes = rank - 2
+    strides, dilations = call.integers("stride", axes), call.integers("dilation", axes)
+    transposed = bool(call["transposed"]) or "transpose" in str(call.node.target)
+    pads = _conv_pads(call, axes, dilations)
+    if strides is None or dilations is None or pads is None or type(call["groups"]) is not int:
+        return None
+    attrs = {"strides": strides, "dilations": dilations, "pads": pads, "group": call["groups"]}
+    if transposed:
+        extra = call.integers("output_padding", axes)
+        if extra is None:
+            return None
+        attrs["output_padding"] = extra
+    inputs = [Operand("input"), Operand("weight"), Operand("bias")]
+    return Seen("ConvTranspose" if transposed else "Conv", inputs, attrs)
+
+
+def _conv_pads(call: Call, axes: int, dilations: list[int] | None) -> list[int] | None:
+    """Begins and ends; ``same`` puts the odd one at the end, as ONNX's SAME_UPPER does."""
+    if call["padding"] == "valid":
+        return [0] * 2 * axes
+    if call["padding"] == "same":
+        shape = call.shape("weight")
+        assert shape is not None
+        totals = [d * (int(k) - 1) for d, k in zip(dilations or [], shape[2:], strict=False)]
+        return [t // 2 for t in totals] + [t - t // 2 for t in totals]
+    pads = call.integers("padding", axes)
+    return None if pads is None else pads * 2
+
+
+def _linear(call: Call) -> Seen | None:
+    if call.rank("weight") != 2:
+        return None
+    return Seen("Linear", [Operand("input"), Operand("weight"), Operand("bias")])
+
+
+def _addmm(call: Call) -> Seen | None:
+    if not all(type(call[name]) in (int, float) for name in ("alpha", "beta")):
+        return None
+    attrs = {"alpha": float(call["alpha"]), "beta": float(call["beta"])}
+    return Seen("Gemm", [Operand("mat1"), Operand("mat2"), Operand("self")], attrs, {"beta": "beta"})
+
+
+def _product(first: str, second: str) -> Translation:
+    """A product of the two arguments of these names."""
+
+    def seen(call: Call) -> Seen | None:
+        return Seen("MatMul", [Operand(first), Operand(second)])
+
+    return seen
+
+
+def _batch_norm(call: Call) -> Seen | None:
+    """``training`` and a BatchNorm without running statistics normalise by the batch."""
+    shape = call.shape("input")
+    if shape is None or len(shape) < 2 or type(shape[1]) is not int:
+        return None
+    channels = shape[1]
+    kind = str(call.node.target)
+    epsilon = call["eps"] if call["eps"] is not None else call["epsilon"]
+    if type(epsilon) is not float:
+        return None
+    trains = call["training"] if "training" in call.arguments else "no_training" not in kind
+    trains = bool(trains) or call["running_mean"] is None or call["running_var"] is None
+    inputs = [
+        Operand("input"),
+        Operand("weight", default=lambda: np.ones(channels, np.float32)),
+        Operand("bias", default=lambda: np.zeros(channels, np.float32)),
+        Operand("running_mean", default=lambda: np.zeros(channels, np.float32)),
+        Operand("running_var", default=lambda: np.ones(channels, np.float32)),
+    ]
+    return Seen("BatchNormalization", inputs, {"epsilon": epsilon, "training_mode": int(trains)})
+
+
+def _instance_norm(call: Call) -> Seen | None:
+    if not call["use_input_stats"] or call["weight"] is None or call["bias"] is None:
+        return None
+    inputs = [Operand("input"), Operand("weight"), Operand("bias")]
+    return Seen("InstanceNormalization", inputs, {"epsilon": call["eps"]})
+
+
+TABLE: dict[str, Translation] = {
+    **dict.fromkeys(("conv1d", "conv2d", "conv3d", "convolution", "conv1d.padding", "conv2d.padding"), _conv),
+    **dict.fromkeys(("conv3d.padding", "conv_transpose1d", "conv_transpose2d.input", "conv_transpose3d.input"), _conv),
+    "_convolution": _conv,
+    "linear": _linear,
+    "addmm": _addmm,
+    "mm": _product("self", "mat2"),
+    "matmul": _product("self", "other"),
+    **dict.fromkeys(
+        (
+            "batch_norm", "_native_batch_norm_legit_no_training", "_native_batch_norm_legit",
+            "_native_batch_norm_legit.no_stats", "_native_batch_norm_legit_functional", "native_batch_norm",
+            "cudnn_batch_norm", "_batch_norm_with_update", "_batch_norm_with_update_functional",
+        ),
+        _batch_norm,
+    ),
+    "instance_norm": _instance_norm,
+}  # fmt: skip

@@ -1,0 +1,51 @@
+"""A model as the pieces that are to be written: its structure, and the data that lies or is made elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from onnx import ModelProto
+
+from bnfold.io import wire
+from bnfold.io.external import ExternalData, mark_of, tensors_of
+from bnfold.io.tensor_data import Stored
+
+Pieces = list["bytes | wire.Gap"]
+
+
+def pieces(model: ModelProto, external: ExternalData) -> Pieces:
+    """What to write, in order. A tensor that stayed in its file, unchanged, is its message there, byte by byte."""
+    messages: dict[str, int] = {}
+    touched: set[str] = set()
+    for tensor in tensors_of(model):
+        data = external.of_marked(tensor)
+        if not isinstance(data, Stored) or data.message is None:
+            continue
+        mark = mark_of(tensor)
+        if data.head == tensor.SerializeToString():
+            messages[mark] = data.message[1]
+        else:
+            touched.add(mark)  # renamed, say, where a function's body was put in place of its call
+    messages = {mark: size for mark, size in messages.items() if mark not in touched}
+    sizes = {mark: data.size for mark, data in external.marked.items()}
+    return wire.assemble(model.SerializeToString(), sizes, messages)
+
+
+def chunks(parts: Pieces, external: ExternalData) -> Iterator[bytes | memoryview]:
+    """The bytes of all pieces; each chunk is gone when the next one is asked for."""
+    for part in parts:
+        if isinstance(part, bytes):
+            yield part
+            continue
+        data = external.marked[part.mark]
+        if part.whole and isinstance(data, Stored) and data.message is not None:
+            yield from data.source.chunks(*data.message)
+        else:
+            yield from data.chunks()
+
+
+def in_memory(model: ModelProto, external: ExternalData) -> ModelProto:
+    """The model with all marked data in it, for those who want it as an object."""
+    whole = ModelProto()
+    whole.ParseFromString(b"".join(map(bytes, chunks(pieces(model, external), external))))
+    return whole

@@ -1,0 +1,179 @@
+"""The weights of linear operators, and how they take maps in.
+
+A linear op ``y = W x + c`` that is to read ``x' = g_x x + h_x`` in place of ``x`` and to produce
+``y' = g_y y + h_y`` in place of ``y`` needs::
+
+    W' = g_y W / g_x
+    c' = g_y (c - W (h_x / g_x)) + h_y
+
+That one formula (:func:`fold_linear`) serves Conv, ConvTranspose, Gemm and MatMul, seen through a view of
+their weights as ``(group, out, in, taps)``. A folded weight is computed in float64 block by block, when it is written:
+a model's weights are never in memory together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from bnfold.numerics.affine import Array, rounded
+
+BLOCK = 2**18
+"""Elements of a weight that are read and in float64 at a time: with their result they fit into a processor's cache."""
+
+Place = tuple[slice, slice]
+"""Groups, and rows of them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Weight:
+    """A weight as it is stored: ``(group, out, in, taps)``, or ``(group, in, out, taps)`` if ``inputs_first``.
+
+    ``part`` reads the elements from one place to another, in the order in which they are stored; what it gives may be
+    gone when it is called again.
+    """
+
+    part: Callable[[int, int], NDArray[Any]]
+    shape: tuple[int, int, int, int]
+    inputs_first: bool
+
+    @classmethod
+    def of(cls, array: NDArray[Any], *, inputs_first: bool = False) -> Weight:
+        """One that is in memory, with its four axes."""
+        group, rows, columns, taps = array.shape
+        flat = array.reshape(-1)
+        return cls(lambda start, stop: flat[start:stop], (group, rows, columns, taps), inputs_first)
+
+    @property
+    def outputs(self) -> tuple[int, int]:
+        """Groups, and output channels of each."""
+        return self.shape[0], self.shape[2 if self.inputs_first else 1]
+
+    def pieces(self) -> Iterator[tuple[Place, NDArray[Any]]]:
+        """Pieces of about BLOCK elements, in order: several groups, or some rows of one."""
+        groups, rows, columns, taps = self.shape
+        row = columns * taps
+        together, apart = max(1, BLOCK // max(rows * row, 1)), min(rows, max(1, BLOCK // max(row, 1)))
+        for g in range(0, groups, together):
+            some = min(together, groups - g)
+            for r in range(0, rows, apart):  # all of them where there is room for several groups
+                count = min(apart, rows - r)
+                start = (g * rows + r) * row
+                piece = self.part(start, start + some * count * row)
+                yield (slice(g, g + some), slice(r, r + count)), piece.reshape(some, count, columns, taps)
+
+    def per_output(self, vector: Array) -> Array:
+        """``(group, out)``, so that it broadcasts against the weight."""
+        return vector[:, None, :, None] if self.inputs_first else vector[:, :, None, None]
+
+    def per_input(self, vector: Array) -> Array:
+        """``(group, in)``, so that it broadcasts against the weight."""
+        return vector[:, :, None, None] if self.inputs_first else vector[:, None, :, None]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled:
+    """``weight * gain / divisor``, computed piece by piece when it is asked for, never all of it in float64.
+
+    ``gain`` is ``(group, out)``, ``divisor`` ``(group, in)``. The result has ``shape`` and ``dtype``, rounded once.
+    ``judge`` is told the largest exact size per output channel, ``(group, out)``, after each computation; it may raise.
+    """
+
+    weight: Weight
+    gain: Array
+    divisor: Array | None
+    shape: tuple[int, ...]
+    dtype: Any = np.float64
+    judge: Callable[[Array], None] | None = None
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """The result in the order in which it is stored, piece by piece; a piece is gone when the next is asked for."""
+        gain = self.weight.per_output(self.gain)
+        divisor = None if self.divisor is None else self.weight.per_input(self.divisor)
+        largest = np.zeros(self.weight.outputs)
+        exact, stored = np.empty((0,)), np.empty((0,), self.dtype)
+        for place, piece in self.weight.pieces():
+            if piece.shape != exact.shape:
+                exact, stored = np.empty(piece.shape), np.empty(piece.shape, self.dtype)
+            np.copyto(exact, piece)
+            exact *= _at(gain, place) if divisor is None else _at(gain, place) / _at(divisor, place)
+            if self.judge is not None:  # with one gain per channel the largest is where the weight's own is
+                self._look_at(piece if divisor is None else exact, place, largest)
+            yield rounded(exact, self.dtype, stored)
+        if self.judge is not None:
+            self.judge(largest if divisor is not None else largest * np.abs(self.gain))
+
+    def _look_at(self, piece: NDArray[Any], place: Place, largest: Array) -> None:
+        axes = (1 if self.weight.inputs_first else 2, 3)
+        size = np.maximum(piece.max(axis=axes), -piece.min(axis=axes)).astype(np.float64)
+        target = largest[place[0]] if self.weight.inputs_first else largest[place]
+        np.maximum(target, size, out=target)
+
+    def array(self) -> NDArray[Any]:
+        """The result as a whole."""
+        made = np.empty(math.prod(self.shape), self.dtype)
+        at = 0
+        for block in self.blocks():
+            made[at : at + block.size] = block.reshape(-1)
+            at += block.size
+        return made.reshape(self.shape)
+
+
+def fold_linear(
+    weight: Weight, bias: ArrayLike | None, before: tuple[Array, Array] | None, after: tuple[Array, Array]
+) -> tuple[Scaled, Array]:
+    """The weights of ``y = W x + c`` once it reads ``x' = before(x)`` and makes ``y' = after(y)``.
+
+    ``bias`` is ``(group * out,)`` or None; ``before`` holds gain and shift as vectors of ``group * in``, ``after`` as
+    vectors of ``group * out``. Returns the new weight, still to be computed, and the new bias in float64. Gains of
+    ``before`` must not be zero.
+    """
+    gain, shift = (vector.reshape(weight.outputs) for vector in after)
+    offset = np.zeros(weight.outputs) if bias is None else np.asarray(bias, np.float64).reshape(weight.outputs)
+    divisor = None
+    if before is not None:
+        gain_in, shift_in = (vector.reshape(weight.shape[0], -1) for vector in before)
+        divisor = None if (gain_in == 1).all() else gain_in
+        if shift_in.any():
+            offset = offset - _product(weight, shift_in / gain_in)
+    return Scaled(weight, gain, divisor, weight.shape), (gain * offset + shift).reshape(-1)
+
+
+def _product(weight: Weight, vector: Array) -> Array:
+    """``(group, out)``: what a weight makes of one number per input, in float64 piece by piece."""
+    made = np.zeros(weight.outputs)
+    for (groups, rows), piece in weight.pieces():
+        exact = piece.astype(np.float64)
+        if weight.inputs_first:
+            made[groups] += np.einsum("giok,gi->go", exact, vector[groups, rows])
+        else:
+            made[groups, rows] = np.einsum("goik,gi->go", exact, vector[groups])
+    return made
+
+
+def _at(vector: Array, place: Place) -> Array:
+    """What belongs to a piece of a weight, of something that broadcasts against all of it."""
+    groups, rows = place
+    return vector[groups, rows] if vector.shape[1] > 1 else vector[groups]
+
+
+def conv_view(weight: NDArray[Any], group: int) -> NDArray[Any]:
+    """Conv's ``(O, I/g, *kernel)`` as ``(g, O/g, I/g, taps)``."""
+    outputs, inner = weight.shape[:2]
+    return weight.reshape(group, outputs // group, inner, -1)
+
+
+def conv_transpose_view(weight: NDArray[Any], group: int) -> NDArray[Any]:
+    """ConvTranspose's ``(I, O/g, *kernel)`` as ``(g, O/g, I/g, taps)``: each group has its own inputs."""
+    inputs, outer = weight.shape[:2]
+    return np.swapaxes(weight.reshape(group, inputs // group, outer, -1), 1, 2)
+
+
+def gemm_view(weight: NDArray[Any], transposed: bool) -> NDArray[Any]:
+    """Gemm's ``(K, N)``, or with transB ``(N, K)``, as ``(1, N, K, 1)``."""
+    return (weight if transposed else weight.T)[None, :, :, None]

@@ -1,0 +1,209 @@
+"""Apply a plan: compute every new weight in float64, round it once, and hand the edits to the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.graph import Editor, Graph, Node
+from bnfold.numerics.affine import is_float, rounded, smallest_normal
+from bnfold.numerics.linear import Scaled
+from bnfold.planner.branch_merging import Merge
+from bnfold.planner.plan import Plan, StandIn
+from bnfold.planner.planner import plan
+from bnfold.rules.reasons import Kept
+from bnfold.rules.rule import CONTRADICTIONS, Unfit, lookup
+
+DEAD = 2.0**-100
+"""A channel whose weights are this much smaller than those of its layer is dead in any type."""
+
+
+@dataclass(frozen=True)
+class Settled:
+    """A plan whose new weights have all been computed and found fit, ready to be written."""
+
+    plan: Plan
+    weights: dict[tuple[Node, int], NDArray[Any] | Scaled]
+    attributes: dict[tuple[Node, str], Any]
+    operands: dict[StandIn, NDArray[Any]]
+
+
+def settle(
+    graph: Graph,
+    *,
+    only: Collection[str] = (),
+    skip: Collection[str] = (),
+    scales: bool = True,
+    threshold: bool = False,
+    trusting: bool = False,
+) -> Settled:
+    """Plan ``graph`` and settle its new weights; a fold whose weights overflow is dropped, and planned around.
+
+    Large weights are computed for that, and again when they are written; ``trusting`` leaves it to the writing to find
+    out, which raises Unfit.
+    """
+    refused: dict[str, Kept] = {}
+    while True:
+        planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
+        settled, unfit = _compute(planned, trusting)
+        if not unfit:
+            return settled
+        refused.update(unfit)
+
+
+def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
+    settled = Settled(planned, {}, {}, {})
+    unfit: dict[str, Kept] = {}
+    for node in planned.touched():
+        rule = lookup(node.op)
+        if rule is None or rule.rewrite is None:
+            continue
+        try:
+            rewrite = rule.rewrite(node, planned.gauge)
+        except (NotEvaluable, ZeroDivisionError, Unfit, *CONTRADICTIONS) as error:
+            unfit[_culprit(planned, node)] = _cause(node, error)
+            continue
+        for (owner, index), values in rewrite.constants.items():
+            stored = _stored(owner, index, values, trusting)
+            if isinstance(stored, Kept):
+                unfit[_culprit(planned, node)] = stored
+            elif isinstance(stored, Scaled) or not _is_there(owner, index, stored):
+                settled.weights[owner, index] = stored
+        settled.attributes.update(rewrite.attributes)
+    for fold in planned.folds:
+        if fold.stand_in is not None:
+            data = _operand(planned, fold.stand_in)
+            if isinstance(data, Kept):
+                unfit[fold.op.target.name] = data
+            else:
+                settled.operands[fold.stand_in] = data
+    return settled, unfit
+
+
+def _cause(node: Node, error: Exception) -> Kept:
+    """Why a node can't be rewritten. An invalid model may contradict itself in any way."""
+    if isinstance(error, Unfit):
+        return error.refusal
+    if isinstance(error, NotEvaluable):
+        return Kept("dynamic-weights", str(error))
+    if isinstance(error, ZeroDivisionError):
+        return Kept("overflow", f"the maps around {node.op} {node.name!r} vanish")
+    return Kept("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
+
+
+def _culprit(planned: Plan, node: Node) -> str:
+    """The fold to give up where ``node`` can't store its constants: of those that changed it, the widest."""
+    changed = [fold for fold in planned.folds if node in fold.into] or planned.folds
+    return max(changed, key=lambda fold: len(fold.into)).op.target.name
+
+
+def _stored(
+    node: Node, index: int, values: NDArray[np.float64] | Scaled, trusting: bool = False
+) -> NDArray[Any] | Scaled | Kept:
+    """``values`` as the type of the constant they replace, or why that type can't hold them.
+
+    A weight that is still to be computed stays so, and judges itself whenever it is computed.
+    """
+    where = f"input {index} of {node.op} {node.name!r}"
+    dtype = _type_of(node, index)
+    if dtype is None:
+        return Kept("unknown-shape", f"the type of {where} is not known")
+    if isinstance(values, Scaled):
+        weight = replace(values, dtype=dtype, judge=partial(_judge, where, dtype))
+        try:
+            for _ in () if trusting else weight.blocks():
+                pass
+        except Unfit as error:
+            return error.refusal
+        return weight
+    new = rounded(values, dtype)
+    if np.isfinite(new).all() or _is_there(node, index, new):  # a bias of minus infinity hides a class
+        return new
+    return Kept("overflow", f"{where} would not be finite in {dtype}")
+
+
+def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
+    """True if a constant holds these numbers already: what a fold does not change stays as it is."""
+    value = node.input(index)
+    if value is None:
+        return False
+    return np.array_equal(rounded(node.graph.constants.evaluate(value), data.dtype), data, equal_nan=True)
+
+
+def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:
+    """Raise Unfit for a weight whose largest entries per channel say that its type can't hold it."""
+    if not np.isfinite(rounded(largest, dtype)).all():
+        raise Unfit(Kept("overflow", f"{where} would not be finite in {dtype}"))
+    if _loses_bits(largest, dtype):
+        raise Unfit(Kept("overflow", f"{where} would lose its bits to underflow in {dtype}"))
+
+
+def _type_of(node: Node, index: int) -> Any:
+    """The type of the constant at ``index``, or of the node's floats where there is none yet."""
+    old = node.input(index)
+    if old is not None:
+        return old.dtype
+    floats = [v.dtype for v in (*node.inputs[1:], node.inputs[0]) if v is not None and v.dtype is not None]
+    return next((dtype for dtype in floats if is_float(dtype)), None)
+
+
+def _loses_bits(largest: NDArray[np.float64], dtype: Any) -> bool:
+    """True if the ``largest`` weight of some living output channel is not zero and below the type's normal range.
+
+    Weight decay drives the scale of useless channels to 1e-38 and below; such a channel is dead in the
+    original too, and no later layer could tell.
+    """
+    alive = largest > DEAD * largest.max(initial=0.0)
+    return bool((alive & (largest < smallest_normal(dtype))).any())
+
+
+def _operand(planned: Plan, stand_in: StandIn) -> NDArray[Any] | Kept:
+    """The constant operand of a stand-in, broadcast from the right as ONNX does."""
+    source = stand_in.source
+    dtype, rank = source.dtype, source.rank
+    if dtype is None or rank is None or stand_in.nodes[-1].opset < 7:
+        return Kept("unknown-shape", f"the shape of {source.name!r}, or opset 6's broadcast, is not known")
+    shift = stand_in.data(planned.gauge).shift
+    shift = shift.reshape(_without_leading_ones(shift.shape + (1,) * (rank - shift.ndim)))
+    new = rounded(shift, dtype)
+    if not np.isfinite(new.astype(np.float64)).all():
+        return Kept("overflow", f"the constant at {source.name!r} would not be finite in {dtype}")
+    return new
+
+
+def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    while len(shape) > 1 and shape[0] == 1:
+        shape = shape[1:]
+    return shape
+
+
+def write_merge(merge: Merge, editor: Editor) -> Kept | None:
+    """Write one merge into its graph, or say why its weights can't be stored."""
+    weight, bias = _stored(merge.conv, 1, merge.weight), _stored(merge.conv, 2, merge.bias)
+    if isinstance(weight, Kept):
+        return weight
+    if isinstance(bias, Kept):
+        return bias
+    editor.set_constant(merge.conv, 1, weight)
+    editor.set_constant(merge.conv, 2, bias)
+    editor.remove(list(merge.nodes), merge.conv.output, merge.target)
+    return None
+
+
+def write(settled: Settled, editor: Editor) -> None:
+    """Write a settled plan into its graph; its weights are handed over one by one, never held twice."""
+    for node, index in list(settled.weights):
+        editor.set_constant(node, index, settled.weights.pop((node, index)))
+    for (node, name), value in settled.attributes.items():
+        editor.set_attribute(node, name, value)
+    for fold in settled.plan.folds:
+        if fold.stand_in is None:
+            editor.remove(fold.op.nodes, fold.op.source, fold.op.target)
+    for stand_in, data in settled.operands.items():
+        editor.replace(stand_in.op, list(stand_in.nodes), stand_in.source, data)

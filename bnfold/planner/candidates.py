@@ -1,0 +1,153 @@
+"""Find the affine operators of a graph: BatchNormalization, decomposed ones, scale chains."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import prod
+from typing import Literal
+
+import numpy as np
+
+from bnfold.ir.constant_folding import FEW, GROWTH, SMALL, NotEvaluable
+from bnfold.ir.graph import Graph, Node, Value
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.numerics.batchnorm import BatchNorm
+from bnfold.rules import elementwise, normalization
+from bnfold.rules.reasons import Kept
+from bnfold.rules.rounding_additions import refusal as rounds
+from bnfold.rules.rounding_additions import rounding_nodes
+
+Form = Literal["BatchNormalization", "decomposed", "scale"]
+
+
+@dataclass(eq=False)
+class AffineOp:
+    """One or several nodes in a row that compute ``target = map(source)``: a candidate for removal.
+
+    ``form`` is ``decomposed`` for a chain that multiplies and adds per channel, as exporters write a
+    BatchNorm out; ``scale`` for any other chain (a factor alone, or what follows a BatchNorm in caffe's
+    style). ``map`` is None where ``refusal`` says why there is none.
+    """
+
+    nodes: list[Node]
+    source: Value
+    target: Value
+    map: Affine | None
+    form: Form
+    refusal: Kept | None = None
+    statistics: BatchNorm | None = field(default=None)
+
+    @property
+    def name(self) -> str:
+        """The name of its last node, or of what it makes."""
+        return self.nodes[-1].name
+
+    def answers_to(self, names: frozenset[str]) -> bool:
+        """True if one of ``names`` is a node's name or output of this operator."""
+        return any(node.name in names or node.output.name in names for node in self.nodes)
+
+
+def affine_ops(graph: Graph) -> list[AffineOp]:
+    """The candidates of one graph, in topological order."""
+    found: list[AffineOp] = []
+    chains: dict[Value, AffineOp] = {}
+    rounding = rounding_nodes(graph)
+    room = room_for_large(graph)
+    for node in graph.nodes:
+        if node.op == "BatchNormalization":
+            if node.inputs and node.inputs[0] is not None and node.outputs and node.outputs[0] is not None:
+                found.append(_batch_norm(node, node.inputs[0], room))
+                room -= _large(found[-1].statistics)
+                if node in rounding:
+                    found[-1].refusal = found[-1].refusal or rounds(node)
+        elif node in rounding or _alone(node, chains):
+            continue
+        elif (step := _elementwise(node)) is not None and _large(step[1]) <= room:
+            source, map_ = step
+            room -= _large(map_)
+            chain = chains.pop(source, None) if _private(source) else None
+            whole = None if chain is None or chain.map is None else _composed(map_, chain.map)
+            if chain is None or whole is None:
+                chain, whole = AffineOp([], source, source, IDENTITY, "scale"), map_
+                found.append(chain)
+            chain.nodes.append(node)
+            chain.map = whole
+            chain.target = node.output
+            chains[node.output] = chain
+    for op in found:
+        if op.form == "scale":
+            op.form = _form(op)
+    return [op for op in found if op.form != "scale" or any(n.op in ("Mul", "Div") for n in op.nodes)]
+
+
+def _composed(second: Affine, first: Affine) -> Affine | None:
+    """One map after another; None where they vary along so many axes that the chain ends there."""
+    try:
+        return second.after(first)
+    except ValueError:
+        return None
+
+
+def room_for_large(graph: Graph) -> int:
+    """Elements that large maps may have together: a few bytes can make a constant, and many operators read it."""
+    read = {value for node in graph.nodes for value in node.inputs if value is not None and value.tensor}
+    return max(FEW, GROWTH * sum(prod(value.tensor_type[1]) for value in read if value.tensor_type))
+
+
+def _large(held: Affine | BatchNorm | None) -> int:
+    size = 0 if held is None else held.gain.size if isinstance(held, Affine) else 4 * held.mean.size
+    return size if size > SMALL else 0
+
+
+def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
+    """True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
+    if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
+        return False
+    behind = node.output.readers[0].op if _private(node.output) else ""
+    return behind not in ("Add", "Sub", "Mul", "Div") and chains.keys().isdisjoint(node.inputs)
+
+
+def _batch_norm(node: Node, source: Value, room: int) -> AffineOp:
+    op = AffineOp([node], source, node.output, None, "BatchNormalization")
+    if node.graph.constants.is_constant(source):
+        op.refusal = Kept("dynamic-weights", f"{node.name!r} normalises a constant")
+        return op
+    try:
+        own = normalization.inference(node)
+        if isinstance(own, Kept):
+            op.refusal = own
+        else:
+            op.map, op.statistics = own[1].affine(), own[1]
+            if _large(op.statistics) > room:
+                op.map = op.statistics = None
+                op.refusal = Kept("dynamic-statistics", f"the parameters of {node.name!r} are absurdly many")
+    except NotEvaluable as error:
+        op.refusal = Kept("dynamic-statistics", str(error))
+    return op
+
+
+def _elementwise(node: Node) -> tuple[Value, Affine] | None:
+    if not node.outputs or node.outputs[0] is None:
+        return None
+    try:
+        own = elementwise.as_affine(node)
+    except NotEvaluable:
+        return None
+    if own is None or isinstance(own, Kept) or node.graph.constants.is_constant(own[0]):
+        return None
+    return own if own[1].finite and own[0].dtype is not None and own[0].dtype.kind not in "iub" else None
+
+
+def _private(value: Value) -> bool:
+    """True if nobody but one node reads the value."""
+    return len(value.readers) == 1 and not value.is_output and not value.captured
+
+
+def _form(op: AffineOp) -> Form:
+    kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes}
+    behind = op.source.producer
+    assert op.map is not None
+    varies = np.unique(op.map.gain).size > 1
+    if len(kinds) == 2 and varies and not (behind and behind.op == "BatchNormalization"):
+        return "decomposed"
+    return "scale"

@@ -1,0 +1,100 @@
+"""Which values must share one gain, and which can't have any: known at once for all floods to come.
+
+Sums give all their operands one gain, whichever of them takes the shift. A flood finds out step by step, and tries the
+shift everywhere before it gives up; in a wide graph that is long. Here such values are one class, merged as folds join
+them (a fold only ever ties more), so that a flood that can't succeed need not be begun.
+"""
+
+from __future__ import annotations
+
+from bnfold.ir.graph import Graph, Node, Value
+from bnfold.numerics.affine import Affine
+from bnfold.planner.propagation import pin
+from bnfold.rules.reasons import Kept
+from bnfold.rules.rule import Demands
+
+SUMS = frozenset({"Add", "Sub", "Sum", "Neg", "Identity"})
+"""Operators whose operands and result have one gain, or refuse."""
+
+
+class Ties:
+    """The classes of one graph, as a forest; ``pinned`` says of a class that it can have no gain, and why."""
+
+    def __init__(self, graph: Graph) -> None:
+        self._graph = graph
+        self._parents: dict[Value, Value] = {}
+        self._sizes: dict[Value, int] = {}
+        self._pinned: dict[Value, Kept] = {}
+        self._behind: dict[Value, list[Value]] = {}
+        for node in graph.nodes:
+            self._read(node)
+
+    def _read(self, node: Node) -> None:
+        constant = node.graph.constants.is_constant
+        if node.op not in SUMS | {"Concat"} or not node.outputs or node.outputs[0] is None:
+            return
+        values = [value for value in node.inputs if value is not None and not constant(value)]
+        for value in values if node.op in SUMS else ():
+            self.tie(value, node.output)
+        for value in values if node.op == "Concat" else ():
+            if value.shape is not None and 0 not in value.shape:  # a gain on a part is one on the whole
+                whole = self._root(node.output)
+                self._behind.setdefault(whole, []).append(value)
+                if whole in self._pinned:
+                    self._pin(value, self._pinned[whole])
+
+    def tie(self, first: Value, second: Value) -> None:
+        """From now on both have one gain."""
+        large, small = self._root(first), self._root(second)
+        if large is small:
+            return
+        if self._sizes[large] < self._sizes[small]:
+            large, small = small, large
+        held = self._pinned.get(large), self._pinned.pop(small, None)
+        self._parents[small] = large
+        self._sizes[large] += self._sizes.pop(small)
+        ahead, behind = self._behind.get(large, []), self._behind.pop(small, [])
+        news = ahead if held[0] is None else behind if held[1] is None else []
+        pinned = held[0] or held[1]
+        news = list(news)
+        if behind:
+            self._behind[large] = [*ahead, *behind] if len(behind) < len(ahead) else [*behind, *ahead]
+        if pinned is not None:
+            self._pinned[large] = pinned
+            for value in news:
+                self._pin(value, pinned)
+
+    def _pin(self, value: Value, why: Kept) -> None:
+        pending = [value]
+        while pending:
+            root = self._root(pending.pop())
+            if root not in self._pinned:
+                self._pinned[root] = why
+                pending += self._behind.get(root, ())
+
+    def _root(self, value: Value) -> Value:
+        root = value
+        while (parent := self._parents.get(root)) is not None:
+            root = parent
+        if root is value and value not in self._sizes:
+            self._sizes[value] = 1
+            if (why := pin(value)) is not None:
+                self._pinned[value] = why
+        while value is not root:
+            self._parents[value], value = root, self._parents[value]
+        return root
+
+    def many(self, demands: Demands, few: int) -> bool:
+        """True if one of the values shares its gain with more than ``few``, or has as many readers."""
+        return any(self._sizes[self._root(value)] > few or len(value.readers) > few for value, _ in demands)
+
+    def refusal(self, demands: Demands) -> Kept | None:
+        """Why no flood that begins with these maps can succeed; None where one may."""
+        gains: dict[Value, Affine] = {}
+        for value, map_ in demands:
+            root, gain = self._root(value), map_.gain_only()
+            if not gain.is_identity and root in self._pinned:
+                return self._pinned[root]
+            if not gains.setdefault(root, gain).agrees(gain):
+                return Kept("consumers", f"{value.name!r} would have to carry two different maps")
+        return None

@@ -1,0 +1,185 @@
+"""What the report formats share: the verification as one flat list, and text that is safe for machines.
+
+Names in models come from strangers. Here is what every format needs to be safe from them, besides
+:mod:`bnfold.report.escaping`: JSON with finite figures (:func:`dumps`), paths and URIs, fingerprints. :func:`checks` is
+the verification as one flat list.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import posixpath
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from bnfold.results.folding import Comparison
+    from bnfold.results.verification import GateResult, Judgement, LayerResult, OutputResult, Verification
+
+SHOWN_CHANNELS = 8
+"""Channels that a sentence names before it counts the rest."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was judged: a gate, a fold (as one gate sees it), or an output of one run.
+
+    ``name`` and ``node`` are as the model has them; ``title`` tells runs of the same output apart. ``occurrence``
+    counts checks of the same title, from 0.
+    """
+
+    subject: Literal["gate", "fold", "output"]
+    gate: str
+    name: str
+    title: str
+    verdict: Judgement
+    message: str
+    figures: dict[str, Any] = field(default_factory=dict)
+    node: str | None = None
+    occurrence: int = 0
+
+
+def checks(verification: Verification) -> list[Check]:
+    """Everything that was judged: the gates, then the folds, then the outputs, each in its given order.
+
+    Where those that were run are not enough for a verdict, that is a check too, and it is undecided.
+    """
+    seen: Counter[tuple[str, str, str]] = Counter()
+    found = []
+    for check in _all(verification):
+        key = (check.subject, check.gate, check.title)
+        found.append(replace(check, occurrence=seen[key]))
+        seen[key] += 1
+    return found
+
+
+def troubles(verification: Verification) -> list[Check]:
+    """The checks that did not pass: failures before what is undecided, gates before their parts."""
+    return sorted(
+        (check for check in checks(verification) if check.verdict != "pass"), key=lambda check: check.verdict != "fail"
+    )
+
+
+def _all(verification: Verification) -> Iterator[Check]:
+    if verification.verdict == "undecided" and (left := verification.left_open):
+        yield Check("gate", "verification", "verification", "verification", "undecided", left)
+    yield from map(_gate, verification.gates)
+    yield from map(_fold, verification.layers)
+    yield from map(_output, verification.outputs)
+
+
+def _gate(gate: GateResult) -> Check:
+    return Check("gate", gate.gate, gate.gate, gate.gate, gate.verdict, gate.detail, gate.figures)
+
+
+def _fold(layer: LayerResult) -> Check:
+    figures = {
+        "ratio": layer.ratio,
+        "max_abs": layer.max_abs,
+        "max_ulp": layer.max_ulp,
+        "channels": layer.channels,
+    }
+    return Check("fold", layer.gate, layer.name, layer.name, layer.verdict, _sentence(figures), figures, layer.node)
+
+
+def _output(output: OutputResult) -> Check:
+    run = [f"level {output.level}", "TF32" if output.tf32 else None, output.kind]
+    figures = {
+        "ratio": output.ratio,
+        "max_abs": output.max_abs,
+        "max_rel": output.max_rel,
+        "max_ulp": output.max_ulp,
+        "sensitivity": output.sensitivity,
+        "channels": output.channels,
+    }
+    title = ", ".join([output.name, *filter(None, run)])
+    return Check("output", "outputs", output.name, title, output.verdict, _sentence(figures), figures)
+
+
+def _sentence(figures: dict[str, Any]) -> str:
+    """The figures of a fold or an output, for people."""
+    said = []
+    if figures["ratio"] is not None:
+        said.append(f"{number(figures['ratio'])} times the unavoidable error")
+    if figures["max_ulp"] is not None:
+        said.append(f"off by at most {number(figures['max_ulp'])} ulp")
+    if figures["max_abs"] is not None:
+        said.append(f"largest difference {number(figures['max_abs'])}")
+    if figures["channels"]:
+        said.append(f"channels that are off: {channels(figures['channels'])}")
+    return "; ".join(said) or "no figures"
+
+
+def channels(indices: list[int]) -> str:
+    """The first few channels, and how many more there are."""
+    shown = ", ".join(map(str, indices[:SHOWN_CHANNELS]))
+    more = len(indices) - SHOWN_CHANNELS
+    return f"{shown} and {more} more" if more > 0 else shown
+
+
+def number(value: float | None) -> str:
+    """A figure for people in three digits; ``nan`` and ``inf`` by name, nothing where there is none."""
+    return "" if value is None else f"{value:.3g}"
+
+
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+
+
+def finite(value: Any) -> Any:
+    """``value`` as JSON can hold it: infinity and NaN become null, what no UTF-8 can say becomes U+FFFD."""
+    if isinstance(value, dict):
+        return {finite(key): finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(item) for item in value]
+    if isinstance(value, str):
+        return _SURROGATE.sub("\ufffd", value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dumps(value: Any, *, line: bool = False) -> str:
+    """``value`` as JSON in ASCII, indented or on one ``line``, made :func:`finite`; to a runner no command."""
+    text = json.dumps(finite(value), indent=None if line else 2, allow_nan=False)
+    return re.sub("#(?=#)", r"\\u0023", text) + "\n"
+
+
+def relative(path: str, root: str | None = None) -> str:
+    """``path`` tidied, with forward slashes; relative to ``root`` if it lies beneath it."""
+    pure = PurePath(posixpath.normpath(PurePath(path).as_posix()))
+    if root is not None and pure.is_relative_to(root):
+        pure = pure.relative_to(root)
+    return pure.as_posix()
+
+
+def uri(path: str, root: str | None = None) -> str:
+    """A relative path as a relative URI, an absolute one (which does not lie beneath ``root``) as a file URI."""
+    place = relative(path, root)
+    try:
+        data = place.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        data = str(finite(place)).encode()
+    if PurePath(place).is_absolute():
+        return "file:///" + quote(data.lstrip(b"/"))
+    return quote(data)
+
+
+def fingerprint(comparison: Comparison, check: Check, root: str | None = None) -> str:
+    """A sha256 that names this check of this folded model from run to run, whatever its figures are."""
+    key = [relative(comparison.folded.path, root), check.subject, check.gate, check.title, check.occurrence]
+    return hashlib.sha256(json.dumps(key).encode("ascii")).hexdigest()
+
+
+def headline(comparison: Comparison, root: str | None = None) -> str:
+    """The verdict as a sentence about the two files."""
+    original, folded = (relative(model.path, root) for model in (comparison.original, comparison.folded))
+    said = {
+        "equivalent": f"{folded} is equivalent to {original}",
+        "different": f"{folded} is different from {original}",
+    }
+    return said.get(comparison.verdict, f"undecided whether {folded} is equivalent to {original}")

@@ -1,0 +1,61 @@
+"""Operators that hand a value on as it is."""
+
+from __future__ import annotations
+
+from bnfold.ir.graph import Node
+from bnfold.rules.reasons import Kept
+from bnfold.rules.rule import DONE, Flood, Rule, Spread, constant
+
+
+def elsewhere(node: Node) -> Kept:
+    """Why a map stops at an operator that reads its value as something else than data."""
+    return Kept("dynamic-weights", f"{node.op} {node.name!r} reads the value as a parameter")
+
+
+def pass_on(node: Node, flood: Flood) -> Spread:
+    """The first input and the first output carry the same map."""
+    source = node.inputs[0]
+    assert source is not None
+    before, after = flood.given(source), flood.given(node.output)
+    if before is not None and after is not None:
+        if before.agrees(after):
+            return DONE
+        return Kept("consumers", f"{node.op} {node.name!r} would need two different maps")
+    known = before if before is not None else after
+    if known is None:
+        return elsewhere(node)
+    return [[(node.output if after is None else source, known)]]
+
+
+def _dropout(node: Node, flood: Flood) -> Spread:
+    """Dropout at inference: opset 12 and later by its training_mode input, opsets 1 and 6 by ``is_test``."""
+    training = node.input(2)
+    active = (
+        training is not None
+        and node.opset >= 12
+        and (not node.graph.constants.is_constant(training) or constant(node, 2).any())
+    )
+    if active or (node.opset < 7 and not node.attr("is_test", 0)):
+        return Kept("training-mode", f"Dropout {node.name!r} is in training mode")
+    if any(value.readers or value.is_output or value.captured for value in node.live_outputs[1:]):
+        return Kept("consumers", f"the mask of Dropout {node.name!r} is read")
+    return pass_on(node, flood)
+
+
+def _shape_only(node: Node, flood: Flood) -> Spread:
+    """Shape and Size don't look at the values, CastLike not at those of its second input."""
+    read = node.inputs[0] if node.op == "CastLike" else None
+    if flood.given(read) is not None or any(flood.given(value) is not None for value in node.live_outputs):
+        return Kept("unsupported-dtype", f"{node.op} {node.name!r} changes the type")
+    return DONE
+
+
+_SHAPE = Rule("never", "any map: only the shape is read", _shape_only)
+
+RULES = {
+    "Shape": _SHAPE,
+    "Size": _SHAPE,
+    "CastLike": Rule("never", "any map on the second input: only the type is read", _shape_only),
+    "Identity": Rule("passes", "passes", pass_on),
+    "Dropout": Rule("passes at inference", "passes at inference", _dropout),
+}

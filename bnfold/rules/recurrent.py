@@ -1,0 +1,60 @@
+"""LSTM, GRU and RNN: their input weights are linear, what follows is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from bnfold.ir.graph import Node, Value
+from bnfold.numerics.affine import Affine
+from bnfold.rules.reasons import Kept
+from bnfold.rules.rule import (
+    DONE,
+    Flood,
+    Rewrite,
+    Rule,
+    Spread,
+    constant,
+    constant_shape,
+    not_constant,
+    off_axis,
+    singular,
+)
+
+FEATURES = 2
+"""The axis of the features in X, whichever comes first, time or batch."""
+
+
+def _spread(node: Node, flood: Flood) -> Spread:
+    """A map of X's features goes into W (directions, gates * hidden, input) and the first half of B."""
+    others = [*node.inputs[1:], *node.live_outputs]
+    if any(flood.given(value) is not None for value in others):
+        return Kept("nonlinear", f"only the first input of {node.op} {node.name!r} carries a map")
+    if refusal := not_constant(node, 1, 3):
+        return refusal
+    before = flood.given(node.inputs[0])
+    assert before is not None
+    return off_axis(before, node, FEATURES, constant_shape(node, 1)[2]) or singular(before, node) or DONE
+
+
+def _rewrite(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
+    assert node.inputs[0] is not None
+    weight = constant(node, 1).astype(np.float64)
+    vectors = gauge(node.inputs[0]).vectors(FEATURES, weight.shape[2])
+    assert vectors is not None
+    gain, shift = vectors
+    rewrite = Rewrite({(node, 1): weight / gain})
+    if shift.any():
+        directions, rows, _ = weight.shape
+        old = constant(node, 3) if node.input(3) is not None else np.zeros((directions, 2 * rows))
+        bias = old.astype(np.float64)
+        bias[:, :rows] -= weight @ (shift / gain)
+        rewrite.constants[node, 3] = bias
+    return rewrite
+
+
+_NEVER = "never"
+_INTO = "into the input weights and their bias, any gain but 0"
+
+RULES = {op: Rule(_NEVER, _INTO, _spread, _rewrite) for op in ("LSTM", "GRU", "RNN")}

@@ -1,0 +1,201 @@
+"""The rules: what each operator does with a map on the values around it.
+
+The planner floods the graph: it puts a map on a value and asks every operator that makes or reads that
+value what follows. A rule's ``spread`` answers with what the operator's *other* values must carry, or
+with the reason that it can't be; its ``rewrite`` computes the operator's new constants once all maps are
+settled. An operator without a rule pins all its values.
+
+Adding a rule is one entry in the table of one file here, one test, one row in ``docs/rules.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.graph import Node, Value
+from bnfold.numerics.affine import Affine, is_float
+from bnfold.numerics.linear import Scaled, Weight
+from bnfold.rules.reasons import Kept
+
+Demands = Sequence[tuple[Value, Affine]]
+"""Maps that further values must carry."""
+
+
+class Flood(Protocol):
+    """What a rule sees of the planner's work."""
+
+    def given(self, value: Value | None) -> Affine | None:
+        """The map that this flood has put on ``value``; None while it is free."""
+
+    def gauge(self, value: Value) -> Affine:
+        """The map that ``value`` carries already from earlier folds, before this flood."""
+
+
+Spread = list[Demands] | Kept
+"""Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``DONE``."""
+
+DONE: list[Demands] = [[]]
+
+LONGEST = 4096
+"""Entries of a constant that is a list: of axes, sizes, places."""
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """New constants (float64; large weights still to be computed) by node and input index, attributes by node and name.
+
+    The node is mostly the operator itself; it may also be the DequantizeLinear that makes its weight.
+    """
+
+    constants: dict[tuple[Node, int], NDArray[Any] | Scaled] = field(default_factory=dict)
+    attributes: dict[tuple[Node, str], Any] = field(default_factory=dict)
+
+
+CONTRADICTIONS = (IndexError, TypeError, ValueError)
+"""What a rule may raise for a model whose parts don't fit together."""
+
+
+class Unfit(Exception):
+    """Raised by a rewrite whose new constants can't be stored; carries the refusal."""
+
+    def __init__(self, refusal: Kept) -> None:
+        super().__init__(refusal.detail)
+        self.refusal = refusal
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input."""
+
+    upstream: str
+    downstream: str
+    spread: Callable[[Node, Flood], Spread]
+    rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
+
+
+def constant(node: Node, index: int) -> NDArray[Any]:
+    """The data of a constant input. Raises NotEvaluable."""
+    value = node.inputs[index]
+    assert value is not None
+    return node.graph.constants.evaluate(value)
+
+
+def weight(node: Node, index: int, shape: tuple[int, int, int, int], *, inputs_first: bool = False) -> Weight:
+    """A constant input as a weight of ``shape``, read when it is needed, also after edits. Raises NotEvaluable."""
+    value = node.inputs[index]
+    assert value is not None
+    if value.part is not None:
+        return Weight(value.part, shape, inputs_first)
+    return Weight.of(constant(node, index).reshape(shape), inputs_first=inputs_first)
+
+
+def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Kept | None:
+    """Why the inputs at ``indices`` (absent ones aside) are not all constants of a supported type."""
+    constants = node.graph.constants
+    for value in (node.input(index) for index in indices):
+        if value is None:
+            continue
+        if value.dtype is None:
+            return Kept("unknown-shape", f"the type of {value.name!r} is not known")
+        if not constants.is_constant(value):
+            if constants.depends_on_overridable(value):
+                return Kept("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
+            return Kept(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
+        if not is_float(value.dtype):
+            return Kept("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
+    return None
+
+
+def integers(node: Node, name: str, index: int) -> list[int] | None:
+    """A list of integers that older opsets give as an attribute and newer ones as a constant input."""
+    if name in node.attrs:
+        return [int(value) for value in node.attrs[name]]
+    value = node.input(index)
+    if value is None or not node.graph.constants.is_constant(value):
+        return None
+    if prod(constant_shape(node, index)) > LONGEST:
+        raise NotEvaluable(f"{value.name!r} is too long to be a list of axes, sizes or places")
+    return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
+
+
+def constant_shape(node: Node, index: int) -> tuple[int, ...]:
+    """The shape of a constant input, read off without its data where that is possible."""
+    value = node.inputs[index]
+    assert value is not None
+    shape = value.shape
+    if shape is not None and all(isinstance(n, int) for n in shape):
+        return tuple(int(n) for n in shape if n is not None)
+    return np.shape(constant(node, index))
+
+
+def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Kept | None:
+    """Why ``map_`` is not one gain and shift per entry of ``axis``; None if it is."""
+    if map_.vectors(axis, size) is not None:
+        return None
+    if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
+        return Kept("per-activation", f"the map varies over the positions of {node.op} {node.name!r}")
+    return Kept(
+        "channel-axis",
+        f"the map has shape {list(map_.gain.shape)}, {node.op} {node.name!r} has {size} channels on axis {axis}",
+    )
+
+
+def singular(map_: Affine, node: Node) -> Kept | None:
+    """Why a reader can't undo ``map_``; None if it can."""
+    if map_.invertible:
+        return None
+    return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+
+
+def lookup(op: str) -> Rule | None:
+    """The rule of an operator; None pins it."""
+    return table().get(op)
+
+
+def pinned(node: Node) -> Kept:
+    """Why an operator without a rule carries no map."""
+    where = f"{node.op} {node.name!r}"
+    if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
+        return Kept("quantized-activation", f"{where} rounds the value to integers")
+    if node.op in ("If", "Loop", "Scan"):
+        return Kept("control-flow", f"{where} is control flow")
+    if node.op == "Cast":
+        return Kept("unsupported-dtype", f"{where} changes the type")
+    if node.op in KNOWN:
+        return Kept("nonlinear", f"{where} does not carry the map")
+    return Kept("unknown-op", f"{where} has no rule")
+
+
+KNOWN = frozenset(
+    """
+    Abs Acos Acosh Asin Asinh Atan Atanh BitShift Celu Ceil Clip Cos Cosh CumSum Einsum Elu Equal Erf Exp Floor
+    GRU GatherElements GatherND Gelu GlobalLpPool GridSample Greater GreaterOrEqual GroupNormalization Hardmax
+    HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less
+    LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool Mean MeanVarianceNormalization Min Mish Mod
+    NonMaxSuppression OneHot PRelu Pow RNN Reciprocal Relu RMSNormalization RoiAlign Round Selu Shrink Sigmoid
+    Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu TopK Where
+    """.split()  # noqa: SIM905
+)
+
+
+@cache
+def table() -> dict[str, Rule]:
+    """Every rule, by operator."""
+    from bnfold.rules import activation, elementwise, layout, normalization, pooling, recurrent
+    from bnfold.rules import conv as linear
+    from bnfold.rules import identity as transparent
+    from bnfold.rules import matmul as products
+    from bnfold.rules import slicing as blocks
+
+    families = (
+        linear, products, recurrent, normalization, elementwise, activation, pooling, layout, blocks, transparent,
+    )  # fmt: skip
+    return {op: rule for family in families for op, rule in family.RULES.items()}

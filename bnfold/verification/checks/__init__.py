@@ -1,0 +1,1 @@
+"""The four checks of a verification, cheapest first: structure, weights, layers, outputs."""

@@ -1,0 +1,128 @@
+"""The weights gate: recompute every folded tensor in float64 from the original and compare in ulps.
+
+It proves the folded layers for all inputs, dead channels and errors below the noise included, which no
+sampling can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+
+import numpy as np
+
+from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.graph import Node, Value
+from bnfold.numerics.batchnorm import ONNX_EPSILON
+from bnfold.results.verification import GateResult, Judgement, LayerResult
+from bnfold.verification.equivalence.alignment import Alignment, layers_before
+
+OTHERS = 4.0
+"""Ulps that a folded weight may be off: what a fold costs that was computed in the storage type."""
+
+EXACT = 0.5 + 1e-6
+"""Ulps that a single rounding may cost."""
+
+
+def check_weights(
+    found: Alignment | str, tolerance: float | None = None, *, ours: bool = False
+) -> tuple[GateResult, list[LayerResult]]:
+    """Judge every folded layer beside the original's, through the alignment (a sentence where there is none).
+
+    ``tolerance`` is in ulps, 4 by default. ``ours``: the model is what bnfold makes of the original; no other tool
+    folds into the parameters of a BatchNormalization.
+    """
+    tolerance = OTHERS if tolerance is None else tolerance
+    if isinstance(found, str):
+        return GateResult("weights", "undecided", found), []
+    layers = by_alignment(found, tolerance)
+    layers += wrong_numbers(found, layers) + ([] if ours else _moved_statistics(found))
+    missing = [parting.name for parting in found.partings if parting.kind != "numbers"]
+    return judge_tensors(layers, missing, tolerance), layers
+
+
+def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: float) -> GateResult:
+    """The gate's verdict from every tensor's; ``missing`` names what had no counterpart."""
+    ulps = [layer.max_ulp for layer in layers if layer.max_ulp is not None]
+    figures = {"tensors": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
+    wrong = [layer for layer in layers if layer.verdict == "fail"]
+    if wrong:
+        worst = max(wrong, key=lambda layer: np.inf if layer.max_ulp is None else layer.max_ulp)
+        by = "" if worst.max_ulp is None else f" by {worst.max_ulp:.3g} ulps"
+        count = len(worst.channels)
+        channels = f" in {count} channel{'' if count == 1 else 's'}" if count else ""
+        return GateResult("weights", "fail", f"{worst.name} is off{by}{channels}", figures)
+    if missing:
+        detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
+        return GateResult("weights", "undecided", detail, figures)
+    if not layers:
+        return GateResult("weights", "pass", "no tensor was folded", figures)
+    folded = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
+    detail = f"{folded}, each within {figures['max_ulp']:.3g} ulp of the exact fold"
+    return GateResult("weights", "pass", detail, figures)
+
+
+def by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
+    """Each folded layer as the alignment sees it."""
+    results = []
+    for tensor in found.tensors:
+        worst = float(tensor.ulps.max(initial=0.0))
+        if worst == 0:
+            continue
+        allowed = 0.0 if tensor.plain else tolerance
+        channels = [int(channel) for channel in np.flatnonzero(tensor.ulps > allowed)]
+        largest = float(tensor.differences[np.isfinite(tensor.differences)].max(initial=0.0))
+        verdict: Judgement = "pass" if worst <= allowed else "fail"
+        name = f"{tensor.node.op} {tensor.node.name!r}"
+        results.append(LayerResult(name, None, largest, worst, channels, "weights", verdict, tensor.node.name))
+    return results
+
+
+def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResult]:
+    """Numbers that are none of the original's, where no tensor was measured: said with the layer before them."""
+    failing = {layer.node for layer in known if layer.verdict == "fail"}
+    results = []
+    for parting in found.partings:
+        if parting.kind != "numbers":
+            continue
+        before = {node.name: node for node in layers_before(parting.node)}
+        if not failing & before.keys():
+            node = next(iter(before.values()), parting.node)
+            name = f"{node.op} {node.name!r} (seen by {parting.name})"
+            results.append(LayerResult(name, None, None, None, parting.channels, "weights", "fail", node.name))
+    if not found.partings:
+        for output, channels in found.wrong_outputs.items():
+            if channels is not None and not failing:
+                results.append(LayerResult(f"output {output!r}", None, None, None, channels, "weights", "fail"))
+    return results
+
+
+def _moved_statistics(found: Alignment) -> list[LayerResult]:
+    """BatchNorms that stayed and have other parameters: no tool but bnfold folds into them."""
+
+    def parameters(node: Node) -> Hashable:
+        held = (value for value in node.inputs[1:5] if value is not None)
+        return np.float32(node.attr("epsilon", ONNX_EPSILON)), tuple(map(_numbers, held))
+
+    known = {
+        parameters(node)
+        for scope in found.original.graphs.scopes
+        for node in scope.nodes
+        if node.op == "BatchNormalization"
+    }
+    return [
+        LayerResult(f"BatchNormalization {node.name!r}", None, None, None, [], "weights", "fail", node.name)
+        for scope in found.folded.graphs.scopes
+        for node in scope.nodes
+        if node.op == "BatchNormalization" and parameters(node) not in known
+    ]
+
+
+def _numbers(value: Value) -> bytes | None:
+    """Return what a constant holds, in whatever type; None for a value that is computed."""
+    constants = value.graph.constants
+    if not constants.is_constant(value):
+        return None
+    try:
+        return constants.evaluate(value).astype(np.float64).tobytes()
+    except NotEvaluable:
+        return None

@@ -1,0 +1,1 @@
+"""The static proof: both models read as mathematics by abstract interpretation, then matched."""

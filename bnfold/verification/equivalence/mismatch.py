@@ -1,0 +1,39 @@
+"""Where a folded model does not compute what its original computes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.ir.graph import Node
+
+
+@dataclass(frozen=True)
+class Parting:
+    """A node of the folded model that does not compute what the original computes.
+
+    ``numbers``: the operator is there, its numbers (or those of the layers before it) are others. ``attributes``: the
+    operator is there and set otherwise. ``unknown``: nothing in the original reads the same values in this way.
+    ``twin`` is the node of the original that it was compared with.
+    """
+
+    kind: Literal["numbers", "attributes", "unknown"]
+    node: Node
+    twin: Node | None
+    channels: list[int]
+
+    @property
+    def name(self) -> str:
+        """The node, for a message."""
+        return f"{self.node.op} {self.node.name!r}"
+
+
+def channels_of(wrong: NDArray[np.bool_]) -> list[int]:
+    """The channels, on the last axis along which a map varies, that are wrong."""
+    if wrong.ndim == 0 or wrong.size == 1:
+        return []
+    others = tuple(range(wrong.ndim - 1))
+    return [int(channel) for channel in np.flatnonzero(wrong.any(axis=others))]

@@ -1,0 +1,1 @@
+"""What each operator computes, as abstract values. One file per operator family."""

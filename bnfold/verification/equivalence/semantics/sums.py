@@ -1,0 +1,132 @@
+"""Sums and products of computed values: gains per class, shifts together."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from bnfold.ir.graph import Node, Value
+from bnfold.numerics.affine import Affine
+from bnfold.verification.equivalence.abstract_values import LOOSE, Array, Form, Numbers, aligned
+from bnfold.verification.equivalence.interpreter import Reader
+
+PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
+"""Gain, shift and their errors of a value that is its class's own."""
+
+
+def add(reader: Reader, node: Node) -> bool:
+    """Add, Sub and Sum: gains per class, shifts together."""
+    if _counts(node):
+        return False
+    terms: list[tuple[Form, float, Value | None]] = []
+    for position, value in enumerate(node.inputs):
+        if value is None:
+            return False
+        terms.append((reader.form(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
+    if node.opset < 7 and node.attr("broadcast", 0):
+        return False
+    reader.forms[node.output] = total_of(reader, node, terms)
+    return True
+
+
+def _counts(node: Node) -> bool:
+    """True for integers: they wrap around, and their division rounds."""
+    types = (value.dtype for value in (node.output, *node.inputs) if value is not None)
+    return any(dtype is not None and dtype.kind in "iub" for dtype in types)
+
+
+def total_of(
+    reader: Reader, node: Node, terms: list[tuple[Form, float, Value | None]], rank: int | None = None
+) -> Form:
+    """The sum of forms, each with its sign and the value that it stands for; ``rank`` if all are known to have one."""
+    common, rank = rank, rank or node.output.rank
+    eps = reader.eps(node.output)
+    gains: dict[int, tuple[Array, Array]] = {}
+    values: dict[int, list[Value | None]] = {}
+    shift, moved = np.zeros(()), np.zeros(())
+    for form, sign, value in terms:
+        map_ = _lifted(form, common or (None if value is None else value.rank), rank)
+        if map_ is None:
+            form, map_ = Form(reader.realised(node, form, eps)), PLAIN
+        gain, offset, gain_error, shift_error = map_
+        old, old_error = gains.get(form.base, (np.zeros(()), np.zeros(())))
+        gains[form.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
+        values.setdefault(form.base, []).append(value)
+        shift = sum_of(shift, sign * offset)
+        moved = sum_of(moved, shift_error, LOOSE * eps * np.abs(offset))
+    bases = _that_count(gains, values)
+    if len(bases) == 1:
+        gain, error = gains[bases[0]]
+        return Form(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
+    numbers = Numbers.stacked([gains[base][0] for base in bases], [gains[base][1] for base in bases])
+    form = reader.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
+    return form.shifted(shift, moved)
+
+
+def _that_count(gains: dict[int, tuple[Array, Array]], values: dict[int, list[Value | None]]) -> list[int]:
+    """The classes that a sum is made of, in order: not those of gain zero, unless they may give it its shape."""
+    alive = sorted(base for base, (gain, _) in gains.items() if gain.any()) or sorted(gains)[:1]
+    kept = [value for base in alive for value in values[base]]
+    dead = (base for base in gains if base not in alive)
+    return sorted([*alive, *(base for base in dead if any(_may_widen(value, kept) for value in values[base]))])
+
+
+def _may_widen(value: Value | None, others: list[Value | None]) -> bool:
+    """True unless one of ``others`` is known to have every axis of ``value``, at its length."""
+    shape = None if value is None else value.shape
+    if shape is None:
+        return True
+    for other in others:
+        whole = None if other is None else other.shape
+        if whole is not None and len(whole) >= len(shape):
+            pairs = zip(shape, whole[len(whole) - len(shape) :], strict=True)
+            if all(size == 1 or (size is not None and size == size2) for size, size2 in pairs):
+                return False
+    return True
+
+
+def sum_of(*arrays: Array) -> Array:
+    """The sum of arrays that are laid out like maps."""
+    total = np.zeros(())
+    for array in arrays:
+        first, second = aligned(total, array)
+        total = np.asarray(first + second)
+    return total
+
+
+def _lifted(form: Form, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
+    """A form's four arrays, laid out for a result of ``rank`` axes; None if the axes can't be told."""
+    arrays = (form.map.gain, form.map.shift, form.gain_error, form.shift_error)
+    if all(array.ndim == 0 for array in arrays):
+        return arrays
+    if own is None or rank is None:
+        return None
+    lead = (1,) * (rank - own)
+    return tuple(array.reshape(lead + array.shape) if array.ndim else array for array in arrays)  # type: ignore[return-value]
+
+
+def product(reader: Reader, node: Node) -> bool:
+    """Mul and Div of two computed values: the gains of both come out."""
+    if _counts(node):
+        return False
+    eps, rank = reader.eps(node.output), node.output.rank
+    if len(node.inputs) != 2 or (node.opset < 7 and node.attr("broadcast", 0)):
+        return False
+    gain, error, bases = np.ones(()), np.zeros(()), []
+    for position, value in enumerate(node.inputs):
+        form = reader.unshifted(node, reader.form(value), eps)
+        lifted = _lifted(form, None if value is None else value.rank, rank)
+        if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
+            form, lifted = Form(reader.realised(node, form, eps)), PLAIN
+        own, own_error = aligned(lifted[0], lifted[2])
+        relative = own_error / np.where(own == 0, 1.0, np.abs(own))
+        if node.op == "Div" and position == 1:
+            own = 1.0 / own
+        a, b, c, d = aligned(gain, own, error, relative)
+        gain, error = a * b, c + d
+        bases.append(form.base)
+    if node.op == "Mul":
+        bases.sort()
+    form = reader.made(node, (node.op, "of values", tuple(bases)))
+    size, error = aligned(np.abs(gain), error)
+    reader.forms[node.output] = Form(form.base, Affine.of(gain, 0.0), size * error)
+    return True

@@ -1,0 +1,256 @@
+"""Cut a folded model and its original into the pieces that differ: say Conv and BatchNorm here, one Conv there.
+
+A piece begins and ends at values that both models share, so that both halves can be run on the same input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any, TypeGuard
+
+import numpy as np
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from bnfold.frontends.onnx.type_inference import reads
+from bnfold.io.load import LoadedModel
+from bnfold.ir.graph import Node, Value
+from bnfold.numerics.affine import ulp
+from bnfold.verification.equivalence.abstract_values import LOOSE
+from bnfold.verification.equivalence.alignment import Alignment, suspects
+
+MOST_PIECES = 1000
+"""Pieces that are run; of more, this many are taken at even distances."""
+
+
+@dataclass(frozen=True)
+class End:
+    """A value at the border of a piece: its name and element type in the original and in the folded model."""
+
+    original: str
+    folded: str
+    original_type: int
+    folded_type: int
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Per channel, where one layer makes the piece: ``terms`` are the sizes of what its shift was added up from, as
+    rounding sees them, ``norms`` the lengths of its rows of weights.
+
+    ``sure`` is False where the outputs are paired by their names alone: a difference then proves nothing.
+    """
+
+    name: str
+    node: str
+    inputs: list[End]
+    outputs: list[End]
+    axis: int
+    terms: list[float]
+    norms: list[float]
+    sure: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """For the job of a worker."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> Piece:
+        """The piece that :meth:`to_dict` wrote."""
+        ends = {side: [End(**end) for end in data[side]] for side in ("inputs", "outputs")}
+        return cls(**{**data, **ends})
+
+
+def pieces(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Piece]:
+    """The pieces in which the main graphs differ, in order. They don't begin or end at ``hidden`` values.
+
+    ``proved``: the folded model is right by what is stored. A layer whose output equals nothing of the original then
+    carries a map, maybe in a few of its channels, and is not taken for one that was meant to be the same.
+    """
+    graph = found.folded.graphs.scopes[0]
+    changed = [
+        node
+        for node in graph.nodes
+        if node not in found.folded.untouched and not all(map(graph.constants.is_constant, node.live_outputs))
+    ]
+    made = []
+    anchors = {
+        value: same
+        for value in found.folded.forms
+        if value.name not in hidden and (same := found.folded.exactly(value)) is not None
+    }
+    border = _Border(found, anchors, hidden, suspects(found), proved)
+    for region in _regions(changed, anchors):
+        piece = _piece(region, border)
+        if piece is not None:
+            made.append(piece)
+    step = max(1, -(-len(made) // MOST_PIECES))
+    return made[::step]
+
+
+def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[Node]]:
+    """Nodes that are joined by values which the original does not have."""
+    leader: dict[Node, Node] = {node: node for node in changed}
+
+    def lead(node: Node) -> Node:
+        while leader[node] is not node:
+            leader[node] = leader[leader[node]]
+            node = leader[node]
+        return node
+
+    for node in changed:
+        for value in node.inputs:
+            if value is not None and value not in anchors and value.producer in leader:
+                leader[lead(node)] = lead(value.producer)
+    regions: dict[Node, list[Node]] = {}
+    for node in changed:
+        regions.setdefault(lead(node), []).append(node)
+    yield from regions.values()
+
+
+@dataclass(frozen=True, eq=False)
+class _Border:
+    """Where pieces may begin and end: at ``anchors``, which both models share, but never at ``hidden`` values."""
+
+    found: Alignment
+    anchors: dict[Value, Value]
+    hidden: Collection[str]
+    blamed: set[Node]
+    proved: bool
+
+    def inputs(self, region: list[Node]) -> dict[Value, Value] | None:
+        """What a region reads, with the original's values; None if the original does not have all of it."""
+        inside, constants = set(region), region[0].graph.constants
+        ends: dict[Value, Value] = {}
+        for value in dict.fromkeys(value for node in region for value in _reads(node, self.found)):
+            if value is None or constants.is_constant(value) or value.producer in inside:
+                continue
+            if value not in self.anchors or value.graph is not region[0].graph:
+                return None
+            ends[value] = self.anchors[value]
+        return ends
+
+    def outputs(self, region: list[Node]) -> dict[Value, Value]:
+        """What a region makes for others, and what its layers make, with what they were meant to be."""
+        inside = set(region)
+        outputs: dict[Value, Value] = {}
+        for value in (value for node in region for value in node.live_outputs):
+            seen = value.is_output or value.captured or any(reader not in inside for reader in value.readers)
+            twin = self.anchors.get(value) or self.found.folded.known.named.get(value.name)
+            if value.name not in self.hidden and seen and _can_end(twin):
+                outputs[value] = twin
+        for node in inside & self.found.folded.layers.keys():
+            meant = None if node.output.name in self.hidden else self._meant(node)
+            if _can_end(meant):
+                outputs[node.output] = meant
+        return outputs
+
+    def _meant(self, node: Node) -> Value | None:
+        """The value that a layer's output was meant to be, where no anchor says so."""
+        folded, value = self.found.folded, node.output
+        form = folded.layers[node].form
+        if value in self.anchors or form is not folded.raw.get(value):
+            return None
+        if self.proved:
+            return folded.known.equal(form, folded.eps(value), value.name)
+        return folded.meant(form, value, nearest=node in self.blamed)
+
+
+def _can_end(value: Value | None) -> TypeGuard[Value]:
+    """True for a value of the original that its main graph computes."""
+    return value is not None and value.graph.name == "" and value.producer is not None
+
+
+def _piece(region: list[Node], border: _Border) -> Piece | None:
+    ends, outputs, found = border.inputs(region), border.outputs(region), border.found
+    if not ends or not outputs:
+        return None
+    inside = set(region)
+    layers = [node for node in region if node in found.folded.layers] or region
+    name = ", ".join(node.name for node in layers[:3]) + (" …" if len(layers) > 3 else "")
+    last = layers[-1]
+    channel_last = last.op in ("MatMul", "Gemm", "Linear") and (last.output.rank or 2) > 2
+    axis = (last.output.rank or 2) - 1 if channel_last else 1
+    return Piece(
+        name,
+        last.name,
+        [_end(twin, value) for value, twin in ends.items()],
+        [_end(twin, value) for value, twin in outputs.items()],
+        axis,
+        *(_sizes(found, last) if len(layers) == 1 else ([], [])),
+        not any(parting.kind == "unknown" and parting.node in inside for parting in found.partings),
+    )
+
+
+def _reads(node: Node, found: Alignment) -> Iterator[Value | None]:
+    """What a node reads, by itself and inside its nested graphs."""
+    yield from node.inputs
+    for _, graph in found.folded.graphs.bodies.get(node, ()):
+        values = [*(v for inner in graph.nodes for v in _reads(inner, found)), *graph.outputs]
+        yield from (value for value in values if value is not None and value.graph is node.graph)
+
+
+def _end(original: Value, folded: Value) -> End:
+    types = [
+        TensorProto.FLOAT if value.dtype is None else int(helper.np_dtype_to_tensor_dtype(value.dtype))
+        for value in (original, folded)
+    ]
+    return End(original.name, folded.name, *types)
+
+
+def _sizes(found: Alignment, node: Node) -> tuple[list[float], list[float]]:
+    """The sizes of a layer's shift terms and rows."""
+    layer = found.folded.layers.get(node)
+    meant = None if layer is None else found.folded.meant(layer.form, node.output, nearest=True)
+    if layer is None or meant is None:
+        return [], []
+    target = found.original.forms[meant]
+    eps = float(ulp(np.ones(()), layer.dtype))
+    rows = layer.rows().values
+    norms = np.sqrt(np.square(rows).sum(axis=-1)).reshape(-1)
+    return (target.shift_error / (LOOSE * eps)).reshape(-1).tolist(), norms.tolist()
+
+
+def extract(model: LoadedModel, inputs: dict[str, int], outputs: list[str]) -> ModelProto | None:
+    """The part of a model's main graph that makes ``outputs`` from ``inputs`` (names and element types).
+
+    None if it needs anything else from outside. Its weights are inside.
+    """
+    graph = model.proto.graph
+    made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    held = {tensor.name: tensor for tensor in graph.initializer}
+    sparse = {entry.values.name: entry for entry in graph.sparse_initializer}
+    picked: set[int] = set()
+    weights: dict[str, None] = {}
+    pending = list(outputs)
+    while pending:
+        name = pending.pop()
+        if name in inputs or name in weights:
+            continue
+        if name in held or name in sparse:
+            weights[name] = None
+        elif name in made:
+            if made[name] not in picked:
+                picked.add(made[name])
+                pending += list(reads(graph.node[made[name]]))
+        else:
+            return None
+    part = ModelProto(ir_version=model.proto.ir_version)
+    part.opset_import.extend(model.proto.opset_import)
+    part.functions.extend(model.proto.functions)
+    part.graph.name = "piece"
+    part.graph.node.extend(graph.node[index] for index in sorted(picked))
+    model.external.fill(part.graph)
+    for name, kind in inputs.items():
+        part.graph.input.append(helper.make_tensor_value_info(name, kind, None))
+    part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
+    for name in weights:
+        if name in sparse:
+            part.graph.sparse_initializer.append(sparse[name])
+            continue
+        tensor = part.graph.initializer.add()
+        tensor.CopyFrom(numpy_helper.from_array(model.external.read(held[name]), name))
+        tensor.data_type = held[name].data_type
+        if part.ir_version < 4:
+            part.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
+    return part

@@ -1,0 +1,158 @@
+"""The figure that verification judges by: an error beside the error that is unavoidable.
+
+With ``true`` computed in float64, ``R`` is the size of the folded model's error over that of what no fold can avoid:
+what the original's own arithmetic costs, what rounding the folded weights once costs (``ideal``: the best fold there
+is, evaluated in float64; it counts only as far as rounding can explain it), and half a unit in the last place of the
+result. It is about 1 for a right fold, whatever the network, and grows in proportion to a fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.numerics.affine import ulp
+from bnfold.verification.runtime.inputs import PLAIN_KINDS
+
+Array = NDArray[np.float64]
+
+K_NOISE = 3.0
+"""How many times the unavoidable error is allowed on inputs that look like noise."""
+
+K_PLAIN = 8.0
+"""The same on constant inputs and impulses, where errors don't average out."""
+
+CHANNEL = 256
+"""Numbers per channel from which on a channel is judged by itself."""
+
+ROUNDING = 8.0
+"""How many times the original's own error rounding the folded weights may cost: the best fold that costs more is none.
+
+It is made by the same rules as the fold that is judged; their faults must not become the yardstick."""
+
+DEAD = 2.0**-100
+"""A channel this much smaller than the largest is dead, whatever its weights say."""
+
+NOISY = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
+"""How large the original's own error may be, relative to the result, before it could hide a fault."""
+
+
+def limit_of(kind: str, k: float | None = None) -> float:
+    """What R may be on inputs of a kind; ``k`` replaces it."""
+    return k if k is not None else K_PLAIN if kind in PLAIN_KINDS else K_NOISE
+
+
+@dataclass
+class Tally:
+    """Sums of squares over samples, pooled and per channel on ``axis``; :meth:`add` them up, then read the figures.
+
+    ``terms`` are the sizes of what each channel's shift was added up from; ``slack`` is how many ulps a channel's scale
+    may be off because whoever folded computed it in the storage type.
+    """
+
+    dtype: Any
+    axis: int | None = 1
+    terms: Array | None = None
+    slack: float = 0.0
+    _sums: dict[str, Array] = field(default_factory=dict)
+    _count: int = 0
+    max_abs: float = 0.0
+    max_size: float = 0.0
+
+    def add(self, folded: NDArray[Any], original: NDArray[Any], true: Array, ideal: Array | None) -> None:
+        """One result of the folded model beside those it is compared with; all of one shape, all finite."""
+        axis = self.axis if self.axis is not None and true.ndim > self.axis and true.ndim > 2 else None
+        if axis is not None and self._sums and true.shape[axis] != max(entry.size for entry in self._sums.values()):
+            axis = None
+            self._pool()  # samples of several sizes: what lies on that axis are no channels
+        others = None if axis is None else tuple(k for k in range(true.ndim) if k != axis)
+        for name, error in (
+            ("folded", folded - true),
+            ("original", original - true),
+            ("ideal", np.zeros(1) if ideal is None else ideal - true),
+            ("true", true),
+        ):
+            squares = np.square(np.asarray(error, np.float64))
+            total = (
+                np.sum(squares) if others is None or (name == "ideal" and ideal is None) else squares.sum(axis=others)
+            )
+            self._sums[name] = self._sums.get(name, np.zeros(())) + total
+        channels = 1 if axis is None else true.shape[axis]
+        self._count += true.size // max(channels, 1)
+        self.max_abs = max(self.max_abs, float(np.abs(folded - original.astype(np.float64)).max(initial=0.0)))
+        self.max_size = max(self.max_size, float(np.abs(original).max(initial=0.0)))
+
+    def _pool(self) -> None:
+        """Forget which channel is which."""
+        self._count *= max(entry.size for entry in self._sums.values())
+        self._sums = {name: np.asarray(entry.sum()) for name, entry in self._sums.items()}
+        self.axis = None
+
+    @property
+    def _pools(self) -> bool:
+        return self._count < CHANNEL
+
+    def _rms(self, name: str, *, pooled: bool) -> Array:
+        """The size of an error, over all or per channel."""
+        total = self._sums.get(name, np.zeros(()))
+        if pooled:
+            channels = max(entry.size for entry in self._sums.values())
+            total, count = np.asarray(total.sum()), self._count * channels
+        else:
+            count = self._count
+        return np.asarray(np.sqrt(total / max(count, 1)))
+
+    def _unavoidable(self, *, pooled: bool) -> Array:
+        unit = float(ulp(np.ones(()), self.dtype)) / 2
+        size = self._rms("true", pooled=pooled)
+        if self.terms is not None and size.ndim and self.terms.size in (1, size.size):
+            size = size + self.terms
+        elif self.terms is not None:
+            size = size + np.sqrt(np.square(self.terms).mean())
+        floor = (0.5 + 2 * self.slack) * unit * size
+        own = np.sqrt(self._rms("original", pooled=pooled) ** 2 + floor**2)
+        ideal, size = np.broadcast_arrays(self._rms("ideal", pooled=pooled), size)
+        dead = size <= DEAD * size.max(initial=0.0)  # its weights have lost their bits to underflow
+        rounding = np.where(dead, ideal, np.minimum(ideal, ROUNDING * own))
+        return np.asarray(np.sqrt(own**2 + rounding**2))
+
+    def _ratios(self, *, pooled: bool) -> Array:
+        error, floor = np.broadcast_arrays(self._rms("folded", pooled=pooled), self._unavoidable(pooled=pooled))
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return np.where(error == 0, 0.0, error / floor)
+
+    @property
+    def ratios(self) -> Array:
+        """R, per channel where there are enough numbers, else pooled; infinite for an error where none is expected."""
+        return self._ratios(pooled=self._pools)
+
+    @property
+    def ratio(self) -> float:
+        """The largest R."""
+        return float(self.ratios.max(initial=0.0))
+
+    @property
+    def noise(self) -> float:
+        """The original's own error, relative to the result."""
+        size = float(np.sqrt(np.sum(self._sums.get("true", np.zeros(1)))))
+        return float(np.sqrt(np.sum(self._sums.get("original", np.zeros(1))))) / size if size else 0.0
+
+    @property
+    def too_noisy(self) -> bool:
+        """True if the original's own error is so large that it could hide a fault."""
+        return self.noise > NOISY.get(np.dtype(self.dtype).name, NOISY["float32"])
+
+    def sensitivity(self, k: float) -> float:
+        """The smallest relative error of scale that would have been seen."""
+        pooled = self._pools
+        size, floor = np.broadcast_arrays(self._rms("true", pooled=pooled), self._unavoidable(pooled=pooled))
+        seen = k * floor[size > 0] / size[size > 0]
+        return float(seen.max(initial=0.0))
+
+    def channels(self, k: float) -> list[int]:
+        """The channels whose R is above ``k`` by themselves: where to look, once the whole is off."""
+        ratios = self._ratios(pooled=False)
+        return [int(channel) for channel in np.flatnonzero(ratios > k)] if ratios.ndim else []

@@ -1,0 +1,1 @@
+"""The float64 reference: a model run in float64, against which both models' errors are measured."""

@@ -1,0 +1,180 @@
+"""Run a model in float64: the yardstick against which both models are measured.
+
+onnx's reference implementation runs the operators, with bnfold's own where it is wrong or slow
+(:mod:`bnfold.verification.reference.ops`). Every float, of whatever width, is float64 here. Weights are read when they
+are needed and values are freed after their last use, so that memory holds a few activations and one weight.
+
+What can't run: operators that onnx's reference does not know (other domains, some of older opsets), random ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
+
+from bnfold.errors import one_line
+from bnfold.frontends.onnx.functions import expandable, with_defaults
+from bnfold.frontends.onnx.graph import dense
+from bnfold.frontends.onnx.type_inference import bodies, reads
+from bnfold.io.load import LoadedModel
+from bnfold.progress import tell
+from bnfold.verification.reference.ops import OPERATORS
+
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
+)
+"""Operators that draw other numbers each time."""
+
+Observer = Callable[[str, NDArray[Any]], None]
+
+
+class NotInFloat64(Exception):
+    """The model, or one of its operators, can't run in float64; the message says which and why."""
+
+
+class Float64Model:
+    """A model ready to run in float64 on any number of samples. Raises NotInFloat64."""
+
+    def __init__(self, model: LoadedModel) -> None:
+        proto = without_functions(model.proto)
+        self._read = model.external.read
+        self._graph = proto.graph
+        self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in proto.graph.initializer}
+        self._sparse = {sparse.values.name: sparse for sparse in proto.graph.sparse_initializer}
+        held = self._tensors.keys() | self._sparse.keys()
+        self.inputs = [info.name for info in proto.graph.input if info.name not in held]
+        self.outputs = [info.name for info in proto.graph.output]
+        skeleton = GraphProto(name="float64")
+        skeleton.node.extend(_sorted(proto.graph))
+        model.external.fill(skeleton)
+        for node in skeleton.node:
+            _refuse(node)
+        opsets = {"" if entry.domain == "ai.onnx" else entry.domain: entry.version for entry in proto.opset_import}
+        self._reads = [list(dict.fromkeys(reads(node))) for node in skeleton.node]
+        self._last = {name: index for index, names in enumerate(self._reads) for name in names}
+        try:
+            self._steps: list[OpRun] = _Evaluator(skeleton, opsets=opsets, new_ops=OPERATORS).rt_nodes_
+        except Exception as error:  # onnx's reference raises many kinds for what it does not know
+            raise NotInFloat64(one_line(error, 300)) from error
+
+    def run(self, feeds: Mapping[str, NDArray[Any]], observe: Observer | None = None) -> dict[str, NDArray[Any]]:
+        """The outputs for one sample, in float64. ``observe`` sees each value as it is made. Raises NotInFloat64."""
+        known: dict[str, Any] = {"": None, **{name: promoted(np.asarray(feeds[name])) for name in self.inputs}}
+        for name in self.inputs if observe else ():
+            assert observe is not None
+            observe(name, known[name])
+        kept: dict[str, Any] = {}
+        wanted = set(self.outputs)
+        for name in wanted & (known.keys() | self._tensors.keys() | self._sparse.keys()):
+            kept[name] = known[name] if name in known else self._weight(name)
+        for index, step in enumerate(self._steps):
+            tell(index, len(self._steps), step.op_type)
+            for name in self._reads[index]:
+                if name not in known:
+                    known[name] = self._weight(name)
+            for name, value in zip(step.output, _outcome(step, known), strict=False):
+                if not name:
+                    continue
+                if observe is not None:
+                    observe(name, value)
+                if name in wanted:
+                    kept[name] = value
+                if self._last.get(name, -1) > index:
+                    known[name] = value
+            for name in self._reads[index]:
+                if name and (self._last[name] <= index or name in self._tensors):
+                    del known[name]
+        return {name: np.asarray(kept[name]) for name in self.outputs}
+
+    def _weight(self, name: str) -> Any:
+        if name in self._tensors:
+            return promoted(self._read(self._tensors[name]))
+        if name in self._sparse:
+            return promoted(dense(self._sparse[name]))
+        raise NotInFloat64(f"nothing makes {name!r}")
+
+
+class _Evaluator(ReferenceEvaluator):
+    """onnx's evaluator, for nested graphs too, with every float that it holds or makes in float64."""
+
+    def _init(self) -> None:
+        super()._init()
+        self.rt_inits_ = {name: promoted(value) for name, value in self.rt_inits_.items()}
+        for node in self.rt_nodes_:
+            _widen(node)
+
+
+def _widen(node: OpRun) -> None:
+    """Let a node's results be promoted, inside nested graphs as well."""
+    plain: Callable[..., Any] = node.run
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        return tuple(promoted(value) for value in plain(*args, **kwargs))
+
+    node.run = run  # type: ignore[method-assign]
+
+
+def _outcome(step: OpRun, known: dict[str, Any]) -> Any:
+    inputs = [known[name] for name in step.input]
+    try:
+        with np.errstate(all="ignore"):
+            run: Callable[..., Any] = step.run
+            return run(*inputs, context=dict(known)) if step.need_context() else run(*inputs)
+    except MemoryError:
+        raise
+    except Exception as error:  # an operator may raise anything at all
+        name = step.onnx_node.name or next(iter(step.output), "")
+        raise NotInFloat64(f"{step.op_type} {name!r}: {one_line(error, 300)}") from error
+
+
+def promoted(value: Any) -> Any:
+    """Floats of any width as float64; sequences entry by entry; everything else as it is."""
+    if isinstance(value, list):
+        return [promoted(entry) for entry in value]
+    if isinstance(value, np.ndarray) and (value.dtype.kind == "f" or value.dtype.name == "bfloat16"):
+        return value.astype(np.float64, copy=False)
+    return value
+
+
+def without_functions(model: ModelProto) -> ModelProto:
+    """The model without functions of its own: each call is its body. Raises NotInFloat64."""
+    if not model.functions:
+        return model
+    if not expandable(model):
+        raise NotInFloat64("its functions call each other too often")
+    from onnx import inliner
+
+    try:
+        return inliner.inline_local_functions(with_defaults(model))
+    except Exception as error:  # onnx raises several kinds
+        raise NotInFloat64(f"its functions can't be inlined: {one_line(error, 300)}") from error
+
+
+def _sorted(graph: GraphProto) -> list[NodeProto]:
+    """The nodes, each behind those that it reads from."""
+    made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
+    if all(made.get(name, -1) < index for index, node in enumerate(graph.node) for name in reads(node)):
+        return list(graph.node)
+    from graphlib import CycleError, TopologicalSorter
+
+    needs = {index: [made[name] for name in reads(node) if name in made] for index, node in enumerate(graph.node)}
+    try:
+        return [graph.node[index] for index in TopologicalSorter(needs).static_order()]
+    except CycleError:
+        raise NotInFloat64("its nodes form a cycle") from None
+
+
+def _refuse(node: NodeProto) -> None:
+    if node.domain == "ai.onnx":
+        node.domain = ""
+    if node.op_type in RANDOM:
+        raise NotInFloat64(f"{node.op_type} {node.name!r} is random")
+    for _, body in bodies(node):
+        for child in body.node:
+            _refuse(child)

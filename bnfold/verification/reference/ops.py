@@ -1,0 +1,134 @@
+"""Float64 operators in place of those that onnx's reference implementation gets wrong or is too slow at.
+
+BatchNormalization is bnfold's own (:mod:`bnfold.numerics.batchnorm`), for every opset: onnx's is wrong for opset 9.
+Convolutions are one matrix product per group of kernel taps, pools one pass per tap, resizing one matrix per axis.
+Source: the ONNX operator pages.
+"""
+
+from __future__ import annotations
+
+from math import erf
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from onnx.reference.op_run import OpRun
+from onnx.reference.ops.op_cast import cast_to
+
+from bnfold.numerics.batchnorm import ONNX_EPSILON, inference, training_step
+from bnfold.numerics.batchnorm import BatchNorm as Statistics
+from bnfold.numerics.dequantize import dequantized, spread_scale
+from bnfold.verification.reference.resize import Resize
+from bnfold.verification.reference.windows import AveragePool, Conv, ConvTranspose, MaxPool
+
+Array = NDArray[Any]
+Attr = Any
+
+FLOAT_TYPES = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
+
+
+class BatchNormalization(OpRun):
+    """All opsets: inference, and training where ``training_mode``, ``is_test`` or the outputs ask for it."""
+
+    def _run(
+        self, x: Array, scale: Array, bias: Array, mean: Array, var: Array, epsilon: Attr = None, **attrs: Attr
+    ) -> tuple[Array, ...]:
+        layer = Statistics(scale, bias, mean, var, ONNX_EPSILON if epsilon is None else float(epsilon))
+        version, outputs = self.run_params["opsets"].get("", 1), [name for name in self.onnx_node.output if name]
+        if version >= 14:
+            training = bool(attrs.get("training_mode"))
+        else:
+            training = len(outputs) > 1 or (version < 7 and not getattr(self, "is_test", 0))
+        if not training:
+            return (inference(x, layer, 1 if x.ndim > 1 else 0),)
+        momentum = attrs.get("momentum")
+        y, after = training_step(x, layer, momentum=0.9 if momentum is None else float(momentum))
+        return (y, after.mean, after.var)[: max(1, len(outputs))]
+
+
+class Cast(OpRun):
+    """Floats of any width stay float64: what a narrower type loses is an error of the run, not of the mathematics."""
+
+    def _run(self, x: Array, to: Attr = None, **_: Attr) -> tuple[Array]:
+        return (x.astype(np.float64) if to in FLOAT_TYPES else cast_to(x, to, saturate=True),)
+
+
+class CastLike(OpRun):
+    """As :class:`Cast`."""
+
+    def _run(self, x: Array, like: Array, **_: Attr) -> tuple[Array]:
+        return (x.astype(like.dtype),)
+
+
+class DequantizeLinear(OpRun):
+    """``(q - zero point) * scale``, of every opset."""
+
+    def _run(
+        self, q: Array, scale: Array, zero: Array | None = None, axis: Attr = 1, block_size: Attr = 0, **_: Attr
+    ) -> tuple[Array]:
+        return (dequantized(q, scale, zero, 1 if axis is None else axis, block_size or 0),)
+
+
+class QuantizeLinear(OpRun):
+    """``saturate(round(x / scale) + zero point)``, of every opset, to 8 and 16 bit integers."""
+
+    def _run(
+        self, x: Array, scale: Array, zero: Array | None = None, axis: Attr = 1, block_size: Attr = 0, **attrs: Attr
+    ) -> tuple[Array]:
+        kind = attrs.get("output_dtype") or TensorProto.UINT8
+        dtype = zero.dtype if zero is not None else helper.tensor_dtype_to_np_dtype(kind)
+        if dtype.kind not in "iu":
+            raise NotImplementedError("QuantizeLinear to this type")
+        axis, block = 1 if axis is None else axis, block_size or 0
+        steps = np.rint(x / spread_scale(scale, x.shape, axis, block))
+        offset = 0 if zero is None else spread_scale(zero, x.shape, axis, block)
+        limits = np.iinfo(dtype)
+        return (np.clip(steps + offset, limits.min, limits.max).astype(dtype),)
+
+
+class Erf(OpRun):
+    """The error function, by the standard library."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (_erf(x),)
+
+
+def _erf(x: Array) -> Array:
+    return np.fromiter(map(erf, x.reshape(-1).tolist()), np.float64, x.size).reshape(x.shape)
+
+
+class Gelu(OpRun):
+    """``x * Phi(x)``, exact or by tanh."""
+
+    def _run(self, x: Array, approximate: Attr = "none") -> tuple[Array]:
+        if approximate == "tanh":
+            return (0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3))),)
+        return (0.5 * x * (1 + _erf(x / np.sqrt(2.0))),)
+
+
+class HardSwish(OpRun):
+    """``x * max(0, min(1, x / 6 + 0.5))``."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x * np.clip(x / 6 + 0.5, 0, 1),)
+
+
+class Mish(OpRun):
+    """``x * tanh(ln(1 + e^x))``."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x * np.tanh(np.logaddexp(0, x)),)
+
+
+class Sigmoid(OpRun):
+    """``1 / (1 + e^-x)``, without overflow."""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (0.5 * (1 + np.tanh(0.5 * x)),)
+
+
+OPERATORS: list[type[OpRun]] = [
+    BatchNormalization, Conv, ConvTranspose, MaxPool, AveragePool, Cast, CastLike, Erf, Gelu, HardSwish, Mish, Sigmoid,
+    Resize, DequantizeLinear, QuantizeLinear,
+]  # fmt: skip

@@ -1,0 +1,1 @@
+"""Runs on onnxruntime, each in a process of its own: devices, inputs, measurements."""

@@ -1,0 +1,299 @@
+"""Run both models and the float64 yardstick on the same inputs: everything that the layers and outputs gates judge."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.errors import InputError, UndecidedError, UsageError
+from bnfold.io.load import LoadedModel
+from bnfold.verification.equivalence.subgraphs import Piece
+from bnfold.verification.error_model import CHANNEL, limit_of
+from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.inputs import (
+    InputOptions,
+    Sample,
+    Sizes,
+    generated_samples,
+    size_choices,
+    user_samples,
+)
+from bnfold.verification.runtime.perturbation import moved_run
+from bnfold.verification.runtime.runner import Limits, Mode, RunFailed
+from bnfold.verification.runtime.worker import load_arrays
+
+FLOAT64_WORKER = "bnfold.verification.reference.worker"
+
+SIDE_BY_SIDE = 2**29
+"""Bytes of a model up to which the folded model and the float64 run are run at the same time."""
+
+MOST_SAMPLES = 8
+"""Samples of each kind that are taken unasked for models with small outputs."""
+
+Outputs = list[dict[str, NDArray[Any]]]
+"""Per sample, the outputs by name."""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how the models run.
+
+    ``device`` is ``cpu`` or ``cuda[:N]``, ``level`` onnxruntime's optimisation level in deployment. ``tf32`` adds a
+    second run on CUDA with TF32, as onnxruntime does by default. ``cpu_nodes`` says which nodes may be on the CPU
+    there.
+    """
+
+    device: str = "cpu"
+    level: str = "all"
+    tf32: bool = True
+    cpu_nodes: str = "shape"
+    limits: Limits = field(default_factory=Limits)
+    inputs: InputOptions = field(default_factory=InputOptions)
+
+    def modes(self) -> list[Mode]:
+        """The runs that are compared: unoptimised, as deployed, and on CUDA as deployed with TF32."""
+        options = runtime.GATE_OPTIONS if self.device != "cpu" else {}
+        modes = [Mode(level, options) for level in dict.fromkeys(("disable", self.level))]
+        if self.device != "cpu" and self.tf32:
+            modes.append(Mode(self.level, runtime.PRODUCTION_OPTIONS))
+        return modes
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """What the proofs have found about the folded model, and so how its errors are to be measured.
+
+    ``slack`` is how many ulps a folded channel's scale may be off, for a fold that was computed in the storage type;
+    ``exact`` says that the folded weights are proved to be the exact ones, rounded once: the folded model itself is
+    then the best fold there is. ``k`` replaces the limits of the statistic.
+    """
+
+    slack: float = 0.0
+    exact: bool = False
+    k: float | None = None
+
+
+@dataclass
+class Measured:
+    """What was fed and what came out. ``true`` and ``ideal`` are float64, or stand-ins; ``substitute`` says why.
+
+    ``held`` gives the types of outputs that are held in fewer bits than the arrays here. ``moved`` runs the original
+    with its numbers moved by an ulp, which says what rounding may do to its outputs; it raises RunFailed.
+    """
+
+    fed: dict[str, Any]
+    kinds: list[str]
+    modes: list[Mode]
+    original: runtime.Run
+    folded: runtime.Run | RunFailed | None = None
+    true: Outputs = field(default_factory=list)
+    ideal: Outputs | None = None
+    substitute: str | None = None
+    pieces: dict[str, Any] = field(default_factory=dict)
+    pieces_failed: str | None = None
+    slack: float = 0.0
+    held: dict[str, Any] = field(default_factory=dict)
+    moved: Callable[[], Outputs] | None = None
+
+
+def measure(
+    original: LoadedModel,
+    folded: Path,
+    options: RunOptions,
+    yardstick: Yardstick,
+    cut: list[Piece],
+    *,
+    outputs: bool = True,
+) -> Measured:
+    """Run what is to be judged; ``outputs`` False leaves out what the layers gate does not need.
+
+    Raises RunFailed or UndecidedError if the original can't be run, DeviceMissing, InputError or UsageError for inputs
+    of the user that don't fit.
+    """
+    assert original.path is not None
+    found, samples = _feed(original, options)
+    found.slack = yardstick.slack
+    found.moved = lambda: _moved(found, original, samples, options)
+    with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
+        other = pool.submit(copy_context().run, _run_folded, found, folded, samples, options) if outputs else None
+        true = pool.submit(
+            copy_context().run, _in_float64, found, original.path, folded, samples, options, yardstick, cut, outputs
+        )
+        if other is not None:
+            other.result()
+        failure = true.exception()
+    if isinstance(failure, runtime.DeviceMissing) or (failure is not None and not isinstance(failure, RunFailed)):
+        raise failure
+    if failure is not None:
+        found.pieces_failed = str(failure)
+        if cut and outputs:
+            _without_pieces(found, original, folded, samples, options, yardstick)
+        elif outputs:
+            _substitute(found, original, samples, options, str(failure))
+    if outputs and not found.substitute and (odd := _misshapen(found)):
+        _substitute(found, original, samples, options, odd)
+    return found
+
+
+def _run_folded(found: Measured, folded: Path, samples: list[Sample], options: RunOptions) -> None:
+    try:
+        found.folded = runtime.run(folded, samples, found.modes, options.device, options.limits)
+    except runtime.DeviceMissing:
+        raise
+    except RunFailed as error:
+        found.folded = error
+
+
+def _without_pieces(
+    found: Measured,
+    original: LoadedModel,
+    folded: Path,
+    samples: list[Sample],
+    options: RunOptions,
+    yardstick: Yardstick,
+) -> None:
+    """Once more for the outputs alone: a piece may have crashed onnxruntime, or the whole not run in float64."""
+    assert original.path is not None
+    try:
+        _in_float64(found, original.path, folded, samples, options, yardstick, [], outputs=True)
+    except RunFailed as error:
+        _substitute(found, original, samples, options, str(error))
+
+
+def _in_float64(
+    found: Measured,
+    original: Path,
+    folded: Path,
+    samples: list[Sample],
+    options: RunOptions,
+    yardstick: Yardstick,
+    cut: list[Piece],
+    outputs: bool,
+) -> None:
+    """The float64 run, and the pieces on the way."""
+    if not outputs and not cut:
+        return
+    count = len(samples) if outputs else 1
+    with runtime.job_folder(samples[:count]) as folder:
+        job = {
+            "task": "the float64 run and the pieces",
+            "original": str(original.absolute()),
+            "folded": str(folded.absolute()),
+            "inputs": list(samples[0]),
+            "samples": count,
+            "ideal": outputs,
+            "pieces": [piece.to_dict() for piece in cut],
+            "device": options.device,
+            "options": dict(found.modes[0].options),
+            "slack": yardstick.slack,
+            "exact": yardstick.exact,
+            "k": limit_of(found.kinds[0], yardstick.k),
+        }
+        try:
+            result = runtime.spawn(FLOAT64_WORKER, folder, job, options.limits)
+        except RunFailed as error:
+            where = folder / "piece"
+            if where.exists() and not isinstance(error, runtime.DeviceMissing):
+                raise RunFailed(f"{error}, in the piece of {where.read_text()}") from None
+            raise
+        names = result["outputs"]
+        found.pieces = result["pieces"]
+        found.true = [load_arrays(folder / f"true-{k}.npz", names) for k in range(count)]
+        if result["ideal"]:
+            found.ideal = [load_arrays(folder / f"ideal-{k}.npz", names) for k in range(count)]
+
+
+def _substitute(found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions, cause: str) -> None:
+    """No float64 run: measure against the original, and its noise by moving its numbers by an ulp."""
+    found.true, found.substitute = found.original.outputs[0], cause
+    found.ideal = _moved(found, original, samples, options)
+
+
+def _moved(found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions) -> Outputs:
+    """The original's outputs with its own numbers moved by an ulp. Raises RunFailed."""
+    run = moved_run(original, samples, options.device, found.modes[0], options.limits, options.inputs.seed)
+    return run.outputs[0]
+
+
+def _misshapen(found: Measured) -> str | None:
+    """Why the float64 outputs are no yardstick: onnx's reference sees shapes or types differently."""
+    for true, actual in zip(found.true, found.original.outputs[0], strict=True):
+        for name, value in actual.items():
+            if true[name].shape != value.shape or (true[name].dtype.kind == "f") != (value.dtype.kind == "f"):
+                return f"the reference makes {list(true[name].shape)} of output {name!r}"
+            if value.dtype.kind == "f" and np.isfinite(value).all() and not np.isfinite(true[name]).all():
+                return f"the reference makes NaN or infinity of output {name!r}"
+    return None
+
+
+def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sample]]:
+    """Samples that the original accepts, and its outputs on them."""
+    inputs, modes = options.inputs, options.modes()
+    assert model.path is not None
+    failure: RunFailed | None = None
+    for samples, kinds, fed, sizes in offers(model, inputs):
+        try:
+            run = runtime.run(model.path, samples, modes, options.device, options.limits)
+        except runtime.DeviceMissing:
+            raise
+        except RunFailed as error:
+            if inputs.data is not None:
+                raise InputError(f"{inputs.data}: the model does not run on these inputs: {error}") from None
+            if len(sizes.batch) == 1:  # no fault of the model's if it takes one size only
+                failure = failure or error
+            continue
+        if (more := _enough(run, inputs)) > 1:
+            samples, kinds, fed, _ = next(offers(model, replace(inputs, samples=more), sizes))
+            run = runtime.run(model.path, samples, modes, options.device, options.limits)
+        return Measured(fed, kinds, modes, run), samples
+    assert failure is not None
+    if inputs.shapes:
+        raise UsageError(f"--shape: the model does not run on inputs of these shapes: {failure}")
+    raise failure
+
+
+def _enough(run: runtime.Run, inputs: InputOptions) -> int:
+    """How many samples of each kind make the smallest output large enough for a statistic, if nobody said."""
+    if inputs.samples is not None or inputs.data is not None:
+        return 1
+    sizes = [array.size for array in run.outputs[0][0].values() if array.dtype.kind == "f" and array.size]
+    return min(MOST_SAMPLES, -(-CHANNEL // min(sizes, default=CHANNEL)))
+
+
+Offer = tuple[list[Sample], list[str], dict[str, Any], Sizes]
+"""Samples to try, their kinds, what the report says of them, and the sizes of their free dimensions."""
+
+
+def offers(model: LoadedModel, inputs: InputOptions, known: Sizes | None = None) -> Iterator[Offer]:
+    """Yield samples to try, best first; those of ``known`` sizes alone where they have been found to do."""
+    if inputs.data is not None:
+        samples = user_samples(inputs, model.proto)
+        fed = {"source": str(inputs.data), "seed": inputs.seed, "samples": len(samples)}
+        yield samples, ["data"] * len(samples), fed, Sizes()
+        return
+    for sizes in [known] if known else size_choices(inputs, model.proto):
+        samples, kinds = generated_samples(inputs, model.proto, sizes)
+        yield samples, kinds, generated(inputs, samples), sizes
+
+
+def generated(inputs: InputOptions, samples: list[Sample]) -> dict[str, Any]:
+    """Return what the report says of generated samples: ``shapes`` are those that occur, each once, by input."""
+    shapes = [{name: list(array.shape) for name, array in sample.items()} for sample in samples]
+    distinct = [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]]
+    told = {"source": "generated", "seed": inputs.seed, "samples": len(samples), "kinds": list(inputs.kinds)}
+    return {**told, "shapes": distinct}
+
+
+def undecided_device(device: str, error: Exception) -> UndecidedError:
+    """What to tell a user whose device is not there."""
+    return UndecidedError(
+        f"--device {device}: {error}",
+        "it takes an NVIDIA driver and onnxruntime-gpu: pip uninstall onnxruntime; pip install 'bnfold[cuda]'",
+    )
