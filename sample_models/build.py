@@ -132,14 +132,14 @@ def matmul_add() -> ModelProto:
 
 @sample
 def padded_conv_behind() -> ModelProto:
-    """Kept: the BatchNorm stands before a padded convolution, whose border would change."""
+    """Refusal: the BatchNorm stands before a padded convolution, whose border would change."""
     nodes = [bn_node("x", "b", "bn"), node("Conv", ["b", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])]
     return make(nodes, [IMAGE], [ANY], {"w": weights(10, 4, 3, 3, 3), **batch_norm("bn", 3)})
 
 
 @sample
 def training_mode() -> ModelProto:
-    """Kept, with a warning: the BatchNorm was exported in training mode."""
+    """Refusal, with a warning: the BatchNorm was exported in training mode."""
     nodes = [
         node("Conv", ["x", "w"], ["c"], name="conv"),
         node(
@@ -155,7 +155,7 @@ def training_mode() -> ModelProto:
 
 @sample
 def two_consumers() -> ModelProto:
-    """Kept: somebody else, a Sigmoid, reads what the convolution makes."""
+    """Refusal: somebody else, a Sigmoid, reads what the convolution makes."""
     nodes = [
         node("Conv", ["x", "w"], ["c"], name="conv"),
         bn_node("c", "b", "bn"),

@@ -18,7 +18,7 @@ from bnfold.frontends.onnx.editor import OnnxEditor  # noqa: E402
 from bnfold.frontends.onnx.functions import batch_norms_inlined  # noqa: E402
 from bnfold.frontends.onnx.graph import OnnxGraphs  # noqa: E402
 from bnfold.io.load import load_bytes  # noqa: E402
-from bnfold.planner.apply import settle, write  # noqa: E402
+from bnfold.planner.apply import compute_weights, write  # noqa: E402
 from bnfold.planner.planner import Plan  # noqa: E402
 
 
@@ -40,7 +40,7 @@ def fold_proto(model: onnx.ModelProto, freeze: bool = False, **names: Any) -> tu
     copy = batch_norms_inlined(model) or onnx.ModelProto.FromString(model.SerializeToString())
     loaded = load_bytes(copy.SerializeToString())
     graphs = OnnxGraphs(loaded.proto, freeze=freeze)
-    settled = [settle(scope, **names) for scope in graphs.scopes]
+    settled = [compute_weights(scope, **names) for scope in graphs.scopes]
     editor = OnnxEditor(graphs)
     for one in settled:
         write(one, editor)

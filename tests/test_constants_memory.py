@@ -15,7 +15,7 @@ from bnfold.api import inspect
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.frontends.onnx.shape_inference import MOST_ENTRIES, _Counting, _is_small
 from bnfold.ir.constant_folding import FEW, NotEvaluable
-from bnfold.planner.candidates import affine_ops
+from bnfold.planner.candidates import candidates_of
 
 MIB = 2**20
 
@@ -140,7 +140,7 @@ def test_many_operators_do_not_keep_a_large_constant_each(op):
     graph = OnnxGraphs(make([*nodes, *made], [tensor("x", shape)], outputs, held)).scopes[0]
     graph.constants.is_constant(graph.nodes[-1].inputs[1])
     kept = []
-    assert peak(lambda: kept.extend(affine_ops(graph))) < 400 * MIB
+    assert peak(lambda: kept.extend(candidates_of(graph))) < 400 * MIB
 
 
 def doubling(count):

@@ -13,8 +13,8 @@ from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import InputError
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.rules.elementwise import like
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Unfit
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import NotRepresentable
 
 
 def names(model):
@@ -215,7 +215,7 @@ def test_a_constant_keeps_its_shape_where_it_can():
         (ValueError(), "unknown-shape"),
         (IndexError(), "unknown-shape"),
         (NotEvaluable("why"), "dynamic-weights"),
-        (Unfit(Kept("padding", "why")), "padding"),
+        (NotRepresentable(Refusal("padding", "why")), "padding"),
     ],
 )
 def test_why_a_node_can_t_be_rewritten(error, code):

@@ -170,7 +170,7 @@ def test_a_border_is_judged_as_earlier_folds_left_it(gauge, folds):
         given=lambda value: then if value is pad.inputs[0] else None,
         gauge=lambda value: gauge if value is pad.inputs[0] else IDENTITY,
     )
-    ways = lookup("Pad").spread(pad, flood)
+    ways = lookup("Pad").propagate(pad, flood)
     assert isinstance(ways, list) is folds
 
 

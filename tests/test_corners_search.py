@@ -11,9 +11,9 @@ from conftest import assert_same, feeds_for, fold_proto, run
 import bnfold.planner.planner
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.planner.candidates import affine_ops
-from bnfold.planner.plan import StandIn
-from bnfold.planner.propagation import Flood
+from bnfold.planner.candidates import candidates_of
+from bnfold.planner.plan import ResidualOp
+from bnfold.planner.propagation import Propagation
 
 
 def there_and_back(source, target):
@@ -231,10 +231,10 @@ def test_a_try_depends_on_all_that_stands_around_the_operators_it_asked():
     ]
     inputs = [tensor("x", [1, 3, 4, 4]), tensor("a", [1, 4, 4, 4])]
     graph = OnnxGraphs(make(nodes, inputs, [tensor("y", None)], held)).scopes[0]
-    (op,) = affine_ops(graph)
+    (op,) = candidates_of(graph)
     seen = set()
     state = bnfold.planner.planner._Planner(graph, threshold=False)
-    Flood(state, op, 512, seen).run([(op.source, op.map), (op.target, IDENTITY)])
+    Propagation(state, op, 512, seen).run([(op.source, op.map), (op.target, IDENTITY)])
     assert {value.name for value in seen} >= {"a", "c", "d"}
 
 
@@ -258,8 +258,8 @@ SHIFTED, OTHER = Affine.along(1, [2.0, 3.0], [5.0, 5.0]), Affine.along(1, [2.0, 
 )
 def test_what_the_node_that_was_left_behind_passes(op, before, after, expected):
     """An Add ties the gains alone, a Max all of the map."""
-    stand_in = StandIn(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
-    ways = stand_in.spread(before, after)
+    stand_in = ResidualOp(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
+    ways = stand_in.propagate(before, after)
     if isinstance(expected, str):
         assert ways.reason == expected
     elif expected:

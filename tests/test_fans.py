@@ -13,7 +13,7 @@ from architectures import Net, fan
 
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.planner.planner import plan
-from bnfold.planner.propagation import Flood
+from bnfold.planner.propagation import Propagation
 
 
 def convs_of_the_input(count):
@@ -46,7 +46,7 @@ NETWORKS = {
 def work(monkeypatch):
     """Counts what floods do: rules that are called, and values that get a map."""
     counted = {"asked": 0, "maps": 0}
-    ask, start = Flood._ask, Flood.run
+    ask, start = Propagation._ask, Propagation.run
 
     def asked(self, node):
         counted["asked"] += 1
@@ -57,8 +57,8 @@ def work(monkeypatch):
         counted["maps"] += len(getattr(found, "maps", ()))
         return found
 
-    monkeypatch.setattr(Flood, "_ask", asked)
-    monkeypatch.setattr(Flood, "run", ran)
+    monkeypatch.setattr(Propagation, "_ask", asked)
+    monkeypatch.setattr(Propagation, "run", ran)
     return counted
 
 

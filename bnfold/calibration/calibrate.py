@@ -25,11 +25,11 @@ from bnfold.io.serialize import in_memory
 from bnfold.ir.graph import Editor, Graphs, Node
 from bnfold.numerics.batchnorm import Momentum, Statistics
 from bnfold.options import CalibrateOptions
-from bnfold.planner.candidates import affine_ops
+from bnfold.planner.candidates import candidates_of
 from bnfold.results.calibration import CalibratedRow, Calibration, Drift
 from bnfold.results.folding import ModelInfo, Written, onnx_info
 from bnfold.rules.normalization import in_training
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 if TYPE_CHECKING:
     from bnfold.frontends.onnx.workflow import Goal
@@ -161,7 +161,7 @@ def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedR
         rows[layer.node] = (
             _row(layer, found[layer], editor)
             if layer in found
-            else _left(layer.node, Kept("unknown-shape", "it was never fed a value"))
+            else _left(layer.node, Refusal("unknown-shape", "it was never fed a value"))
         )
     for node, refusal in network.left:
         rows[node] = _left(node, refusal)
@@ -173,7 +173,7 @@ def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
     bn, made = layer.stored, []
     types = [value.dtype for value in layer.node.inputs[3:5] if value is not None]
     if not layer.holds(found.mean, found.var):
-        return _left(layer.node, Kept("overflow", f"its statistics do not fit into {types[1]}"))
+        return _left(layer.node, Refusal("overflow", f"its statistics do not fit into {types[1]}"))
     for index, data, dtype in zip((3, 4), (found.mean, found.var), types, strict=True):
         made.append(data.astype(dtype))
         editor.overwrite(layer.node, index, made[-1])
@@ -189,15 +189,15 @@ def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
     )
 
 
-def _left(node: Node, refusal: Kept) -> CalibratedRow:
+def _left(node: Node, refusal: Refusal) -> CalibratedRow:
     reason = {"code": refusal.reason, "detail": refusal.detail}
     return CalibratedRow(node.name, node.output.name, node.graph.name or "main", "left", reason=reason)
 
 
 def _decomposed(graphs: Graphs) -> list[CalibratedRow]:
     """Written-out BatchNorms: their mean and variance are hidden in a factor and a term."""
-    refusal = Kept("decomposed", "it is written out as factors and terms, which hold no mean and no variance apart")
-    ops = [op for scope in graphs.scopes for op in affine_ops(scope) if op.form == "decomposed"]
+    refusal = Refusal("decomposed", "it is written out as factors and terms, which hold no mean and no variance apart")
+    ops = [op for scope in graphs.scopes for op in candidates_of(scope) if op.form == "decomposed"]
     return [replace(_left(op.nodes[-1], refusal), name=op.name) for op in ops]
 
 

@@ -13,7 +13,7 @@ from math import prod
 from bnfold.calibration.layers import Level, held
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.rules.rule import CONTRADICTIONS, constant, constant_shape, integers
+from bnfold.rules.rule import INCONSISTENT_MODEL, constant, constant_shape, integers
 
 Check = Callable[[Node, set[Value]], bool]
 
@@ -29,7 +29,7 @@ def rows_are_free(levels: Iterable[Level], inputs: Iterable[Value]) -> bool:
                     return False
                 if node.op == "MaxPool" and len(node.live_outputs) > 1:  # its indices count across the batch
                     return False
-            except (NotEvaluable, AssertionError, *CONTRADICTIONS):
+            except (NotEvaluable, AssertionError, *INCONSISTENT_MODEL):
                 return False
             known.update(node.live_outputs)
     return all(layer.source in known for level in levels for layer in level.layers)

@@ -11,7 +11,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node
 from bnfold.numerics.batchnorm import BatchNorm
 from bnfold.rules import normalization
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 Mask = NDArray[np.bool_]
 
@@ -56,7 +56,7 @@ def findings(node: Node) -> list[Finding]:
         bn = normalization.stored(node)
     except NotEvaluable:
         return found
-    return found if isinstance(bn, Kept) else found + of_parameters(bn)
+    return found if isinstance(bn, Refusal) else found + of_parameters(bn)
 
 
 def of_parameters(bn: BatchNorm) -> list[Finding]:

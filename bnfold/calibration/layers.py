@@ -18,7 +18,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Graphs, Node, Value
 from bnfold.numerics.batchnorm import BatchNorm, per_activation, per_channel
 from bnfold.rules import normalization
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ class Layer:
         return per_channel(ndim) if self.stored.mean.ndim == 1 else per_activation()
 
 
-def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Kept]]]:
+def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Refusal]]]:
     """The layers of the main graph, in its order; and the BatchNormalizations that must be left, and why."""
     found: list[Layer] = []
-    left: list[tuple[Node, Kept]] = []
+    left: list[tuple[Node, Refusal]] = []
     for scope in graphs.scopes:
         for node in scope.nodes:
             if node.op == "BatchNormalization" and node.inputs and node.inputs[0] is not None and node.live_outputs:
@@ -59,21 +59,21 @@ def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Kept]]]:
     return found, left
 
 
-def _layer(node: Node, source: Value, main: bool) -> Layer | Kept:
+def _layer(node: Node, source: Value, main: bool) -> Layer | Refusal:
     trains = normalization.in_training(node)
     if held(source):
-        return Kept("dynamic-weights", f"{node.name!r} normalises a constant")
+        return Refusal("dynamic-weights", f"{node.name!r} normalises a constant")
     if not main:
-        return Kept(
+        return Refusal(
             "control-flow", f"{node.name!r} is inside of a nested graph, whose inputs can't be seen from outside"
         )
     if trains and any(value.readers or value.is_output for value in node.live_outputs[1:]):
-        return Kept("training-mode", f"the updated statistics of {node.name!r} are read by others")
+        return Refusal("training-mode", f"the updated statistics of {node.name!r} are read by others")
     try:
         stored = normalization.stored(node)
     except NotEvaluable as error:
-        return Kept("dynamic-statistics", str(error))
-    return stored if isinstance(stored, Kept) else Layer(node, source, stored, bool(trains))
+        return Refusal("dynamic-statistics", str(error))
+    return stored if isinstance(stored, Refusal) else Layer(node, source, stored, bool(trains))
 
 
 @dataclass

@@ -11,7 +11,7 @@ from bnfold.calibration.data import Input
 from bnfold.calibration.layers import Layer, Level
 from bnfold.ir.graph import Graphs, Node
 from bnfold.numerics.batchnorm import Array
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 Values = dict[str, NDArray[Any]]
 """Activations of one batch, by the names of their values."""
@@ -28,7 +28,7 @@ class Network(Protocol):
         """What the planner sees of it."""
 
     layers: list[Layer]
-    left: list[tuple[Node, Kept]]
+    left: list[tuple[Node, Refusal]]
     levels: list[Level]
     inputs: list[Input]
 

@@ -15,97 +15,97 @@ from bnfold.ir.graph import Editor, Graph, Node
 from bnfold.numerics.affine import is_float, rounded, smallest_normal
 from bnfold.numerics.linear import Scaled
 from bnfold.planner.branch_merging import Merge
-from bnfold.planner.plan import Plan, StandIn
+from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import CONTRADICTIONS, Unfit, lookup
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable, lookup
 
 DEAD = 2.0**-100
 """A channel whose weights are this much smaller than those of its layer is dead in any type."""
 
 
 @dataclass(frozen=True)
-class Settled:
+class WeightedPlan:
     """A plan whose new weights have all been computed and found fit, ready to be written."""
 
     plan: Plan
     weights: dict[tuple[Node, int], NDArray[Any] | Scaled]
     attributes: dict[tuple[Node, str], Any]
-    operands: dict[StandIn, NDArray[Any]]
+    operands: dict[ResidualOp, NDArray[Any]]
 
 
-def settle(
+def compute_weights(
     graph: Graph,
     *,
     only: Collection[str] = (),
     skip: Collection[str] = (),
     scales: bool = True,
     threshold: bool = False,
-    trusting: bool = False,
-) -> Settled:
+    defer_range_checks: bool = False,
+) -> WeightedPlan:
     """Plan ``graph`` and settle its new weights; a fold whose weights overflow is dropped, and planned around.
 
     Large weights are computed for that, and again when they are written; ``trusting`` leaves it to the writing to find
-    out, which raises Unfit.
+    out, which raises NotRepresentable.
     """
-    refused: dict[str, Kept] = {}
+    refused: dict[str, Refusal] = {}
     while True:
         planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
-        settled, unfit = _compute(planned, trusting)
+        weighted, unfit = _compute(planned, defer_range_checks)
         if not unfit:
-            return settled
+            return weighted
         refused.update(unfit)
 
 
-def _compute(planned: Plan, trusting: bool) -> tuple[Settled, dict[str, Kept]]:
-    settled = Settled(planned, {}, {}, {})
-    unfit: dict[str, Kept] = {}
+def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, Refusal]]:
+    weighted = WeightedPlan(planned, {}, {}, {})
+    unfit: dict[str, Refusal] = {}
     for node in planned.touched():
         rule = lookup(node.op)
         if rule is None or rule.rewrite is None:
             continue
         try:
-            rewrite = rule.rewrite(node, planned.gauge)
-        except (NotEvaluable, ZeroDivisionError, Unfit, *CONTRADICTIONS) as error:
-            unfit[_culprit(planned, node)] = _cause(node, error)
+            rewrite = rule.rewrite(node, planned.current)
+        except (NotEvaluable, ZeroDivisionError, NotRepresentable, *INCONSISTENT_MODEL) as error:
+            unfit[_responsible_fold(planned, node)] = _cause(node, error)
             continue
         for (owner, index), values in rewrite.constants.items():
-            stored = _stored(owner, index, values, trusting)
-            if isinstance(stored, Kept):
-                unfit[_culprit(planned, node)] = stored
+            stored = _stored(owner, index, values, defer_range_checks)
+            if isinstance(stored, Refusal):
+                unfit[_responsible_fold(planned, node)] = stored
             elif isinstance(stored, Scaled) or not _is_there(owner, index, stored):
-                settled.weights[owner, index] = stored
-        settled.attributes.update(rewrite.attributes)
+                weighted.weights[owner, index] = stored
+        weighted.attributes.update(rewrite.attributes)
     for fold in planned.folds:
-        if fold.stand_in is not None:
-            data = _operand(planned, fold.stand_in)
-            if isinstance(data, Kept):
+        if fold.residual is not None:
+            data = _operand(planned, fold.residual)
+            if isinstance(data, Refusal):
                 unfit[fold.op.target.name] = data
             else:
-                settled.operands[fold.stand_in] = data
-    return settled, unfit
+                weighted.operands[fold.residual] = data
+    return weighted, unfit
 
 
-def _cause(node: Node, error: Exception) -> Kept:
+def _cause(node: Node, error: Exception) -> Refusal:
     """Why a node can't be rewritten. An invalid model may contradict itself in any way."""
-    if isinstance(error, Unfit):
+    if isinstance(error, NotRepresentable):
         return error.refusal
     if isinstance(error, NotEvaluable):
-        return Kept("dynamic-weights", str(error))
+        return Refusal("dynamic-weights", str(error))
     if isinstance(error, ZeroDivisionError):
-        return Kept("overflow", f"the maps around {node.op} {node.name!r} vanish")
-    return Kept("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
+        return Refusal("overflow", f"the maps around {node.op} {node.name!r} vanish")
+    return Refusal("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
 
 
-def _culprit(planned: Plan, node: Node) -> str:
+def _responsible_fold(planned: Plan, node: Node) -> str:
     """The fold to give up where ``node`` can't store its constants: of those that changed it, the widest."""
     changed = [fold for fold in planned.folds if node in fold.into] or planned.folds
     return max(changed, key=lambda fold: len(fold.into)).op.target.name
 
 
 def _stored(
-    node: Node, index: int, values: NDArray[np.float64] | Scaled, trusting: bool = False
-) -> NDArray[Any] | Scaled | Kept:
+    node: Node, index: int, values: NDArray[np.float64] | Scaled, defer_range_checks: bool = False
+) -> NDArray[Any] | Scaled | Refusal:
     """``values`` as the type of the constant they replace, or why that type can't hold them.
 
     A weight that is still to be computed stays so, and judges itself whenever it is computed.
@@ -113,19 +113,19 @@ def _stored(
     where = f"input {index} of {node.op} {node.name!r}"
     dtype = _type_of(node, index)
     if dtype is None:
-        return Kept("unknown-shape", f"the type of {where} is not known")
+        return Refusal("unknown-shape", f"the type of {where} is not known")
     if isinstance(values, Scaled):
         weight = replace(values, dtype=dtype, judge=partial(_judge, where, dtype))
         try:
-            for _ in () if trusting else weight.blocks():
+            for _ in () if defer_range_checks else weight.blocks():
                 pass
-        except Unfit as error:
+        except NotRepresentable as error:
             return error.refusal
         return weight
     new = rounded(values, dtype)
     if np.isfinite(new).all() or _is_there(node, index, new):  # a bias of minus infinity hides a class
         return new
-    return Kept("overflow", f"{where} would not be finite in {dtype}")
+    return Refusal("overflow", f"{where} would not be finite in {dtype}")
 
 
 def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
@@ -137,11 +137,11 @@ def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
 
 
 def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:
-    """Raise Unfit for a weight whose largest entries per channel say that its type can't hold it."""
+    """Raise NotRepresentable for a weight whose largest entries per channel say that its type can't hold it."""
     if not np.isfinite(rounded(largest, dtype)).all():
-        raise Unfit(Kept("overflow", f"{where} would not be finite in {dtype}"))
+        raise NotRepresentable(Refusal("overflow", f"{where} would not be finite in {dtype}"))
     if _loses_bits(largest, dtype):
-        raise Unfit(Kept("overflow", f"{where} would lose its bits to underflow in {dtype}"))
+        raise NotRepresentable(Refusal("overflow", f"{where} would lose its bits to underflow in {dtype}"))
 
 
 def _type_of(node: Node, index: int) -> Any:
@@ -163,17 +163,17 @@ def _loses_bits(largest: NDArray[np.float64], dtype: Any) -> bool:
     return bool((alive & (largest < smallest_normal(dtype))).any())
 
 
-def _operand(planned: Plan, stand_in: StandIn) -> NDArray[Any] | Kept:
+def _operand(planned: Plan, residual: ResidualOp) -> NDArray[Any] | Refusal:
     """The constant operand of a stand-in, broadcast from the right as ONNX does."""
-    source = stand_in.source
+    source = residual.source
     dtype, rank = source.dtype, source.rank
-    if dtype is None or rank is None or stand_in.nodes[-1].opset < 7:
-        return Kept("unknown-shape", f"the shape of {source.name!r}, or opset 6's broadcast, is not known")
-    shift = stand_in.data(planned.gauge).shift
+    if dtype is None or rank is None or residual.nodes[-1].opset < 7:
+        return Refusal("unknown-shape", f"the shape of {source.name!r}, or opset 6's broadcast, is not known")
+    shift = residual.data(planned.current).shift
     shift = shift.reshape(_without_leading_ones(shift.shape + (1,) * (rank - shift.ndim)))
     new = rounded(shift, dtype)
     if not np.isfinite(new.astype(np.float64)).all():
-        return Kept("overflow", f"the constant at {source.name!r} would not be finite in {dtype}")
+        return Refusal("overflow", f"the constant at {source.name!r} would not be finite in {dtype}")
     return new
 
 
@@ -183,12 +183,12 @@ def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
     return shape
 
 
-def write_merge(merge: Merge, editor: Editor) -> Kept | None:
+def write_merge(merge: Merge, editor: Editor) -> Refusal | None:
     """Write one merge into its graph, or say why its weights can't be stored."""
     weight, bias = _stored(merge.conv, 1, merge.weight), _stored(merge.conv, 2, merge.bias)
-    if isinstance(weight, Kept):
+    if isinstance(weight, Refusal):
         return weight
-    if isinstance(bias, Kept):
+    if isinstance(bias, Refusal):
         return bias
     editor.set_constant(merge.conv, 1, weight)
     editor.set_constant(merge.conv, 2, bias)
@@ -196,14 +196,14 @@ def write_merge(merge: Merge, editor: Editor) -> Kept | None:
     return None
 
 
-def write(settled: Settled, editor: Editor) -> None:
+def write(weighted: WeightedPlan, editor: Editor) -> None:
     """Write a settled plan into its graph; its weights are handed over one by one, never held twice."""
-    for node, index in list(settled.weights):
-        editor.set_constant(node, index, settled.weights.pop((node, index)))
-    for (node, name), value in settled.attributes.items():
+    for node, index in list(weighted.weights):
+        editor.set_constant(node, index, weighted.weights.pop((node, index)))
+    for (node, name), value in weighted.attributes.items():
         editor.set_attribute(node, name, value)
-    for fold in settled.plan.folds:
-        if fold.stand_in is None:
+    for fold in weighted.plan.folds:
+        if fold.residual is None:
             editor.remove(fold.op.nodes, fold.op.source, fold.op.target)
-    for stand_in, data in settled.operands.items():
-        editor.replace(stand_in.op, list(stand_in.nodes), stand_in.source, data)
+    for residual, data in weighted.operands.items():
+        editor.replace(residual.op, list(residual.nodes), residual.source, data)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.planner.candidates import AffineOp, affine_ops, room_for_large
+from bnfold.planner.candidates import AffineOp, candidates_of, room_for_large
 from bnfold.rules.rounding_additions import rounding_nodes
 from bnfold.rules.rule import constant, constant_shape, not_constant
 
@@ -55,7 +55,7 @@ class Merge:
 
 def merges(graph: Graph) -> list[Merge]:
     """What can be merged in ``graph``, each node in at most one merge."""
-    by_target = {op.target: op for op in affine_ops(graph)}
+    by_target = {op.target: op for op in candidates_of(graph)}
     used: set[Node] = set()
     found: list[Merge] = []
     room = room_for_large(graph)

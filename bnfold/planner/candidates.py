@@ -13,7 +13,7 @@ from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.batchnorm import BatchNorm
 from bnfold.rules import elementwise, normalization
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
 from bnfold.rules.rounding_additions import rounding_nodes
 
@@ -34,7 +34,7 @@ class AffineOp:
     target: Value
     map: Affine | None
     form: Form
-    refusal: Kept | None = None
+    refusal: Refusal | None = None
     statistics: BatchNorm | None = field(default=None)
 
     @property
@@ -47,7 +47,7 @@ class AffineOp:
         return any(node.name in names or node.output.name in names for node in self.nodes)
 
 
-def affine_ops(graph: Graph) -> list[AffineOp]:
+def candidates_of(graph: Graph) -> list[AffineOp]:
     """The candidates of one graph, in topological order."""
     found: list[AffineOp] = []
     chains: dict[Value, AffineOp] = {}
@@ -110,19 +110,19 @@ def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
 def _batch_norm(node: Node, source: Value, room: int) -> AffineOp:
     op = AffineOp([node], source, node.output, None, "BatchNormalization")
     if node.graph.constants.is_constant(source):
-        op.refusal = Kept("dynamic-weights", f"{node.name!r} normalises a constant")
+        op.refusal = Refusal("dynamic-weights", f"{node.name!r} normalises a constant")
         return op
     try:
         own = normalization.inference(node)
-        if isinstance(own, Kept):
+        if isinstance(own, Refusal):
             op.refusal = own
         else:
             op.map, op.statistics = own[1].affine(), own[1]
             if _large(op.statistics) > room:
                 op.map = op.statistics = None
-                op.refusal = Kept("dynamic-statistics", f"the parameters of {node.name!r} are absurdly many")
+                op.refusal = Refusal("dynamic-statistics", f"the parameters of {node.name!r} are absurdly many")
     except NotEvaluable as error:
-        op.refusal = Kept("dynamic-statistics", str(error))
+        op.refusal = Refusal("dynamic-statistics", str(error))
     return op
 
 
@@ -133,7 +133,7 @@ def _elementwise(node: Node) -> tuple[Value, Affine] | None:
         own = elementwise.as_affine(node)
     except NotEvaluable:
         return None
-    if own is None or isinstance(own, Kept) or node.graph.constants.is_constant(own[0]):
+    if own is None or isinstance(own, Refusal) or node.graph.constants.is_constant(own[0]):
         return None
     return own if own[1].finite and own[0].dtype is not None and own[0].dtype.kind not in "iub" else None
 

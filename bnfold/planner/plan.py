@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.planner.candidates import AffineOp
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Demands
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import Assignments
 
 
 @dataclass(frozen=True, eq=False)
-class StandIn:
+class ResidualOp:
     """One node of two operands, a value and a constant, in the place of several.
 
     ``Add``: the factor that took the gain has no bias, so the shift stays behind. ``Max``: ``relu(a x + b)`` is
@@ -27,21 +27,21 @@ class StandIn:
     target: Value
     constant: Affine
 
-    def spread(self, before: Affine | None, after: Affine | None) -> list[Demands] | Kept:
+    def propagate(self, before: Affine | None, after: Affine | None) -> list[Assignments] | Refusal:
         """An Add ties the gains and takes any shift; a Max passes any map with positive gains."""
         known = before if before is not None else after
         assert known is not None
         if self.op == "Max" and not known.positive:
-            return Kept("nonlinear", f"a gain that is not positive does not pass the Max at {self.target.name!r}")
+            return Refusal("nonlinear", f"a gain that is not positive does not pass the Max at {self.target.name!r}")
         passed = known.gain_only() if self.op == "Add" else known
         if before is None or after is None:
             return [[(self.target if after is None else self.source, passed)]]
         agreed = passed.agrees(after.gain_only() if self.op == "Add" else after)
-        return [[]] if agreed else Kept("consumers", f"{self.target.name!r} would need two different maps")
+        return [[]] if agreed else Refusal("consumers", f"{self.target.name!r} would need two different maps")
 
-    def data(self, gauge: Callable[[Value], Affine]) -> Affine:
+    def data(self, current: Callable[[Value], Affine]) -> Affine:
         """The constant that the settled maps leave, as the shift of a map."""
-        before, after = gauge(self.source), gauge(self.target)
+        before, after = current(self.source), current(self.target)
         if self.op == "Add":
             moved = after.after(self.constant).shift_only()
             return Affine.of(1.0, -before.shift).after(moved)
@@ -59,7 +59,7 @@ class Fold:
     direction: str
     into: tuple[Node, ...]
     via: tuple[str, ...]
-    stand_in: StandIn | None = None
+    residual: ResidualOp | None = None
 
 
 @dataclass
@@ -67,21 +67,21 @@ class Plan:
     """What happens to each affine operator of one graph, and the gauge of every value that gets one."""
 
     graph: Graph
-    outcomes: list[tuple[AffineOp, Fold | Kept]]
-    gauges: dict[Value, Affine]
+    outcomes: list[tuple[AffineOp, Fold | Refusal]]
+    transforms: dict[Value, Affine]
 
     @property
     def folds(self) -> list[Fold]:
         """The folds alone."""
         return [outcome for _, outcome in self.outcomes if isinstance(outcome, Fold)]
 
-    def gauge(self, value: Value) -> Affine:
+    def current(self, value: Value) -> Affine:
         """What the new graph carries in place of ``value``."""
-        return self.gauges.get(value, IDENTITY)
+        return self.transforms.get(value, IDENTITY)
 
     def touched(self) -> list[Node]:
         """The nodes around gauged values that stay, in order."""
-        gone = {node for fold in self.folds for node in fold.op.nodes}
-        gone.update(node for fold in self.folds if fold.stand_in for node in fold.stand_in.nodes)
-        around = {node for value in self.gauges for node in (value.producer, *value.readers) if node}
-        return [node for node in self.graph.nodes if node in around and node not in gone]
+        removed = {node for fold in self.folds for node in fold.op.nodes}
+        removed.update(node for fold in self.folds if fold.residual for node in fold.residual.nodes)
+        around = {node for value in self.transforms for node in (value.producer, *value.readers) if node}
+        return [node for node in self.graph.nodes if node in around and node not in removed]

@@ -6,7 +6,7 @@ planner removes them one after the other, last ones first. For each it tries to 
 to the readers' side, or gain and shift to different sides; each try is a *flood*: the operators around are asked by
 their rules what follows, until all is absorbed or one refuses. A flood changes nothing until it has succeeded, and
 the cheapest success is taken. Rules see the graph as it stands after the folds so far
-(:class:`bnfold.rules.rule.Flood`), so maps add up and a later fold may pass through an earlier one.
+(:class:`bnfold.rules.rule.Propagation`), so maps add up and a later fold may pass through an earlier one.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import numpy as np
 
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.planner.candidates import AffineOp, affine_ops
-from bnfold.planner.plan import Fold, Plan, StandIn
-from bnfold.planner.propagation import TOO_FAR, Flood, Flooded, pin
-from bnfold.planner.scale_groups import Ties
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Demands
+from bnfold.planner.candidates import AffineOp, candidates_of
+from bnfold.planner.plan import Fold, Plan, ResidualOp
+from bnfold.planner.propagation import TOO_FAR, Propagation, PropagationState, immovable
+from bnfold.planner.scale_groups import ScaleGroups
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import Assignments
 
 BUDGETS = (32, 512, 20_000)
 """Operators that one flood may ask before it gives up: near solutions first, then farther ones."""
@@ -33,14 +33,14 @@ WORST_CONDITION = 64.0
 
 
 @dataclass(frozen=True)
-class Trial:
+class Attempt:
     """One attempt at an operator: after how many folds, and every value that its outcome may depend on."""
 
     after: int
     seen: set[Value]
 
 
-Way = tuple[str, Demands]
+Strategy = tuple[str, Assignments]
 """A direction, and the maps that it puts on the two ends of an affine operator."""
 
 
@@ -49,7 +49,7 @@ def plan(
     *,
     only: Collection[str] = (),
     skip: Collection[str] = (),
-    refused: Mapping[str, Kept] | None = None,
+    refused: Mapping[str, Refusal] | None = None,
     scales: bool,
     threshold: bool,
 ) -> Plan:
@@ -66,91 +66,91 @@ class _Planner:
     def __init__(self, graph: Graph, threshold: bool) -> None:
         self.graph = graph
         self.threshold = threshold
-        self.gauges: dict[Value, Affine] = {}
-        self.gone: set[Node] = set()
-        self.bridges: dict[Value, list[Value]] = {}
-        self.stand_ins: dict[Node, StandIn] = {}
+        self.transforms: dict[Value, Affine] = {}
+        self.removed: set[Node] = set()
+        self.aliases: dict[Value, list[Value]] = {}
+        self.residuals: dict[Node, ResidualOp] = {}
         self.seen: set[Value] = set()
         self.folded: list[set[Value]] = []
-        self.ties = Ties(graph)
+        self.scale_groups = ScaleGroups(graph)
 
-    def gauge(self, value: Value) -> Affine:
+    def current(self, value: Value) -> Affine:
         """The map that earlier folds left on ``value``: it is now this map of what it was."""
-        return self.gauges.get(value, IDENTITY)
+        return self.transforms.get(value, IDENTITY)
 
-    def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Kept], scales: bool) -> Plan:
+    def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Refusal], scales: bool) -> Plan:
         """Fold what folds, one affine operator after the other, until none does any more."""
-        found = affine_ops(self.graph)
-        outcomes: dict[AffineOp, Fold | Kept] = {}
+        found = candidates_of(self.graph)
+        outcomes: dict[AffineOp, Fold | Refusal] = {}
         open_ = []
         for op in found:
             if (only and not op.answers_to(only)) or op.answers_to(skip) or (op.form == "scale" and not scales):
-                outcomes[op] = Kept("skipped", f"{op.name!r} was left out on request")
+                outcomes[op] = Refusal("skipped", f"{op.name!r} was left out on request")
             elif refusal := op.refusal or refused.get(op.target.name):
                 outcomes[op] = refusal
             else:
                 open_.append(op)
-        trials: dict[AffineOp, Trial] = {}
+        attempts: dict[AffineOp, Attempt] = {}
         kept = open_
         while open_:
             for op in reversed(open_):
                 self.seen = {op.source, op.target}
                 outcomes[op] = self.remove(op)
-                trials[op] = Trial(len(self.folded), self.seen)
-            kept = [op for op in kept if isinstance(outcomes[op], Kept)]
-            open_ = [op for op in kept if self._may_differ(trials[op])]
-        gauges = {value: map_ for value, map_ in self.gauges.items() if not map_.is_identity}
-        return Plan(self.graph, [(op, outcomes[op]) for op in found], gauges)
+                attempts[op] = Attempt(len(self.folded), self.seen)
+            kept = [op for op in kept if isinstance(outcomes[op], Refusal)]
+            open_ = [op for op in kept if self._may_differ(attempts[op])]
+        transforms = {value: map_ for value, map_ in self.transforms.items() if not map_.is_identity}
+        return Plan(self.graph, [(op, outcomes[op]) for op in found], transforms)
 
-    def _may_differ(self, trial: Trial) -> bool:
+    def _may_differ(self, attempt: Attempt) -> bool:
         """True if a fold since the trial changed something that it saw: tried again, it may end otherwise."""
-        return any(not trial.seen.isdisjoint(changed) for changed in self.folded[trial.after :])
+        return any(not attempt.seen.isdisjoint(changed) for changed in self.folded[attempt.after :])
 
-    def remove(self, op: AffineOp) -> Fold | Kept:
+    def remove(self, op: AffineOp) -> Fold | Refusal:
         """Take ``op`` out in the cheapest way; if there is none, say why.
 
         Ways that stay near are looked for first: what reaches far is tried only when they have failed.
         """
         assert op.map is not None
-        if not self.gauge(op.source).invertible:
-            return Kept("consumers", f"the input of {op.name!r} has a scale of zero already")
+        if not self.current(op.source).invertible:
+            return Refusal("consumers", f"the input of {op.name!r} has a scale of zero already")
         try:
-            map_ = self.gauge(op.target).after(op.map).after(self.gauge(op.source).inverse())
+            map_ = self.current(op.target).after(op.map).after(self.current(op.source).inverse())
         except ValueError:
-            return Kept("channel-axis", f"the map of {op.name!r} varies along several axes")
+            return Refusal("channel-axis", f"the map of {op.name!r} varies along several axes")
         if not map_.finite:
-            return Kept("overflow", f"the map of {op.name!r} is not finite")
-        refusals: dict[str, Kept] = {}
-        ways = list(_ways(op, map_))
+            return Refusal("overflow", f"the map of {op.name!r} is not finite")
+        refusals: dict[str, Refusal] = {}
+        strategies = list(_strategies(op, map_))
         for budget in BUDGETS:
-            ways = [way for way in ways if not self._hopeless(way, budget, refusals)]
-            best, ways = self._cheapest(op, ways, budget, refusals)
+            strategies = [strategy for strategy in strategies if not self._hopeless(strategy, budget, refusals)]
+            best, strategies = self._cheapest(op, strategies, budget, refusals)
             if best is not None:
                 return self._commit(op, *best)
-        for direction, _ in ways:
+        for direction, _ in strategies:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
-            return self._leave_add(op, map_)
+            return self._fold_scale_only(op, map_)
         readers = self._readers(op.target)
         if readers and all(reader.op == "MatMul" for reader in readers):
-            before_product = self._leave_add(op, map_, downstream=True)
+            before_product = self._fold_scale_only(op, map_, downstream=True)
             if isinstance(before_product, Fold):
                 return before_product
-        if self.threshold and (fold := self._leave_max(op, map_)) is not None:
+        if self.threshold and (fold := self._fold_as_max(op, map_)) is not None:
             return fold
         return _most_telling(refusals)
 
-    def _hopeless(self, way: Way, budget: int, refusals: dict[str, Kept]) -> bool:
+    def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
         """True for a way that many values in one class rule out; among few, a flood tells better what is wrong."""
-        direction, start = way
-        if budget == BUDGETS[0] and not self.ties.many(start, budget):
+        direction, start = strategy
+        if budget == BUDGETS[0] and not self.scale_groups.many(start, budget):
             return False
-        refusal = self.ties.refusal(start)
+        refusal = self.scale_groups.refusal(start)
         if refusal is not None:
             refusals.setdefault(direction, refusal)
         return refusal is not None
 
-    def _leave_add(self, op: AffineOp, map_: Affine, *, downstream: bool = False) -> Fold | Kept:
+    def _fold_scale_only(self, op: AffineOp, map_: Affine, *, downstream: bool = False) -> Fold | Refusal:
         """Only the gain goes, to the producer or into the products behind; the shift stays as one Add."""
         assert op.map is not None
         gain = map_.gain_only()
@@ -160,50 +160,56 @@ class _Planner:
             start = [(op.source, IDENTITY), (op.target, gain.inverse())]
         else:
             return TOO_FAR
-        flood = Flood(self, op, BUDGETS[-1], self.seen).run(start)
-        if isinstance(flood, Kept):
-            return flood
-        stand_in = StandIn("Add", tuple(op.nodes), op.source, op.target, op.map)
-        return self._commit(op, flood, "downstream" if downstream else "upstream", stand_in)
+        state = Propagation(self, op, BUDGETS[-1], self.seen).run(start)
+        if isinstance(state, Refusal):
+            return state
+        residual = ResidualOp("Add", tuple(op.nodes), op.source, op.target, op.map)
+        return self._commit(op, state, "downstream" if downstream else "upstream", residual)
 
-    def _leave_max(self, op: AffineOp, map_: Affine) -> Fold | None:
+    def _fold_as_max(self, op: AffineOp, map_: Affine) -> Fold | None:
         """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""
         readers = self._readers(op.target)
         relu = readers[0] if len(readers) == 1 else None
         if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
             return None
-        edge = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
-        flood = Flood(self, edge, BUDGETS[-1], self.seen).run([(relu.output, map_.inverse()), (op.source, IDENTITY)])
-        if isinstance(flood, Kept):
+        candidate = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
+        state = Propagation(self, candidate, BUDGETS[-1], self.seen).run(
+            [(relu.output, map_.inverse()), (op.source, IDENTITY)]
+        )
+        if isinstance(state, Refusal):
             return None
-        level = self.gauge(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
-        return self._commit(op, flood, "downstream", StandIn("Max", tuple(edge.nodes), op.source, relu.output, level))
+        level = self.current(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
+        return self._commit(
+            op, state, "downstream", ResidualOp("Max", tuple(candidate.nodes), op.source, relu.output, level)
+        )
 
     def _cheapest(
-        self, op: AffineOp, ways: list[Way], budget: int, refusals: dict[str, Kept]
-    ) -> tuple[tuple[Flooded, str] | None, list[Way]]:
+        self, op: AffineOp, strategies: list[Strategy], budget: int, refusals: dict[str, Refusal]
+    ) -> tuple[tuple[PropagationState, str] | None, list[Strategy]]:
         """The success that changes the fewest weights, and the ways that ran out of budget."""
-        best: tuple[Flooded, str] | None = None
-        farther: list[Way] = []
-        for direction, start in ways:
-            flood = self._flood(op, budget, start, len(best[0].absorbers) if best else None)
-            if isinstance(flood, Flooded):
-                flood = self._check(op, flood)
-            if isinstance(flood, Flooded):
-                best = flood, direction
-                if len(flood.absorbers) <= 1:
+        best: tuple[PropagationState, str] | None = None
+        farther: list[Strategy] = []
+        for direction, start in strategies:
+            state = self._propagate(op, budget, start, len(best[0].absorbers) if best else None)
+            if isinstance(state, PropagationState):
+                state = self._check(op, state)
+            if isinstance(state, PropagationState):
+                best = state, direction
+                if len(state.absorbers) <= 1:
                     break
-            elif flood is TOO_FAR:
+            elif state is TOO_FAR:
                 farther.append((direction, start))
             else:
-                refusals.setdefault(direction, flood)
+                refusals.setdefault(direction, state)
         return best, farther
 
-    def _flood(self, op: AffineOp, budget: int, start: Demands, limit: int | None) -> Flooded | Kept:
+    def _propagate(
+        self, op: AffineOp, budget: int, start: Assignments, limit: int | None
+    ) -> PropagationState | Refusal:
         """One flood; a far one asks last those around the end that has a great many readers."""
         if budget > BUDGETS[0] and any(len(value.readers) > BUDGETS[0] for value, _ in start):
-            start = sorted(start, key=lambda demand: len(demand[0].readers))
-        return Flood(self, op, budget, self.seen, limit).run(start)
+            start = sorted(start, key=lambda assignment: len(assignment[0].readers))
+        return Propagation(self, op, budget, self.seen, limit).run(start)
 
     def _readers(self, value: Value) -> list[Node]:
         """Who reads ``value``, beyond operators that are gone already; empty where a caller may read it too."""
@@ -214,17 +220,17 @@ class _Planner:
             seen.add(current)
             if current.is_output or current.captured:
                 return []
-            readers += [node for node in current.readers if node not in self.gone]
-            pending += [v for v in self.bridges.get(current, ()) if v not in seen and v.producer in self.gone]
+            readers += [node for node in current.readers if node not in self.removed]
+            pending += [v for v in self.aliases.get(current, ()) if v not in seen and v.producer in self.removed]
         return readers
 
-    def _check(self, op: AffineOp, flood: Flooded) -> Flooded | Kept:
+    def _check(self, op: AffineOp, state: PropagationState) -> PropagationState | Refusal:
         """Numbers of a sensible size must be left on values that others read: they undo the map."""
-        before = flood.maps[op.source]
-        shared = any(map_.has_shift and len(value.readers) > 1 for value, map_ in flood.maps.items())
+        before = state.maps[op.source]
+        shared = any(map_.has_shift and len(value.readers) > 1 for value, map_ in state.maps.items())
         if not shared or not before.invertible:
-            return flood
-        total = before.after(self.gauge(op.source))
+            return state
+        total = before.after(self.current(op.source))
         offset, size = np.abs(total.shift / total.gain), np.ones(())
         if op.statistics is not None and (vectors := total.vectors(1, op.statistics.mean.size)) is not None:
             offset = np.abs(vectors[1] / vectors[0])
@@ -233,8 +239,8 @@ class _Planner:
         with np.errstate(divide="ignore", invalid="ignore"):
             condition = float(np.where(offset > 0, offset / size, 0.0).max(initial=0.0))
         if condition > WORST_CONDITION:
-            return Kept("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
-        return flood
+            return Refusal("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
+        return state
 
     def _contract(self, value: Value) -> None:
         """Take a value out of the bridges once only operators that are gone knew it: what it joined, it joins no more.
@@ -242,34 +248,36 @@ class _Planner:
         A chain of folds, or a thousand from one value, would be walked along by every flood that comes by.
         """
         around = {value.producer, *value.readers}
-        if not around <= self.gone or pin(value) is not None:
+        if not around <= self.removed or immovable(value) is not None:
             return
-        first, *others = dict.fromkeys(self.bridges.pop(value))
-        self.bridges[first].remove(value)
+        first, *others = dict.fromkeys(self.aliases.pop(value))
+        self.aliases[first].remove(value)
         for other in others:
-            self.bridges[other].remove(value)
-            self.bridges[other].append(first)
-            self.bridges[first].append(other)
+            self.aliases[other].remove(value)
+            self.aliases[other].append(first)
+            self.aliases[first].append(other)
 
-    def _commit(self, op: AffineOp, flood: Flooded, direction: str, stand_in: StandIn | None = None) -> Fold:
-        self.folded.append({*flood.maps, op.source, op.target})
-        for value, delta in flood.maps.items():
-            self.gauges[value] = delta.after(self.gauge(value))
-        self.ties.tie(op.source, op.target)
-        if stand_in is not None:
-            self.stand_ins.update(dict.fromkeys(stand_in.nodes, stand_in))
+    def _commit(
+        self, op: AffineOp, state: PropagationState, direction: str, residual: ResidualOp | None = None
+    ) -> Fold:
+        self.folded.append({*state.maps, op.source, op.target})
+        for value, delta in state.maps.items():
+            self.transforms[value] = delta.after(self.current(value))
+        self.scale_groups.join(op.source, op.target)
+        if residual is not None:
+            self.residuals.update(dict.fromkeys(residual.nodes, residual))
         else:
-            self.gone.update(op.nodes)
-            self.bridges.setdefault(op.source, []).append(op.target)
-            self.bridges.setdefault(op.target, []).append(op.source)
+            self.removed.update(op.nodes)
+            self.aliases.setdefault(op.source, []).append(op.target)
+            self.aliases.setdefault(op.target, []).append(op.source)
             self._contract(op.source)
             self._contract(op.target)
-        via = tuple(node.op for node in flood.nodes if node not in flood.absorbers)
+        via = tuple(node.op for node in state.nodes if node not in state.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
-        return Fold(op, direction, tuple(flood.absorbers), via, stand_in)
+        return Fold(op, direction, tuple(state.absorbers), via, residual)
 
 
-def _ways(op: AffineOp, map_: Affine) -> Iterator[Way]:
+def _strategies(op: AffineOp, map_: Affine) -> Iterator[Strategy]:
     """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
 
     Each says what both ends carry, so that a map that reaches the other end by another way is a contradiction.
@@ -291,10 +299,10 @@ _INPUT_SIDE = ("graph-input", "nonlinear", "unknown-op", "control-flow", "quanti
 _ACTIONABLE = ("padding", "consumers", "channel-axis", "dynamic-weights", "overridable", "unknown-shape")
 
 
-def _most_telling(refusals: dict[str, Kept]) -> Kept:
+def _most_telling(refusals: dict[str, Refusal]) -> Refusal:
     """One reason out of those of both directions: what stands in the way and can be changed."""
     up, down = refusals["upstream"], refusals.get("downstream")
     if down is None or down.detail == up.detail:
         return up
     code = down.reason if up.reason in _INPUT_SIDE and down.reason in _ACTIONABLE else up.reason
-    return Kept(code, f"upstream: {up.detail}; downstream: {down.detail}")
+    return Refusal(code, f"upstream: {up.detail}; downstream: {down.detail}")

@@ -9,22 +9,22 @@ from __future__ import annotations
 
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import Affine
-from bnfold.planner.propagation import pin
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Demands
+from bnfold.planner.propagation import immovable
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import Assignments
 
 SUMS = frozenset({"Add", "Sub", "Sum", "Neg", "Identity"})
 """Operators whose operands and result have one gain, or refuse."""
 
 
-class Ties:
+class ScaleGroups:
     """The classes of one graph, as a forest; ``pinned`` says of a class that it can have no gain, and why."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._parents: dict[Value, Value] = {}
         self._sizes: dict[Value, int] = {}
-        self._pinned: dict[Value, Kept] = {}
+        self._immovable: dict[Value, Refusal] = {}
         self._behind: dict[Value, list[Value]] = {}
         for node in graph.nodes:
             self._read(node)
@@ -35,41 +35,41 @@ class Ties:
             return
         values = [value for value in node.inputs if value is not None and not constant(value)]
         for value in values if node.op in SUMS else ():
-            self.tie(value, node.output)
+            self.join(value, node.output)
         for value in values if node.op == "Concat" else ():
             if value.shape is not None and 0 not in value.shape:  # a gain on a part is one on the whole
                 whole = self._root(node.output)
                 self._behind.setdefault(whole, []).append(value)
-                if whole in self._pinned:
-                    self._pin(value, self._pinned[whole])
+                if whole in self._immovable:
+                    self._fix(value, self._immovable[whole])
 
-    def tie(self, first: Value, second: Value) -> None:
+    def join(self, first: Value, second: Value) -> None:
         """From now on both have one gain."""
         large, small = self._root(first), self._root(second)
         if large is small:
             return
         if self._sizes[large] < self._sizes[small]:
             large, small = small, large
-        held = self._pinned.get(large), self._pinned.pop(small, None)
+        held = self._immovable.get(large), self._immovable.pop(small, None)
         self._parents[small] = large
         self._sizes[large] += self._sizes.pop(small)
         ahead, behind = self._behind.get(large, []), self._behind.pop(small, [])
         news = ahead if held[0] is None else behind if held[1] is None else []
-        pinned = held[0] or held[1]
+        no_rule = held[0] or held[1]
         news = list(news)
         if behind:
             self._behind[large] = [*ahead, *behind] if len(behind) < len(ahead) else [*behind, *ahead]
-        if pinned is not None:
-            self._pinned[large] = pinned
+        if no_rule is not None:
+            self._immovable[large] = no_rule
             for value in news:
-                self._pin(value, pinned)
+                self._fix(value, no_rule)
 
-    def _pin(self, value: Value, why: Kept) -> None:
+    def _fix(self, value: Value, why: Refusal) -> None:
         pending = [value]
         while pending:
             root = self._root(pending.pop())
-            if root not in self._pinned:
-                self._pinned[root] = why
+            if root not in self._immovable:
+                self._immovable[root] = why
                 pending += self._behind.get(root, ())
 
     def _root(self, value: Value) -> Value:
@@ -78,23 +78,23 @@ class Ties:
             root = parent
         if root is value and value not in self._sizes:
             self._sizes[value] = 1
-            if (why := pin(value)) is not None:
-                self._pinned[value] = why
+            if (why := immovable(value)) is not None:
+                self._immovable[value] = why
         while value is not root:
             self._parents[value], value = root, self._parents[value]
         return root
 
-    def many(self, demands: Demands, few: int) -> bool:
+    def many(self, assignments: Assignments, few: int) -> bool:
         """True if one of the values shares its gain with more than ``few``, or has as many readers."""
-        return any(self._sizes[self._root(value)] > few or len(value.readers) > few for value, _ in demands)
+        return any(self._sizes[self._root(value)] > few or len(value.readers) > few for value, _ in assignments)
 
-    def refusal(self, demands: Demands) -> Kept | None:
+    def refusal(self, assignments: Assignments) -> Refusal | None:
         """Why no flood that begins with these maps can succeed; None where one may."""
         gains: dict[Value, Affine] = {}
-        for value, map_ in demands:
+        for value, map_ in assignments:
             root, gain = self._root(value), map_.gain_only()
-            if not gain.is_identity and root in self._pinned:
-                return self._pinned[root]
+            if not gain.is_identity and root in self._immovable:
+                return self._immovable[root]
             if not gains.setdefault(root, gain).agrees(gain):
-                return Kept("consumers", f"{value.name!r} would have to carry two different maps")
+                return Refusal("consumers", f"{value.name!r} would have to carry two different maps")
         return None

@@ -14,7 +14,7 @@ from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 BOX = (190, 40)
 GAP = (30, 56)
@@ -49,7 +49,7 @@ def svg(plans: list[Plan]) -> str:
     return Xml.tostring(root, encoding="unicode")
 
 
-def one(plan: Plan, op: AffineOp, outcome: Fold | Kept) -> str:
+def one(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> str:
     """One neighbourhood as a picture of its own."""
     picture, (wide, high) = _picture(plan, op, outcome)
     root = Xml.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"-10 -4 {wide + 20} {high + 10}", role="img")
@@ -68,13 +68,13 @@ def page(plans: list[Plan], title: str) -> str:
     )
 
 
-def _all(plans: list[Plan]) -> Iterator[tuple[Plan, AffineOp, Fold | Kept]]:
+def _all(plans: list[Plan]) -> Iterator[tuple[Plan, AffineOp, Fold | Refusal]]:
     for plan in plans:
         for op, outcome in plan.outcomes:
             yield plan, op, outcome
 
 
-def _picture(plan: Plan, op: AffineOp, outcome: Fold | Kept) -> tuple[Xml.Element, tuple[int, int]]:
+def _picture(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> tuple[Xml.Element, tuple[int, int]]:
     layers = _layers(op)
     place: dict[Node, tuple[int, int]] = {}
     wide = max(len(nodes) for nodes in layers.values())
@@ -126,7 +126,7 @@ def _next(node: Node, step: int) -> list[Node]:
 
 
 def _edge(group: Xml.Element, start: tuple[int, int], end: tuple[int, int], plan: Plan, value: Value) -> None:
-    map_ = plan.gauge(value)
+    map_ = plan.current(value)
     x1, y1, x2, y2 = start[0] + BOX[0] // 2, start[1] + BOX[1], end[0] + BOX[0] // 2, end[1]
     line = {"x1": str(x1), "y1": str(y1), "x2": str(x2), "y2": str(y2)}
     Xml.SubElement(group, "line", {**line, "class": "" if map_.is_identity else "map"})

@@ -14,7 +14,7 @@ from bnfold.io.load import LoadedModel
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
 from bnfold.results.verification import GateResult, Verification, nothing_ran, versions
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 if TYPE_CHECKING:
     from bnfold.results.calibration import Drift
@@ -260,7 +260,7 @@ def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:
     return [_row(op, outcome, done) for planned in plans for op, outcome in planned.outcomes]
 
 
-def _row(op: AffineOp, outcome: Fold | Kept, done: bool) -> BatchNormRow:
+def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
     folds = isinstance(outcome, Fold)
     dtype = op.source.dtype
     return BatchNormRow(
@@ -274,7 +274,7 @@ def _row(op: AffineOp, outcome: Fold | Kept, done: bool) -> BatchNormRow:
         direction=outcome.direction if isinstance(outcome, Fold) else None,
         into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
         via=list(outcome.via) if isinstance(outcome, Fold) else [],
-        reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Kept) else None,
+        reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Refusal) else None,
         health=_health(op),
     )
 

@@ -6,28 +6,28 @@ from math import prod
 
 from bnfold.ir.graph import Node
 from bnfold.numerics.linear import fold_linear
-from bnfold.rules.linear_common import Ends, Gauge, absorb, new_weight
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Flood, Rewrite, Rule, Spread, constant, constant_shape, not_constant, weight
+from bnfold.rules.linear_common import Ends, Transforms, absorb, new_weight
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import Alternatives, Rewrite, Rule, RuleContext, constant, constant_shape, not_constant, weight
 
 
-def _spread_conv(node: Node, flood: Flood) -> Spread:
+def _propagate_conv(node: Node, context: RuleContext) -> Alternatives:
     if refusal := not_constant(node, 1, 2):
         return refusal
     shape, group = constant_shape(node, 1), node.attr("group", 1)
     if len(shape) < 3 or group < 1:
-        return Kept("unknown-shape", f"the weight of {node.op} {node.name!r} has shape {list(shape)}")
+        return Refusal("unknown-shape", f"the weight of {node.op} {node.name!r} has shape {list(shape)}")
     transposed = node.op == "ConvTranspose"
     outputs = shape[1] * group if transposed else shape[0]
     inputs = shape[0] if transposed else shape[1] * group
     if shape[0] % group or 0 in shape:
-        return Kept("unknown-shape", f"{node.op} {node.name!r} has {group} groups, which don't divide its channels")
+        return Refusal("unknown-shape", f"{node.op} {node.name!r} has {group} groups, which don't divide its channels")
     if node.input(2) is not None and constant_shape(node, 2) != (outputs,):
-        return Kept("unknown-shape", f"the bias of {node.op} {node.name!r} is not one number per channel")
-    before = flood.given(node.inputs[0])
+        return Refusal("unknown-shape", f"the bias of {node.op} {node.name!r} is not one number per channel")
+    before = context.proposed(node.inputs[0])
     if before is not None and before.has_shift and (transposed or _pads(node)):
-        return Kept("padding", f"{node.op} {node.name!r} sees zeros beyond the border")
-    return absorb(node, flood, Ends(node.inputs[0], 1, inputs, 1, outputs), _conv_axis(node))
+        return Refusal("padding", f"{node.op} {node.name!r} sees zeros beyond the border")
+    return absorb(node, context, Ends(node.inputs[0], 1, inputs, 1, outputs), _conv_axis(node))
 
 
 def _conv_axis(node: Node) -> int | None:
@@ -59,10 +59,10 @@ def _pads(node: Node) -> bool:
     return False
 
 
-def _rewrite_conv(node: Node, gauge: Gauge) -> Rewrite:
+def _rewrite_conv(node: Node, current: Transforms) -> Rewrite:
     shape, group, transposed = constant_shape(node, 1), node.attr("group", 1), node.op == "ConvTranspose"
     inputs, outputs = (shape[0], shape[1] * group) if transposed else (shape[1] * group, shape[0])
-    before, after = Ends(node.inputs[0], 1, inputs, 1, outputs).vectors(node, gauge)
+    before, after = Ends(node.inputs[0], 1, inputs, 1, outputs).vectors(node, current)
     bias = constant(node, 2) if node.input(2) else None
     stored = (group, shape[0] // group, shape[1], prod(shape[2:]))
     new, offset = fold_linear(weight(node, 1, stored, inputs_first=transposed), bias, before, after)
@@ -76,13 +76,13 @@ RULES = {
     "Conv": Rule(
         "any map, whatever the pads, groups, strides and dilations",
         "any gain but 0; a shift only without padding",
-        _spread_conv,
+        _propagate_conv,
         _rewrite_conv,
     ),
     "ConvTranspose": Rule(
         "any map, whatever the pads, groups and output padding",
         "any gain but 0; a shift never",
-        _spread_conv,
+        _propagate_conv,
         _rewrite_conv,
     ),
 }

@@ -5,35 +5,35 @@ from __future__ import annotations
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import CONTRADICTIONS, lookup
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import INCONSISTENT_MODEL, lookup
 
 
-class _Given:
-    """What a rule may ask, where only the first input carries a map (see :class:`bnfold.rules.rule.Flood`)."""
+class _SingleInput:
+    """What a rule may ask, where only the first input carries a map (see :class:`bnfold.rules.rule.RuleContext`)."""
 
     def __init__(self, value: Value, map_: Affine) -> None:
         self._value, self._map = value, map_
 
-    def given(self, value: Value | None) -> Affine | None:
+    def proposed(self, value: Value | None) -> Affine | None:
         """The map of the one value that carries one."""
         return self._map if value is self._value else None
 
-    def gauge(self, _: Value) -> Affine:
+    def current(self, _: Value) -> Affine:
         """The identity: a model is read as it stands, without folds."""
         return IDENTITY
 
 
-def pushed(node: Node, map_: Affine) -> dict[Value, Affine] | None:
+def forward_transform(node: Node, map_: Affine) -> dict[Value, Affine] | None:
     """The maps of the outputs by the operator's rule, if the first input carries ``map_``."""
     rule, source = lookup(node.op), node.input(0)
     if rule is None or source is None:
         return None
     try:
-        ways = rule.spread(node, _Given(source, map_))
-    except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
+        alternatives = rule.propagate(node, _SingleInput(source, map_))
+    except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
         return None
-    if isinstance(ways, Kept):
+    if isinstance(alternatives, Refusal):
         return None
-    demands = dict(ways[0])
-    return demands if all(value in node.outputs for value in demands) and demands else None
+    assignments = dict(alternatives[0])
+    return assignments if all(value in node.outputs for value in assignments) and assignments else None

@@ -3,31 +3,31 @@
 from __future__ import annotations
 
 from bnfold.ir.graph import Node
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import DONE, Flood, Rule, Spread, constant
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext, constant
 
 
-def elsewhere(node: Node) -> Kept:
+def parameter_refusal(node: Node) -> Refusal:
     """Why a map stops at an operator that reads its value as something else than data."""
-    return Kept("dynamic-weights", f"{node.op} {node.name!r} reads the value as a parameter")
+    return Refusal("dynamic-weights", f"{node.op} {node.name!r} reads the value as a parameter")
 
 
-def pass_on(node: Node, flood: Flood) -> Spread:
+def pass_on(node: Node, context: RuleContext) -> Alternatives:
     """The first input and the first output carry the same map."""
     source = node.inputs[0]
     assert source is not None
-    before, after = flood.given(source), flood.given(node.output)
+    before, after = context.proposed(source), context.proposed(node.output)
     if before is not None and after is not None:
         if before.agrees(after):
-            return DONE
-        return Kept("consumers", f"{node.op} {node.name!r} would need two different maps")
+            return ABSORBED
+        return Refusal("consumers", f"{node.op} {node.name!r} would need two different maps")
     known = before if before is not None else after
     if known is None:
-        return elsewhere(node)
+        return parameter_refusal(node)
     return [[(node.output if after is None else source, known)]]
 
 
-def _dropout(node: Node, flood: Flood) -> Spread:
+def _dropout(node: Node, context: RuleContext) -> Alternatives:
     """Dropout at inference: opset 12 and later by its training_mode input, opsets 1 and 6 by ``is_test``."""
     training = node.input(2)
     active = (
@@ -36,18 +36,18 @@ def _dropout(node: Node, flood: Flood) -> Spread:
         and (not node.graph.constants.is_constant(training) or constant(node, 2).any())
     )
     if active or (node.opset < 7 and not node.attr("is_test", 0)):
-        return Kept("training-mode", f"Dropout {node.name!r} is in training mode")
+        return Refusal("training-mode", f"Dropout {node.name!r} is in training mode")
     if any(value.readers or value.is_output or value.captured for value in node.live_outputs[1:]):
-        return Kept("consumers", f"the mask of Dropout {node.name!r} is read")
-    return pass_on(node, flood)
+        return Refusal("consumers", f"the mask of Dropout {node.name!r} is read")
+    return pass_on(node, context)
 
 
-def _shape_only(node: Node, flood: Flood) -> Spread:
+def _shape_only(node: Node, context: RuleContext) -> Alternatives:
     """Shape and Size don't look at the values, CastLike not at those of its second input."""
     read = node.inputs[0] if node.op == "CastLike" else None
-    if flood.given(read) is not None or any(flood.given(value) is not None for value in node.live_outputs):
-        return Kept("unsupported-dtype", f"{node.op} {node.name!r} changes the type")
-    return DONE
+    if context.proposed(read) is not None or any(context.proposed(value) is not None for value in node.live_outputs):
+        return Refusal("unsupported-dtype", f"{node.op} {node.name!r} changes the type")
+    return ABSORBED
 
 
 _SHAPE = Rule("never", "any map: only the shape is read", _shape_only)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Shape
 from bnfold.numerics.affine import Affine
-from bnfold.rules.identity import elsewhere
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import DONE, Flood, Rule, Spread
+from bnfold.rules.identity import parameter_refusal
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext
 
 Array = NDArray[np.float64]
 Move = Callable[[Array, float], Array]
@@ -38,45 +38,45 @@ def moved(map_: Affine, rank: int, move: Move) -> Affine:
     return Affine.of(move(map_.gain.reshape(shape), 1.0), move(map_.shift.reshape(shape), 0.0))
 
 
-def pass_moved(node: Node, flood: Flood, forward: Move, backward: Move, *, plain: bool = True) -> Spread:
+def pass_moved(node: Node, context: RuleContext, forward: Move, backward: Move, *, plain: bool = True) -> Alternatives:
     """One input, one output: the output's map is the input's, moved.
 
     ``plain``: a map that is the same everywhere passes unchanged, whatever the shapes.
     """
     source, target = node.inputs[0], node.output
     assert source is not None
-    before, after = flood.given(source), flood.given(target)
+    before, after = context.proposed(source), context.proposed(target)
     known = before if before is not None else after
     if known is None:
-        return elsewhere(node)
+        return parameter_refusal(node)
     if plain and known.gain.ndim == 0:
         if before is None or after is None:
             return [[(target if after is None else source, known)]]
         if before.agrees(after):
-            return DONE
+            return ABSORBED
     if source.rank is None or target.rank is None:
-        return Kept("unknown-shape", f"the rank of {source.name!r} is not known")
+        return Refusal("unknown-shape", f"the rank of {source.name!r} is not known")
     try:
         if before is None:
             assert after is not None
             return [[(source, moved(after, target.rank, backward))]]
         carried = moved(before, source.rank, forward)
     except Unmovable as error:
-        return Kept("channel-axis", f"{node.op} {node.name!r}: {error}")
+        return Refusal("channel-axis", f"{node.op} {node.name!r}: {error}")
     if after is None:
         return [[(target, carried)]]
     if carried.agrees(after):
-        return DONE
-    return Kept("consumers", f"{node.op} {node.name!r} would need two different maps")
+        return ABSORBED
+    return Refusal("consumers", f"{node.op} {node.name!r} would need two different maps")
 
 
-def _transpose(node: Node, flood: Flood) -> Spread:
+def _transpose(node: Node, context: RuleContext) -> Alternatives:
     source = node.inputs[0]
     if source is None or source.rank is None:
-        return pass_moved(node, flood, unknown, unknown)
+        return pass_moved(node, context, unknown, unknown)
     perm = node.attr("perm", list(range(source.rank))[::-1])
     return pass_moved(
-        node, flood, lambda array, _: array.transpose(perm), lambda array, _: array.transpose(np.argsort(perm))
+        node, context, lambda array, _: array.transpose(perm), lambda array, _: array.transpose(np.argsort(perm))
     )
 
 
@@ -85,19 +85,19 @@ def unknown(array: Array, fill: float) -> Array:
     raise Unmovable("the rank of its input is not known")
 
 
-def _reshape(node: Node, flood: Flood) -> Spread:
+def _reshape(node: Node, context: RuleContext) -> Alternatives:
     """Reshape, Flatten, Squeeze and Unsqueeze alike: entries keep their order."""
     source, target = node.inputs[0], node.output
     assert source is not None
     before, after = source.shape, target.shape
     if before is None or after is None:
-        return pass_moved(node, flood, unknown, unknown)
+        return pass_moved(node, context, unknown, unknown)
     return pass_moved(
-        node, flood, lambda array, _: reshaped(array, before, after), lambda array, _: reshaped(array, after, before)
+        node, context, lambda array, _: reshaped(array, before, after), lambda array, _: reshaped(array, after, before)
     )
 
 
-def spread_over(array: Array, shape: Sequence[int]) -> Array:
+def propagate_over(array: Array, shape: Sequence[int]) -> Array:
     """An array seen over a larger shape. Raises Unmovable for one that is huge."""
     if prod(shape) > MOST_ENTRIES:
         raise Unmovable("it mixes the channels with an axis of unknown or huge size")
@@ -128,7 +128,7 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
         if all(size == 1 for size in array.shape[ours]):
             shape += [1] * len(other[theirs])
             continue
-        array = spread_over(array, (*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]))
+        array = propagate_over(array, (*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]))
         shape += other[theirs]
     return np.ascontiguousarray(array).reshape(shape)
 
@@ -162,12 +162,12 @@ def _numbered(before: Shape, after: Shape) -> tuple[list[int], list[int]]:
     return (known, solved) if free is one else (solved, known)
 
 
-def _expand(node: Node, flood: Flood) -> Spread:
+def _expand(node: Node, context: RuleContext) -> Alternatives:
     """Expand repeats: a map must not vary along what is repeated."""
     source, target = node.inputs[0], node.output
     assert source is not None
     if source.shape is None or target.shape is None:
-        return pass_moved(node, flood, unknown, unknown)
+        return pass_moved(node, context, unknown, unknown)
     grown = len(target.shape) - len(source.shape)
     inner: Shape = source.shape
 
@@ -177,19 +177,19 @@ def _expand(node: Node, flood: Flood) -> Spread:
             raise Unmovable("it repeats the value along an axis on which the map varies")
         return array.reshape(array.shape[grown:])
 
-    return pass_moved(node, flood, lambda array, _: array.reshape((1,) * grown + array.shape), backward)
+    return pass_moved(node, context, lambda array, _: array.reshape((1,) * grown + array.shape), backward)
 
 
-def _space_to_depth(node: Node, flood: Flood) -> Spread:
+def _space_to_depth(node: Node, context: RuleContext) -> Alternatives:
     """Blocks of positions become channels: the map of a channel is repeated for each of them."""
     block = node.attr("blocksize", 1) ** 2
     crd = node.attr("mode", "DCR") == "CRD"
 
-    def spread(array: Array, _: float) -> Array:
+    def propagate(array: Array, _: float) -> Array:
         _only_channels(array)
         channels = array.shape[1]
         every = (array.shape[0], channels, block) if crd else (array.shape[0], block, channels)
-        array = spread_over(np.expand_dims(array, 2 if crd else 1), (*every, *array.shape[2:]))
+        array = propagate_over(np.expand_dims(array, 2 if crd else 1), (*every, *array.shape[2:]))
         return array.reshape(array.shape[0], block * channels, *array.shape[3:])
 
     def gather(array: Array, _: float) -> Array:
@@ -205,7 +205,7 @@ def _space_to_depth(node: Node, flood: Flood) -> Spread:
         return first
 
     deep = node.op == "SpaceToDepth"
-    return pass_moved(node, flood, spread if deep else gather, gather if deep else spread)
+    return pass_moved(node, context, propagate if deep else gather, gather if deep else propagate)
 
 
 def _only_channels(array: Array) -> None:

@@ -7,13 +7,13 @@ from typing import Any
 
 from bnfold.ir.graph import Value
 from bnfold.numerics.affine import Affine
-from bnfold.rules.rule import Demands
+from bnfold.rules.rule import Assignments
 
 
 class Shifted(Sequence[tuple[Value, Affine]]):
     """``plain``, but for the map at ``place``."""
 
-    def __init__(self, plain: Demands, place: int, map_: Affine) -> None:
+    def __init__(self, plain: Assignments, place: int, map_: Affine) -> None:
         self._plain, self._place, self._map = plain, place, map_
 
     def __len__(self) -> int:

@@ -14,10 +14,10 @@ from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled
 from bnfold.rules import quantized
-from bnfold.rules.rule import DONE, Flood, Rewrite, Spread, constant_shape, off_axis, singular
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, constant_shape, off_axis, singular
 
 Array = NDArray[np.float64]
-Gauge = Callable[[Value], Affine]
+Transforms = Callable[[Value], Affine]
 
 
 @dataclass(frozen=True)
@@ -30,19 +30,19 @@ class Ends:
     axis_out: int
     size_out: int
 
-    def vectors(self, node: Node, gauge: Gauge) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    def vectors(self, node: Node, current: Transforms) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
         """Gains and shifts of input and output as the plan settled them."""
         assert self.source is not None
-        before = gauge(self.source).vectors(self.axis_in, self.size_in)
-        after = gauge(node.output).vectors(self.axis_out, self.size_out)
+        before = current(self.source).vectors(self.axis_in, self.size_in)
+        after = current(node.output).vectors(self.axis_out, self.size_out)
         assert before is not None, "a map that the plan allowed does not lie on the channel axis"
         assert after is not None, "a map that the plan allowed does not lie on the channel axis"
         return before, after
 
 
-def absorb(node: Node, flood: Flood, ends: Ends, weight_axis: int | None, index: int = 1) -> Spread:
+def absorb(node: Node, context: RuleContext, ends: Ends, weight_axis: int | None, index: int = 1) -> Alternatives:
     """Maps per channel on either side are absorbed; of the input's, only those that can be undone."""
-    after, before = flood.given(node.output), flood.given(ends.source)
+    after, before = context.proposed(node.output), context.proposed(ends.source)
     if after is not None:
         if refusal := off_axis(after, node, ends.axis_out, ends.size_out):
             return refusal
@@ -53,7 +53,7 @@ def absorb(node: Node, flood: Flood, ends: Ends, weight_axis: int | None, index:
             return refusal
         if not before.gain_only().is_identity and (refusal := quantized.refusal(node, index, None)):
             return refusal
-    return DONE
+    return ABSORBED
 
 
 def new_weight(

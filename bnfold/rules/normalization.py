@@ -10,14 +10,14 @@ from bnfold.ir.constant_folding import SMALL
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine, is_float
 from bnfold.numerics.batchnorm import ONNX_EPSILON, BatchNorm
-from bnfold.rules.identity import elsewhere
-from bnfold.rules.reasons import Kept
+from bnfold.rules.identity import parameter_refusal
+from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
-    DONE,
-    Flood,
+    ABSORBED,
+    Alternatives,
     Rewrite,
     Rule,
-    Spread,
+    RuleContext,
     constant,
     constant_shape,
     not_constant,
@@ -40,102 +40,102 @@ def in_training(node: Node) -> str | None:
     return f"it has {extra} further outputs for its statistics" if extra else None
 
 
-def statistics(node: Node) -> BatchNorm | Kept:
+def statistics(node: Node) -> BatchNorm | Refusal:
     """The node's parameters in float64, or why it is not one fixed map. Raises NotEvaluable."""
     if cause := in_training(node):
-        return Kept("training-mode", f"{node.name!r} is in training mode: {cause}")
+        return Refusal("training-mode", f"{node.name!r} is in training mode: {cause}")
     if len(node.live_outputs) > 1:
-        return Kept("training-mode", f"{node.name!r} has outputs for updated statistics")
+        return Refusal("training-mode", f"{node.name!r} has outputs for updated statistics")
     bn = stored(node)
-    if isinstance(bn, Kept):
+    if isinstance(bn, Refusal):
         return bn
     if not all(np.isfinite(p).all() for p in (bn.scale, bn.bias, bn.mean, bn.var)):
-        return Kept("overflow", f"the parameters of {node.name!r} are not finite")
+        return Refusal("overflow", f"the parameters of {node.name!r} are not finite")
     if not (bn.var + bn.epsilon > 0).all():
-        return Kept("degenerate-variance", f"var + epsilon of {node.name!r} is {(bn.var + bn.epsilon).min():.3g}")
+        return Refusal("degenerate-variance", f"var + epsilon of {node.name!r} is {(bn.var + bn.epsilon).min():.3g}")
     return bn
 
 
-def stored(node: Node) -> BatchNorm | Kept:
+def stored(node: Node) -> BatchNorm | Refusal:
     """The four constants and epsilon as they are, sensible or not; or why there are none. Raises NotEvaluable."""
     if refusal := not_constant(node, 1, 2, 3, 4, code="dynamic-statistics"):
         return refusal
     if any(node.input(index) is None for index in range(5)):
-        return Kept("dynamic-statistics", f"{node.name!r} lacks an input")
+        return Refusal("dynamic-statistics", f"{node.name!r} lacks an input")
     scale, bias, mean, var = (constant(node, index).astype(np.float64) for index in range(1, 5))
     if len({np.shape(scale), np.shape(bias), np.shape(mean), np.shape(var)}) != 1 or scale.ndim < 1:
-        return Kept("channel-axis", f"the parameters of {node.name!r} differ in shape")
+        return Refusal("channel-axis", f"the parameters of {node.name!r} differ in shape")
     if scale.ndim > 1 and (node.opset >= 9 or node.attr("spatial", 1)):
-        return Kept("channel-axis", f"the parameters of {node.name!r} are not vectors")
+        return Refusal("channel-axis", f"the parameters of {node.name!r} are not vectors")
     return BatchNorm(scale, bias, mean, var, node.attr("epsilon", ONNX_EPSILON))
 
 
-def inference(node: Node) -> tuple[Value, BatchNorm] | Kept:
+def inference(node: Node) -> tuple[Value, BatchNorm] | Refusal:
     """What the node normalises, and by which parameters, if it is a map of its input. Raises NotEvaluable."""
-    known: tuple[Value, BatchNorm] | Kept | None = node.graph.constants.parameters.get(node)
+    known: tuple[Value, BatchNorm] | Refusal | None = node.graph.constants.parameters.get(node)
     if known is None:
         known = _inference(node)
-        if isinstance(known, Kept) or known[1].mean.size <= SMALL:
+        if isinstance(known, Refusal) or known[1].mean.size <= SMALL:
             node.graph.constants.parameters[node] = known
     return known
 
 
-def _inference(node: Node) -> tuple[Value, BatchNorm] | Kept:
+def _inference(node: Node) -> tuple[Value, BatchNorm] | Refusal:
     bn, source = statistics(node), node.inputs[0]
-    if isinstance(bn, Kept):
+    if isinstance(bn, Refusal):
         return bn
     assert source is not None
     dtype = source.dtype
     if dtype is not None and not is_float(dtype):
-        return Kept("unsupported-dtype", f"the input of {node.name!r} has type {dtype}")
+        return Refusal("unsupported-dtype", f"the input of {node.name!r} has type {dtype}")
     shape, channels = source.shape, bn.mean.shape[0]
     if shape is not None and (len(shape) < 2 or (isinstance(shape[1], int) and shape[1] != channels)):
-        return Kept("channel-axis", f"{node.name!r} has {channels} channels, its input has shape {list(shape)}")
+        return Refusal("channel-axis", f"{node.name!r} has {channels} channels, its input has shape {list(shape)}")
     return source, bn
 
 
-def _spread(node: Node, flood: Flood) -> Spread:
+def _propagate(node: Node, context: RuleContext) -> Alternatives:
     """A BatchNormalization that stays takes any map per channel into its scale and bias."""
     own = inference(node)
-    if isinstance(own, Kept):
+    if isinstance(own, Refusal):
         return own
     mean = own[1].mean
     for value in (node.inputs[0], node.output):
-        map_ = flood.given(value)
+        map_ = context.proposed(value)
         if map_ is not None and (refusal := off_axis(map_, node, 1, len(mean))):
             return refusal
         if map_ is not None and value is not node.output and (refusal := singular(map_, node)):
             return refusal
     if mean.ndim > 1:
-        return Kept("per-activation", f"{node.name!r} has statistics per position")
-    return DONE
+        return Refusal("per-activation", f"{node.name!r} has statistics per position")
+    return ABSORBED
 
 
-def _rewrite(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
+def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     """New scale and bias; mean and variance stay what they are."""
     bn, source = statistics(node), node.inputs[0]
     assert isinstance(bn, BatchNorm) and source is not None
-    map_ = gauge(node.output).after(bn.affine()).after(gauge(source).inverse())
+    map_ = current(node.output).after(bn.affine()).after(current(source).inverse())
     vectors = map_.vectors(1, bn.mean.size)
     assert vectors is not None
     gain, shift = vectors
     return Rewrite({(node, 1): gain * np.sqrt(bn.var + bn.epsilon), (node, 2): shift + bn.mean * gain})
 
 
-def _spread_instance(node: Node, flood: Flood) -> Spread:
+def _propagate_instance(node: Node, context: RuleContext) -> Alternatives:
     """InstanceNormalization ends in a scale and bias per channel; what comes in it normalises away."""
-    if flood.given(node.inputs[0]) is not None:
-        return Kept("nonlinear", f"InstanceNormalization {node.name!r} computes its statistics from its input")
+    if context.proposed(node.inputs[0]) is not None:
+        return Refusal("nonlinear", f"InstanceNormalization {node.name!r} computes its statistics from its input")
     if refusal := not_constant(node, 1, 2):
         return refusal
-    after = flood.given(node.output)
+    after = context.proposed(node.output)
     if after is None:
-        return elsewhere(node)
-    return off_axis(after, node, 1, constant_shape(node, 1)[0]) or DONE
+        return parameter_refusal(node)
+    return off_axis(after, node, 1, constant_shape(node, 1)[0]) or ABSORBED
 
 
-def _rewrite_instance(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
-    vectors = gauge(node.output).vectors(1, constant_shape(node, 1)[0])
+def _rewrite_instance(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
+    vectors = current(node.output).vectors(1, constant_shape(node, 1)[0])
     assert vectors is not None
     scale, bias = (constant(node, index).astype(np.float64) for index in (1, 2))
     return Rewrite({(node, 1): vectors[0] * scale, (node, 2): vectors[0] * bias + vectors[1]})
@@ -145,10 +145,10 @@ RULES = {
     "BatchNormalization": Rule(
         "is removed; one that stays takes any map per channel into scale and bias",
         "one that stays takes any map but gain 0",
-        _spread,
+        _propagate,
         _rewrite,
     ),
     "InstanceNormalization": Rule(
-        "any map per channel, into scale and bias", "never", _spread_instance, _rewrite_instance
+        "any map per channel, into scale and bias", "never", _propagate_instance, _rewrite_instance
     ),
 }

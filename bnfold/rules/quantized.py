@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Rewrite, Unfit, constant
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import NotRepresentable, Rewrite, constant
 
 Array = NDArray[np.float64]
 
@@ -25,33 +25,33 @@ def source_of(node: Node, index: int) -> Node | None:
     return producer if producer is not None and producer.op == "DequantizeLinear" else None
 
 
-def refusal(node: Node, index: int, axis: int | None) -> Kept | None:
+def refusal(node: Node, index: int, axis: int | None) -> Refusal | None:
     """Why a gain on ``axis`` of the weight can't go into its scales; None if it can, or if there are none."""
     dequantize = source_of(node, index)
     if dequantize is None:
         return None
     where = f"{node.op} {node.name!r}, whose weights are integers"
     if axis is None:
-        return Kept("unsupported-dtype", f"{where} with scales that can't take a gain on this axis")
+        return Refusal("unsupported-dtype", f"{where} with scales that can't take a gain on this axis")
     scale, quantized = dequantize.input(1), dequantize.input(0)
     if dequantize.attr("block_size", 0) or scale is None or quantized is None or scale.shape is None:
-        return Kept("unsupported-dtype", f"{where} in blocks")
+        return Refusal("unsupported-dtype", f"{where} in blocks")
     made = dequantize.output
     if len(made.readers) > 1 or made.is_output or made.captured:
-        return Kept("consumers", f"{where}, shares them with another node")
+        return Refusal("consumers", f"{where}, shares them with another node")
     if quantized.dtype is None or quantized.dtype.name not in ("int8", "uint8", "int16", "uint16"):
-        return Kept("unsupported-dtype", f"{where} of type {quantized.dtype}")
+        return Refusal("unsupported-dtype", f"{where} of type {quantized.dtype}")
     count = int(np.prod([n for n in scale.shape if isinstance(n, int)]))
     rank = quantized.rank
     if rank is None or (count > 1 and dequantize.attr("axis", 1) % rank != axis):
-        return Kept("unsupported-dtype", f"{where} with scales along another axis")
+        return Refusal("unsupported-dtype", f"{where} with scales along another axis")
     if count == 1 and dequantize.opset < 13:
-        return Kept("unsupported-dtype", f"{where} with one scale for all, before opset 13")
+        return Refusal("unsupported-dtype", f"{where} with one scale for all, before opset 13")
     return None
 
 
 def rescaled(node: Node, index: int, axis: int, gain: Array) -> Rewrite:
-    """New scales, and flipped integers where the gain is negative. Raises Unfit."""
+    """New scales, and flipped integers where the gain is negative. Raises NotRepresentable."""
     dequantize = source_of(node, index)
     assert dequantize is not None
     scale = constant(dequantize, 1).astype(np.float64)
@@ -81,5 +81,7 @@ def _flipped(dequantize: Node, axis: int, gain: Array) -> Array:
         zero = constant(dequantize, 2).astype(np.float64).reshape(shape)
     flipped = np.where((gain < 0).reshape(shape), 2 * zero - integers, integers)
     if flipped.min(initial=0) < limits.min or flipped.max(initial=0) > limits.max:
-        raise Unfit(Kept("overflow", f"the {quantized.dtype} weights of {dequantize.name!r} can't all be negated"))
+        raise NotRepresentable(
+            Refusal("overflow", f"the {quantized.dtype} weights of {dequantize.name!r} can't all be negated")
+        )
     return np.asarray(flipped)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Kept:
+class Refusal:
     """A refusal: a code of :data:`REASONS` and, in ``detail``, the node and the condition that forbid the fold."""
 
     reason: str

@@ -8,13 +8,13 @@ import numpy as np
 
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
-    DONE,
-    Flood,
+    ABSORBED,
+    Alternatives,
     Rewrite,
     Rule,
-    Spread,
+    RuleContext,
     constant,
     constant_shape,
     not_constant,
@@ -26,22 +26,22 @@ FEATURES = 2
 """The axis of the features in X, whichever comes first, time or batch."""
 
 
-def _spread(node: Node, flood: Flood) -> Spread:
+def _propagate(node: Node, context: RuleContext) -> Alternatives:
     """A map of X's features goes into W (directions, gates * hidden, input) and the first half of B."""
     others = [*node.inputs[1:], *node.live_outputs]
-    if any(flood.given(value) is not None for value in others):
-        return Kept("nonlinear", f"only the first input of {node.op} {node.name!r} carries a map")
+    if any(context.proposed(value) is not None for value in others):
+        return Refusal("nonlinear", f"only the first input of {node.op} {node.name!r} carries a map")
     if refusal := not_constant(node, 1, 3):
         return refusal
-    before = flood.given(node.inputs[0])
+    before = context.proposed(node.inputs[0])
     assert before is not None
-    return off_axis(before, node, FEATURES, constant_shape(node, 1)[2]) or singular(before, node) or DONE
+    return off_axis(before, node, FEATURES, constant_shape(node, 1)[2]) or singular(before, node) or ABSORBED
 
 
-def _rewrite(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
+def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     assert node.inputs[0] is not None
     weight = constant(node, 1).astype(np.float64)
-    vectors = gauge(node.inputs[0]).vectors(FEATURES, weight.shape[2])
+    vectors = current(node.inputs[0]).vectors(FEATURES, weight.shape[2])
     assert vectors is not None
     gain, shift = vectors
     rewrite = Rewrite({(node, 1): weight / gain})
@@ -57,4 +57,4 @@ def _rewrite(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
 _NEVER = "never"
 _INTO = "into the input weights and their bias, any gain but 0"
 
-RULES = {op: Rule(_NEVER, _INTO, _spread, _rewrite) for op in ("LSTM", "GRU", "RNN")}
+RULES = {op: Rule(_NEVER, _INTO, _propagate, _rewrite) for op in ("LSTM", "GRU", "RNN")}

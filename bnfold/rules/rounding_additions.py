@@ -25,9 +25,9 @@ from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import Affine, leading
 from bnfold.rules import normalization
 from bnfold.rules.elementwise import aligned_constant, as_affine, split_operands
-from bnfold.rules.forward_transform import pushed
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import CONTRADICTIONS, constant, lookup
+from bnfold.rules.forward_transform import forward_transform
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import INCONSISTENT_MODEL, constant, lookup
 
 Array = NDArray[np.float64]
 
@@ -63,9 +63,9 @@ class _Step:
     floats: str
 
 
-def refusal(node: Node) -> Kept:
+def refusal(node: Node) -> Refusal:
     """Why an addition that rounds carries no map."""
-    return Kept("nonlinear", f"{node.op} {node.name!r} adds a constant so large that it rounds the activations")
+    return Refusal("nonlinear", f"{node.op} {node.name!r} adds a constant so large that it rounds the activations")
 
 
 def rounding_nodes(graph: Graph) -> frozenset[Node]:
@@ -89,14 +89,14 @@ def _found(graph: Graph) -> Iterator[Node]:
                     yield node
                 else:
                     yield from _taken_back(node, step)
-        except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
+        except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
             continue  # a node that contradicts itself has no map either
 
 
 def _shifts_far(norm: Node) -> bool:
     """True for a BatchNormalization whose bias is many times its scale in every channel."""
     own, floats = normalization.inference(norm), _floats(norm)
-    if isinstance(own, Kept) or floats not in BITS:
+    if isinstance(own, Refusal) or floats not in BITS:
         return False
     bias = np.abs(own[1].bias)
     return bool(
@@ -136,9 +136,9 @@ def _least(floats: str) -> float:
 def _rest(other: Node, since: Affine) -> Array:
     """What is left of an offset behind ``other``, or how wide the values are that it normalises, where that is more."""
     rest = np.abs(since.shift / since.gain)
-    if other.op == "BatchNormalization" and not isinstance(own := normalization.inference(other), Kept):
-        spread = np.abs(own[1].scale.reshape((1, -1)) / since.gain)
-        rest = np.maximum(*np.broadcast_arrays(*leading(rest, spread)))
+    if other.op == "BatchNormalization" and not isinstance(own := normalization.inference(other), Refusal):
+        propagate = np.abs(own[1].scale.reshape((1, -1)) / since.gain)
+        rest = np.maximum(*np.broadcast_arrays(*leading(rest, propagate)))
     return np.asarray(rest)
 
 
@@ -168,15 +168,15 @@ def _step(node: Node) -> _Step | None:
         return None
     if node.op == "BatchNormalization":
         own = normalization.inference(node)
-        return None if isinstance(own, Kept) else _Step(own[0], own[1].affine(), own[1].bias, _floats(node))
+        return None if isinstance(own, Refusal) else _Step(own[0], own[1].affine(), own[1].bias, _floats(node))
     if node.op == "Sum" and (operands := split_operands(node)) is not None:
         added = aligned_constant(node, *operands)
         source = node.inputs[operands[0]]
-        if isinstance(added, Kept) or source is None:
+        if isinstance(added, Refusal) or source is None:
             return None
         return _Step(source, Affine.of(1.0, added), added, _floats(node))
     step = as_affine(node)
-    if step is None or isinstance(step, Kept):
+    if step is None or isinstance(step, Refusal):
         return None
     return _Step(step[0], step[1], step[1].shift, _floats(node))
 
@@ -217,7 +217,7 @@ def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
 def _scale(norm: Node) -> Array:
     """How large a BatchNormalization makes what it normalises."""
     own = normalization.inference(norm)
-    assert not isinstance(own, Kept)
+    assert not isinstance(own, Refusal)
     return np.abs(own[1].scale).reshape((1, -1))
 
 
@@ -245,7 +245,7 @@ def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
             elif reader.op in TRANSPARENT:
                 pending.append((reader.output, map_))
             elif reader.inputs[0] is value and reader.op not in BIASES:
-                pending += (pushed(reader, map_) or {}).items()
+                pending += (forward_transform(reader, map_) or {}).items()
 
 
 def _size(value: Value | None) -> float:

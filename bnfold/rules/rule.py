@@ -23,26 +23,26 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine, is_float
 from bnfold.numerics.linear import Scaled, Weight
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
-Demands = Sequence[tuple[Value, Affine]]
+Assignments = Sequence[tuple[Value, Affine]]
 """Maps that further values must carry."""
 
 
-class Flood(Protocol):
+class RuleContext(Protocol):
     """What a rule sees of the planner's work."""
 
-    def given(self, value: Value | None) -> Affine | None:
+    def proposed(self, value: Value | None) -> Affine | None:
         """The map that this flood has put on ``value``; None while it is free."""
 
-    def gauge(self, value: Value) -> Affine:
+    def current(self, value: Value) -> Affine:
         """The map that ``value`` carries already from earlier folds, before this flood."""
 
 
-Spread = list[Demands] | Kept
-"""Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``DONE``."""
+Alternatives = list[Assignments] | Refusal
+"""Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``ABSORBED``."""
 
-DONE: list[Demands] = [[]]
+ABSORBED: list[Assignments] = [[]]
 
 LONGEST = 4096
 """Entries of a constant that is a list: of axes, sizes, places."""
@@ -59,14 +59,14 @@ class Rewrite:
     attributes: dict[tuple[Node, str], Any] = field(default_factory=dict)
 
 
-CONTRADICTIONS = (IndexError, TypeError, ValueError)
+INCONSISTENT_MODEL = (IndexError, TypeError, ValueError)
 """What a rule may raise for a model whose parts don't fit together."""
 
 
-class Unfit(Exception):
+class NotRepresentable(Exception):
     """Raised by a rewrite whose new constants can't be stored; carries the refusal."""
 
-    def __init__(self, refusal: Kept) -> None:
+    def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
 
@@ -77,7 +77,7 @@ class Rule:
 
     upstream: str
     downstream: str
-    spread: Callable[[Node, Flood], Spread]
+    propagate: Callable[[Node, RuleContext], Alternatives]
     rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
 
 
@@ -97,20 +97,20 @@ def weight(node: Node, index: int, shape: tuple[int, int, int, int], *, inputs_f
     return Weight.of(constant(node, index).reshape(shape), inputs_first=inputs_first)
 
 
-def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Kept | None:
+def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Refusal | None:
     """Why the inputs at ``indices`` (absent ones aside) are not all constants of a supported type."""
     constants = node.graph.constants
     for value in (node.input(index) for index in indices):
         if value is None:
             continue
         if value.dtype is None:
-            return Kept("unknown-shape", f"the type of {value.name!r} is not known")
+            return Refusal("unknown-shape", f"the type of {value.name!r} is not known")
         if not constants.is_constant(value):
             if constants.depends_on_overridable(value):
-                return Kept("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
-            return Kept(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
+                return Refusal("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
+            return Refusal(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
         if not is_float(value.dtype):
-            return Kept("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
+            return Refusal("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
     return None
 
 
@@ -136,23 +136,23 @@ def constant_shape(node: Node, index: int) -> tuple[int, ...]:
     return np.shape(constant(node, index))
 
 
-def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Kept | None:
+def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
     """Why ``map_`` is not one gain and shift per entry of ``axis``; None if it is."""
     if map_.vectors(axis, size) is not None:
         return None
     if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
-        return Kept("per-activation", f"the map varies over the positions of {node.op} {node.name!r}")
-    return Kept(
+        return Refusal("per-activation", f"the map varies over the positions of {node.op} {node.name!r}")
+    return Refusal(
         "channel-axis",
         f"the map has shape {list(map_.gain.shape)}, {node.op} {node.name!r} has {size} channels on axis {axis}",
     )
 
 
-def singular(map_: Affine, node: Node) -> Kept | None:
+def singular(map_: Affine, node: Node) -> Refusal | None:
     """Why a reader can't undo ``map_``; None if it can."""
     if map_.invertible:
         return None
-    return Kept("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+    return Refusal("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
 
 
 def lookup(op: str) -> Rule | None:
@@ -160,18 +160,18 @@ def lookup(op: str) -> Rule | None:
     return table().get(op)
 
 
-def pinned(node: Node) -> Kept:
+def no_rule(node: Node) -> Refusal:
     """Why an operator without a rule carries no map."""
     where = f"{node.op} {node.name!r}"
     if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
-        return Kept("quantized-activation", f"{where} rounds the value to integers")
+        return Refusal("quantized-activation", f"{where} rounds the value to integers")
     if node.op in ("If", "Loop", "Scan"):
-        return Kept("control-flow", f"{where} is control flow")
+        return Refusal("control-flow", f"{where} is control flow")
     if node.op == "Cast":
-        return Kept("unsupported-dtype", f"{where} changes the type")
+        return Refusal("unsupported-dtype", f"{where} changes the type")
     if node.op in KNOWN:
-        return Kept("nonlinear", f"{where} does not carry the map")
-    return Kept("unknown-op", f"{where} has no rule")
+        return Refusal("nonlinear", f"{where} does not carry the map")
+    return Refusal("unknown-op", f"{where} has no rule")
 
 
 KNOWN = frozenset(

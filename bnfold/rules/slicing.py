@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Shape, Value
 from bnfold.numerics.affine import Affine
-from bnfold.rules.layout import MOST_ENTRIES, Array, Move, Unmovable, moved, pass_moved, spread_over, unknown
-from bnfold.rules.reasons import Kept
-from bnfold.rules.rule import Demands, Flood, Rewrite, Rule, Spread, constant, integers
+from bnfold.rules.layout import MOST_ENTRIES, Array, Move, Unmovable, moved, pass_moved, propagate_over, unknown
+from bnfold.rules.reasons import Refusal
+from bnfold.rules.rule import Alternatives, Assignments, Rewrite, Rule, RuleContext, constant, integers
 
 
 def _length(value: Value, axis: int) -> int | None:
@@ -20,47 +20,51 @@ def _length(value: Value, axis: int) -> int | None:
     return size if isinstance(size, int) and size <= MOST_ENTRIES else None
 
 
-def _gather(node: Node, flood: Flood) -> Spread:
+def _gather(node: Node, context: RuleContext) -> Alternatives:
     source, indices = node.inputs[0], node.input(1)
     if source is None or indices is None or not node.graph.constants.is_constant(indices):
-        return Kept("dynamic-weights", f"the indices of Gather {node.name!r} are computed at run time")
+        return Refusal("dynamic-weights", f"the indices of Gather {node.name!r} are computed at run time")
     if source.shape is None:
-        return pass_moved(node, flood, unknown, unknown)
+        return pass_moved(node, context, unknown, unknown)
     picked = constant(node, 1)
     axis = node.attr("axis", 0) % len(source.shape)
-    return _select(node, flood, axis, picked)
+    return _select(node, context, axis, picked)
 
 
-def _slice(node: Node, flood: Flood) -> Spread:
+def _slice(node: Node, context: RuleContext) -> Alternatives:
     source = node.inputs[0]
     assert source is not None
     starts, ends = integers(node, "starts", 1), integers(node, "ends", 2)
     axes, steps = integers(node, "axes", 3), integers(node, "steps", 4)
     computed = (axes is None and node.input(3) is not None) or (steps is None and node.input(4) is not None)
     if starts is None or ends is None or computed or source.shape is None:
-        return Kept("dynamic-weights", f"the bounds of Slice {node.name!r} are computed at run time")
+        return Refusal("dynamic-weights", f"the bounds of Slice {node.name!r} are computed at run time")
     axes = axes if axes is not None else list(range(len(starts)))
     steps = steps if steps is not None else [1] * len(starts)
     rank = len(source.shape)
     cut = [(axis % rank, slice(*span)) for axis, *span in zip(axes, starts, ends, steps, strict=True)]
-    known = flood.given(source) or flood.given(node.output)
+    known = context.proposed(source) or context.proposed(node.output)
     varying = [] if known is None else [axis for axis, n in enumerate(known.gain.shape) if n > 1]
     relevant = [(axis, span) for axis, span in cut if axis in varying]
     if not relevant:
-        ways = pass_moved(node, flood, lambda array, _: array, lambda array, _: array)
-        return ways if isinstance(ways, Kept) else [*ways, *_embedded(node, flood, cut, source.shape)]
+        alternatives = pass_moved(node, context, lambda array, _: array, lambda array, _: array)
+        return (
+            alternatives
+            if isinstance(alternatives, Refusal)
+            else [*alternatives, *_embedded(node, context, cut, source.shape)]
+        )
     axis, span = relevant[0]
     size = _length(source, axis)
     if len(relevant) > 1 or size is None:
-        return Kept("unknown-shape", f"Slice {node.name!r} cuts an axis of unknown size, or several")
-    return _select(node, flood, axis, np.arange(size)[span])
+        return Refusal("unknown-shape", f"Slice {node.name!r} cuts an axis of unknown size, or several")
+    return _select(node, context, axis, np.arange(size)[span])
 
 
-def _embedded(node: Node, flood: Flood, cut: list[tuple[int, slice]], shape: Shape) -> list[Demands]:
+def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice]], shape: Shape) -> list[Assignments]:
     """A second way to carry a slice's map back: on the part that is cut out, the rest untouched."""
-    source, after = node.inputs[0], flood.given(node.output)
+    source, after = node.inputs[0], context.proposed(node.output)
     assert source is not None
-    if after is None or flood.given(source) is not None or len(cut) != 1:
+    if after is None or context.proposed(source) is not None or len(cut) != 1:
         return []
     ((axis, span),) = cut
     size = _length(source, axis)
@@ -69,7 +73,7 @@ def _embedded(node: Node, flood: Flood, cut: list[tuple[int, slice]], shape: Sha
     picked = np.arange(size)[span]
 
     def back(array: Array, fill: float) -> Array:
-        return _scattered(spread_over(array, _with(array.shape, axis, len(picked))), axis, picked, size, fill)
+        return _scattered(propagate_over(array, _with(array.shape, axis, len(picked))), axis, picked, size, fill)
 
     try:
         return [[(source, moved(after, len(shape), back))]]
@@ -81,7 +85,7 @@ def _with(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
     return (*shape[:axis], size, *shape[axis + 1 :])
 
 
-def _select(node: Node, flood: Flood, axis: int, picked: NDArray[np.integer]) -> Spread:
+def _select(node: Node, context: RuleContext, axis: int, picked: NDArray[np.integer]) -> Alternatives:
     """Entries ``picked`` along ``axis``; those not picked carry no map."""
     source = node.inputs[0]
     assert source is not None
@@ -98,15 +102,15 @@ def _select(node: Node, flood: Flood, axis: int, picked: NDArray[np.integer]) ->
             return array.reshape((*lead, 1, *behind))
         if size is None:
             raise Unmovable("the size of its axis is not known")
-        full = spread_over(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
+        full = propagate_over(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
         return _scattered(full, axis, picked.reshape(-1), size, fill)
 
-    return pass_moved(node, flood, forward, backward)
+    return pass_moved(node, context, forward, backward)
 
 
 def _scattered(array: Array, axis: int, picked: NDArray[np.integer], size: int, fill: float) -> Array:
     """Entries put back where they were picked from; one that was picked twice must come back the same."""
-    result = spread_over(np.asarray(fill), _with(array.shape, axis, size)).copy()
+    result = propagate_over(np.asarray(fill), _with(array.shape, axis, size)).copy()
     place = [slice(None)] * array.ndim
     place[axis] = picked % size  # type: ignore[call-overload]
     result[tuple(place)] = array
@@ -115,48 +119,50 @@ def _scattered(array: Array, axis: int, picked: NDArray[np.integer], size: int, 
     return result
 
 
-def _concat(node: Node, flood: Flood) -> Spread:
+def _concat(node: Node, context: RuleContext) -> Alternatives:
     """Along the axis: a piece of the output's map to each input; along others: the same map to all."""
     values = [value for value in node.inputs if value is not None]
     target = node.output
     rank = target.rank
     if rank is None:
-        return Kept("unknown-shape", f"the rank of {target.name!r} is not known")
+        return Refusal("unknown-shape", f"the rank of {target.name!r} is not known")
     axis = node.attr("axis", 1) % rank
-    return _parts(node, flood, target, values, axis)
+    return _parts(node, context, target, values, axis)
 
 
-def _split(node: Node, flood: Flood) -> Spread:
+def _split(node: Node, context: RuleContext) -> Alternatives:
     source = node.inputs[0]
     assert source is not None
     if source.rank is None or None in node.outputs:
-        return Kept("unknown-shape", f"the rank of {source.name!r}, or an output of {node.name!r}, is not known")
-    return _parts(node, flood, source, node.live_outputs, node.attr("axis", 0) % source.rank)
+        return Refusal("unknown-shape", f"the rank of {source.name!r}, or an output of {node.name!r}, is not known")
+    return _parts(node, context, source, node.live_outputs, node.attr("axis", 0) % source.rank)
 
 
-def _parts(node: Node, flood: Flood, whole: Value, parts: Sequence[Value], axis: int) -> Spread:
+def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value], axis: int) -> Alternatives:
     """A whole and its parts along ``axis``: either side's maps determine the other's."""
     constants = node.graph.constants
-    given = flood.given(whole)
-    maps = [flood.given(part) for part in parts]
+    proposed = context.proposed(whole)
+    maps = [context.proposed(part) for part in parts]
     sizes = [_length(part, axis) for part in parts]
-    known = [map_ for map_ in (given, *maps) if map_ is not None]
+    known = [map_ for map_ in (proposed, *maps) if map_ is not None]
     alike = all(map_.gain.shape[axis : axis + 1] in ((), (1,)) and map_.agrees(known[0]) for map_ in known)
-    everywhere = [(v, known[0]) for v in (whole, *parts) if flood.given(v) is None and not constants.is_constant(v)]
-    if alike and (given is not None or None not in maps):
+    everywhere = [
+        (v, known[0]) for v in (whole, *parts) if context.proposed(v) is None and not constants.is_constant(v)
+    ]
+    if alike and (proposed is not None or None not in maps):
         return [everywhere]
     lengths = [size for size in sizes if size is not None]
     if len(lengths) < len(sizes) or whole.rank is None:
         if alike:
             return [everywhere]
-        return Kept("unknown-shape", f"the sizes that {node.op} {node.name!r} works with are not known")
-    if given is not None:
-        pieces = _pieces(given, whole.rank, axis, lengths)
+        return Refusal("unknown-shape", f"the sizes that {node.op} {node.name!r} works with are not known")
+    if proposed is not None:
+        pieces = _pieces(proposed, whole.rank, axis, lengths)
         clash = any(m is not None and not m.agrees(piece) for m, piece in zip(maps, pieces, strict=True))
         if clash:
-            return Kept("consumers", f"{node.op} {node.name!r} would need two different maps")
-        demands = zip(parts, pieces, strict=True)
-        return [[(v, m) for v, m in demands if flood.given(v) is None and not constants.is_constant(v)]]
+            return Refusal("consumers", f"{node.op} {node.name!r} would need two different maps")
+        assignments = zip(parts, pieces, strict=True)
+        return [[(v, m) for v, m in assignments if context.proposed(v) is None and not constants.is_constant(v)]]
     filled = [Affine.of(1.0, 0.0) if map_ is None else map_ for map_ in maps]
     try:
         joined = Affine.of(
@@ -164,7 +170,7 @@ def _parts(node: Node, flood: Flood, whole: Value, parts: Sequence[Value], axis:
             _joined([m.shift for m in filled], whole.rank, axis, lengths),
         )
     except Unmovable as error:
-        return Kept("unknown-shape", f"{node.op} {node.name!r}: {error}")
+        return Refusal("unknown-shape", f"{node.op} {node.name!r}: {error}")
     return [[(whole, joined)], everywhere] if alike else [[(whole, joined)]]  # the other parts follow from the whole
 
 
@@ -184,15 +190,15 @@ def _joined(arrays: list[Array], rank: int, axis: int, sizes: list[int]) -> Arra
     full = [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
     shape = np.broadcast_shapes(*(_with(array.shape, axis, 1) for array in full))
     return np.concatenate(
-        [spread_over(array, _with(shape, axis, size)) for array, size in zip(full, sizes, strict=True)], axis=axis
+        [propagate_over(array, _with(shape, axis, size)) for array, size in zip(full, sizes, strict=True)], axis=axis
     )
 
 
-def _rewrite_concat(node: Node, gauge: Callable[[Value], Affine]) -> Rewrite:
+def _rewrite_concat(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     """Constants among the inputs take their piece of the output's map."""
     constants, rank = node.graph.constants, node.output.rank
     fixed = [i for i, value in enumerate(node.inputs) if value is not None and constants.is_constant(value)]
-    map_ = gauge(node.output)
+    map_ = current(node.output)
     if not fixed or map_.is_identity:
         return Rewrite()
     assert rank is not None

@@ -18,7 +18,7 @@ from bnfold.io.load import LoadedModel
 from bnfold.io.provenance import OPTIONS, PREFIX, noted
 from bnfold.io.tensor_data import little_endian
 from bnfold.options import PlanOptions
-from bnfold.rules.rule import Unfit
+from bnfold.rules.rule import NotRepresentable
 
 DATA = (
     "raw_data", "external_data", "data_location", "float_data", "int32_data", "int64_data", "double_data",
@@ -35,13 +35,13 @@ def is_refolded(original: LoadedModel, folded: LoadedModel) -> bool:
     options = PlanOptions.from_record(noted(folded.proto).get(OPTIONS, ""))
     if options is None:
         return False
-    for trusting in (True, False):  # as fold does
+    for defer_range_checks in (True, False):  # as fold does
         copy = ModelProto()
         copy.CopyFrom(original.proto)  # a rewrite works in place
         try:
-            ready = prepare(replace(original, proto=copy), options, trusting=trusting)
+            ready = prepare(replace(original, proto=copy), options, defer_range_checks=defer_range_checks)
             return ready.changed and _same_model(rewrite(ready)[0], folded)
-        except Unfit:
+        except NotRepresentable:
             continue
         except BnfoldError:
             return False

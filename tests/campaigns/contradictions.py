@@ -207,7 +207,7 @@ def check(draw: Draw, folder: Path) -> tuple[str, int]:
     options = FoldOptions(verify=(static, None)[draw(2)], threshold=draw(3) == 0, merge=draw(4) == 0)
     start = time.perf_counter()
     try:
-        gone = folded(model, folder, options)
+        removed = folded(model, folder, options)
     except Refused:
         assert not _runs(model, folder, draw(2**16)), "a fold that the proof does not follow"
         return "refused by the proof, no model to onnxruntime", 0
@@ -215,7 +215,7 @@ def check(draw: Draw, folder: Path) -> tuple[str, int]:
         assert "\n" not in str(error), "not one line"
         return f"exit code {error.exit_code}", 0
     assert time.perf_counter() - start < SLOW, "slow"
-    return judged(model, folder, draw(2**16)) if gone else "kept", gone
+    return judged(model, folder, draw(2**16)) if removed else "kept", removed
 
 
 def _runs(model: ModelProto, folder: Path, seed: int) -> bool:
@@ -263,8 +263,8 @@ def main() -> None:
     """Run a campaign."""
 
     def one(draw: Draw, folder: Path, _: int) -> dict[str, int]:
-        outcome, gone = check(draw, folder)
-        return {outcome: 1, "folds": gone}
+        outcome, removed = check(draw, folder)
+        return {outcome: 1, "folds": removed}
 
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     rounds(one)

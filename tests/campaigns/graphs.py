@@ -28,10 +28,10 @@ def folded(model: ModelProto, folder: Path, options: FoldOptions) -> int:
     original, target = folder / "original.onnx", folder / "folded.onnx"
     original.write_bytes(model.SerializeToString())
     result = fold(original, target, options, force=True)
-    gone = sum(row.status == "folded" for row in result.inspection.rows)
+    removed = sum(row.status == "folded" for row in result.inspection.rows)
     differs = target.read_bytes() != original.read_bytes()
-    assert gone or options.merge or not differs, "nothing was folded, and yet the bytes differ"
-    return gone or int(differs)
+    assert removed or options.merge or not differs, "nothing was folded, and yet the bytes differ"
+    return removed or int(differs)
 
 
 def compared(model: ModelProto, folder: Path, seed: int = 0) -> str:
@@ -157,8 +157,8 @@ def check(draw: Draw, folder: Path, *, metamorphic: bool) -> tuple[str, int]:
     """One network, from generation to judgement. Raises AssertionError."""
     model = network(draw)
     options = FoldOptions(verify=None, threshold=draw(3) == 0, merge=draw(4) == 0)
-    gone, seed = folded(model, folder, options), draw(2**16)
-    outcome = compared(model, folder, seed) if gone else "kept"
+    removed, seed = folded(model, folder, options), draw(2**16)
+    outcome = compared(model, folder, seed) if removed else "kept"
     if metamorphic:
         if not has_dead_ends(model):
             folded_again(folder, options)
@@ -167,15 +167,15 @@ def check(draw: Draw, folder: Path, *, metamorphic: bool) -> tuple[str, int]:
         assert folds_of(with_constants(model), folder) == count, "Constant nodes, other folds"
         if (later := converted(model, draw)) is not None:
             assert folds_of(later, folder) == count, "another opset, other folds"
-    return outcome, gone
+    return outcome, removed
 
 
 def main() -> None:
     """Run a campaign."""
 
     def one(draw: Draw, folder: Path, index: int) -> dict[str, int]:
-        outcome, gone = check(draw, folder, metamorphic=index % 10 == 0)
-        return {outcome: 1, "folds": gone}
+        outcome, removed = check(draw, folder, metamorphic=index % 10 == 0)
+        return {outcome: 1, "folds": removed}
 
     rounds(one)
 

@@ -109,11 +109,11 @@ class Campaign:
     def judge(self, row: dict[str, Any], work: Callable[[dict[str, int]], int]) -> None:
         """Let the tests judge a change, as soon as there is room."""
         while len(self.running) >= self.jobs:
-            self.settle()
+            self.compute_weights()
         order = self.order(row)
         self.running[in_child(lambda: work(order))] = row
 
-    def settle(self) -> None:
+    def compute_weights(self) -> None:
         """Wait until one is done."""
         child, status = os.wait()
         row = self.running.pop(child)
@@ -145,7 +145,7 @@ class Campaign:
         for row, code in cold:
             self.judge(row, self.cold(row, code))
         while self.running:
-            self.settle()
+            self.compute_weights()
 
     def cold(self, row: dict[str, Any], code: str) -> Callable[[dict[str, int]], int]:
         """What judges a change that an import makes."""
@@ -172,7 +172,7 @@ class Warm:
         for row, changed in self.work:
             self.campaign.judge(row, functools.partial(self.tests, session, row, changed))
         while self.campaign.running:
-            self.campaign.settle()
+            self.campaign.compute_weights()
         return True
 
     def tests(

@@ -90,9 +90,9 @@ def before(layer: Layer, gain: Array, shift: Array) -> Layer:
     """The layer with a map before it taken in, one entry of the map for each input or for each block of inputs."""
     seen = layer.grouped()
     entries = seen.shape[0] * seen.shape[2] // gain.size
-    spread = [np.repeat(part, entries).reshape(seen.shape[0], 1, -1, 1) for part in (gain, shift)]
-    scaled = layer.with_grouped(seen * spread[0])
-    moved = layer.alpha * (seen * spread[1]).sum((2, 3)).ravel()
+    propagate = [np.repeat(part, entries).reshape(seen.shape[0], 1, -1, 1) for part in (gain, shift)]
+    scaled = layer.with_grouped(seen * propagate[0])
+    moved = layer.alpha * (seen * propagate[1]).sum((2, 3)).ravel()
     return replace(scaled, bias=layer.offset + moved)
 
 

@@ -15,27 +15,27 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel
 from bnfold.io.provenance import OPTIONS, SOURCE, SOURCE_DIGEST, VERSION, note
 from bnfold.options import PlanOptions
-from bnfold.planner.apply import Settled, settle, write, write_merge
+from bnfold.planner.apply import WeightedPlan, compute_weights, write, write_merge
 from bnfold.planner.branch_merging import merges
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 
-def _settle(
-    loaded: LoadedModel, options: PlanOptions, trusting: bool = False
-) -> tuple[OnnxGraphs, list[Settled], list[Plan]]:
+def _weighted(
+    loaded: LoadedModel, options: PlanOptions, defer_range_checks: bool = False
+) -> tuple[OnnxGraphs, list[WeightedPlan], list[Plan]]:
     """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold.
 
     Also the plans to report: those of the inlined model, which shows what is inside the functions.
     """
-    graphs, settled = _settle_proto(loaded, loaded.proto, options, trusting)
+    graphs, weighted = _weighted_proto(loaded, loaded.proto, options, defer_range_checks)
     trial = batch_norms_inlined(loaded.proto)
     if trial is None:
-        return graphs, settled, [one.plan for one in settled]
-    wider, more = _settle_proto(loaded, trial, options, trusting)
+        return graphs, weighted, [one.plan for one in weighted]
+    wider, more = _weighted_proto(loaded, trial, options, defer_range_checks)
     plans = [one.plan for one in more]
-    return (wider, more, plans) if _folds(more) > _folds(settled) else (graphs, settled, plans)
+    return (wider, more, plans) if _folds(more) > _folds(weighted) else (graphs, weighted, plans)
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Prepared:
     loaded: LoadedModel
     options: PlanOptions
     graphs: OnnxGraphs
-    settled: list[Settled]
+    weighted: list[WeightedPlan]
     plans: list[Plan]
     merged: frozenset[str] = frozenset()
     moved: frozenset[str] = frozenset()
@@ -53,26 +53,26 @@ class Prepared:
     @property
     def changed(self) -> bool:
         """True if anything is to be written."""
-        return bool(self.merged) or any(one.plan.folds for one in self.settled)
+        return bool(self.merged) or any(one.plan.folds for one in self.weighted)
 
 
-def prepare(loaded: LoadedModel, options: PlanOptions, *, trusting: bool = False) -> Prepared:
+def prepare(loaded: LoadedModel, options: PlanOptions, *, defer_range_checks: bool = False) -> Prepared:
     """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding.
 
     ``trusting``: see :func:`bnfold.planner.apply.settle`.
     """
     apart: frozenset[str] = frozenset()
     if options.only or options.skip:
-        check_names(_settle(loaded, options)[2], options)
+        check_names(_weighted(loaded, options)[2], options)
     while options.merge:
         model, merged_plans, merged, moved = _merged(loaded, options, apart)
-        graphs, settled, plans = _settle(model, options, trusting)
-        changed = {node for one in settled for fold in one.plan.folds for node in fold.into}
+        graphs, weighted, plans = _weighted(model, options, defer_range_checks)
+        changed = {node for one in weighted for fold in one.plan.folds for node in fold.into}
         touched = {node.live_outputs[0].name for node in changed} & merged
         if not touched:
-            return Prepared(model, options, graphs, settled, [*merged_plans, *plans], merged, moved)
+            return Prepared(model, options, graphs, weighted, [*merged_plans, *plans], merged, moved)
         apart |= touched
-    return Prepared(loaded, options, *_settle(loaded, options, trusting))
+    return Prepared(loaded, options, *_weighted(loaded, options, defer_range_checks))
 
 
 def _merged(
@@ -85,7 +85,7 @@ def _merged(
     editor = OnnxEditor(graphs)
     plans, done = [], set()
     for scope in graphs.scopes:
-        outcomes: list[tuple[AffineOp, Fold | Kept]] = []
+        outcomes: list[tuple[AffineOp, Fold | Refusal]] = []
         for merge in merges(scope):
             if merge.target.name not in apart and write_merge(merge, editor) is None:
                 editor.onlookers.change(merge.conv.output)
@@ -116,27 +116,29 @@ def check_names(plans: list[Plan], options: PlanOptions) -> None:
             raise UsageError(f"no BatchNorm is called {name!r}", hint)
 
 
-def _settle_proto(
-    loaded: LoadedModel, proto: ModelProto, options: PlanOptions, trusting: bool
-) -> tuple[OnnxGraphs, list[Settled]]:
+def _weighted_proto(
+    loaded: LoadedModel, proto: ModelProto, options: PlanOptions, defer_range_checks: bool
+) -> tuple[OnnxGraphs, list[WeightedPlan]]:
     graphs = _graphs(loaded, proto, options)
     chosen = {name: getattr(options, name) for name in ("only", "skip", "scales", "threshold")}
     try:
-        return graphs, [settle(graph, **chosen, trusting=trusting) for graph in graphs.scopes]
+        return graphs, [
+            compute_weights(graph, **chosen, defer_range_checks=defer_range_checks) for graph in graphs.scopes
+        ]
     except InputError as error:
         raise InputError(f"{loaded.name}: {error}", error.hint) from None
 
 
-def _folds(settled: list[Settled]) -> int:
-    return sum(len(one.plan.folds) for one in settled)
+def _folds(weighted: list[WeightedPlan]) -> int:
+    return sum(len(one.plan.folds) for one in weighted)
 
 
 def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
     """Apply the plans, note where the model came from; also the names of tensors to keep outside the file."""
     loaded, graphs = ready.loaded, ready.graphs
     editor = OnnxEditor(graphs, loaded.external.defer)
-    for one in ready.settled:
-        for value in (value for value, map_ in one.plan.gauges.items() if not map_.is_identity):
+    for one in ready.weighted:
+        for value in (value for value, map_ in one.plan.transforms.items() if not map_.is_identity):
             editor.onlookers.change(value)
         write(one, editor)
     editor.finish()

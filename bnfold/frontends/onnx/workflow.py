@@ -15,7 +15,7 @@ from bnfold.io.load import LoadedModel, parsed, readable
 from bnfold.io.save import Staged, staged
 from bnfold.io.serialize import in_memory
 from bnfold.results.folding import Folding, Inspection, Written, onnx_info, refuse_different, rows
-from bnfold.rules.rule import Unfit
+from bnfold.rules.rule import NotRepresentable
 
 if TYPE_CHECKING:
     from bnfold.frontends.torch.load import LoadedProgram
@@ -59,14 +59,16 @@ def fold_onnx(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Cl
     """
     with readable((original.name, lambda: parsed(original.source, original.path).proto)):
         try:
-            return _fold(original, goal, options, clock, trusting=not goal.dry_run)
-        except Unfit:
+            return _fold(original, goal, options, clock, defer_range_checks=not goal.dry_run)
+        except NotRepresentable:
             again = parsed(original.source, original.path)
-        return _fold(again, goal, options, clock, trusting=False)
+        return _fold(again, goal, options, clock, defer_range_checks=False)
 
 
-def _fold(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock, *, trusting: bool) -> Folding:
-    ready = prepare(original, options, trusting=trusting)
+def _fold(
+    original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock, *, defer_range_checks: bool
+) -> Folding:
+    ready = prepare(original, options, defer_range_checks=defer_range_checks)
     clock.lap("plan")
     nodes, size = len(original.proto.graph.node), _total_bytes(original)
     inspection = Inspection(onnx_info(original), rows(ready.plans, done=not goal.dry_run), ready.plans)

@@ -10,11 +10,11 @@ from bnfold.frontends.torch.editor import TorchEditor
 from bnfold.frontends.torch.graph import TorchGraphs
 from bnfold.frontends.torch.load import LoadedProgram, quiet
 from bnfold.options import PlanOptions
-from bnfold.planner.apply import Settled, settle, write, write_merge
+from bnfold.planner.apply import WeightedPlan, compute_weights, write, write_merge
 from bnfold.planner.branch_merging import merges
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -26,44 +26,44 @@ class PreparedProgram:
 
     loaded: LoadedProgram
     graphs: TorchGraphs
-    settled: Settled
+    weighted: WeightedPlan
     plans: list[Plan]
     merged: frozenset[str] = frozenset()
 
     @property
     def changed(self) -> bool:
         """True if anything is to be written."""
-        return bool(self.merged or self.settled.plan.folds)
+        return bool(self.merged or self.weighted.plan.folds)
 
 
 def prepare_program(loaded: LoadedProgram, options: PlanOptions) -> PreparedProgram:
     """Merge if asked, then plan. A merged weight that a fold would change again is left unmerged: one rounding."""
     apart: frozenset[str] = frozenset()
-    graphs, settled = _settle(loaded, options)
+    graphs, weighted = _weighted(loaded, options)
     if options.only or options.skip:
-        check_names([settled.plan], options)
+        check_names([weighted.plan], options)
     while options.merge:
         model, plan, merged = _merged(loaded, apart)
-        graphs, settled = _settle(model, options)
-        changed = {node for fold in settled.plan.folds for node in fold.into}
+        graphs, weighted = _weighted(model, options)
+        changed = {node for fold in weighted.plan.folds for node in fold.into}
         touched = {node.live_outputs[0].name for node in changed} & merged
         if not touched:
-            return PreparedProgram(model, graphs, settled, [plan, settled.plan], merged)
+            return PreparedProgram(model, graphs, weighted, [plan, weighted.plan], merged)
         apart |= touched
-    return PreparedProgram(loaded, graphs, settled, [settled.plan])
+    return PreparedProgram(loaded, graphs, weighted, [weighted.plan])
 
 
-def _settle(loaded: LoadedProgram, options: PlanOptions) -> tuple[TorchGraphs, Settled]:
+def _weighted(loaded: LoadedProgram, options: PlanOptions) -> tuple[TorchGraphs, WeightedPlan]:
     graphs = TorchGraphs(loaded.program)
     chosen = {name: getattr(options, name) for name in ("only", "skip", "scales", "threshold")}
-    return graphs, settle(graphs.graph, **chosen)
+    return graphs, compute_weights(graphs.graph, **chosen)
 
 
 def _merged(loaded: LoadedProgram, apart: frozenset[str]) -> tuple[LoadedProgram, Plan, frozenset[str]]:
     """The program with its branches merged, but for sums in ``apart``; what to report, and the sums merged."""
     graphs = TorchGraphs(loaded.program)
     editor = TorchEditor(graphs)
-    outcomes: list[tuple[AffineOp, Fold | Kept]] = []
+    outcomes: list[tuple[AffineOp, Fold | Refusal]] = []
     done = set()
     for merge in merges(graphs.graph):
         name = graphs.fx_of[merge.conv.output].name
@@ -78,7 +78,7 @@ def _merged(loaded: LoadedProgram, apart: frozenset[str]) -> tuple[LoadedProgram
 def rewrite_program(ready: PreparedProgram) -> ExportedProgram:
     """Apply the plan: a new program, the one that was loaded is left as it is."""
     editor = TorchEditor(ready.graphs)
-    write(ready.settled, editor)
+    write(ready.weighted, editor)
     with quiet():
         editor.finish()
     return editor.program

@@ -94,12 +94,12 @@ def _neighbourhoods(inspection: Inspection | None) -> list[tuple[str, Any]]:
     from markupsafe import Markup
 
     from bnfold.report import drawing
-    from bnfold.rules.reasons import Kept
+    from bnfold.rules.reasons import Refusal
 
     kept = [
         (plan, op, outcome)
         for plan in (inspection.plans if inspection else ())
         for op, outcome in plan.outcomes
-        if isinstance(outcome, Kept) and op.form != "scale"
+        if isinstance(outcome, Refusal) and op.form != "scale"
     ]
     return [(op.name, Markup(drawing.one(plan, op, outcome))) for plan, op, outcome in kept[:MOST_PICTURES]]

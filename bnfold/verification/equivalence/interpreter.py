@@ -20,9 +20,9 @@ from bnfold.ir.constant_folding import FEW, NotEvaluable, evaluate_node, refuse_
 from bnfold.ir.graph import Graphs, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine, is_float
 from bnfold.planner.branch_merging import Merge, merges
-from bnfold.rules.forward_transform import pushed
+from bnfold.rules.forward_transform import forward_transform
 from bnfold.rules.rounding_additions import rounding_nodes
-from bnfold.rules.rule import CONTRADICTIONS
+from bnfold.rules.rule import INCONSISTENT_MODEL
 from bnfold.verification.equivalence.abstract_values import (
     LOOSE,
     Array,
@@ -104,7 +104,7 @@ class Reader:
         try:
             meaning = opaque if node in rounding_nodes(node.graph) else MEANINGS.get(node.op, opaque)
             done = meaning(self, node)
-        except (NotEvaluable, ZeroDivisionError, *CONTRADICTIONS):
+        except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
             done = False
         if not done:
             opaque(self, node)
@@ -244,11 +244,11 @@ class Reader:
         outputs = node.live_outputs
         if form.is_plain and not form.gain_error.any() and not form.shift_error.any():
             return {value: Form(0) for value in outputs}
-        maps = pushed(node, form.map)
+        maps = forward_transform(node, form.map)
         if maps is None:
             return None
         rank = form.map.gain.ndim
-        errors = pushed(node, Affine.of(*aligned(form.gain_error, form.shift_error))) if rank else None
+        errors = forward_transform(node, Affine.of(*aligned(form.gain_error, form.shift_error))) if rank else None
         if errors is None:
             bound = Affine.of(form.gain_error.max(initial=0.0), form.shift_error.max(initial=0.0))
             errors = dict.fromkeys(outputs, bound)

@@ -7,7 +7,7 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.numerics.affine import Affine, is_float
 from bnfold.rules.elementwise import aligned_constant, split_operands
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, Array, Form, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Reader
@@ -26,7 +26,7 @@ def clip(reader: Reader, node: Node) -> bool:
     else:
         operands = split_operands(node)
         bound = None if operands is None or not keeps_shape(node, operands[1]) else aligned_constant(node, *operands)
-        if operands is None or bound is None or isinstance(bound, Kept):
+        if operands is None or bound is None or isinstance(bound, Refusal):
             return False
         data = operands[0]
         low, high = (bound, high) if node.op == "Max" else (low, bound)
@@ -89,7 +89,7 @@ def bend(reader: Reader, node: Node) -> bool:
         slope = np.asarray(node.attr("alpha", 0.01), np.float64)
     else:
         known = aligned_constant(node, 0, 1) if node.graph.constants.is_constant(node.input(1)) else None
-        if known is None or isinstance(known, Kept):
+        if known is None or isinstance(known, Refusal):
             return False
         slope = known
     reader.forms[node.output] = bent(reader, node, reader.form(node.inputs[0]), slope)

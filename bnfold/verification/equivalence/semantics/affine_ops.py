@@ -8,7 +8,7 @@ from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import FLOATS, Affine, is_float
 from bnfold.rules import elementwise, normalization
 from bnfold.rules.elementwise import split_operands
-from bnfold.rules.reasons import Kept
+from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import Array, Form
 from bnfold.verification.equivalence.interpreter import Reader
@@ -21,7 +21,7 @@ def batch_norm(reader: Reader, node: Node) -> bool:
     if node.opset < 9 and not node.attr("spatial", 1):
         return False
     own = normalization.inference(node)
-    if isinstance(own, Kept):
+    if isinstance(own, Refusal):
         return False
     source, bn = own
     gain = bn.scale / np.sqrt(bn.var + bn.epsilon)
@@ -44,7 +44,7 @@ def instance_norm(reader: Reader, node: Node) -> bool:
 def arithmetic(reader: Reader, node: Node) -> bool:
     """Add, Sub, Mul and Div: with a constant a map, else a sum or a product."""
     own = elementwise.as_affine(node)
-    if own is not None and not isinstance(own, Kept):
+    if own is not None and not isinstance(own, Refusal):
         data = split_operands(node)
         widens = data is not None and not keeps_shape(node, data[1])
         if not widens and own[1].finite and own[0].dtype is not None and is_float(own[0].dtype):
