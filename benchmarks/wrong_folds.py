@@ -1,7 +1,7 @@
 """Measure what catches a wrong fold: ``python benchmarks/wrong_folds.py`` writes a table of ``docs/verification.md``.
 
 Each fault of the mutation test (``tests/faults``) is put into a correct fold of a small residual network, once ending
-in logits and once in a Softmax. Beside bnfold's gates stands what most tools do: ``allclose`` on random inputs.
+in logits and once in a Softmax. Beside bnfold's checks stands what most tools do: ``allclose`` on random inputs.
 """
 
 from __future__ import annotations
@@ -78,15 +78,15 @@ def verified(original: onnx.ModelProto, wrong: onnx.ModelProto) -> Verification:
 
 
 def cell(found: Verification) -> str:
-    """The gates that failed, with their figures."""
+    """The checks that failed, with their figures."""
     layers = max((x.ratio for x in found.layers if x.ratio and x.verdict == "fail"), default=None)
     outputs = max((x.ratio for x in found.outputs if x.verdict == "fail"), default=None)
     ulps = max((x.max_ulp for x in found.layers if x.max_ulp and x.verdict == "fail"), default=None)
     figures = {"weights": (ulps, " ulp"), "layers": (layers, ""), "outputs": (outputs, "")}
     words = []
-    for gate in (g.gate for g in found.gates if g.verdict == "fail"):
-        value, unit = figures.get(gate, (None, ""))
-        words.append(gate if value is None or not np.isfinite(value) else f"{gate} ({value:.2g}{unit})")
+    for check in (g.check for g in found.checks if g.verdict == "fail"):
+        value, unit = figures.get(check, (None, ""))
+        words.append(check if value is None or not np.isfinite(value) else f"{check} ({value:.2g}{unit})")
     return ", ".join(words) or "**nothing**"
 
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import Refused, UsageError
 from bnfold.io.source import FileSource
-from bnfold.loading import find_original, kind_of_source, opened
+from bnfold.loading import find_original, kind_of_source, load_any
 from bnfold.options import CalibrateOptions, FoldOptions, default_verification
-from bnfold.timing import Clock
+from bnfold.timing import StageTimer
 
 if TYPE_CHECKING:
     from bnfold.calibration.data import Data
@@ -51,7 +51,7 @@ def inspect(
     (['drift'], 0.81)
     """
     options = options or FoldOptions()
-    original = opened(model, options, example_inputs)
+    original = load_any(model, options, example_inputs)
     from bnfold.io.load import LoadedModel
 
     if isinstance(original, LoadedModel):
@@ -85,29 +85,29 @@ def calibrate(
     ``data`` is a path (``.npy``, ``.npz``, a folder of such), an array, arrays by input name, or an iterable of them,
     gone through once. The target is by default ``<name>.calibrated`` with the model's suffix; a live object
     is calibrated into a new one, ``Calibration.model``, unless a target is given.
-    Raises InputError, UndecidedError (the model can't be run, or makes numbers that are not finite), OutputError.
+    Raises InputError, InconclusiveError (the model can't be run, or makes numbers that are not finite), OutputError.
 
     >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "mended.onnx")
     >>> result.calibrated, result.data["rows"]
     (3, 1437)
     """
-    clock = Clock("load", "measure", "write")
-    original = opened(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
+    timer = StageTimer("load", "measure", "write")
+    original = load_any(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
     from bnfold.calibration.calibrate import calibrate_onnx, calibrate_program
     from bnfold.frontends.onnx.workflow import Goal, target_of
     from bnfold.io.load import LoadedModel
 
-    clock.lap("load")
+    timer.record("load")
     options = options or CalibrateOptions()
     keep = not isinstance(model, str | Path) and target is None
     kind: Format = "onnx" if isinstance(original, LoadedModel) else "pt2"
     place = None if keep else target_of(original, target, kind, force or dry_run, "calibrated")
     goal = Goal(place, force, keep, dry_run)
     if isinstance(original, LoadedModel):
-        return calibrate_onnx(original, goal, data, options, clock)
+        return calibrate_onnx(original, goal, data, options, timer)
     if place is None and not keep:
         raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
-    return calibrate_program(original, goal, data, options, clock)
+    return calibrate_program(original, goal, data, options, timer)
 
 
 def fold(
@@ -134,18 +134,18 @@ def fold(
     8
     """
     options = options or FoldOptions()
-    clock = Clock()
-    original = opened(model, options, example_inputs)
+    timer = StageTimer()
+    original = load_any(model, options, example_inputs)
     from bnfold.frontends.onnx.workflow import Goal, fold_onnx, target_of
     from bnfold.io.load import LoadedModel
 
     live = not isinstance(model, str | Path)
-    clock.lap("load")
+    timer.record("load")
     if isinstance(original, LoadedModel):
         if options.to == "pt2":
             raise UsageError(f"{original.name}: ONNX can't become a program of torch", "leave out --to pt2")
         place = None if live and target is None else target_of(original, target, "onnx", force or dry_run)
-        return fold_onnx(original, Goal(place, force, live and target is None, dry_run), options, clock)
+        return fold_onnx(original, Goal(place, force, live and target is None, dry_run), options, timer)
     from bnfold.frontends.torch.workflow import fold_program
 
     to = options.to or "pt2"
@@ -153,7 +153,7 @@ def fold(
     if place is None and not live:
         raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
     return fold_program(
-        original, place, options, options.verify, clock, to=to, external=options.external, dry_run=dry_run, force=force
+        original, place, options, options.verify, timer, to=to, external=options.external, dry_run=dry_run, force=force
     )
 
 
@@ -164,7 +164,7 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
 
     >>> _ = fold("sample_models/digits.onnx", "sample_models/digits.small.onnx")
     >>> found = verify(None, "sample_models/digits.small.onnx")
-    >>> found.verdict, [gate.gate for gate in found.verification.gates]
+    >>> found.verdict, [check.check for check in found.verification.checks]
     ('equivalent', ['structure', 'weights', 'layers', 'outputs'])
     """
     options = options or default_verification()

@@ -26,7 +26,7 @@ class UsageError(BnfoldError):
     exit_code = 2
 
 
-class UndecidedError(BnfoldError):
+class InconclusiveError(BnfoldError):
     """The question can't be answered here: no device, no runtime, no inputs."""
 
     exit_code = 3

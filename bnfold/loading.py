@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     Model = str | Path | ModelProto | ExportedProgram | nn.Module
 
 
-def opened(
+def load_any(
     model: Model, options: FoldOptions, example_inputs: Sequence[Any] | None = None
 ) -> LoadedModel | LoadedProgram:
     """The model. Raises InputError for what can't be read, UsageError for what is no model."""
@@ -95,12 +95,12 @@ def noted_source(folded: Path) -> tuple[str | None, str | None]:
     """Name and sha256 of what a model was folded from, as it says itself."""
     if kind_of_source(FileSource(folded)) == "onnx":
         from bnfold.io.load import load
-        from bnfold.io.provenance import SOURCE, SOURCE_DIGEST, noted
+        from bnfold.io.provenance import SOURCE, SOURCE_DIGEST, provenance_of
 
-        entries = noted(load(folded).proto)
+        entries = provenance_of(load(folded).proto)
         return entries.get(SOURCE), entries.get(SOURCE_DIGEST)
     from bnfold.frontends.torch.load import load_program
-    from bnfold.frontends.torch.save import note_of
+    from bnfold.frontends.torch.save import provenance_of as provenance_of_program
 
-    note = note_of(load_program(folded))
-    return note.get("source"), note.get("source_sha256")
+    write_provenance = provenance_of_program(load_program(folded))
+    return write_provenance.get("source"), write_provenance.get("source_sha256")

@@ -67,7 +67,7 @@ _FLAGS = {"freeze": False, "scales": True, "threshold": False, "merge": False}
 
 
 def default_verification() -> VerifyOptions:
-    """All gates, on the CPU."""
+    """All checks, on the CPU."""
     from bnfold.verification.judge import VerifyOptions
 
     return VerifyOptions()

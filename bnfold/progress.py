@@ -14,7 +14,7 @@ Listener = Callable[[int, int | None, str], None]
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def tell(done: int, total: int | None, what: str) -> None:
+def report(done: int, total: int | None, what: str) -> None:
     """Say how far the work is."""
     listener = _listener.get()
     if listener is not None:
@@ -35,7 +35,7 @@ def to_file(path: Path) -> Listener:
     return listener
 
 
-def heard() -> bool:
+def is_listening() -> bool:
     """True if anybody listens."""
     return _listener.get() is not None
 

@@ -71,8 +71,8 @@ def before_and_after(target: Path, model: Path) -> None:
             if place:
                 arrow = {"arrowstyle": "->", "color": "#777777"}
                 axis.annotate("", (place - 0.36, height), (place - 0.64, height), arrowprops=arrow)
-    gates = {gate.gate: gate for gate in result.verification.gates} if result.verification else {}
-    ratio = gates["outputs"].figures["ratio"]
+    checks = {check.check: check for check in result.verification.checks} if result.verification else {}
+    ratio = checks["outputs"].figures["ratio"]
     line = (
         f"{result.verdict}: proved from the files, and run: {ratio:.2g} times the error that rounding makes unavoidable"
     )

@@ -181,11 +181,11 @@ def arcface_head():
 # --- recurrent
 
 
-def recurrent(op, gates, with_bias):
-    held = {"w": weights(1, 2, gates * 5, 4), "r": weights(2, 2, gates * 5, 5), "perm": np.array([2, 0, 1])}
+def recurrent(op, checks, with_bias):
+    held = {"w": weights(1, 2, checks * 5, 4), "r": weights(2, 2, checks * 5, 5), "perm": np.array([2, 0, 1])}
     inputs = ["s", "w", "r"]
     if with_bias:
-        held["c"] = weights(3, 2, 2 * gates * 5)
+        held["c"] = weights(3, 2, 2 * checks * 5)
         inputs.append("c")
     nodes = [
         bn_node("x", "b", "bn"),

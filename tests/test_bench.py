@@ -13,7 +13,7 @@ from click.testing import CliRunner
 import bnfold
 from bnfold.benchmark.run import BenchOptions, Level, Timing, _interval, _level, bench
 from bnfold.cli.main import main
-from bnfold.errors import InputError, UndecidedError
+from bnfold.errors import InconclusiveError, InputError
 from bnfold.verification.runtime.inputs import InputOptions
 from bnfold.verification.runtime.runner import Limits
 
@@ -154,5 +154,5 @@ def test_data_that_does_not_fit_is_refused(pair, tmp_path):
 
 
 def test_a_fold_that_can_t_be_run_beside_it_is_undecided(pair, samples):
-    with pytest.raises(UndecidedError, match="side by side"):
+    with pytest.raises(InconclusiveError, match="side by side"):
         bench(pair[0], samples / "conv.onnx", BenchOptions(runs=5, limits=Limits(60)))

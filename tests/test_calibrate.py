@@ -12,7 +12,7 @@ from accuracy import accuracy
 from statistics_models import images, residual, statistics_in
 
 from bnfold.api import calibrate, fold, inspect
-from bnfold.errors import BnfoldError, InputError, UndecidedError
+from bnfold.errors import BnfoldError, InconclusiveError, InputError
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.options import CalibrateOptions
 
@@ -119,7 +119,7 @@ def test_training_mode_is_frozen_on_request(opset):
 
 
 def test_operators_that_onnxruntime_no_longer_has_are_undecided():
-    with pytest.raises(UndecidedError, match="onnxruntime can't load the model"):
+    with pytest.raises(InconclusiveError, match="onnxruntime can't load the model"):
         calibrate(residual(opset=6), images(), options=CalibrateOptions(freeze=True))
 
 
@@ -141,7 +141,7 @@ def test_layers_inside_of_nested_graphs_are_left(samples):
     data = {"x": np.ones((2, 3, 6, 6), "f4"), "flag": np.array([True, False])}
     inside = [node for scope in OnnxGraphs(onnx.load(samples / "if_branches.onnx")).scopes[1:] for node in scope.nodes]
     assert sum(node.op == "BatchNormalization" for node in inside) == 2
-    with pytest.raises(UndecidedError, match="nested graph"):
+    with pytest.raises(InconclusiveError, match="nested graph"):
         calibrate(samples / "if_branches.onnx", data)
 
 
@@ -218,7 +218,7 @@ def test_random_networks(tmp_path):
         data = np.random.default_rng(seed).normal(size=(3 * shape[0], *shape[1:])).astype(kind)
         try:
             result = calibrate(model, data)
-        except UndecidedError:
+        except InconclusiveError:
             continue
         done = {row.output for row in result.rows if row.status == "calibrated"}
         for row in inspect(result.model, data=data).rows:

@@ -15,7 +15,7 @@ from test_cli import SCHEMA
 
 from bnfold.api import calibrate, inspect
 from bnfold.cli.main import main
-from bnfold.errors import InputError, UndecidedError
+from bnfold.errors import InconclusiveError, InputError
 from bnfold.options import CalibrateOptions
 
 
@@ -88,7 +88,7 @@ def test_inputs_that_have_no_rows_are_fed_with_every_batch():
 def test_numbers_that_are_not_finite_are_undecided():
     data = images()
     data[3, 1, 2, 2] = np.nan
-    with pytest.raises(UndecidedError, match="'a_bn' is not finite"):
+    with pytest.raises(InconclusiveError, match="'a_bn' is not finite"):
         calibrate(residual(), data)
 
 

@@ -186,7 +186,7 @@ def test_interrupting_exits_with_130(here, monkeypatch):
         ("--shape", "x:a,b"),
         ("--range", "x:2,1"),
         ("--gen", "odd"),
-        ("--gates", "all"),
+        ("--checks", "all"),
         ("--device", "tpu"),
     ],
 )
@@ -367,7 +367,7 @@ class TestReports:
         ("--weight-policy", "loose", "neither 'exact' nor"),
         ("--max-memory", "much", "not a size"),
         ("--max-memory", "2", "in which nothing runs"),
-        ("--gates", "structure,weight", "not one of"),
+        ("--checks", "structure,weight", "not one of"),
         ("--time-limit", "-1", "not negative"),
     ],
 )
@@ -378,14 +378,14 @@ def test_wrong_values_of_verification_options(here, option, value, message):
 
 
 @pytest.mark.parametrize(
-    "gates", ["structure", "weights", "layers", "outputs", "layers,structure", "weights,structure"]
+    "checks", ["structure", "weights", "layers", "outputs", "layers,structure", "weights,structure"]
 )
-def test_gates_can_be_chosen(here, gates):
+def test_gates_can_be_chosen(here, checks):
     call("fold", "conv.onnx", "--no-verify")
-    data = json.loads(call("verify", "conv.onnx", "conv.folded.onnx", "--gates", gates, "--json", "-").stdout)
-    assert {gate["gate"] for gate in data["gates"]} == set(gates.split(","))
-    enough = gates == "outputs" or {"structure", "weights"} <= set(gates.split(","))
-    assert data["verdict"] == ("equivalent" if enough else "undecided")
+    data = json.loads(call("verify", "conv.onnx", "conv.folded.onnx", "--checks", checks, "--json", "-").stdout)
+    assert {check["check"] for check in data["checks"]} == set(checks.split(","))
+    enough = checks == "outputs" or {"structure", "weights"} <= set(checks.split(","))
+    assert data["verdict"] == ("equivalent" if enough else "inconclusive")
 
 
 @pytest.mark.parametrize(
@@ -408,7 +408,7 @@ def test_an_empty_path_is_no_path(words, here):
 @pytest.mark.parametrize("file", ["external_data.data", "digits_train.npz", "half.onnx"])
 def test_a_report_replaces_no_data(kind, file, here):
     before = (here / file).read_bytes()
-    words = ("verify", "external_data.onnx", "external_data.onnx", "--gates", "structure,weights")
+    words = ("verify", "external_data.onnx", "external_data.onnx", "--checks", "structure,weights")
     result = call(*words, "--report", f"{kind}={file}")
     assert result.exit_code == 2
     assert "is no report" in result.stderr

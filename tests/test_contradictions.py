@@ -13,7 +13,7 @@ from bnfold.api import FoldOptions, fold, inspect, verify
 from bnfold.errors import InputError
 from bnfold.verification.judge import VerifyOptions
 
-STATIC = VerifyOptions(gates=("structure", "weights"))
+STATIC = VerifyOptions(checks=("structure", "weights"))
 
 BATCH_NORM = ("scale", "bias", "mean", "var")
 
@@ -280,7 +280,7 @@ def test_groups_are_looked_at_by_the_verification_too(tmp_path):
     onnx.save(model, tmp_path / "model.onnx")
     result = fold(tmp_path / "model.onnx", options=FoldOptions(verify=STATIC))
     assert [row.status for row in result.inspection.rows] == ["folded"]
-    assert {gate.verdict for gate in result.verification.gates if gate.gate in STATIC.gates} == {"pass"}
+    assert {check.verdict for check in result.verification.checks if check.check in STATIC.checks} == {"pass"}
 
 
 def test_a_split_whose_first_part_nobody_names(tmp_path):
@@ -294,4 +294,4 @@ def test_a_split_whose_first_part_nobody_names(tmp_path):
     result = fold(tmp_path / "model.onnx", options=FoldOptions(verify=STATIC))
     assert [row.status for row in result.inspection.rows] == ["folded"]
     found = verify(tmp_path / "model.onnx", result.output.path, STATIC)
-    assert {gate.verdict for gate in found.verification.gates if gate.gate in STATIC.gates} == {"pass"}
+    assert {check.verdict for check in found.verification.checks if check.check in STATIC.checks} == {"pass"}

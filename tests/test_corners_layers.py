@@ -172,9 +172,9 @@ def test_layers_that_contradict_themselves_take_nothing(layer, held, code, says)
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
 def test_a_recurrent_layer_knows_its_features_by_its_weights(op):
-    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
-    held = {"g": weights(1, 6) + 2, "h": weights(2, 6), "w": weights(3, 1, gates * 5, 6)}
-    held["r"] = weights(4, 1, gates * 5, 5)
+    checks = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    held = {"g": weights(1, 6) + 2, "h": weights(2, 6), "w": weights(3, 1, checks * 5, 6)}
+    held["r"] = weights(4, 1, checks * 5, 5)
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
         node("Mul", ["s", "g"], ["p"]),

@@ -167,8 +167,8 @@ def test_a_border_is_judged_as_earlier_folds_left_it(gauge, folds):
     (pad,) = scope.nodes
     then = Affine.along(1, [1.0, 2.0], [0.0, -2.0])  # takes 2 to one number, and 0.5 to two
     flood = SimpleNamespace(
-        given=lambda value: then if value is pad.inputs[0] else None,
-        gauge=lambda value: gauge if value is pad.inputs[0] else IDENTITY,
+        proposed=lambda value: then if value is pad.inputs[0] else None,
+        current=lambda value: gauge if value is pad.inputs[0] else IDENTITY,
     )
     ways = lookup("Pad").propagate(pad, flood)
     assert isinstance(ways, list) is folds

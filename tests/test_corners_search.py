@@ -53,7 +53,7 @@ def test_what_stays_behind_is_looked_for_as_far_as_anything(monkeypatch, budgets
     product = [node("MatMul", ["x", "k"], ["m"]), *turned, bn_node("d", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
     model = make(product, [tensor("x", [1, 3, 3, 6])], [tensor("y", [1, 4, 3, 3])], held)
     folded, (plan,) = fold_proto(model)
-    assert [fold.stand_in.op for fold in plan.folds] == ["Add"]
+    assert [fold.residual.op for fold in plan.folds] == ["Add"]
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
     nodes = [
@@ -66,7 +66,7 @@ def test_what_stays_behind_is_looked_for_as_far_as_anything(monkeypatch, budgets
     ]
     model = make(nodes, [tensor("x", [1, 4, 3, 3])], [tensor("y", [1, 2, 3, 3])], held)
     folded, (plan,) = fold_proto(model, threshold=True)
-    assert [fold.stand_in.op for fold in plan.folds] == ["Max"]
+    assert [fold.residual.op for fold in plan.folds] == ["Max"]
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 

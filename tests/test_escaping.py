@@ -133,7 +133,7 @@ CALLS = [
     ("fold", "::error::a\n##[b]\x1b[1m\u202e.onnx", "--force", "--json", "-", "--report", "github"),
     ("fold", "m.onnx", "-o", "::g\n##[h].onnx", "--force", "--external-data", "always"),
     ("verify", "m.onnx", "f.onnx", "--verbose", "--report", "github"),
-    ("verify", "m.onnx", "own.onnx", "--gates", "structure,weights", "--verbose", "--report", "github"),
+    ("verify", "m.onnx", "own.onnx", "--checks", "structure,weights", "--verbose", "--report", "github"),
     ("verify", "m.onnx", "f.onnx", "--inputs", "data.npz", "--json", "-"),
     ("verify", "::d.onnx", "f.onnx"),
     ("calibrate", "m.onnx", "--data", "data.npy", "--dry-run", "--verbose"),
@@ -141,7 +141,7 @@ CALLS = [
     ("doctor", "--verbose", "--report\n::error::x"),
     (NAME.replace("\0", ""),),
     ("fold", "--device", "::x\n##[y]", "m.onnx"),
-    ("fold", "--gates", NAME.replace("\0", ""), "m.onnx"),
+    ("fold", "--checks", NAME.replace("\0", ""), "m.onnx"),
     ("fold", f"--{NAME}".replace("\0", "")),
     ("verify", "--tf32", "\n##[y]"),
 ]

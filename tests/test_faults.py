@@ -138,7 +138,7 @@ def test_two_runs_into_one_target_never_mix(tmp_path):
     assert codes[0] == 0
     assert set(codes) <= {0, 2, 5}
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".bnfold")]
-    done = bnfold("verify", "model.onnx", "out.onnx", "--gates", "structure,weights", cwd=tmp_path)
+    done = bnfold("verify", "model.onnx", "out.onnx", "--checks", "structure,weights", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 

@@ -79,9 +79,9 @@ def test_a_refused_fold_is_reported_with_its_verdict(models, tmp_path, monkeypat
 
 def test_targets_that_clash_are_refused(models, tmp_path):
     (tmp_path / "other").mkdir()
-    twin = shutil.copy(models[0], tmp_path / "other")
+    counterpart = shutil.copy(models[0], tmp_path / "other")
     with pytest.raises(UsageError, match="one file"):
-        bnfold.fold_many([models[0], twin], output_dir=tmp_path / "out")
+        bnfold.fold_many([models[0], counterpart], output_dir=tmp_path / "out")
 
 
 def test_workers_in_another_folder_find_the_data(samples, tmp_path, monkeypatch):
@@ -106,7 +106,7 @@ def test_workers_in_another_folder_find_the_data(samples, tmp_path, monkeypatch)
 
 class TestJournal:
     def run(self, models, folder, options=QUICK):
-        outcomes = bnfold.fold_many(models, options, output_dir=folder / "out", journal=folder / "journal")
+        outcomes = bnfold.fold_many(models, options, output_dir=folder / "out", manifest=folder / "journal")
         return {Path(outcome.model).stem: outcome for outcome in outcomes}
 
     def test_what_is_done_and_unchanged_is_skipped(self, models, tmp_path):
@@ -136,7 +136,7 @@ class TestJournal:
             (tmp_path / name).mkdir()
             shutil.copy(models[0], tmp_path / name / "m.onnx")
             monkeypatch.chdir(tmp_path / name)
-            (outcome,) = bnfold.fold_many(["m.onnx"], QUICK, journal=tmp_path / "journal")
+            (outcome,) = bnfold.fold_many(["m.onnx"], QUICK, manifest=tmp_path / "journal")
             assert not outcome.skipped
             assert (tmp_path / name / "m.folded.onnx").exists()
 
@@ -198,7 +198,7 @@ class TestJournal:
 
     def test_a_file_that_is_no_journal_stays_as_it_is(self, models, tmp_path):
         (tmp_path / "journal").write_text("my notes\nof last week\n")
-        with pytest.raises(InputError, match="journal"):
+        with pytest.raises(InputError, match="manifest"):
             self.run(models, tmp_path)
         assert (tmp_path / "journal").read_text() == "my notes\nof last week\n"
 

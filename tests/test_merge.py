@@ -88,8 +88,8 @@ def test_a_wrong_merge_is_found(tmp_path):
     data[0] *= np.float32(1.001)
     weight.CopyFrom(onnx.numpy_helper.from_array(data, weight.name))
     out.write_bytes(model.SerializeToString())
-    gates = {gate.gate: gate.verdict for gate in verify(path, out).verification.gates}
-    assert gates == {"structure": "pass", "weights": "fail", "layers": "fail", "outputs": "fail"}
+    checks = {check.check: check.verdict for check in verify(path, out).verification.checks}
+    assert checks == {"structure": "pass", "weights": "fail", "layers": "fail", "outputs": "fail"}
 
 
 @pytest.mark.parametrize("what", ["weight", "bias"])

@@ -75,7 +75,7 @@ def test_what_does_not_fit_into_memory_waits_in_files(tmp_path):
     import ml_dtypes
 
     entries = [{"a": np.full((2, 3), k, ml_dtypes.bfloat16), "b": np.array([k])} for k in range(4)]
-    waiting = spool.Spool(tmp_path, limit=30)
+    waiting = spool.ActivationCache(tmp_path, limit=30)
     for entry in entries:
         waiting.add(entry)
     assert len(list(tmp_path.iterdir())) == 6

@@ -75,7 +75,7 @@ def pages(tmp_path_factory):
     digits, folded = samples / "digits.onnx", folder / "folded.onnx"
     hostile(folder / "hostile.onnx")
     call("fold", digits, "-o", folded, "--report", f"html={folder / 'fold.html'}")
-    call("verify", digits, folded, "--gates", "structure,weights,layers", "--report", f"html={folder / 'verify.html'}")
+    call("verify", digits, folded, "--checks", "structure,weights,layers", "--report", f"html={folder / 'verify.html'}")
     call("inspect", samples / "two_consumers.onnx", "--report", f"html={folder / 'kept.html'}")
     call("inspect", folder / "hostile.onnx", "--report", f"html={folder / 'hostile.html'}")
     call("bench", digits, folded, "--runs", 5, "--report", f"html={folder / 'bench.html'}")

@@ -112,7 +112,7 @@ def test_the_action_judges_a_project(runner, project):
     _, verify = loaded("action.yml")["runs"]["steps"]
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-m", "bnfold", "fold"], cwd=project, env=env, check=True, capture_output=True)
-    code, outputs, summary, log = step(verify, runner, project, gates="structure,weights,outputs")
+    code, outputs, summary, log = step(verify, runner, project, checks="structure,weights,outputs")
     assert code == 0, log
     report = Path(outputs.pop("report"))
     assert outputs == {"verdict": "equivalent", "device": "cpu"}
@@ -131,11 +131,11 @@ def test_the_action_fails_for_a_wrong_model(runner, project):
     assert outputs["verdict"] == "different"
     (runner / "output").unlink()
     again = {"original": "models/conv.onnx", "folded": "models/conv.onnx"}
-    code, outputs, _, _ = step(verify, runner, project, **again, gates="structure,weights")
+    code, outputs, _, _ = step(verify, runner, project, **again, checks="structure,weights")
     assert (code, outputs["verdict"]) == (0, "equivalent"), "what an earlier use left must not count"
     (runner / "output").unlink()
     code, outputs, _, _ = step(verify, runner, project, original="models/conv.onnx", folded="models/none.onnx")
-    assert (code, outputs["verdict"]) == (4, "undecided")
+    assert (code, outputs["verdict"]) == (4, "inconclusive")
     assert "## bnfold: different" in summary
     assert "::error" in log
 
@@ -146,7 +146,7 @@ def test_the_action_does_not_run_what_its_inputs_say(runner, project):
     name = "$(touch pwned);`touch pwned`"
     code, outputs, _, _ = step(verify, runner, project, original=name, arguments="--seed $(touch pwned)")
     assert code == 2
-    assert outputs["verdict"] == "undecided"
+    assert outputs["verdict"] == "inconclusive"
     assert not (project / "pwned").exists()
 
 
@@ -169,7 +169,7 @@ def test_the_hooks_run(project):
 
     hooks = {hook["id"]: hook["entry"].split() for hook in loaded(".pre-commit-hooks.yaml")}
     assert run("bnfold", "fold", "--no-verify") == 0
-    assert run(*hooks["bnfold-verify"], "--gates", "structure,weights") == 0
+    assert run(*hooks["bnfold-verify"], "--checks", "structure,weights") == 0
     assert run(*hooks["bnfold-inspect"], "models/conv.onnx", "models/half.onnx") == 0
     shutil.copy(ROOT / "sample_models" / "two_consumers.onnx", project / "models")
     assert run(*hooks["bnfold-inspect"], "models/two_consumers.onnx") == 1

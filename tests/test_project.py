@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from bnfold.cli import project
 from bnfold.cli.main import main
-from bnfold.progress import listening, tell, to_file
+from bnfold.progress import listening, report, to_file
 from bnfold.report import bar
 
 pytest.importorskip("onnxruntime")
@@ -42,7 +42,7 @@ def test_fold_and_verify_take_their_models_from_the_project(here):
     says(here, '[tool.bnfold]\nmodels = ["models/*.onnx"]\noutput-dir = "dist"\n[tool.bnfold.fold]\nforce = true\n')
     assert call("fold").exit_code == 0
     assert sorted(path.name for path in (here / "dist").iterdir()) == ["conv.onnx", "half.onnx"]
-    result = call("verify", "--json", "-", "--gates", "structure,weights")
+    result = call("verify", "--json", "-", "--checks", "structure,weights")
     assert result.exit_code == 0, result.output
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["verdict"] for line in lines] == ["equivalent"] * 2
@@ -63,17 +63,19 @@ def test_it_is_found_from_folders_below(here, monkeypatch):
     assert call("fold").exit_code == 0
     assert (here / "out" / "folded.onnx").exists()
     assert (here / "models" / "half.folded.onnx").exists()
-    assert call("verify", "--gates", "structure,weights").exit_code == 0
+    assert call("verify", "--checks", "structure,weights").exit_code == 0
     assert call("inspect").exit_code == 0
 
 
 def test_options_are_defaults_and_the_command_line_wins(here):
-    says(here, '[tool.bnfold.verify]\ngates = "structure"\nshape = ["x:1,3,8,8"]\n[tool.bnfold.fold]\nverify = false\n')
+    says(
+        here, '[tool.bnfold.verify]\nchecks = "structure"\nshape = ["x:1,3,8,8"]\n[tool.bnfold.fold]\nverify = false\n'
+    )
     assert "not verified" in call("fold", "models/conv.onnx").output
     result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-")
-    assert [gate["gate"] for gate in json.loads(result.stdout)["gates"]] == ["structure"]
-    result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-", "--gates", "weights")
-    assert [gate["gate"] for gate in json.loads(result.stdout)["gates"]] == ["weights"]
+    assert [check["check"] for check in json.loads(result.stdout)["checks"]] == ["structure"]
+    result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-", "--checks", "weights")
+    assert [check["check"] for check in json.loads(result.stdout)["checks"]] == ["weights"]
 
 
 def test_paths_are_relative_to_the_project(here, monkeypatch):
@@ -151,7 +153,7 @@ def test_reports_of_several_pairs_have_names(here):
     says(here, '[tool.bnfold]\nmodels = ["models/*.onnx"]\n')
     assert call("fold", "--no-verify").exit_code == 0
     assert "write {name}" in call("verify", "--report", "junit=all.xml").stderr
-    assert call("verify", "--gates", "structure,weights", "--report", "junit={name}.xml", "--quiet").exit_code == 0
+    assert call("verify", "--checks", "structure,weights", "--report", "junit={name}.xml", "--quiet").exit_code == 0
     assert sorted(path.name for path in here.glob("*.xml")) == ["conv.folded.xml", "half.folded.xml"]
 
 
@@ -191,12 +193,12 @@ def test_a_bar_shows_only_for_long_work(monkeypatch):
 
 
 def test_nobody_listens_outside():
-    heard = []
-    tell(1, 2, "before")
-    with listening(lambda *words: heard.append(words)):
-        tell(3, 4, "inside")
-    tell(5, 6, "after")
-    assert heard == [(3, 4, "inside")]
+    is_listening = []
+    report(1, 2, "before")
+    with listening(lambda *words: is_listening.append(words)):
+        report(3, 4, "inside")
+    report(5, 6, "after")
+    assert is_listening == [(3, 4, "inside")]
 
 
 def test_a_process_tells_by_a_file(tmp_path):
@@ -210,10 +212,10 @@ def test_a_process_tells_by_a_file(tmp_path):
 def test_verification_tells_how_far_it_is(tmp_path, samples):
     from bnfold.api import fold
 
-    heard = []
-    with listening(lambda *words: heard.append(words)):
+    is_listening = []
+    with listening(lambda *words: is_listening.append(words)):
         fold(samples / "digits.onnx", tmp_path / "out.onnx")
-    assert {what for _, _, what in heard} >= {"the float64 run and the pieces", "MiB written"}
+    assert {what for _, _, what in is_listening} >= {"the float64 run and the pieces", "MiB written"}
 
 
 # --- completion, suggestions, the doctor

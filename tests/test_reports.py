@@ -16,11 +16,11 @@ from markdown_it import MarkdownIt
 
 import bnfold
 from bnfold.report.escaping import harmless, visible
-from bnfold.report.formats.common import checks, relative, uri
+from bnfold.report.formats.common import entries, relative, uri
 from bnfold.report.formats.github import step_summary
 from bnfold.report.formats.registry import FORMATS, render
 from bnfold.results.folding import Comparison, ModelInfo
-from bnfold.results.verification import GateResult, LayerResult, OutputResult, Verification
+from bnfold.results.verification import CheckResult, LayerResult, OutputResult, Verification
 
 SCHEMAS = Path(__file__).parent / "data" / "report_schemas"
 XS = "{http://www.w3.org/2001/XMLSchema}"
@@ -33,10 +33,10 @@ def schema(name):
     return json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
 
 
-def comparison(gates=(), layers=(), outputs=(), used="cpu", folded="models/net.folded.onnx", **inputs):
+def comparison(checks=(), layers=(), outputs=(), used="cpu", folded="models/net.folded.onnx", **inputs):
     device = {"asked": "cpu", "used": used, "nodes_on_cpu": [], "provider_options": {}}
     fed = {"source": "generated", "seed": 7, "samples": 2, **inputs}
-    found = Verification(list(gates), list(layers), list(outputs), device, fed, {"bnfold": "0.1.0", "numpy": "2.4.6"})
+    found = Verification(list(checks), list(layers), list(outputs), device, fed, {"bnfold": "0.1.0", "numpy": "2.4.6"})
     first, second = (ModelInfo(p, d * 64, "onnx", 10, 20) for p, d in (("models/net.onnx", "a"), (folded, "b")))
     return Comparison(first, second, found)
 
@@ -46,27 +46,33 @@ def output(name, verdict="pass", ratio=1.75, **more):
 
 
 PASSING = comparison(
-    [GateResult("weights", "pass", "2 folded tensors", {"max_ulp": 0.5}), GateResult("outputs", "pass", "1.75 times")],
+    [
+        CheckResult("weights", "pass", "2 folded tensors", {"max_ulp": 0.5}),
+        CheckResult("outputs", "pass", "1.75 times"),
+    ],
     [LayerResult("Conv 'c' input 1", None, 1e-9, 0.5, []), LayerResult("Conv 'c'", 1.2, 0.0, None, [], "layers")],
     [output("logits"), output("logits", tf32=True, kind="normal")],
 )
 FAILING = comparison(
-    [GateResult("weights", "fail", "off by inf ulps", {"max_ulp": math.inf}), GateResult("outputs", "undecided", "?")],
+    [
+        CheckResult("weights", "fail", "off by inf ulps", {"max_ulp": math.inf}),
+        CheckResult("outputs", "inconclusive", "?"),
+    ],
     [LayerResult("fine", None, 0.0, 0.5, []), LayerResult("bad", None, math.nan, math.inf, [1, 2], verdict="fail")],
-    [output("logits", "undecided", math.nan)],
+    [output("logits", "inconclusive", math.nan)],
 )
-UNDECIDED = comparison([GateResult("outputs", "undecided", "nothing was run")], used=None, source=None, samples=0)
+UNDECIDED = comparison([CheckResult("outputs", "inconclusive", "nothing was run")], used=None, source=None, samples=0)
 EMPTY = comparison(used=None)
 
 
 def hostile(name):
     """The same name wherever a model or a user could put one."""
     bad = LayerResult(name, math.inf, math.nan, None, [0], "layers", "fail", name)
-    gates = [GateResult("outputs", "fail", f"in output {name}"), GateResult("weights", "undecided", name)]
-    return replace(comparison(gates, [bad, bad], [output(name, "undecided")], folded=f"m/{name}"), notes=[name])
+    checks = [CheckResult("outputs", "fail", f"in output {name}"), CheckResult("weights", "inconclusive", name)]
+    return replace(comparison(checks, [bad, bad], [output(name, "inconclusive")], folded=f"m/{name}"), notes=[name])
 
 
-ALL = {"passing": PASSING, "failing": FAILING, "undecided": UNDECIDED, "empty": EMPTY, "hostile": hostile(HOSTILE)}
+ALL = {"passing": PASSING, "failing": FAILING, "inconclusive": UNDECIDED, "empty": EMPTY, "hostile": hostile(HOSTILE)}
 every = pytest.mark.parametrize("result", ALL.values(), ids=ALL)
 names = st.text(st.characters(codec=None) | st.sampled_from("|`\n\r:%,<&]{[\x00\u2028\ud800"), max_size=30)
 
@@ -133,17 +139,19 @@ def test_json_is_the_contract_without_infinities(result):
     told = json.loads(render("json", result), parse_constant=pytest.fail)
     jsonschema.validate(told, json.loads((Path(bnfold.__file__).parent / "report/schema.json").read_text()))
     assert told["verdict"] == result.verdict
-    assert [gate["gate"] for gate in told["gates"]] == [gate.gate for gate in result.verification.gates]
+    assert [check["check"] for check in told["checks"]] == [check.check for check in result.verification.checks]
 
 
 @every
 def test_junit_counts_what_it_lists(result):
     root, found = cases(result)
     suite = root.find("testsuite")
-    counted = Counter(check.verdict for check in checks(result.verification))
+    counted = Counter(check.verdict for check in entries(result.verification))
     assert len(found) == int(suite.get("tests")) == int(root.get("tests")) == sum(counted.values())
     assert sum(case.find("failure") is not None for case in found) == int(suite.get("failures")) == counted["fail"]
-    assert sum(case.find("skipped") is not None for case in found) == int(suite.get("skipped")) == counted["undecided"]
+    assert (
+        sum(case.find("skipped") is not None for case in found) == int(suite.get("skipped")) == counted["inconclusive"]
+    )
 
 
 def test_junit_tells_figures_device_and_why():
@@ -153,7 +161,7 @@ def test_junit_tells_figures_device_and_why():
     assert found[1].find("skipped").get("message") == "?"
     assert {case.get("classname").split(".")[2] for case in found} == {"cpu"}
     assert properties(found[3]) == {"max_abs": "nan", "max_ulp": "inf", "channels": "[1, 2]"}
-    assert set(properties(found[4])) == {"ratio", "max_abs", "max_rel", "max_ulp", "sensitivity", "channels"}
+    assert set(properties(found[4])) == {"error_ratio", "max_abs", "max_rel", "max_ulp", "detection_limit", "channels"}
     suite = {p.get("name"): p.get("value") for p in root.iter("property")}
     assert suite["device.used"] == "cpu" and suite["folded.sha256"] == "b" * 64 and suite["inputs.seed"] == "7"
     assert "not_run" in cases(UNDECIDED)[1][0].get("classname")
@@ -177,8 +185,11 @@ def test_github_annotations_speak_of_what_is_wrong():
 def test_summary_leads_with_the_verdict_and_has_its_tables(result):
     told = step_summary(result)
     assert told.splitlines()[0] == f"## bnfold: {result.verdict}"
-    gates, *others = rows(told)
-    assert [row[0] for row in gates] == ["gate", *(c.name for c in checks(result.verification) if c.subject == "gate")]
+    checks, *others = rows(told)
+    assert [row[0] for row in checks] == [
+        "check",
+        *(c.name for c in entries(result.verification) if c.subject == "check"),
+    ]
     assert len(others) == bool(result.verification.layers) + bool(result.verification.outputs)
     assert "- versions: bnfold 0.1.0, numpy 2.4.6" in told
     assert "b" * 64 in told
@@ -201,9 +212,9 @@ def test_summary_puts_the_worst_first():
 def test_gitlab_lists_what_did_not_pass(result):
     told = json.loads(render("gitlab", result))
     jsonschema.validate(told, schema("gitlab-codequality.schema.json"))
-    wrong = Counter(c.verdict for c in checks(result.verification) if c.verdict != "pass")
+    wrong = Counter(c.verdict for c in entries(result.verification) if c.verdict != "pass")
     severities = Counter(entry["severity"] for entry in told)
-    assert severities == Counter(critical=wrong["fail"], minor=wrong["undecided"])
+    assert severities == Counter(critical=wrong["fail"], minor=wrong["inconclusive"])
     assert len({entry["fingerprint"] for entry in told}) == len(told)
     assert (told == []) == (result.verdict == "equivalent")
 
@@ -229,14 +240,14 @@ def test_sarif_keeps_to_its_schema(result):
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert rules[:4] == ["bnfold/structure", "bnfold/weights", "bnfold/layers", "bnfold/outputs"]
     assert run["tool"]["driver"]["version"] == bnfold.__version__ and run["invocations"][0]["executionSuccessful"]
-    wrong = sorted((c for c in checks(result.verification) if c.verdict != "pass"), key=lambda c: c.verdict != "fail")
+    wrong = sorted((c for c in entries(result.verification) if c.verdict != "pass"), key=lambda c: c.verdict != "fail")
     assert [r["level"] for r in run["results"]] == ["error" if c.verdict == "fail" else "warning" for c in wrong]
     for check, found in zip(wrong, run["results"], strict=True):
-        assert rules[found["ruleIndex"]] == found["ruleId"] == f"bnfold/{check.gate}"
+        assert rules[found["ruleIndex"]] == found["ruleId"] == f"bnfold/{check.check}"
         (location,) = found["locations"]
         assert unquote(location["physicalLocation"]["artifactLocation"]["uri"]) == relative(result.folded.path)
         logical = [where["name"] for where in location.get("logicalLocations", [])]
-        assert logical == ([] if check.subject == "gate" else [check.node or check.name])
+        assert logical == ([] if check.subject == "check" else [check.node or check.name])
 
 
 def test_sarif_messages_hold_no_placeholder_and_no_link():
@@ -253,12 +264,14 @@ def test_intoto_is_a_statement_about_the_folded_model(result):
     original, tool = predicate["configuration"]
     assert original == {"name": "net.onnx", "digest": {"sha256": "a" * 64}}
     assert tool["annotations"]["bnfold_verdict"] == result.verdict
-    lists = {"pass": "passedTests", "undecided": "warnedTests", "fail": "failedTests"}
+    lists = {"pass": "passedTests", "inconclusive": "warnedTests", "fail": "failedTests"}
     for verdict, name in lists.items():
-        expected = [c for c in checks(result.verification) if c.verdict == verdict]
+        expected = [c for c in entries(result.verification) if c.verdict == verdict]
         assert len(predicate[name]) == len(expected)
         assert all(told_name.endswith(check.title) for told_name, check in zip(predicate[name], expected, strict=True))
-    assert predicate["result"] == {"equivalent": "PASSED", "different": "FAILED", "undecided": "WARNED"}[result.verdict]
+    assert (
+        predicate["result"] == {"equivalent": "PASSED", "different": "FAILED", "inconclusive": "WARNED"}[result.verdict]
+    )
 
 
 @pytest.mark.parametrize(

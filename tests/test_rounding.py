@@ -254,16 +254,16 @@ def test_large_constants_of_real_networks_fold(name):
 
 
 @pytest.mark.parametrize(
-    "gates", [("outputs",), ("structure", "weights"), ("structure", "weights", "layers", "outputs")]
+    "checks", [("outputs",), ("structure", "weights"), ("structure", "weights", "layers", "outputs")]
 )
-def test_a_fold_that_takes_the_rounding_away_is_different(gates, tmp_path):
-    """Not undecided: the float64 run does not round, but rounding does not explain how the models differ either."""
+def test_a_fold_that_takes_the_rounding_away_is_different(checks, tmp_path):
+    """Not inconclusive: the float64 run does not round, but rounding does not explain how the models differ either."""
     paths = tmp_path / "a.onnx", tmp_path / "b.onnx"
     nodes = [*CONV, *NORM, *quantized("b", "y")]
     wrong = [*CONV, *NORM, node("Identity", ["b"], ["y"])]
     for path, one in zip(paths, (nodes, wrong), strict=True):
         path.write_bytes(model_of(one, constants()).SerializeToString())
-    assert verify(*paths, VerifyOptions(gates)).verdict == "different"
+    assert verify(*paths, VerifyOptions(checks)).verdict == "different"
     assert fold(paths[0], tmp_path / "c.onnx").verdict == "equivalent"
 
 
@@ -290,7 +290,7 @@ def test_digits_that_are_lost_by_chance_leave_the_outputs_undecided(tmp_path):
     original = tmp_path / "a.onnx"
     original.write_bytes(model_of(nodes, held).SerializeToString())
     result = fold(original, tmp_path / "b.onnx")
-    assert {gate.gate: gate.verdict for gate in result.verification.gates}["outputs"] != "fail"
+    assert {check.check: check.verdict for check in result.verification.checks}["outputs"] != "fail"
 
 
 def program(magic, *, last=True):

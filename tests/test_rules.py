@@ -12,13 +12,13 @@ from bnfold.planner.plan import Fold
 
 def test_trailing_empty_outputs_are_absent():
     """onnxruntime crashes on such a model, so its twin without the empty names is the judge."""
-    twin = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9)
-    model = type(twin).FromString(twin.SerializeToString())
+    counterpart = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9)
+    model = type(counterpart).FromString(counterpart.SerializeToString())
     model.graph.node[1].output.extend(["", "", "", ""])
     folded, _ = fold_proto(model)
     assert [node.op_type for node in folded.graph.node] == ["Conv"]
-    feeds = feeds_for(twin)
-    assert_same(run(twin, feeds), run(folded, feeds))
+    feeds = feeds_for(counterpart)
+    assert_same(run(counterpart, feeds), run(folded, feeds))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)

@@ -209,7 +209,7 @@ def test_large_attributes_are_what_they_are_in_verification(tmp_path):
     from bnfold.api import verify
     from bnfold.verification.judge import VerifyOptions
 
-    options = VerifyOptions(gates=("structure", "weights"))
+    options = VerifyOptions(checks=("structure", "weights"))
     batch_norm = [numpy_helper.from_array(np.full(1, 2.0, "f4"), name) for name in "sbmv"]
     nodes = [
         helper.make_node("Constant", [], ["k"], value=big("k")),

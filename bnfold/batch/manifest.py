@@ -17,10 +17,10 @@ START = b'{"command"'
 """What a line begins with, even one that was cut short."""
 
 
-class Journal:
+class Manifest:
     """What is done, in a file that is only ever appended to. A line that was cut short is as if it were not there.
 
-    Raises InputError for a file that is no journal, OutputError where it can't be written.
+    Raises InputError for a file that is no manifest, OutputError where it can't be written.
     """
 
     def __init__(self, path: Path) -> None:
@@ -30,12 +30,12 @@ class Journal:
         try:
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
         except OSError as error:
-            raise InputError(f"{path}: {error.strerror or error}", "name another file for the journal") from None
+            raise InputError(f"{path}: {error.strerror or error}", "name another file for the manifest") from None
         for number, line in enumerate(lines, start=1):
             record = _parsed(line)
             if record is None or not line.endswith(b"\n"):
                 if number < len(lines) or not line.startswith(START):
-                    raise InputError(f"{path}: line {number} is not of a journal", "name another file, or delete it")
+                    raise InputError(f"{path}: line {number} is not of a manifest", "name another file, or delete it")
                 break
             self._records[record.command, record.model] = record
             self._end += len(line)

@@ -11,8 +11,8 @@ from concurrent.futures import CancelledError, Executor, Future, as_completed
 from pathlib import Path
 
 from bnfold.batch.data import fed_by, with_data
-from bnfold.batch.manifest import Journal
-from bnfold.batch.work import Command, Outcome, Task, do, failed
+from bnfold.batch.manifest import Manifest
+from bnfold.batch.work import Command, Outcome, Task, failed, run_task
 from bnfold.errors import OutputError, UsageError, one_line
 from bnfold.options import FoldOptions
 
@@ -27,17 +27,17 @@ def fold_many(
     *,
     output_dir: str | Path | None = None,
     executor: Executor | None = None,
-    journal: str | Path | None = None,
+    manifest: str | Path | None = None,
     force: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Outcome]:
     """Fold every model, as :func:`bnfold.fold` does, and give each outcome as soon as it is known.
 
     ``models`` are paths, or paths and their targets; ``output_dir`` takes the folded models under their own names.
-    ``executor`` is anything with ``submit``; its workers must see the same files. ``journal`` is a file that remembers
+    ``executor`` is anything with ``submit``; its workers must see the same files. ``manifest`` is a file that remembers
     what is done: a model that has not changed since (by sha256, with its data, its result and what it is fed) is
     skipped.
-    Raises UsageError for targets that clash, OutputError for a folder that can't be made, InputError for a journal
+    Raises UsageError for targets that clash, OutputError for a folder that can't be made, InputError for a manifest
     that is none.
     """
     targets = dict(models) if isinstance(models, Mapping) else {model: _under(output_dir, model) for model in models}
@@ -49,7 +49,7 @@ def fold_many(
             Path(output_dir).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"{output_dir}: {error.strerror or error}", "name another folder") from None
-    return _all("fold", targets, options or FoldOptions(), executor, journal, force=force, dry_run=dry_run)
+    return _all("fold", targets, options or FoldOptions(), executor, manifest, force=force, dry_run=dry_run)
 
 
 def inspect_many(
@@ -57,10 +57,10 @@ def inspect_many(
     options: FoldOptions | None = None,
     *,
     executor: Executor | None = None,
-    journal: str | Path | None = None,
+    manifest: str | Path | None = None,
 ) -> Iterator[Outcome]:
     """Inspect every model, as :func:`bnfold.inspect` does; see :func:`fold_many`."""
-    return _all("inspect", dict.fromkeys(models), options or FoldOptions(), executor, journal)
+    return _all("inspect", dict.fromkeys(models), options or FoldOptions(), executor, manifest)
 
 
 def _under(folder: str | Path | None, model: str | Path) -> Path | None:
@@ -72,13 +72,13 @@ def _all(
     targets: Mapping[str | Path, str | Path | None],
     options: FoldOptions,
     executor: Executor | None,
-    journal: str | Path | None,
+    manifest: str | Path | None,
     *,
     force: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Outcome]:
-    remembered = None if journal is None else Journal(Path(journal))
-    fed = fed_by(options, digested=journal is not None)
+    remembered = None if manifest is None else Manifest(Path(manifest))
+    fed = fed_by(options, digested=manifest is not None)
     if fed is not None:
         options = with_data(options, fed.place)
     tasks = []
@@ -88,24 +88,24 @@ def _all(
         place = str(Path(model).absolute())
         task = Task(command, str(model), absolute, options, force, dry_run, place, shown=shown, fed=fed)
         known = None if remembered is None else remembered.known(task)
-        tasks.append(task.resumed(known, journal is not None))
+        tasks.append(task.resumed(known, manifest is not None))
     return _remembered(remembered, _in_turn(tasks) if executor is None else _shared_out(tasks, executor))
 
 
-def _remembered(journal: Journal | None, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+def _remembered(manifest: Manifest | None, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
     for outcome in outcomes:
-        if journal is not None and outcome.record is not None and not outcome.skipped:
-            journal.add(outcome.record)
+        if manifest is not None and outcome.record is not None and not outcome.skipped:
+            manifest.add(outcome.record)
         yield outcome
 
 
 def _in_turn(tasks: list[Task]) -> Iterator[Outcome]:
     for task in tasks:
-        yield do(task)
+        yield run_task(task)
 
 
 def _shared_out(tasks: list[Task], executor: Executor) -> Iterator[Outcome]:
-    futures: dict[Future[Outcome], Task] = {executor.submit(do, task): task for task in tasks}
+    futures: dict[Future[Outcome], Task] = {executor.submit(run_task, task): task for task in tasks}
     try:
         for future in as_completed(futures):
             task = futures.pop(future)

@@ -19,7 +19,7 @@ Command = Literal["fold", "inspect"]
 
 @dataclass(frozen=True)
 class Record:
-    """What the journal remembers of a model that is done: its digest, its result's, and what was asked for."""
+    """What the manifest remembers of a model that is done: its digest, its result's, and what was asked for."""
 
     command: Command
     model: str
@@ -99,10 +99,10 @@ def failed(task: Task, message: str, hint: str | None, exit_code: int) -> Outcom
     return Outcome(task.command, task.model, error=error)
 
 
-def do(task: Task) -> Outcome:
+def run_task(task: Task) -> Outcome:
     """The work itself, in whatever process. Never raises: a failure is an outcome too."""
     try:
-        return _do(task)
+        return _run(task)
     except Refused as error:
         from bnfold.results.folding import as_comparison
 
@@ -119,7 +119,7 @@ def do(task: Task) -> Outcome:
         return failed(task, f"{task.model}: a bug in bnfold: {one_line(error)}", "please report it", 70)
 
 
-def _do(task: Task) -> Outcome:
+def _run(task: Task) -> Outcome:
     from bnfold.api import fold, inspect
     from bnfold.batch.manifest import digest_of
 

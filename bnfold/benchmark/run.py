@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 
 from bnfold import __version__
-from bnfold.errors import InputError, UndecidedError
+from bnfold.errors import InconclusiveError, InputError
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, load
 from bnfold.results.folding import ModelInfo, onnx_info
 from bnfold.results.verification import versions
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.inputs import InputOptions, Sample
-from bnfold.verification.runtime.measure import generated, offers, undecided_device
+from bnfold.verification.runtime.measure import generated, inconclusive_device, sample_candidates
 from bnfold.verification.runtime.runner import Limits, Mode, RunFailed
 
 WORKER = "bnfold.benchmark.worker"
@@ -142,12 +142,12 @@ class Benchmark:
 def bench(original: str | Path, folded: str | Path, options: BenchOptions | None = None) -> Benchmark:
     """Measure the latency of both models, by turns.
 
-    Raises InputError if either can't be read, UndecidedError where the original can't be run, or not there.
+    Raises InputError if either can't be read, InconclusiveError where the original can't be run, or not there.
     """
     options = options or BenchOptions()
     models = [load(original), load(folded)]
     if not runtime.available():
-        raise UndecidedError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")
+        raise InconclusiveError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")
     try:
         sample, fed = _feed(models[0], options)
         with runtime.job_folder([sample]) as folder:
@@ -162,9 +162,9 @@ def bench(original: str | Path, folded: str | Path, options: BenchOptions | None
             }
             times = runtime.spawn(WORKER, folder, job, options.limits)["levels"]
     except runtime.DeviceMissing as error:
-        raise undecided_device(options.device, error) from None
+        raise inconclusive_device(options.device, error) from None
     except RunFailed as error:
-        raise UndecidedError(f"{original} and {folded} can't be run side by side: {error}") from None
+        raise InconclusiveError(f"{original} and {folded} can't be run side by side: {error}") from None
     levels = [_level(level, *found) for level, found in zip(options.levels, times, strict=True)]
     return Benchmark(
         onnx_info(models[0]),
@@ -181,7 +181,9 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
     """One sample that the original accepts, and what the report says of it. Raises RunFailed, InputError."""
     assert model.path is not None
     failure: RunFailed | None = None
-    for samples, _, fed, _ in offers(model, replace(options.inputs, samples=None if options.inputs.data else 1)):
+    for samples, _, fed, _ in sample_candidates(
+        model, replace(options.inputs, samples=None if options.inputs.data else 1)
+    ):
         try:
             runtime.run(model.path, samples[:1], [Mode("disable")], "cpu", options.limits)
         except RunFailed as error:

@@ -31,7 +31,7 @@ class _Written:
         return data
 
 
-class Spool:
+class ActivationCache:
     """Written once, then read once, in order. Files lie in ``folder``, and go as they are read."""
 
     def __init__(self, folder: Path, limit: int = IN_MEMORY) -> None:

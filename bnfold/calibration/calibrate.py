@@ -13,13 +13,13 @@ from bnfold.calibration.layers import Layer
 from bnfold.calibration.measure import Found, checked, in_one_pass, sequentially
 from bnfold.calibration.moments import Estimator, MovingAverage, Population
 from bnfold.calibration.network import Network
-from bnfold.errors import InputError, UndecidedError
+from bnfold.errors import InconclusiveError, InputError
 from bnfold.frontends.onnx.editor import OnnxEditor
 from bnfold.frontends.onnx.functions import batch_norms_inlined
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, readable
-from bnfold.io.provenance import PREFIX, note
+from bnfold.io.provenance import PREFIX, write_provenance
 from bnfold.io.save import staged, staged_bytes
 from bnfold.io.serialize import in_memory
 from bnfold.ir.graph import Editor, Graphs, Node
@@ -34,14 +34,16 @@ from bnfold.rules.reasons import Refusal
 if TYPE_CHECKING:
     from bnfold.frontends.onnx.workflow import Goal
     from bnfold.frontends.torch.load import LoadedProgram
-    from bnfold.timing import Clock
+    from bnfold.timing import StageTimer
 
 FREEZE = "--freeze-training-mode makes inference operators of them, with the statistics of the data"
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock) -> Calibration:
-    """Recompute the statistics of an ONNX model and write it. Raises InputError, UndecidedError, OutputError."""
+def calibrate_onnx(
+    loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, timer: StageTimer
+) -> Calibration:
+    """Recompute the statistics of an ONNX model and write it. Raises InputError, InconclusiveError, OutputError."""
     from bnfold.calibration.onnx_network import OnnxNetwork
 
     with readable((loaded.name, loaded.proto)):
@@ -52,16 +54,16 @@ def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: Calibra
         _freeze(graphs, OnnxEditor(graphs), loaded.name, options)
         network = OnnxNetwork(loaded)
         found, batches = _measured(network, data, options, "onnx", loaded.name)
-        clock.lap("measure")
+        timer.record("measure")
         editor = OnnxEditor(network.graphs)
         rows = _written(network, found, editor)
         editor.finish()
-        note(loaded.proto, {PREFIX + "calibrated": __version__})
-        result = _result(info, rows, options, "onnx", batches, clock)
+        write_provenance(loaded.proto, {PREFIX + "calibrated": __version__})
+        result = _result(info, rows, options, "onnx", batches, timer)
         if goal.dry_run:
             return result
         with staged(loaded, goal.place, external=options.external, replace=goal.force) as files:
-            clock.lap("write")
+            timer.record("write")
             if goal.keep:
                 return replace(result, model=in_memory(loaded.proto, loaded.external))
             files.publish()
@@ -70,7 +72,7 @@ def calibrate_onnx(loaded: LoadedModel, goal: Goal, data: Data, options: Calibra
 
 @np.errstate(invalid="ignore", over="ignore")
 def calibrate_program(
-    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, clock: Clock
+    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, timer: StageTimer
 ) -> Calibration:
     """The same for a program of torch."""
     from bnfold.calibration.torch_network import TorchNetwork, separated
@@ -87,12 +89,12 @@ def calibrate_program(
         _freeze(graphs, editor, loaded.name, options)
     network = TorchNetwork(replace(loaded, program=separated(editor.program)))
     found, batches = _measured(network, data, options, "torch", loaded.name)
-    clock.lap("measure")
+    timer.record("measure")
     editor = TorchEditor(network.graphs)
     rows = _written(network, found, editor)
     with quiet():
         editor.finish()
-    result = _result(info, rows, options, "torch", batches, clock)
+    result = _result(info, rows, options, "torch", batches, timer)
     if goal.dry_run:
         return result
     if goal.keep:
@@ -100,7 +102,7 @@ def calibrate_program(
     assert goal.place is not None
     with staged_bytes(program_bytes(editor.program, loaded, calibrated=True), goal.place, replace=goal.force) as files:
         files.publish()
-        clock.lap("write")
+        timer.record("write")
         return replace(result, output=Written(str(goal.place), lambda: files.sha256))
 
 
@@ -129,7 +131,7 @@ def _measured(
 ) -> tuple[Found, Batches]:
     if not network.layers:
         why = f" ({network.left[0][1].detail})" if network.left else ""
-        raise UndecidedError(
+        raise InconclusiveError(
             f"{name}: no BatchNorm whose statistics could be computed{why}",
             "exporters fold or write out BatchNorms unless told not to (docs/faq.md)",
         )
@@ -207,7 +209,7 @@ def _result(
     options: CalibrateOptions,
     kind: Momentum,
     batches: Batches,
-    clock: Clock,
+    timer: StageTimer,
 ) -> Calibration:
     convention = options.convention or kind
-    return Calibration(info, rows, options.mode, options.momentum, convention, batches.told(), seconds=clock.seconds)
+    return Calibration(info, rows, options.mode, options.momentum, convention, batches.told(), seconds=timer.seconds)

@@ -25,7 +25,7 @@ def drifts(
 ) -> tuple[dict[str, Drift], dict[str, Any] | None]:
     """The drift of every layer that can be observed, by the name of its output, and what of the data was used.
 
-    Raises InputError, UndecidedError.
+    Raises InputError, InconclusiveError.
     """
     network = _network(original)
     if not network.layers:

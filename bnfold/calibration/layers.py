@@ -82,7 +82,7 @@ class Level:
 
     nodes: list[Node] = field(default_factory=list)
     layers: list[Layer] = field(default_factory=list)
-    frontier: list[Value] = field(default_factory=list)
+    live_values: list[Value] = field(default_factory=list)
 
     @property
     def label(self) -> str:
@@ -121,7 +121,7 @@ def divide(graph: Graph, layers: list[Layer], reads: Reads) -> list[Level]:
     for value, until in last.items():
         if not held(value):
             for index in range(level_of(value), min(until, len(levels))):
-                levels[index].frontier.append(value)
+                levels[index].live_values.append(value)
     return levels
 
 

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from bnfold.calibration.activation_cache import Spool
+from bnfold.calibration.activation_cache import ActivationCache
 from bnfold.calibration.data import Batch
 from bnfold.calibration.layers import Layer
 from bnfold.calibration.moments import Estimator, statistics_of
 from bnfold.calibration.network import Fed, Network, Values
-from bnfold.errors import UndecidedError
+from bnfold.errors import InconclusiveError
 from bnfold.numerics.batchnorm import Statistics
-from bnfold.progress import tell
+from bnfold.progress import report
 
 Found = dict[Layer, Statistics]
 
@@ -36,7 +36,7 @@ def in_one_pass(
     """
     fed = stored(network)
     for count, batch in enumerate(batches):
-        tell(count, None, "batches")
+        report(count, None, "batches")
         values: Values = dict(batch)
         for index, level in enumerate(network.levels):
             values = network.advance(index, values, fed)
@@ -45,7 +45,9 @@ def in_one_pass(
                 estimators[layer].add(found)
                 if training or layer.trains:
                     if not layer.holds(found.mean, found.var):
-                        raise UndecidedError(f"the statistics of {layer.node.name!r} overflow its type on these data")
+                        raise InconclusiveError(
+                            f"the statistics of {layer.node.name!r} overflow its type on these data"
+                        )
                     fed[layer] = found.mean, found.var
     return _results(estimators)
 
@@ -64,9 +66,9 @@ def sequentially(
     waiting: Iterable[Values] = batches
     rows: int | None = None
     for index, level in enumerate(network.levels):
-        left, count = Spool(folder), 0
+        left, count = ActivationCache(folder), 0
         for values in waiting:
-            tell(index * (rows or 0) + count, None if rows is None else rows * len(network.levels), level.label)
+            report(index * (rows or 0) + count, None if rows is None else rows * len(network.levels), level.label)
             made = network.advance(index, values, fed)
             for layer in level.layers:
                 estimators[layer].add(observed(layer, made))
@@ -92,11 +94,11 @@ def stored(network: Network) -> dict[Layer, Fed]:
 
 
 def observed(layer: Layer, values: Values) -> Statistics:
-    """The statistics of what a layer is fed. Raises UndecidedError where it does not have the layer's channels."""
+    """The statistics of what a layer is fed. Raises InconclusiveError where it does not have the layer's channels."""
     x = values[layer.source.name]
     shape = layer.stored.mean.shape
     if x.ndim < 2 or x.shape[1 : 1 + len(shape)] != shape:
-        raise UndecidedError(
+        raise InconclusiveError(
             f"the input of {layer.node.name!r} has shape {list(x.shape)}, its statistics {list(shape)}"
         )
     with np.errstate(invalid="ignore", over="ignore"):
@@ -104,9 +106,9 @@ def observed(layer: Layer, values: Values) -> Statistics:
 
 
 def checked(layer: Layer, found: Statistics) -> None:
-    """Raise UndecidedError for statistics that are not finite: nothing behind them means anything."""
+    """Raise InconclusiveError for statistics that are not finite: nothing behind them means anything."""
     if not (np.isfinite(found.mean).all() and np.isfinite(found.var).all()):
-        raise UndecidedError(
+        raise InconclusiveError(
             f"the input of {layer.node.name!r} is not finite on these data", "check the data, and the model's weights"
         )
 

@@ -13,7 +13,7 @@ from bnfold.calibration.data import Input, freed
 from bnfold.calibration.free_batch import rows_are_free
 from bnfold.calibration.layers import Layer, Level, divide, held, layers_of, reading
 from bnfold.calibration.network import Fed, Values
-from bnfold.errors import UndecidedError, one_line
+from bnfold.errors import InconclusiveError, one_line
 from bnfold.frontends.onnx.editor import normalise_by_stored
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.frontends.onnx.type_inference import np_dtype
@@ -40,14 +40,14 @@ class OnnxNetwork:
         self._sessions: dict[int, Any] = {}
 
     def advance(self, index: int, values: Values, fed: Mapping[Layer, Fed]) -> Values:
-        """What a level leaves, from what the level below left. Raises UndecidedError where it can't be run."""
+        """What a level leaves, from what the level below left. Raises InconclusiveError where it can't be run."""
         level = self.levels[index]
         if not level.nodes:
-            return {value.name: values[value.name] for value in level.frontier}
+            return {value.name: values[value.name] for value in level.live_values}
         session = self._sessions.get(index)
         if session is None:
             if not runtime.available():
-                raise UndecidedError("nothing can be run: onnxruntime is not installed", INSTALL)
+                raise InconclusiveError("nothing can be run: onnxruntime is not installed", INSTALL)
             session = self._sessions[index] = self._session(level, values)
         given = {name: values[name] for name in session.reads}
         for layer in session.layers:
@@ -58,8 +58,10 @@ class OnnxNetwork:
         try:
             made = session.run(given)
         except Exception as error:  # onnxruntime raises many kinds
-            raise UndecidedError(f"{self.loaded.name}: onnxruntime can't run it ({one_line(error)})") from None
-        return {value.name: made[value.name] if value.name in made else values[value.name] for value in level.frontier}
+            raise InconclusiveError(f"{self.loaded.name}: onnxruntime can't run it ({one_line(error)})") from None
+        return {
+            value.name: made[value.name] if value.name in made else values[value.name] for value in level.live_values
+        }
 
     def release(self, index: int) -> None:
         """A level is done with: what it holds in memory may go."""
@@ -86,7 +88,7 @@ class OnnxNetwork:
             for name, value in zip(_names(layer), layer.node.inputs[3:5], strict=True):
                 assert value is not None and value.dtype is not None
                 graph.input.append(_info(name, value.dtype, layer.stored.mean.ndim))
-        names = (value.name for value in level.frontier if value in made)
+        names = (value.name for value in level.live_values if value in made)
         graph.output.extend(helper.make_empty_tensor_value_info(name) for name in names)
         self.loaded.external.fill(graph)
         return _Session(model, reads, layers)
@@ -116,7 +118,7 @@ class _Session:
         try:
             self._session = Session(model.SerializeToString(), "disable", frugal=True)
         except Exception as error:  # onnxruntime raises many kinds
-            raise UndecidedError(f"onnxruntime can't load the model ({one_line(error)})") from None
+            raise InconclusiveError(f"onnxruntime can't load the model ({one_line(error)})") from None
 
     def run(self, given: Mapping[str, NDArray[Any]]) -> Values:
         """The values that the level leaves."""
@@ -148,7 +150,7 @@ def _input(loaded: LoadedModel, value: Value) -> Input:
     tensor = info.type.tensor_type
     dtype = np_dtype(tensor.elem_type) if info.type.HasField("tensor_type") else None
     if dtype is None:
-        raise UndecidedError(f"the input {value.name!r} is no tensor of numbers", "its data can't be given")
+        raise InconclusiveError(f"the input {value.name!r} is no tensor of numbers", "its data can't be given")
     dims = tensor.shape.dim
     rows = dims[0].dim_value if dims and dims[0].HasField("dim_value") and dims[0].dim_value > 0 else None
     if not tensor.HasField("shape"):

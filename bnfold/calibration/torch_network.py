@@ -13,7 +13,7 @@ from bnfold.calibration.data import Input, freed
 from bnfold.calibration.free_batch import rows_are_free
 from bnfold.calibration.layers import Layer, divide, layers_of, reading
 from bnfold.calibration.network import Fed, Values
-from bnfold.errors import UndecidedError
+from bnfold.errors import InconclusiveError
 from bnfold.frontends.torch.calls import uses
 from bnfold.frontends.torch.editor import TorchEditor
 from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
@@ -40,10 +40,10 @@ class TorchNetwork:
         whole = self._evaluator.overwrites
         for level in self.levels:
             sources = {layer.source for layer in level.layers}
-            level.frontier = [v for v in level.frontier if v.dtype is not None and (v in sources or not whole)]
+            level.live_values = [v for v in level.live_values if v.dtype is not None and (v in sources or not whole)]
 
     def advance(self, index: int, values: Values, fed: Mapping[Layer, Fed]) -> Values:
-        """What a level leaves, from what the level below left. Raises UndecidedError where it can't be run."""
+        """What a level leaves, from what the level below left. Raises InconclusiveError where it can't be run."""
         own = {entry.name for entry in self.inputs}
         bound = {name: from_numpy(array) for name, array in values.items() if name in own or not self._whole}
         for layer, statistics in fed.items():
@@ -52,14 +52,14 @@ class TorchNetwork:
                 node = self.graphs.fx_of[value]
                 held = node.meta["val"]
                 bound[node.name] = torch.from_numpy(np.array(data)).to(held.dtype)
-        names = [value.name for value in self.levels[index].frontier]
+        names = [value.name for value in self.levels[index].live_values]
         reads = {layer.node.handle.fx_node.name: layer.source.name for layer in self.levels[index].layers}
         wanted = [] if self._whole else [name for name in names if name not in bound]
         try:
             with quiet():
                 made = self._evaluator.run(bound, wanted, reads=reads if self._whole else None) if names else {}
         except NotRunnable as error:
-            raise UndecidedError(f"{self.loaded.name}: torch can't run it ({error})") from None
+            raise InconclusiveError(f"{self.loaded.name}: torch can't run it ({error})") from None
         kept = {name: to_numpy(made[name]) if name in made else values[name] for name in names}
         return {**{name: values[name] for name in own}, **kept}
 
@@ -98,7 +98,7 @@ def _inputs(program: ExportedProgram) -> list[Input]:
     found = []
     for name, held in tensors_fed(program):
         if (dtype := np_dtype(held.dtype)) is None:
-            raise UndecidedError(f"the input {name!r} is no tensor of numbers", "its data can't be given")
+            raise InconclusiveError(f"the input {name!r} is no tensor of numbers", "its data can't be given")
         rows = held.shape[0] if held.dim() and isinstance(held.shape[0], int) else None
         shape = tuple(n if isinstance(n, int) else None for n in held.shape)
         found.append(Input(name, dtype, rows, shape))

@@ -13,7 +13,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from bnfold.cli.options import FILE
-from bnfold.errors import OutputError, UndecidedError, UsageError
+from bnfold.errors import InconclusiveError, OutputError, UsageError
 from bnfold.report.terminal import echo, echo_error
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def is_many(models: list[str], given: dict[str, Any]) -> bool:
 
 @contextlib.contextmanager
 def executor(given: dict[str, Any]) -> Iterator[Executor | None]:
-    """What the models are shared out by. Raises UndecidedError where no cluster answers."""
+    """What the models are shared out by. Raises InconclusiveError where no cluster answers."""
     if given["dask"]:
         try:
             distributed: Any = importlib.import_module("distributed")
@@ -59,7 +59,7 @@ def executor(given: dict[str, Any]) -> Iterator[Executor | None]:
             client = distributed.Client(given["dask"], timeout="10s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             cause = " ".join(str(error).split())
-            raise UndecidedError(f"--dask {given['dask']}: {cause}", "is the scheduler running there?") from None
+            raise InconclusiveError(f"--dask {given['dask']}: {cause}", "is the scheduler running there?") from None
         with client:
             yield client.get_executor(pure=False)
     elif given["jobs"]:

@@ -132,16 +132,16 @@ def _fold_many(
         _check_self(target, model, given)
     force = given["force"] or given["in_place"]
 
-    def tell(outcome: Outcome) -> None:
+    def report_outcome(outcome: Outcome) -> None:
         """The reports that were asked for."""
         if outcome.comparison is not None:
             report(outcome.comparison)
 
     with executor(given) as workers:
         outcomes = fold_many(
-            targets, options, executor=workers, journal=given["resume"], force=force, dry_run=given["dry_run"]
+            targets, options, executor=workers, manifest=given["resume"], force=force, dry_run=given["dry_run"]
         )
-        return conclude(outcomes, files, given, terminal, tell)
+        return conclude(outcomes, files, given, terminal, report_outcome)
 
 
 def _check_self(target: str | None, model: str, given: dict[str, Any]) -> None:

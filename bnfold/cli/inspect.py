@@ -77,7 +77,7 @@ def command(models: tuple[str, ...], **given: Any) -> None:
         from bnfold.batch.run import inspect_many
 
         with executor(given) as workers:
-            outcomes = inspect_many(files, options, executor=workers, journal=given["resume"])
+            outcomes = inspect_many(files, options, executor=workers, manifest=given["resume"])
             sys.exit(conclude(outcomes, files, given, terminal))
     from bnfold.api import inspect
 

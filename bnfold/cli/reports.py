@@ -15,7 +15,7 @@ from bnfold.cli.options import same_file
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.report.page.render import Story
+    from bnfold.report.page.render import ReportData
     from bnfold.results.folding import Comparison
 
 
@@ -110,7 +110,7 @@ def only_html(texts: tuple[str, ...], models: list[str]) -> list[Report]:
     return found
 
 
-def write_page(reports: list[Report], story: Callable[[], Story]) -> None:
+def write_page(reports: list[Report], story: Callable[[], ReportData]) -> None:
     """Write the pages among the reports. Raises OutputError."""
     for report in reports:
         if report.kind == HTML and report.path is not None:

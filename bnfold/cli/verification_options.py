@@ -16,7 +16,7 @@ from bnfold.errors import UsageError
 REPORTS_HELP = "html=F, json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
 
 OPTIONS = (
-    click.option("--gates", default="structure,weights,layers,outputs", show_default=True, help="What to judge."),
+    click.option("--checks", default="structure,weights,layers,outputs", show_default=True, help="What to judge."),
     click.option("--device", default="cpu", show_default=True, help="Where models run: cpu, cuda or cuda:N."),
     click.option(
         "--tf32",
@@ -74,7 +74,7 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def verify_options(given: dict[str, Any]) -> Any:
     """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
-    from bnfold.results.verification import GATES
+    from bnfold.results.verification import CHECKS
     from bnfold.verification.checks.outputs import Tolerances
     from bnfold.verification.judge import VerifyOptions
     from bnfold.verification.runtime.measure import RunOptions
@@ -93,7 +93,7 @@ def verify_options(given: dict[str, Any]) -> Any:
     tolerances = Tolerances(
         *(None if given[name] is None else positive(f"--{name}", given[name]) for name in ("k", "rtol", "atol"))
     )
-    return VerifyOptions(words("--gates", given["gates"], GATES), runs, tolerances, _policy(given["weight_policy"]))
+    return VerifyOptions(words("--checks", given["checks"], CHECKS), runs, tolerances, _policy(given["weight_policy"]))
 
 
 def checked_device(text: str) -> str:

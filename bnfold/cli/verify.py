@@ -15,7 +15,7 @@ from bnfold.cli.verification_options import verify_options, verifying
 from bnfold.errors import BnfoldError, UsageError
 from bnfold.report.terminal import echo, echo_error
 
-EXIT_CODES = {"equivalent": 0, "different": 1, "undecided": 3}
+EXIT_CODES = {"equivalent": 0, "different": 1, "inconclusive": 3}
 
 
 @click.command("verify", short_help="Judge whether a folded model computes what the original computes.")

@@ -64,21 +64,21 @@ class ExternalData:
         """Let ``tensor`` be computed when it is read or written."""
         self._mark(tensor, Deferred(weight))
 
-    def take_in(self, tensor: TensorProto) -> None:
+    def inline(self, tensor: TensorProto) -> None:
         """Let an external tensor be written into the model's own file."""
         span = self.span(tensor)
         self._mark(tensor, Stored(span.source, span.offset, span.length))
 
     def _mark(self, tensor: TensorProto, data: Stored | Deferred) -> None:
-        mark = wire.new_mark()
-        self.marked[mark] = data
+        placeholder = wire.new_placeholder()
+        self.marked[placeholder] = data
         del tensor.external_data[:]
-        tensor.external_data.add(key="location", value=mark)
+        tensor.external_data.add(key="location", value=placeholder)
         tensor.data_location = TensorProto.EXTERNAL
 
     def of_marked(self, tensor: TensorProto) -> Stored | Deferred | None:
         """The data of a marked tensor; None for any other."""
-        return self.marked.get(mark_of(tensor))
+        return self.marked.get(placeholder_of(tensor))
 
     def data(self, tensor: TensorProto) -> Stored | Deferred:
         """The data of a marked or external tensor."""
@@ -148,7 +148,7 @@ class ExternalData:
     @staticmethod
     def is_external(tensor: TensorProto) -> bool:
         """True for a tensor whose data lies in another file than the model."""
-        return tensor.data_location == TensorProto.EXTERNAL and not mark_of(tensor)
+        return tensor.data_location == TensorProto.EXTERNAL and not placeholder_of(tensor)
 
     def fill(self, graph: GraphProto) -> None:
         """Put the data into all tensors of ``graph`` that are without."""
@@ -203,12 +203,12 @@ def _inline(tensor: TensorProto) -> NDArray[Any]:
         raise InputError(f"tensor {tensor.name!r} can't be read: {error}", "the file is damaged") from error
 
 
-def mark_of(tensor: TensorProto) -> str:
+def placeholder_of(tensor: TensorProto) -> str:
     """What stands in a tensor in place of its data; nothing for one that is not marked."""
     if tensor.data_location != TensorProto.EXTERNAL or not tensor.external_data:
         return ""
     location = tensor.external_data[0].value
-    return location if isinstance(location, str) and wire.is_mark(location) else ""
+    return location if isinstance(location, str) and wire.is_placeholder(location) else ""
 
 
 def tensors_of(*roots: ModelProto | GraphProto) -> Iterator[TensorProto]:

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import InputError
-from bnfold.io.external import ExternalData, byte_size, external_tensors, mark_of, tensors_of
+from bnfold.io.external import ExternalData, byte_size, external_tensors, placeholder_of, tensors_of
 from bnfold.io.sniff import kind_of, may_be_torch
 from bnfold.io.source import BytesSource, FileSource, Source
 from bnfold.io.tensor_data import Stored
@@ -102,8 +102,14 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
         raise InputError(f"{name}: not an ONNX model, or cut short ({error})", "export it again") from None
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
-    heads = {mark: tensor.SerializeToString() for tensor in tensors_of(proto) if (mark := mark_of(tensor)) in cuts}
-    marked = {mark: Stored(source, *cut.data, cut.message, heads[mark]) for mark, cut in cuts.items()}
+    heads = {
+        placeholder: tensor.SerializeToString()
+        for tensor in tensors_of(proto)
+        if (placeholder := placeholder_of(tensor)) in cuts
+    }
+    marked = {
+        placeholder: Stored(source, *cut.data, cut.message, heads[placeholder]) for placeholder, cut in cuts.items()
+    }
     external = ExternalData(None if path is None else path.parent, dict(marked))
     with readable((name, proto)):
         try:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bnfold.io.source import FileSource
 from bnfold.io.tensor_data import Stored
-from bnfold.progress import tell
+from bnfold.progress import report
 
 AHEAD = 2**23
 """Bytes after which the disk is told to start: on Linux, advice that they are not needed does that."""
@@ -59,7 +59,7 @@ class NewFile:
 
     def _grown(self, count: int) -> None:
         self.size += count
-        tell(self.size >> 20, None, "MiB written")
+        report(self.size >> 20, None, "MiB written")
         if self.size - self._started >= AHEAD and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file.fileno(), self._started, self.size - self._started, os.POSIX_FADV_DONTNEED)
             self._started = self.size

@@ -13,7 +13,7 @@ VERSION, OPTIONS = PREFIX + "version", PREFIX + "options"
 SOURCE, SOURCE_DIGEST = PREFIX + "source", PREFIX + "source_sha256"
 
 
-def note(model: ModelProto, notes: Mapping[str, str]) -> None:
+def write_provenance(model: ModelProto, notes: Mapping[str, str]) -> None:
     """Write notes; each replaces the one of the same name."""
     for key, value in notes.items():
         entry = next((entry for entry in model.metadata_props if entry.key == key), None)
@@ -23,6 +23,6 @@ def note(model: ModelProto, notes: Mapping[str, str]) -> None:
             entry.value = value
 
 
-def noted(model: ModelProto) -> dict[str, str]:
+def provenance_of(model: ModelProto) -> dict[str, str]:
     """Return what is noted in a model, whoever wrote it: data from a file."""
     return {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)}

@@ -170,7 +170,7 @@ def _write(
     proto = model.proto
     if external == "never":
         for tensor in external_tensors(proto):
-            model.external.take_in(tensor)
+            model.external.inline(tensor)
     outside = [tensor for tensor in tensors_of(proto) if _belongs_outside(tensor, external, moved)]
     if external == "auto" and not outside and length(pieces(proto, model.external)) > LIMIT:
         outside = [tensor for tensor in tensors_of(proto) if _is_large(tensor)]

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from onnx import ModelProto
 
 from bnfold.io import wire
-from bnfold.io.external import ExternalData, mark_of, tensors_of
+from bnfold.io.external import ExternalData, placeholder_of, tensors_of
 from bnfold.io.tensor_data import Stored
 
-Pieces = list["bytes | wire.Gap"]
+Pieces = list["bytes | wire.Hole"]
 
 
 def pieces(model: ModelProto, external: ExternalData) -> Pieces:
@@ -21,13 +21,13 @@ def pieces(model: ModelProto, external: ExternalData) -> Pieces:
         data = external.of_marked(tensor)
         if not isinstance(data, Stored) or data.message is None:
             continue
-        mark = mark_of(tensor)
+        placeholder = placeholder_of(tensor)
         if data.head == tensor.SerializeToString():
-            messages[mark] = data.message[1]
+            messages[placeholder] = data.message[1]
         else:
-            touched.add(mark)  # renamed, say, where a function's body was put in place of its call
-    messages = {mark: size for mark, size in messages.items() if mark not in touched}
-    sizes = {mark: data.size for mark, data in external.marked.items()}
+            touched.add(placeholder)  # renamed, say, where a function's body was put in place of its call
+    messages = {placeholder: size for placeholder, size in messages.items() if placeholder not in touched}
+    sizes = {placeholder: data.size for placeholder, data in external.marked.items()}
     return wire.assemble(model.SerializeToString(), sizes, messages)
 
 
@@ -37,7 +37,7 @@ def chunks(parts: Pieces, external: ExternalData) -> Iterator[bytes | memoryview
         if isinstance(part, bytes):
             yield part
             continue
-        data = external.marked[part.mark]
+        data = external.marked[part.placeholder]
         if part.whole and isinstance(data, Stored) and data.message is not None:
             yield from data.source.chunks(*data.message)
         else:

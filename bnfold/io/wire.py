@@ -28,11 +28,11 @@ DEEPEST = 100
 WINDOW = 2**16
 """Bytes of structure read at a time."""
 
-MARK = "\0" + os.urandom(16).hex()
+PLACEHOLDER = "\0" + os.urandom(16).hex()
 """What the location of a marked tensor starts with. No file can know it, and no path can hold it."""
 
 _NUMBERS = count()
-_PREFIX = MARK.encode()
+_PREFIX = PLACEHOLDER.encode()
 _LENGTH = len(_PREFIX) + 16
 
 LENGTH_DELIMITED = 2
@@ -62,7 +62,7 @@ class _Malformed(Exception):
 
 
 @dataclass(frozen=True)
-class Cut:
+class TensorSpan:
     """A tensor that stayed in its file: where its whole message lies, and in it the data (offsets and lengths)."""
 
     message: tuple[int, int]
@@ -70,34 +70,34 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class Gap:
+class Hole:
     """Where the data of a marked tensor belongs. ``whole``: its message takes the place of the tensor's own header."""
 
-    mark: str
+    placeholder: str
     size: int
     whole: bool
 
 
-def new_mark() -> str:
+def new_placeholder() -> str:
     """A mark that no tensor carries yet."""
-    return f"{MARK}{next(_NUMBERS):016x}"
+    return f"{PLACEHOLDER}{next(_NUMBERS):016x}"
 
 
-def is_mark(location: str) -> bool:
+def is_placeholder(location: str) -> bool:
     """True for the location of a marked tensor."""
-    return location.startswith(MARK)
+    return location.startswith(PLACEHOLDER)
 
 
-def separate(read: Read, size: int) -> tuple[bytes, dict[str, Cut]]:
+def separate(read: Read, size: int) -> tuple[bytes, dict[str, TensorSpan]]:
     """The skeleton of a model of ``size`` bytes, and what was cut out of it, by mark."""
-    cuts: dict[str, Cut] = {}
+    cuts: dict[str, TensorSpan] = {}
     try:
         return _skeleton(read, "model", 0, size, cuts, 0) or read(0, size), cuts
     except _Malformed:
         return read(0, size), {}
 
 
-def _skeleton(read: Read, kind: str, start: int, stop: int, cuts: dict[str, Cut], depth: int) -> bytes | None:
+def _skeleton(read: Read, kind: str, start: int, stop: int, cuts: dict[str, TensorSpan], depth: int) -> bytes | None:
     """A message without its large tensors' data; None if there is nothing to cut."""
     parts: list[bytes] = []
     kept = start
@@ -106,7 +106,7 @@ def _skeleton(read: Read, kind: str, start: int, stop: int, cuts: dict[str, Cut]
         if end - body < LARGE or wire != LENGTH_DELIMITED or number not in children or depth > DEEPEST:
             continue
         if children[number] == "tensor":
-            inner = _marked(read, body, end, cuts)
+            inner = _with_placeholder(read, body, end, cuts)
         else:
             inner = _skeleton(read, children[number], body, end, cuts, depth + 1)
         if inner is not None:
@@ -115,7 +115,7 @@ def _skeleton(read: Read, kind: str, start: int, stop: int, cuts: dict[str, Cut]
     return b"".join([*parts, read(kept, stop - kept)]) if parts else None
 
 
-def _marked(read: Read, start: int, stop: int, cuts: dict[str, Cut]) -> bytes | None:
+def _with_placeholder(read: Read, start: int, stop: int, cuts: dict[str, TensorSpan]) -> bytes | None:
     """A tensor with a mark in place of its raw data; None for one that holds its data otherwise, or twice."""
     raw: tuple[int, int, int] | None = None
     for number, wire, at, body, end in fields(read, start, stop):
@@ -126,18 +126,18 @@ def _marked(read: Read, start: int, stop: int, cuts: dict[str, Cut]) -> bytes | 
     if raw is None or raw[2] - raw[1] < LARGE:
         return None
     at, body, end = raw
-    mark = new_mark()
-    cuts[mark] = Cut((start, stop - start), (body, end - body))
-    return read(start, at - start) + read(end, stop - end) + _pointer(mark)
+    placeholder = new_placeholder()
+    cuts[placeholder] = TensorSpan((start, stop - start), (body, end - body))
+    return read(start, at - start) + read(end, stop - end) + _pointer(placeholder)
 
 
-def _pointer(mark: str) -> bytes:
+def _pointer(placeholder: str) -> bytes:
     """``external_data { key: "location" value: mark } data_location: EXTERNAL``."""
-    entry = _delimited(1, 8) + b"location" + _delimited(2, len(mark)) + mark.encode()
+    entry = _delimited(1, 8) + b"location" + _delimited(2, len(placeholder)) + placeholder.encode()
     return _delimited(EXTERNAL_DATA, len(entry)) + entry + varint(DATA_LOCATION << 3) + b"\1"
 
 
-def assemble(skeleton: bytes, sizes: Mapping[str, int], wholes: Mapping[str, int]) -> list[bytes | Gap]:
+def assemble(skeleton: bytes, sizes: Mapping[str, int], wholes: Mapping[str, int]) -> list[bytes | Hole]:
     """What to write, in order: the skeleton's bytes, and gaps where the data of its marked tensors belongs.
 
     ``sizes`` are the bytes of each mark's data; for those in ``wholes`` a complete message of so many bytes is written.
@@ -159,9 +159,9 @@ class _Assembly:
     sizes: Mapping[str, int]
     wholes: Mapping[str, int]
 
-    def pieces(self, kind: str, start: int, stop: int) -> list[bytes | Gap]:
+    def pieces(self, kind: str, start: int, stop: int) -> list[bytes | Hole]:
         """A message, filled."""
-        parts: list[bytes | Gap] = []
+        parts: list[bytes | Hole] = []
         kept = start
         for number, wire, at, body, end in fields(self._read, start, stop):
             first = bisect_left(self.places, body)
@@ -173,26 +173,26 @@ class _Assembly:
             kept = end
         return [*parts, self.skeleton[kept:stop]]
 
-    def _tensor(self, start: int, stop: int) -> list[bytes | Gap]:
+    def _tensor(self, start: int, stop: int) -> list[bytes | Hole]:
         """A marked tensor: its fields in the order of their numbers, as protobuf writes them, with its data."""
         at = self.places[bisect_left(self.places, start)]
-        mark = self.skeleton[at : at + _LENGTH].decode()
-        if mark in self.wholes:
-            return [Gap(mark, self.wholes[mark], whole=True)]
+        placeholder = self.skeleton[at : at + _LENGTH].decode()
+        if placeholder in self.wholes:
+            return [Hole(placeholder, self.wholes[placeholder], whole=True)]
         before, after = bytearray(), bytearray()
         for number, _, first, _, end in fields(self._read, start, stop):
             if number not in (EXTERNAL_DATA, DATA_LOCATION):
                 (before if number < RAW_DATA else after).extend(self.skeleton[first:end])
-        size = self.sizes[mark]
-        return [bytes(before) + _delimited(RAW_DATA, size), Gap(mark, size, whole=False), bytes(after)]
+        size = self.sizes[placeholder]
+        return [bytes(before) + _delimited(RAW_DATA, size), Hole(placeholder, size, whole=False), bytes(after)]
 
     def _read(self, offset: int, size: int) -> bytes:
         return self.skeleton[offset : offset + size]
 
 
-def length(pieces: list[bytes | Gap]) -> int:
+def length(pieces: list[bytes | Hole]) -> int:
     """The bytes that pieces take."""
-    return sum(piece.size if isinstance(piece, Gap) else len(piece) for piece in pieces)
+    return sum(piece.size if isinstance(piece, Hole) else len(piece) for piece in pieces)
 
 
 def fields(read: Read, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:

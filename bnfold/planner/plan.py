@@ -52,7 +52,7 @@ class ResidualOp:
 class Fold:
     """An affine operator that goes: which way its map went, through which operators, into which nodes.
 
-    ``stand_in`` is what stays in its place, if anything does.
+    ``residual`` is what stays in its place, if anything does.
     """
 
     op: AffineOp

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 COLOURS = {
     "foldable": "#146c2e", "folded": "#146c2e", "equivalent": "#146c2e", "pass": "#146c2e",
-    "kept": "#8a5300", "undecided": "#8a5300", "different": "#b3261e", "fail": "#b3261e",
+    "kept": "#8a5300", "inconclusive": "#8a5300", "different": "#b3261e", "fail": "#b3261e",
 }  # fmt: skip
 
 
@@ -33,9 +33,9 @@ def folding(found: Folding) -> str:
 
 
 def comparison(found: Comparison) -> str:
-    """The verdict, gate by gate."""
-    gates = [(gate.gate, gate.verdict, gate.detail) for gate in found.verification.gates]
-    return _table(f"{found.folded.path}: {found.verdict}", ("gate", "", "why"), gates)
+    """The verdict, check by check."""
+    checks = [(check.check, check.verdict, check.detail) for check in found.verification.checks]
+    return _table(f"{found.folded.path}: {found.verdict}", ("check", "", "why"), checks)
 
 
 def calibration(found: Calibration) -> str:

@@ -5,34 +5,34 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.report.page.render import MOST_HISTOGRAMS, Story
+from bnfold.report.page.render import MOST_HISTOGRAMS, ReportData
 from bnfold.results.folding import Comparison, Folding, Inspection, as_comparison
 
 if TYPE_CHECKING:
     from bnfold.benchmark.run import Benchmark
 
 
-def of_inspection(found: Inspection) -> Story:
+def of_inspection(found: Inspection) -> ReportData:
     """A model alone."""
-    return Story(found.model.path, found)
+    return ReportData(found.model.path, found)
 
 
-def of_folding(found: Folding) -> Story:
+def of_folding(found: Folding) -> ReportData:
     """A fold that was done."""
     sizes = _counted(found.nodes, found.bytes)
     model, output = found.inspection.model.path, None if found.output is None else found.output.path
     weights = {} if output in (None, "-") else _weights(model, str(output))
-    return Story(model, found.inspection, as_comparison(found), sizes=sizes, weights=weights)
+    return ReportData(model, found.inspection, as_comparison(found), sizes=sizes, weights=weights)
 
 
-def of_comparison(found: Comparison) -> Story:
+def of_comparison(found: Comparison) -> ReportData:
     """A verification: the original is inspected for it."""
     sizes = _sizes(found.original.path, found.folded.path)
     weights = _weights(found.original.path, found.folded.path)
-    return Story(found.folded.path, _inspected(found.original.path), found, sizes=sizes, weights=weights)
+    return ReportData(found.folded.path, _inspected(found.original.path), found, sizes=sizes, weights=weights)
 
 
-def of_benchmark(found: Benchmark) -> Story:
+def of_benchmark(found: Benchmark) -> ReportData:
     """A benchmark: sizes and latencies."""
     from bnfold.benchmark.run import HINT
 
@@ -44,7 +44,7 @@ def of_benchmark(found: Benchmark) -> Story:
         hint = f": {HINT}" if level.verdict == "inconclusive" else ""
         sizes.append((f"folded / original, level {level.level}", "1", told + hint))
     original, folded = found.original.path, found.folded.path
-    return Story(folded, _inspected(original), benchmark=found, sizes=sizes, weights=_weights(original, folded))
+    return ReportData(folded, _inspected(original), benchmark=found, sizes=sizes, weights=_weights(original, folded))
 
 
 def _counted(nodes: dict[str, int], size: dict[str, int]) -> list[tuple[str, str, str]]:
@@ -92,9 +92,9 @@ def _tensors(path: str) -> dict[str, Any]:
     from bnfold.api import FoldOptions
     from bnfold.frontends.onnx.graph import OnnxGraphs
     from bnfold.io.load import LoadedModel
-    from bnfold.loading import opened
+    from bnfold.loading import load_any
 
-    model = opened(path, FoldOptions(verify=None))
+    model = load_any(path, FoldOptions(verify=None))
     if not isinstance(model, LoadedModel):
         state = model.program.state_dict
         return {name: (lambda t=t: t.detach().float().numpy()) for name, t in state.items() if t.dim() > 1}

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from bnfold.results.calibration import Calibration, Drift
 
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
-VERDICTS = {"equivalent": "green", "different": "red", "undecided": "yellow"}
-GATES = {"pass": "green", "fail": "red", "undecided": "yellow"}
-LAYER = ("layer", "", "gate", "ratio", "max ulp", "max abs", "channels")
+VERDICTS = {"equivalent": "green", "different": "red", "inconclusive": "yellow"}
+CHECKS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
+LAYER = ("layer", "", "check", "ratio", "max ulp", "max abs", "channels")
 OUTPUT = ("output", "", "level", "ratio", "max abs", "max rel", "max ulp", "seen from")
 DRIFT = ("drift of", "values", "rms", "max", "channel")
 NAMED = 4
@@ -66,7 +66,7 @@ def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None
 
 
 def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -> None:
-    """The verdict and its gates; every folded tensor if ``verbose``."""
+    """The verdict and its checks; every folded tensor if ``verbose``."""
     for note in result.notes:
         terminal.line(note)
     _print_verification(terminal, result.verification)
@@ -122,15 +122,15 @@ def _print_details(terminal: Terminal, result: Verification, *, everything: bool
 
 
 def _layer(layer: LayerResult) -> list[Part]:
-    figures = ("" if x is None else f"{x:.3g}" for x in (layer.ratio, layer.max_ulp, layer.max_abs))
+    figures = ("" if x is None else f"{x:.3g}" for x in (layer.error_ratio, layer.max_ulp, layer.max_abs))
     channels = ", ".join(map(str, layer.channels[:6])) + (" …" if len(layer.channels) > 6 else "")
-    return [layer.name, (layer.verdict, GATES[layer.verdict]), layer.gate, *figures, channels]
+    return [layer.name, (layer.verdict, CHECKS[layer.verdict]), layer.check, *figures, channels]
 
 
 def _output(output: OutputResult) -> list[Part]:
-    numbers = (output.ratio, output.max_abs, output.max_rel, output.max_ulp, output.sensitivity)
+    numbers = (output.error_ratio, output.max_abs, output.max_rel, output.max_ulp, output.detection_limit)
     level = f"{output.level}{', TF32' if output.tf32 else ''}"
-    return [output.name, (output.verdict, GATES[output.verdict]), level, *(f"{x:.3g}" for x in numbers)]
+    return [output.name, (output.verdict, CHECKS[output.verdict]), level, *(f"{x:.3g}" for x in numbers)]
 
 
 def _count(result: Inspection) -> str:
@@ -191,15 +191,15 @@ def _health_of(result: Inspection) -> list[tuple[str, list[Finding]]]:
 
 def _print_verification(terminal: Terminal, result: Verification) -> None:
     terminal.line((result.verdict, f"{VERDICTS[result.verdict]} bold"))
-    for gate in result.gates:
-        terminal.line(f"  {gate.gate}: ", (gate.verdict, GATES[gate.verdict]), f", {gate.detail}")
+    for check in result.checks:
+        terminal.line(f"  {check.check}: ", (check.verdict, CHECKS[check.verdict]), f", {check.detail}")
     if result.origin == "changed":
         terminal.line("  it says that bnfold folded it; folding again gives other bytes: judged like any tool's fold")
-    asked = {gate.gate for gate in result.gates}
-    left = [name for name in results.GATES if name not in asked]
-    if result.verdict == "undecided" and result.left_open:
+    asked = {check.check for check in result.checks}
+    left = [name for name in results.CHECKS if name not in asked]
+    if result.verdict == "inconclusive" and result.left_open:
         terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
-    elif left and result.gates:
+    elif left and result.checks:
         terminal.line(f"  not asked for: {', '.join(left)}")
     source = result.inputs.get("source")
     if source is not None and result.device["used"] is not None:

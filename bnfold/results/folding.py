@@ -13,7 +13,7 @@ from bnfold.io.digests import DataFiles
 from bnfold.io.load import LoadedModel
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
-from bnfold.results.verification import GateResult, Verification, nothing_ran, versions
+from bnfold.results.verification import CheckResult, Verification, nothing_ran, versions
 from bnfold.rules.reasons import Refusal
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ class Comparison:
 
     @property
     def verdict(self) -> str:
-        """``equivalent``, ``different`` or ``undecided``."""
+        """``equivalent``, ``different`` or ``inconclusive``."""
         return self.verification.verdict
 
     def _repr_html_(self) -> str:
@@ -236,8 +236,8 @@ def as_comparison(folding: Folding) -> Comparison:
     if found is None:
         copied = folding.verdict == "unchanged" and folding.output is not None
         told = "nothing was folded: a copy of the original"
-        gates = [GateResult(gate, "pass", told) for gate in ("structure", "weights")] if copied else []
-        found = Verification(gates, [], [], *nothing_ran(), versions())
+        checks = [CheckResult(check, "pass", told) for check in ("structure", "weights")] if copied else []
+        found = Verification(checks, [], [], *nothing_ran(), versions())
     folded = replace(model, path=output.path, sha256=output.sha256)
     return Comparison(model, folded, found, folding.notes, folding.data)
 
@@ -245,8 +245,8 @@ def as_comparison(folding: Folding) -> Comparison:
 def refuse_different(name: str, folding: Folding) -> None:
     """Raise Refused if the folding failed its verification."""
     if folding.verification is not None and folding.verification.verdict == "different":
-        cause = next(gate for gate in folding.verification.gates if gate.verdict == "fail")
-        raise Refused(f"{name}: the {cause.gate} gate fails: {cause.detail}", folding)
+        cause = next(check for check in folding.verification.checks if check.verdict == "fail")
+        raise Refused(f"{name}: the {cause.check} check fails: {cause.detail}", folding)
 
 
 def onnx_info(loaded: LoadedModel) -> ModelInfo:

@@ -5,16 +5,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
-Judgement = Literal["pass", "fail", "undecided"]
-Verdict = Literal["equivalent", "different", "undecided"]
+Judgement = Literal["pass", "fail", "inconclusive"]
+Verdict = Literal["equivalent", "different", "inconclusive"]
 
 Origin = Literal["bnfold", "changed", "other"]
 
-GATES = ("structure", "weights", "layers", "outputs")
-"""The gates, cheapest first."""
+CHECKS = ("structure", "weights", "layers", "outputs")
+"""The checks, cheapest first."""
 
 PROOFS = (frozenset({"structure", "weights"}), frozenset({"outputs"}))
-"""Gates that together say of two models that they are equivalent: for all inputs, or on those that were fed.
+"""Checks that together say of two models that they are equivalent: for all inputs, or on those that were fed.
 
 The structure alone says nothing about numbers, the weights nothing about what reads them, the layers nothing about what
 lies between them.
@@ -22,10 +22,10 @@ lies between them.
 
 
 @dataclass(frozen=True)
-class GateResult:
-    """One gate's verdict, the sentence that explains it, and its figures."""
+class CheckResult:
+    """One check's verdict, the sentence that explains it, and its figures."""
 
-    gate: str
+    check: str
     verdict: Judgement
     detail: str
     figures: dict[str, Any] = field(default_factory=dict)
@@ -33,19 +33,19 @@ class GateResult:
 
 @dataclass(frozen=True)
 class LayerResult:
-    """One folded layer or tensor, as one gate sees it.
+    """One folded layer or tensor, as one check sees it.
 
-    The weights gate gives ``max_ulp``, how far a stored tensor is from the exact one in ulps of its type; the layers
-    gate gives ``ratio``, the piece's error over the unavoidable one. ``max_abs`` is the largest difference.
+    The weights check gives ``max_ulp``, how far a stored tensor is from the exact one in ulps of its type; the layers
+    check gives ``ratio``, the piece's error over the unavoidable one. ``max_abs`` is the largest difference.
     ``channels`` are the output channels that are off. ``node`` is the node of the folded model that it stands for.
     """
 
     name: str
-    ratio: float | None
+    error_ratio: float | None
     max_abs: float | None
     max_ulp: float | None
     channels: list[int]
-    gate: str = "weights"
+    check: str = "weights"
     verdict: Judgement = "pass"
     node: str | None = None
 
@@ -61,10 +61,10 @@ class OutputResult:
 
     name: str
     level: str
-    ratio: float
+    error_ratio: float
     max_abs: float
     max_rel: float
-    sensitivity: float
+    detection_limit: float
     max_ulp: float = 0.0
     tf32: bool = False
     kind: str | None = None
@@ -82,7 +82,7 @@ def nothing_ran(device: str = "cpu", seed: int = 0) -> tuple[dict[str, Any], dic
 class Verification:
     """Everything that ``bnfold verify`` knows at its end. ``origin``: see :func:`origin_of`."""
 
-    gates: list[GateResult]
+    checks: list[CheckResult]
     layers: list[LayerResult]
     outputs: list[OutputResult]
     device: dict[str, Any]
@@ -92,21 +92,23 @@ class Verification:
 
     @property
     def verdict(self) -> Verdict:
-        """``different`` if any gate fails; ``equivalent`` if all pass, and they are enough to say so."""
-        seen = {gate.verdict for gate in self.gates}
+        """``different`` if any check fails; ``equivalent`` if all pass, and they are enough to say so."""
+        seen = {check.verdict for check in self.checks}
         if "fail" in seen:
             return "different"
-        return "undecided" if "undecided" in seen or self.left_open else "equivalent"
+        return "inconclusive" if "inconclusive" in seen or self.left_open else "equivalent"
 
     @property
     def left_open(self) -> str | None:
-        """What the gates that were asked for say nothing about; None where they are enough for a verdict."""
-        asked = {gate.gate for gate in self.gates}
+        """What the checks that were asked for say nothing about; None where they are enough for a verdict."""
+        asked = {check.check for check in self.checks}
         if any(proof <= asked for proof in PROOFS):
             return None
-        left = ", ".join(name for name in GATES if name not in asked)
+        left = ", ".join(name for name in CHECKS if name not in asked)
         verb = "passes" if len(asked) == 1 else "pass"
-        return f"{', '.join(gate.gate for gate in self.gates)} {verb}; {left} not run" if asked else f"{left} not run"
+        return (
+            f"{', '.join(check.check for check in self.checks)} {verb}; {left} not run" if asked else f"{left} not run"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The ``verification`` object of the JSON contract."""

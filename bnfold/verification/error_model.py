@@ -46,7 +46,7 @@ def limit_of(kind: str, k: float | None = None) -> float:
 
 
 @dataclass
-class Tally:
+class ErrorAccumulator:
     """Sums of squares over samples, pooled and per channel on ``axis``; :meth:`add` them up, then read the figures.
 
     ``terms`` are the sizes of what each channel's shift was added up from; ``slack`` is how many ulps a channel's scale
@@ -62,26 +62,34 @@ class Tally:
     max_abs: float = 0.0
     max_size: float = 0.0
 
-    def add(self, folded: NDArray[Any], original: NDArray[Any], true: Array, ideal: Array | None) -> None:
+    def add(
+        self, folded: NDArray[Any], original: NDArray[Any], reference: Array, correctly_rounded: Array | None
+    ) -> None:
         """One result of the folded model beside those it is compared with; all of one shape, all finite."""
-        axis = self.axis if self.axis is not None and true.ndim > self.axis and true.ndim > 2 else None
-        if axis is not None and self._sums and true.shape[axis] != max(entry.size for entry in self._sums.values()):
+        axis = self.axis if self.axis is not None and reference.ndim > self.axis and reference.ndim > 2 else None
+        if (
+            axis is not None
+            and self._sums
+            and reference.shape[axis] != max(entry.size for entry in self._sums.values())
+        ):
             axis = None
             self._pool()  # samples of several sizes: what lies on that axis are no channels
-        others = None if axis is None else tuple(k for k in range(true.ndim) if k != axis)
+        others = None if axis is None else tuple(k for k in range(reference.ndim) if k != axis)
         for name, error in (
-            ("folded", folded - true),
-            ("original", original - true),
-            ("ideal", np.zeros(1) if ideal is None else ideal - true),
-            ("true", true),
+            ("folded", folded - reference),
+            ("original", original - reference),
+            ("ideal", np.zeros(1) if correctly_rounded is None else correctly_rounded - reference),
+            ("true", reference),
         ):
             squares = np.square(np.asarray(error, np.float64))
             total = (
-                np.sum(squares) if others is None or (name == "ideal" and ideal is None) else squares.sum(axis=others)
+                np.sum(squares)
+                if others is None or (name == "ideal" and correctly_rounded is None)
+                else squares.sum(axis=others)
             )
             self._sums[name] = self._sums.get(name, np.zeros(())) + total
-        channels = 1 if axis is None else true.shape[axis]
-        self._count += true.size // max(channels, 1)
+        channels = 1 if axis is None else reference.shape[axis]
+        self._count += reference.size // max(channels, 1)
         self.max_abs = max(self.max_abs, float(np.abs(folded - original.astype(np.float64)).max(initial=0.0)))
         self.max_size = max(self.max_size, float(np.abs(original).max(initial=0.0)))
 
@@ -114,9 +122,9 @@ class Tally:
             size = size + np.sqrt(np.square(self.terms).mean())
         floor = (0.5 + 2 * self.slack) * unit * size
         own = np.sqrt(self._rms("original", pooled=pooled) ** 2 + floor**2)
-        ideal, size = np.broadcast_arrays(self._rms("ideal", pooled=pooled), size)
+        correctly_rounded, size = np.broadcast_arrays(self._rms("ideal", pooled=pooled), size)
         dead = size <= DEAD * size.max(initial=0.0)  # its weights have lost their bits to underflow
-        rounding = np.where(dead, ideal, np.minimum(ideal, ROUNDING * own))
+        rounding = np.where(dead, correctly_rounded, np.minimum(correctly_rounded, ROUNDING * own))
         return np.asarray(np.sqrt(own**2 + rounding**2))
 
     def _ratios(self, *, pooled: bool) -> Array:
@@ -130,7 +138,7 @@ class Tally:
         return self._ratios(pooled=self._pools)
 
     @property
-    def ratio(self) -> float:
+    def error_ratio(self) -> float:
         """The largest R."""
         return float(self.ratios.max(initial=0.0))
 
@@ -145,7 +153,7 @@ class Tally:
         """True if the original's own error is so large that it could hide a fault."""
         return self.noise > NOISY.get(np.dtype(self.dtype).name, NOISY["float32"])
 
-    def sensitivity(self, k: float) -> float:
+    def detection_limit(self, k: float) -> float:
         """The smallest relative error of scale that would have been seen."""
         pooled = self._pools
         size, floor = np.broadcast_arrays(self._rms("true", pooled=pooled), self._unavoidable(pooled=pooled))

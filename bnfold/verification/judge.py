@@ -1,4 +1,4 @@
-"""Judge whether a folded model computes what the original computes: four gates, cheapest first.
+"""Judge whether a folded model computes what the original computes: four checks, cheapest first.
 
 ``structure`` and ``weights`` prove it from the files, for all inputs; ``layers`` and ``outputs`` run both models and
 compare their errors with those that are unavoidable.
@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from bnfold.errors import BnfoldError, UndecidedError, UsageError
+from bnfold.errors import BnfoldError, InconclusiveError, UsageError
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel, load, readable
-from bnfold.io.provenance import SOURCE_DIGEST, VERSION, noted
+from bnfold.io.provenance import SOURCE_DIGEST, VERSION, provenance_of
 from bnfold.results.verification import (
-    GATES,
-    GateResult,
+    CHECKS,
+    CheckResult,
     LayerResult,
     OutputResult,
     Verification,
@@ -30,12 +30,12 @@ from bnfold.verification.checks.outputs import Tolerances, check_outputs
 from bnfold.verification.checks.structure import check_structure
 from bnfold.verification.checks.weights import OTHERS, check_weights
 from bnfold.verification.equivalence.alignment import Alignment, align
-from bnfold.verification.equivalence.ort_nchwc import BLOCKS, blocked_values, is_blocked, unblocked
-from bnfold.verification.equivalence.subgraphs import Piece, pieces
+from bnfold.verification.equivalence.ort_nchwc import BLOCKS, is_nchwc, nchwc_values, without_nchwc
+from bnfold.verification.equivalence.subgraphs import Subgraph, subgraphs
 from bnfold.verification.reference.model import NotInFloat64, without_functions
 from bnfold.verification.refold import is_refolded
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.measure import Measured, RunOptions, Yardstick, measure, undecided_device
+from bnfold.verification.runtime.measure import Measured, ReferenceSpec, RunOptions, inconclusive_device, measure
 
 
 class Loaded(Protocol):
@@ -52,12 +52,12 @@ class Loaded(Protocol):
 
 @dataclass(frozen=True)
 class VerifyOptions:
-    """Which gates to run, how both models are run, and how strictly they are judged.
+    """Which checks to run, how both models are run, and how strictly they are judged.
 
-    ``ulps`` is what the weights gate allows; by default 0.5 for bnfold's own folds and 4 for others.
+    ``ulps`` is what the weights check allows; by default 0.5 for bnfold's own folds and 4 for others.
     """
 
-    gates: Collection[str] = GATES
+    checks: Collection[str] = CHECKS
     runs: RunOptions = field(default_factory=RunOptions)
     tolerances: Tolerances = field(default_factory=Tolerances)
     ulps: float | None = None
@@ -66,11 +66,11 @@ class VerifyOptions:
 def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel, LoadedModel]:
     """Judge ``folded`` against ``original``.
 
-    Raises InputError if either can't be read, UndecidedError if the device asked for is not there, UsageError if
+    Raises InputError if either can't be read, InconclusiveError if the device asked for is not there, UsageError if
     ``original`` was folded from ``folded``.
     """
     first, second = load(original), load(folded)
-    refuse_swapped(first, noted(first.proto).get(SOURCE_DIGEST), second)
+    refuse_swapped(first, provenance_of(first.proto).get(SOURCE_DIGEST), second)
     with readable((first.name, first.proto), (second.name, second.proto)):
         return _judge(first, second, folded, options), first, second
 
@@ -86,44 +86,44 @@ def refuse_swapped(original: Loaded, source: str | None, folded: Loaded) -> None
 
 def _judge(first: LoadedModel, second: LoadedModel, folded: Path, options: VerifyOptions) -> Verification:
     found: Alignment | str = "not asked for"
-    if set(options.gates) & {"structure", "weights", "layers"}:
+    if set(options.checks) & {"structure", "weights", "layers"}:
         try:
             found = _align(first, second)
         except InvalidModel as error:
             return _invalid(str(error), options)
-    gates: list[GateResult] = []
+    checks: list[CheckResult] = []
     layers: list[LayerResult] = []
     ours = is_refolded(first, second)
-    if "structure" in options.gates:
-        gates.append(check_structure(first, second, found))
-    if "weights" in options.gates:
-        gate, layers = check_weights(found, options.ulps, ours=ours)
-        gates.append(gate)
+    if "structure" in options.checks:
+        checks.append(check_structure(first, second, found))
+    if "weights" in options.checks:
+        check, layers = check_weights(found, options.ulps, ours=ours)
+        checks.append(check)
     # Only where both hold is the folded model itself the best fold there is.
-    proved = ours and isinstance(found, Alignment) and not found.partings and not found.wrong_outputs
-    cut: list[Piece] = []
-    if "layers" in options.gates and isinstance(found, Alignment):
-        cut = pieces(found, blocked_values(second.proto), proved=proved)
+    proved = ours and isinstance(found, Alignment) and not found.mismatches and not found.wrong_outputs
+    cut: list[Subgraph] = []
+    if "layers" in options.checks and isinstance(found, Alignment):
+        cut = subgraphs(found, nchwc_values(second.proto), proved=proved)
     del found
     slack = 0.0 if ours else OTHERS / 2
-    yardstick = Yardstick(slack, proved, options.tolerances.k)
-    ran = _run_gates(first, folded, options, yardstick, cut)
-    origin = origin_of(ours, says=VERSION in noted(second.proto))
-    return Verification(gates + ran.gates, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions(), origin)
+    spec = ReferenceSpec(slack, proved, options.tolerances.k)
+    ran = _run_checks(first, folded, options, spec, cut)
+    origin = origin_of(ours, says=VERSION in provenance_of(second.proto))
+    return Verification(checks + ran.checks, layers + ran.layers, ran.outputs, ran.device, ran.fed, versions(), origin)
 
 
 def _invalid(cause: str, options: VerifyOptions) -> Verification:
     """The folded model is no model: nothing else needs to be asked."""
-    gate = GateResult("structure", "fail", f"the folded model is not valid: {cause}")
+    check = CheckResult("structure", "fail", f"the folded model is not valid: {cause}")
     ran = _nothing_ran(options)
-    return Verification([gate], [], [], ran.device, ran.fed, versions())
+    return Verification([check], [], [], ran.device, ran.fed, versions())
 
 
 @dataclass
 class _Ran:
-    """What the gates that run models found."""
+    """What the checks that run models found."""
 
-    gates: list[GateResult]
+    checks: list[CheckResult]
     layers: list[LayerResult]
     outputs: list[OutputResult]
     device: dict[str, Any]
@@ -134,41 +134,41 @@ def _nothing_ran(options: VerifyOptions) -> _Ran:
     return _Ran([], [], [], *nothing_ran(options.runs.device, options.runs.inputs.seed))
 
 
-def _run_gates(
-    original: LoadedModel, folded: Path, options: VerifyOptions, yardstick: Yardstick, cut: list[Piece]
+def _run_checks(
+    original: LoadedModel, folded: Path, options: VerifyOptions, spec: ReferenceSpec, cut: list[Subgraph]
 ) -> _Ran:
-    wanted = [gate for gate in ("layers", "outputs") if gate in options.gates]
+    wanted = [check for check in ("layers", "outputs") if check in options.checks]
     ran = _nothing_ran(options)
     if not wanted:
         return ran
     if not runtime.available():
         if options.runs.device != "cpu":
-            raise undecided_device(options.runs.device, runtime.RunFailed("onnxruntime is not installed"))
+            raise inconclusive_device(options.runs.device, runtime.RunFailed("onnxruntime is not installed"))
         detail = "nothing was run: onnxruntime is not installed (pip install 'bnfold[cpu]')"
-        ran.gates = [GateResult(gate, "undecided", detail) for gate in wanted]
+        ran.checks = [CheckResult(check, "inconclusive", detail) for check in wanted]
         return ran
     try:
-        found = measure(original, folded, options.runs, yardstick, cut, outputs="outputs" in wanted)
+        found = measure(original, folded, options.runs, spec, cut, outputs="outputs" in wanted)
     except runtime.DeviceMissing as error:
-        raise undecided_device(options.runs.device, error) from None
-    except (runtime.RunFailed, UndecidedError) as error:
-        hint = f" ({error.hint})" if isinstance(error, UndecidedError) and error.hint else ""
+        raise inconclusive_device(options.runs.device, error) from None
+    except (runtime.RunFailed, InconclusiveError) as error:
+        hint = f" ({error.hint})" if isinstance(error, InconclusiveError) and error.hint else ""
         detail = f"the original can't be run: {error}{hint}"
-        ran.gates = [GateResult(gate, "undecided", detail) for gate in wanted]
+        ran.checks = [CheckResult(check, "inconclusive", detail) for check in wanted]
         return ran
     ran.fed = found.fed
     ran.device.update(_placed(original, found, options.runs))
     if "layers" in wanted:
-        gate, ran.layers = check_layers(found, cut, options.tolerances.k)
-        ran.gates.append(gate)
+        check, ran.layers = check_layers(found, cut, options.tolerances.k)
+        ran.checks.append(check)
     if "outputs" in wanted:
-        gate, ran.outputs = check_outputs(found, options.tolerances)
-        ran.gates.append(gate)
+        check, ran.outputs = check_outputs(found, options.tolerances)
+        ran.checks.append(check)
     return ran
 
 
 def _placed(original: LoadedModel, found: Measured, options: RunOptions) -> dict[str, Any]:
-    """Where the original's nodes really ran. Raises UndecidedError if that is not what was asked for."""
+    """Where the original's nodes really ran. Raises InconclusiveError if that is not what was asked for."""
     on_cpu = found.original.on_cpu
     used = "cpu" if options.device == "cpu" else options.device
     placed = {"used": used, "nodes_on_cpu": [name or op for name, op, _ in on_cpu]}
@@ -184,7 +184,7 @@ def _placed(original: LoadedModel, found: Measured, options: RunOptions) -> dict
         known = {node.name for node in graph.nodes}
         wrong = [entry for entry in on_cpu if entry[0] in floats or (entry[0] not in known and entry[1] in _COMPUTE)]
     if wrong:
-        raise UndecidedError(
+        raise InconclusiveError(
             f"--device {options.device}: {wrong[0][1]} {wrong[0][0]!r} runs on the CPU ({len(wrong)} nodes in all)",
             "onnxruntime has no CUDA kernel for it; --cpu-nodes any accepts that",
         )
@@ -202,7 +202,7 @@ def _align(first: LoadedModel, second: LoadedModel) -> Alignment | str:
         original = OnnxGraphs(without_functions(first.proto), first.external, freeze=True)
     except (NotInFloat64, BnfoldError) as error:
         return f"the original can't be read: {error}"
-    layouts = [unblocked(second, block) for block in BLOCKS] if is_blocked(second.proto) else []
+    layouts = [without_nchwc(second, block) for block in BLOCKS] if is_nchwc(second.proto) else []
     tries = [proto for proto in layouts if proto is not None] or [second.proto]
     try:
         folded = [OnnxGraphs(without_functions(proto), second.external, freeze=True) for proto in tries]
@@ -211,7 +211,7 @@ def _align(first: LoadedModel, second: LoadedModel) -> Alignment | str:
     except BnfoldError as error:
         raise InvalidModel(str(error)) from None
     try:
-        return min((align(original, graphs) for graphs in folded), key=lambda found: len(found.partings))
+        return min((align(original, graphs) for graphs in folded), key=lambda found: len(found.mismatches))
     except (ValueError, IndexError, ArithmeticError) as error:  # shapes that contradict each other
         return f"the models can't be followed: {' '.join(str(error).split())[:200]}"
 

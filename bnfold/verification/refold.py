@@ -15,7 +15,7 @@ from bnfold.errors import BnfoldError
 from bnfold.frontends.onnx.pipeline import prepare, rewrite
 from bnfold.io.external import tensors_of
 from bnfold.io.load import LoadedModel
-from bnfold.io.provenance import OPTIONS, PREFIX, noted
+from bnfold.io.provenance import OPTIONS, PREFIX, provenance_of
 from bnfold.io.tensor_data import little_endian
 from bnfold.options import PlanOptions
 from bnfold.rules.rule import NotRepresentable
@@ -32,7 +32,7 @@ def is_refolded(original: LoadedModel, folded: LoadedModel) -> bool:
 
     Where the data of a tensor lies (in the file, beside it) makes no difference.
     """
-    options = PlanOptions.from_record(noted(folded.proto).get(OPTIONS, ""))
+    options = PlanOptions.from_record(provenance_of(folded.proto).get(OPTIONS, ""))
     if options is None:
         return False
     for defer_range_checks in (True, False):  # as fold does

@@ -203,7 +203,7 @@ CHANGES = (
 def check(draw: Draw, folder: Path) -> tuple[str, int]:
     """One changed network: how folding it ends, and how many folds. Raises AssertionError for a wrong one."""
     model = contradicted(network(draw), draw)
-    static = VerifyOptions(gates=("structure", "weights"))
+    static = VerifyOptions(checks=("structure", "weights"))
     options = FoldOptions(verify=(static, None)[draw(2)], threshold=draw(3) == 0, merge=draw(4) == 0)
     start = time.perf_counter()
     try:

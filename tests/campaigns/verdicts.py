@@ -23,17 +23,17 @@ from tests.campaigns.graphs import input_of, run
 from tests.campaigns.networks import Draw, network
 from tests.campaigns.rounds import rounds
 
-STATIC = VerifyOptions(gates=("structure", "weights"))
+STATIC = VerifyOptions(checks=("structure", "weights"))
 
 CLOSE = {"float16": 0.05, "float32": 1e-3}
 """Of the largest output: what rounding may cost a right fold."""
 
 
 def verdict(original: Path, other: Path) -> str:
-    """``pass``, ``fail`` or ``undecided``, by both static gates."""
-    gates = verify_files(original, other, STATIC)[0].gates
-    found = {gate.verdict for gate in gates if gate.gate in STATIC.gates}
-    return next((worst for worst in ("fail", "undecided") if worst in found), "pass")
+    """``pass``, ``fail`` or ``inconclusive``, by both static checks."""
+    checks = verify_files(original, other, STATIC)[0].checks
+    found = {check.verdict for check in checks if check.check in STATIC.checks}
+    return next((worst for worst in ("fail", "inconclusive") if worst in found), "pass")
 
 
 def check(draw: Draw, folder: Path) -> list[str]:

@@ -15,7 +15,7 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 from architectures import FAMILIES  # noqa: E402
 from faults.networks import NETWORKS  # noqa: E402
 
-from bnfold.verification.judge import GATES, VerifyOptions, verify_files  # noqa: E402
+from bnfold.verification.judge import CHECKS, VerifyOptions, verify_files  # noqa: E402
 
 
 def by_onnxruntime(level: str) -> Callable[[Path, Path], None]:
@@ -53,7 +53,7 @@ REWRITTEN = {
     ("onnxruntime basic", "Keras NHWC"), ("onnxruntime extended", "Keras NHWC"),
     ("onnxruntime basic", "classifier float16"), ("onnxruntime extended", "classifier float16"),
 }  # fmt: skip
-"""Models that a tool rewrites beyond what can be proved (transposes pushed about, Softmax written out): undecided.
+"""Models that a tool rewrites beyond what can be proved (transposes pushed about, Softmax written out): inconclusive.
 
 So are many that onnxruntime saves in its blocked layout, with channels that don't fill a block.
 """
@@ -67,14 +67,14 @@ def models(seed: int) -> dict[str, Callable[[], onnx.ModelProto]]:
     return found
 
 
-def check(tool: str, seed: int, gates: tuple[str, ...], folder: Path) -> None:
+def check(tool: str, seed: int, checks: tuple[str, ...], folder: Path) -> None:
     proved = 0
     for name, build in models(seed).items():
         source, target = folder / "original.onnx", folder / "folded.onnx"
         source.write_bytes(build().SerializeToString())
         TOOLS[tool](source, target)
-        found = verify_files(source, target, VerifyOptions(gates))[0]
-        wrong = [f"{gate.gate}: {gate.detail}" for gate in found.gates if gate.verdict != "pass"]
+        found = verify_files(source, target, VerifyOptions(checks))[0]
+        wrong = [f"{check.check}: {check.detail}" for check in found.checks if check.verdict != "pass"]
         assert found.verdict != "different", (name, wrong)
         far = (tool, name) in REWRITTEN or tool == "onnxruntime all"
         assert found.verdict == "equivalent" or far, (name, wrong)
@@ -93,4 +93,4 @@ def test_right_folds_of_other_tools_are_proved(tool, tmp_path):
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("tool", TOOLS)
 def test_right_folds_of_other_tools_pass_all_gates(tool, seed, tmp_path):
-    check(tool, seed, GATES, tmp_path)
+    check(tool, seed, CHECKS, tmp_path)

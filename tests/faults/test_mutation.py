@@ -1,7 +1,7 @@
 """Mutation test of ``bnfold verify``: every wrong fold is caught, and no right one is called wrong.
 
 The proofs (structure and weights) are asked about every fault in a sixth of its networks, in float32 and in this
-process. All four gates together, with models really run, take a second each: a choice here. With ``-m slow`` both take
+process. All four checks together, with models really run, take a second each: a choice here. With ``-m slow`` both take
 them all, in float16 as well.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bnfold.results.verification import GATES, Verification
+from bnfold.results.verification import CHECKS, Verification
 from bnfold.verification.judge import VerifyOptions, verify_files
 from faults.faults import FAULTS, Case, cases, network
 from faults.networks import NETWORKS
@@ -23,12 +23,12 @@ PROOFS = "structure", "weights"
 
 
 def judged(
-    original: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, gates: Collection[str] = PROOFS
+    original: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, checks: Collection[str] = PROOFS
 ) -> Verification:
     paths = folder / "original.onnx", folder / "folded.onnx"
     for path, model in zip(paths, (original, folded), strict=True):
         path.write_bytes(model.SerializeToString())
-    return verify_files(*paths, VerifyOptions(gates))[0]
+    return verify_files(*paths, VerifyOptions(checks))[0]
 
 
 def every(step: int, *dtypes: str) -> Iterator[Case]:
@@ -43,7 +43,7 @@ def every(step: int, *dtypes: str) -> Iterator[Case]:
 
 @pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_fault_is_caught_by_proof(step, tmp_path):
-    """Whoever folded: a model is held to 4 ulps, and a rewrite that can't be followed is undecided."""
+    """Whoever folded: a model is held to 4 ulps, and a rewrite that can't be followed is inconclusive."""
     cases = every(step) if step == 1 else every(step, "float32")
     found = []
     for name, original, _, wrong, fault in cases:
@@ -64,18 +64,18 @@ BELOW_FOUR_ULPS = frozenset(
 
 
 @pytest.mark.parametrize(
-    ("dtype", "gates"),
+    ("dtype", "checks"),
     [
-        ("float32", GATES),
+        ("float32", CHECKS),
         ("float16", PROOFS),
-        pytest.param("float16", GATES, marks=pytest.mark.slow),
+        pytest.param("float16", CHECKS, marks=pytest.mark.slow),
     ],
 )
-def test_right_folds_are_equivalent(dtype, gates, tmp_path):
+def test_right_folds_are_equivalent(dtype, checks, tmp_path):
     for name in NETWORKS:
         original, folded = network(name, dtype)
-        found = judged(original, folded, tmp_path, gates)
-        assert found.verdict == "equivalent", [gate for gate in found.gates if gate.verdict != "pass"]
+        found = judged(original, folded, tmp_path, checks)
+        assert found.verdict == "equivalent", [check for check in found.checks if check.verdict != "pass"]
 
 
 @pytest.mark.parametrize(
@@ -93,4 +93,4 @@ def test_the_gates_that_run_models_see_them_too(fault, tmp_path):
 @pytest.mark.slow
 def test_every_fault_is_caught_with_all_gates(tmp_path):
     for name, original, _, wrong, _ in cases():
-        assert judged(original, wrong, tmp_path, GATES).verdict == "different", name
+        assert judged(original, wrong, tmp_path, CHECKS).verdict == "different", name

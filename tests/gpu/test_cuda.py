@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
-from bnfold.errors import UndecidedError
+from bnfold.errors import InconclusiveError
 from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.runtime.measure import RunOptions
 
@@ -37,7 +37,7 @@ def test_right_folds_are_equivalent(name, samples, tmp_path):
     out = tmp_path / "folded.onnx"
     fold(samples / f"{name}.onnx", out, FoldOptions(verify=None))
     found = verify(samples / f"{name}.onnx", out, CUDA).verification
-    assert found.verdict == "equivalent", found.gates
+    assert found.verdict == "equivalent", found.checks
     assert found.device["used"] == "cuda"
     assert found.device["provider_options"]["use_tf32"] == "0"
     assert {output.tf32 for output in found.outputs} == {False, True}
@@ -53,7 +53,7 @@ def test_faults_are_seen_that_tf32_would_hide(samples, tmp_path):
     tensor.CopyFrom(numpy_helper.from_array(data, tensor.name))
     out.write_bytes(model.SerializeToString())
     found = verify(samples / "digits.onnx", out, CUDA).verification
-    failed = {gate.gate for gate in found.gates if gate.verdict == "fail"}
+    failed = {check.check for check in found.checks if check.verdict == "fail"}
     assert failed == {"weights", "layers", "outputs"}
 
 
@@ -76,5 +76,5 @@ def test_compute_on_the_cpu_is_refused(tmp_path):
     path = tmp_path / "m.onnx"
     path.write_bytes(model.SerializeToString())
     strict = VerifyOptions(["outputs"], RunOptions(device="cuda", cpu_nodes="none"))
-    with pytest.raises(UndecidedError, match="on the CPU"):
+    with pytest.raises(InconclusiveError, match="on the CPU"):
         verify(path, path, strict)

@@ -66,13 +66,13 @@ add("InstanceNormalization", one("InstanceNormalization", "k", "l"), k=some(8), 
 add("BatchNormalization", bn_node("c", "d", "bn"), **batch_norm("bn", 8))
 add("BatchNormalization per activation", bn_node("c", "d", "bn", spatial=0), opset=8,
     **{key: np.broadcast_to(row[:, None, None], (8, 4, 6)) for key, row in batch_norm("bn", 8).items()})  # fmt: skip
-for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+for op, checks in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
     add(
         op,
         node(op, ["c", "w", "r"], ["y", "d"], hidden_size=5),
         shape=(3, 2, 6),
-        w=some(1, gates * 5, 6),
-        r=some(1, gates * 5, 5),
+        w=some(1, checks * 5, 6),
+        r=some(1, checks * 5, 5),
     )
     add(f"{op} with B", node(op, ["c", "w", "r", "b"], ["y", "d"], hidden_size=5), shape=(3, 2, 6),
-        w=some(1, gates * 5, 6), r=some(1, gates * 5, 5), b=some(1, gates * 10))  # fmt: skip
+        w=some(1, checks * 5, 6), r=some(1, checks * 5, 5), b=some(1, checks * 10))  # fmt: skip

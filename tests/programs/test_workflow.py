@@ -157,7 +157,7 @@ def test_wrong_programs_are_different(path, change, stamped):
 def test_the_proofs_alone_see_wrong_numbers(path, stamped):
     wrong = spoiled(path, scale("0.weight", 1 + 1e-5, 3), stamped)
     result = verify(path, wrong, PROOFS)
-    assert [gate.verdict for gate in result.verification.gates] == ["pass", "fail"]
+    assert [check.verdict for check in result.verification.checks] == ["pass", "fail"]
     assert result.verification.layers[0].channels == [3]
     assert verify(path, spoiled(path, lambda _: None, stamped), PROOFS).verdict == "equivalent"
 
@@ -264,7 +264,7 @@ def test_a_fold_that_fails_is_not_written(path, monkeypatch):
 
     real = torch_edit.from_numpy
     monkeypatch.setattr(torch_edit, "from_numpy", lambda data: real(data * 1.01))
-    with pytest.raises(Refused, match="gate fails"):
+    with pytest.raises(Refused, match="check fails"):
         fold(path)
     assert not path.with_name("net.folded.pt2").exists()
 
@@ -326,7 +326,7 @@ def run(*arguments, without_torch=False):
 
 
 def test_the_command_line(path):
-    done = run("fold", path, "--gates", "structure,weights", "--json", "-")
+    done = run("fold", path, "--checks", "structure,weights", "--json", "-")
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert (told["model"]["format"], told["model"]["opset"]) == ("pt2", None)

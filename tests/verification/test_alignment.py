@@ -15,7 +15,7 @@ from onnx import inliner
 
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import Form, Numbers, match
+from bnfold.verification.equivalence.abstract_values import AbstractValue, Numbers, match
 from bnfold.verification.equivalence.alignment import Alignment, align
 
 
@@ -52,14 +52,14 @@ FLAT = [name for name in SAMPLES if name not in ("if_branches", "function", "ext
 def test_our_folds_are_recognised(name):
     model = SAMPLES[name]()
     found = aligned(model, fold_proto(model)[0])
-    assert (found.partings, found.wrong_outputs) == ([], {})
+    assert (found.mismatches, found.wrong_outputs) == ([], {})
 
 
 @pytest.mark.parametrize("name", FLAT)
 def test_names_do_not_matter(name):
     model = SAMPLES[name]()
     found = aligned(model, renamed(fold_proto(model)[0]))
-    assert (found.partings, found.wrong_outputs) == ([], {})
+    assert (found.mismatches, found.wrong_outputs) == ([], {})
     assert all(tensor.ulps.max() <= 2 for tensor in found.tensors)
 
 
@@ -81,7 +81,7 @@ def test_a_fault_is_reported_once_with_its_channels():
     data[2, 1] *= 1.01
     tensor.CopyFrom(onnx.numpy_helper.from_array(data, tensor.name))
     found = aligned(conv_bn(), folded)
-    assert [(parting.kind, parting.channels) for parting in found.partings] == [("numbers", [2])]
+    assert [(mismatch.kind, mismatch.channels) for mismatch in found.mismatches] == [("numbers", [2])]
     assert found.tensors[0].ulps.argmax() == 2
 
 
@@ -89,10 +89,10 @@ def test_other_settings_are_told_from_other_operators():
     folded = fold_proto(conv_bn())[0]
     other = onnx.ModelProto.FromString(folded.SerializeToString())
     other.graph.node[0].attribute.append(onnx.helper.make_attribute("dilations", [2, 2]))
-    assert [parting.kind for parting in aligned(conv_bn(), other).partings] == ["attributes"]
+    assert [mismatch.kind for mismatch in aligned(conv_bn(), other).mismatches] == ["attributes"]
     other = onnx.ModelProto.FromString(folded.SerializeToString())
     other.graph.node[-1].op_type = "Softplus"
-    assert [parting.kind for parting in aligned(conv_bn(), other).partings] == ["unknown"]
+    assert [mismatch.kind for mismatch in aligned(conv_bn(), other).mismatches] == ["unknown"]
 
 
 @pytest.mark.parametrize("scale", [2.0, 0.25])
@@ -102,9 +102,9 @@ def test_a_free_gauge_between_two_layers_is_no_fault(scale):
     nodes = [node("Conv", ["x", "w"], ["c"]), node("Relu", ["c"], ["r"]), node("Conv", ["r", "v"], ["y"])]
     other = {"w": held["w"] * np.float32(scale), "v": held["v"] / np.float32(scale)}
     found = aligned(make(nodes, [IMAGE], [ANY], held), make(nodes, [IMAGE], [ANY], other))
-    assert (found.partings, found.wrong_outputs) == ([], {})
+    assert (found.mismatches, found.wrong_outputs) == ([], {})
     wrong = {**other, "w": -other["w"], "v": -other["v"]}
-    assert aligned(make(nodes, [IMAGE], [ANY], held), make(nodes, [IMAGE], [ANY], wrong)).partings
+    assert aligned(make(nodes, [IMAGE], [ANY], held), make(nodes, [IMAGE], [ANY], wrong)).mismatches
 
 
 def test_spellings_of_one_network():
@@ -131,7 +131,7 @@ def test_spellings_of_one_network():
         node("Slice", ["r", "ss", "ee", "aa"], ["q"]), *tail, node("Gemm", ["f", "v", "b"], ["y"]),
     ]  # fmt: skip
     found = aligned(make(one, [IMAGE], [ANY], held), make(two, [IMAGE], [ANY], held))
-    assert (found.partings, found.wrong_outputs) == ([], {})
+    assert (found.mismatches, found.wrong_outputs) == ([], {})
 
 
 @pytest.mark.parametrize("lost", ["gain", "shift"])
@@ -190,8 +190,8 @@ class TestMatch:
 
 def test_infinite_bars_excuse_nothing():
     """An infinite bias has an infinite rounding error, and is wrong all the same."""
-    good = Form(1, Affine.along(1, [1.0, 1.0], [0.5, 0.5]))
-    bad = Form(1, Affine(good.map.gain, np.array([[0.5, np.inf]])), shift_error=np.array([[0.0, np.inf]]))
+    good = AbstractValue(1, Affine.along(1, [1.0, 1.0], [0.5, 0.5]))
+    bad = AbstractValue(1, Affine(good.map.gain, np.array([[0.5, np.inf]])), shift_error=np.array([[0.0, np.inf]]))
     assert good.agrees(bad, 1e-7).tolist() == [[True, False]]
     assert bad.agrees(good, 1e-7).tolist() == [[True, False]]
 
@@ -216,10 +216,10 @@ def test_a_constant_too_large_to_be_computed_is_known_by_what_makes_it():
     held = {"w": weights(1, 4, 3, 1, 1), "dims": np.asarray([2**20, 2**20]), **batch_norm("bn", 4)}
     model = make(nodes, [IMAGE], [tensor("y", [None] * 4), tensor("z", [])], held)
     right = aligned(model, fold_proto(model)[0])
-    assert not right.partings and not right.wrong_outputs
+    assert not right.mismatches and not right.wrong_outputs
     other = fold_proto(model)[0]
     next(t for t in other.graph.initializer if t.name == "dims").CopyFrom(
         onnx.numpy_helper.from_array(np.asarray([2**20, 2**19]), "dims")
     )
     found = aligned(model, other)
-    assert found.partings or found.wrong_outputs
+    assert found.mismatches or found.wrong_outputs

@@ -43,7 +43,7 @@ def folded_by_another(tmp_path, model):
 
 def judged(tmp_path, folded):
     onnx.save(folded, tmp_path / "folded.onnx")
-    options = VerifyOptions(gates=("structure", "weights"))
+    options = VerifyOptions(checks=("structure", "weights"))
     return verify(tmp_path / "model.onnx", tmp_path / "folded.onnx", options).verdict
 
 

@@ -35,7 +35,7 @@ def folded(tmp_path, ends, before=(), after=(), held=()):
 
 
 def verdicts(found):
-    return {gate.gate: gate.verdict for gate in found.gates}
+    return {check.check: check.verdict for check in found.checks}
 
 
 def cast(source, target, kind):
@@ -45,8 +45,13 @@ def cast(source, target, kind):
 @pytest.mark.parametrize("kind", [*ODD, *OTHER])
 def test_an_output_of_an_odd_type_is_undecided(tmp_path, kind):
     found = folded(tmp_path, [("x", "FLOAT"), ("y", kind)], after=[cast("n", "y", kind)])
-    assert verdicts(found) == {"structure": "pass", "weights": "pass", "layers": "undecided", "outputs": "undecided"}
-    assert "can't be run" in found.gates[-1].detail
+    assert verdicts(found) == {
+        "structure": "pass",
+        "weights": "pass",
+        "layers": "inconclusive",
+        "outputs": "inconclusive",
+    }
+    assert "can't be run" in found.checks[-1].detail
 
 
 def test_a_quantized_output_is_undecided(tmp_path):
@@ -56,19 +61,19 @@ def test_a_quantized_output_is_undecided(tmp_path):
     ]
     after = [helper.make_node("QuantizeLinear", ["n", "k", "z"], ["y"])]
     found = folded(tmp_path, [("x", "FLOAT"), ("y", "FLOAT8E4M3FN")], after=after, held=held)
-    assert found.verdict == "undecided" and "'y' is a tensor(float8e4m3fn)" in found.gates[-1].detail
+    assert found.verdict == "inconclusive" and "'y' is a tensor(float8e4m3fn)" in found.checks[-1].detail
 
 
 @pytest.mark.parametrize("kind", ODD)
 def test_values_of_odd_types_within_a_model_don_t_matter(tmp_path, kind):
     found = folded(tmp_path, [("x", "FLOAT"), ("y", "FLOAT")], after=[cast("n", "k", kind), cast("k", "y", "FLOAT")])
-    assert found.verdict in ("equivalent", "undecided") and "fail" not in verdicts(found).values()
+    assert found.verdict in ("equivalent", "inconclusive") and "fail" not in verdicts(found).values()
 
 
 @pytest.mark.parametrize("kind", [*ODD, *OTHER])
 def test_inputs_of_odd_types_are_not_made_up(tmp_path, kind):
     found = folded(tmp_path, [("q", kind), ("n", "FLOAT")], before=[cast("q", "x", "FLOAT")])
-    assert found.verdict == "undecided" and "can't be run" in found.gates[-1].detail
+    assert found.verdict == "inconclusive" and "can't be run" in found.checks[-1].detail
 
 
 def test_outputs_that_are_no_tensors(tmp_path):
@@ -81,5 +86,5 @@ def test_outputs_that_are_no_tensors(tmp_path):
         (optional, helper.make_node("Optional", [], ["y"], type=tensor)),
     ):
         found = folded(tmp_path, [("x", "FLOAT"), end], after=[node])
-        assert found.verdict in ("equivalent", "undecided")
+        assert found.verdict in ("equivalent", "inconclusive")
         (tmp_path / "f.onnx").unlink()

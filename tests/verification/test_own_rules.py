@@ -17,6 +17,6 @@ def test_a_wrong_rule_is_caught_by_what_runs(samples, tmp_path, monkeypatch, par
         return (replace(new, gain=new.gain * 1.001), offset) if part == "weight" else (new, offset * 1.001)
 
     monkeypatch.setattr(linear, "fold_linear", wrong)
-    with pytest.raises(Refused, match="gate fails"):
+    with pytest.raises(Refused, match="check fails"):
         fold(samples / "digits.onnx", tmp_path / "folded.onnx")
     assert not (tmp_path / "folded.onnx").exists()

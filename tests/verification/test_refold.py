@@ -144,8 +144,8 @@ def test_options_are_recorded_and_used_again(options, tmp_path):
     shutil.copy(paths[0], renamed)
     found = judged((renamed, paths[1]), PROOFS)
     assert (found.origin, found.verdict) == ("bnfold", "equivalent")
-    noted = {entry.key: entry.value for entry in load(paths[1]).proto.metadata_props}
-    assert PlanOptions.from_record(noted["bnfold.options"]).record() == options.record()
+    provenance_of = {entry.key: entry.value for entry in load(paths[1]).proto.metadata_props}
+    assert PlanOptions.from_record(provenance_of["bnfold.options"]).record() == options.record()
 
 
 @pytest.mark.parametrize(
@@ -226,5 +226,5 @@ def test_what_was_not_checked_is_not_claimed(samples, tmp_path):
     target = tmp_path / "folded.onnx"
     fold(samples / "digits.onnx", target, FoldOptions(verify=None))
     found = verify(samples / "digits_spoilt.onnx", target, VerifyOptions(("structure",))).verification
-    assert found.verdict == "undecided"
+    assert found.verdict == "inconclusive"
     assert found.left_open == "structure passes; weights, layers, outputs not run"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfold.verification.error_model import CHANNEL, K_NOISE, Tally
+from bnfold.verification.error_model import CHANNEL, K_NOISE, ErrorAccumulator
 
 
 def tally(
     fault: float = 0.0, *, positions: int = CHANNEL, channel: int = 0, noise: float = 1.0, seed: int = 0
-) -> Tally:
+) -> ErrorAccumulator:
     """Results of 8 channels in float32, with rounding errors; one channel of the folded one is off by a factor."""
     rng = np.random.default_rng(seed)
     true = rng.standard_normal((1, 8, positions))
@@ -20,7 +20,7 @@ def tally(
 
     folded = off()
     folded[:, channel] *= 1 + fault
-    found = Tally(np.dtype(np.float32))
+    found = ErrorAccumulator(np.dtype(np.float32))
     found.add(folded, off(), true, off())
     return found
 
@@ -28,12 +28,12 @@ def tally(
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("positions", [4, 32, CHANNEL, 4096])
 def test_right_folds_score_about_one(seed, positions):
-    assert 0.2 < tally(positions=positions, seed=seed).ratio < 1.8
+    assert 0.2 < tally(positions=positions, seed=seed).error_ratio < 1.8
 
 
 @pytest.mark.parametrize("positions", [32, CHANNEL])
 def test_faults_score_in_proportion(positions):
-    small, large = tally(1e-5, positions=positions).ratio, tally(1e-4, positions=positions).ratio
+    small, large = tally(1e-5, positions=positions).error_ratio, tally(1e-4, positions=positions).error_ratio
     assert large > 9 * small > 9 * K_NOISE
 
 
@@ -43,8 +43,8 @@ def test_the_channel_is_named():
 
 
 def test_the_sensitivity_is_what_would_have_been_seen():
-    seen = tally().sensitivity(K_NOISE)
-    assert tally(1.5 * seen).ratio > K_NOISE > tally(0.3 * seen).ratio
+    seen = tally().detection_limit(K_NOISE)
+    assert tally(1.5 * seen).error_ratio > K_NOISE > tally(0.3 * seen).error_ratio
 
 
 def test_noise_that_could_hide_a_fault_is_told():
@@ -53,8 +53,8 @@ def test_noise_that_could_hide_a_fault_is_told():
 
 
 def test_an_error_where_none_can_be_is_infinite():
-    found = Tally(np.dtype(np.float32))
+    found = ErrorAccumulator(np.dtype(np.float32))
     zero = np.zeros((1, 8, 4))
     found.add(zero + 1e-9, zero, zero, zero)
-    assert found.ratio == np.inf
-    assert found.sensitivity(3.0) == 0.0
+    assert found.error_ratio == np.inf
+    assert found.detection_limit(3.0) == 0.0

@@ -1,4 +1,4 @@
-"""Verification: right folds pass, wrong ones don't, and what can't be decided is said to be undecided."""
+"""Verification: right folds pass, wrong ones don't, and what can't be decided is said to be inconclusive."""
 
 import sys
 
@@ -10,7 +10,7 @@ from onnx import numpy_helper
 
 from bnfold import isolation
 from bnfold.api import Refused, fold, verify
-from bnfold.errors import UndecidedError
+from bnfold.errors import InconclusiveError
 from bnfold.verification.checks.outputs import Tolerances, _specials
 from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.runtime import perturbation as noise
@@ -28,15 +28,15 @@ def change(path, name_part, edit, index=0):
     path.write_bytes(model.SerializeToString())
 
 
-def gates(comparison):
-    return {gate.gate: gate.verdict for gate in comparison.verification.gates}
+def checks(comparison):
+    return {check.check: check.verdict for check in comparison.verification.checks}
 
 
 def test_a_right_fold_is_equivalent(pair):
     result = verify(*pair)
     assert result.verification.verdict == "equivalent"
-    assert gates(result) == dict.fromkeys(("structure", "weights", "layers", "outputs"), "pass")
-    assert all(layer.max_ulp <= 0.5 + 1e-6 for layer in result.verification.layers if layer.gate == "weights")
+    assert checks(result) == dict.fromkeys(("structure", "weights", "layers", "outputs"), "pass")
+    assert all(layer.max_ulp <= 0.5 + 1e-6 for layer in result.verification.layers if layer.check == "weights")
     assert {output.level for output in result.verification.outputs} == {"disable", "all"}
 
 
@@ -67,13 +67,13 @@ def test_wrong_weights_are_different(pair, edit, caught):
     change(pair[1], "_bnfold", edit)
     result = verify(*pair)
     assert result.verification.verdict == "different"
-    assert {gate for gate, verdict in gates(result).items() if verdict == "fail"} == caught
+    assert {check for check, verdict in checks(result).items() if verdict == "fail"} == caught
 
 
 def test_the_layer_and_its_channel_are_named(pair):
     change(pair[1], "_bnfold", scaled(3, 1.01))
     failed = [layer for layer in verify(*pair).verification.layers if layer.verdict == "fail"]
-    assert {(layer.gate, layer.node, tuple(layer.channels)) for layer in failed} == {
+    assert {(layer.check, layer.node, tuple(layer.channels)) for layer in failed} == {
         ("weights", "/0/Conv", (3,)),
         ("layers", "/0/Conv", (3,)),
     }
@@ -88,7 +88,7 @@ def test_a_dead_channel_is_seen_by_the_layers(tmp_path):
     original.write_bytes(make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **bn}).SerializeToString())
     fold(original, folded)
     change(folded, "_bias_bnfold", scaled(1, 1.5))
-    assert gates(verify(original, folded)) == {
+    assert checks(verify(original, folded)) == {
         "structure": "pass",
         "weights": "pass",
         "layers": "fail",
@@ -136,7 +136,7 @@ def test_what_fails_is_not_written(tmp_path, samples, monkeypatch):
     honest = fold_module.rounded
     monkeypatch.setattr(fold_module, "rounded", lambda values, dtype: honest(values * 1.01, dtype))
     out = tmp_path / "out.onnx"
-    with pytest.raises(Refused, match="weights gate fails"):
+    with pytest.raises(Refused, match="weights check fails"):
         fold(samples / "conv.onnx", out)
     assert not out.exists()
 
@@ -146,7 +146,7 @@ def test_tolerances_override_and_are_reported(pair):
     change(pair[1], "_bnfold", scaled(3, 1.01))
     result = verify(*pair, options)
     assert result.verification.verdict == "equivalent"
-    assert "on request" in result.verification.gates[0].detail
+    assert "on request" in result.verification.checks[0].detail
 
 
 def test_flips_that_the_last_bits_cause_are_no_fault(tmp_path):
@@ -175,11 +175,11 @@ def test_weights_in_constant_nodes_are_moved_too(tmp_path, samples):
     original.write_bytes(model.SerializeToString())
     result = fold(original, folded).verification
     assert result.verdict == "equivalent"
-    assert max(output.ratio for output in result.outputs) < 4
+    assert max(output.error_ratio for output in result.outputs) < 4
 
 
 def test_bfloat16_is_folded_in_float64_and_rounded_once(tmp_path):
-    """onnxruntime's CPU has no bfloat16 convolution: the weights gate proves it alone."""
+    """onnxruntime's CPU has no bfloat16 convolution: the weights check proves it alone."""
     import ml_dtypes
 
     held = {name: data.astype(ml_dtypes.bfloat16) for name, data in batch_norm("bn", 4).items()}
@@ -192,11 +192,11 @@ def test_bfloat16_is_folded_in_float64_and_rounded_once(tmp_path):
     original.write_bytes(model.SerializeToString())
     result = fold(original, folded)
     assert result.inspection.foldable == 1
-    assert gates(verify(original, folded)) == {
+    assert checks(verify(original, folded)) == {
         "structure": "pass",
         "weights": "pass",
-        "layers": "undecided",
-        "outputs": "undecided",
+        "layers": "inconclusive",
+        "outputs": "inconclusive",
     }
     assert {t.data_type for t in onnx.load(folded).graph.initializer} == {kind}
 
@@ -220,10 +220,10 @@ def test_without_a_float64_run_the_noise_comes_from_the_original(tmp_path, monke
     monkeypatch.setattr(noise, "MOST_MOVED", most_moved)
     pair = substituted(tmp_path)
     fold(*pair)
-    gate = verify(*pair, VerifyOptions(["outputs"])).verification.gates[0]
-    assert gate.verdict == "pass"
-    assert "estimated from the original alone" in gate.detail
-    assert "random" in gate.figures["because"]
+    check = verify(*pair, VerifyOptions(["outputs"])).verification.checks[0]
+    assert check.verdict == "pass"
+    assert "estimated from the original alone" in check.detail
+    assert "random" in check.figures["because"]
     change(pair[1], "_bnfold", scaled(2, 1.001))
     assert verify(*pair, VerifyOptions(["outputs"])).verification.verdict == "different"
 
@@ -232,7 +232,7 @@ def test_without_a_float64_run_the_noise_comes_from_the_original(tmp_path, monke
     ("original", "folded", "true", "verdict"),
     [
         ([1, np.nan], [1, np.nan], [1, 2], None),
-        ([1, np.inf], [1, 2], [1, 2], "undecided"),
+        ([1, np.inf], [1, 2], [1, 2], "inconclusive"),
         ([1, np.inf], [1, -np.inf], [1, 2], "fail"),
         ([1, 2], [1, np.inf], [1, 2], "fail"),
         ([1, np.inf], [1, 2], [1, np.inf], "fail"),
@@ -246,9 +246,9 @@ def test_where_nan_and_infinity_stand(original, folded, true, verdict):
 
 def test_memory_is_limited(pair):
     options = VerifyOptions(["outputs"], RunOptions(limits=runtime.Limits(memory=2**20)))
-    gate = verify(*pair, options).verification.gates[0]
-    assert gate.verdict == "undecided"
-    assert "1 MiB are allowed" in gate.detail
+    check = verify(*pair, options).verification.checks[0]
+    assert check.verdict == "inconclusive"
+    assert "1 MiB are allowed" in check.detail
 
 
 def test_an_invalid_folded_model_is_different(pair):
@@ -257,13 +257,13 @@ def test_an_invalid_folded_model_is_different(pair):
     pair[1].write_bytes(model.SerializeToString())
     result = verify(*pair).verification
     assert result.verdict == "different"
-    assert "not valid" in result.gates[0].detail
+    assert "not valid" in result.checks[0].detail
 
 
 def test_cuda_that_is_not_there_is_undecided(pair):
     if "CUDAExecutionProvider" in __import__("onnxruntime").get_available_providers():
         pytest.skip("CUDA is there")
-    with pytest.raises(UndecidedError, match="has no CUDA"):
+    with pytest.raises(InconclusiveError, match="has no CUDA"):
         verify(*pair, VerifyOptions(["outputs"], RunOptions(device="cuda")))
 
 

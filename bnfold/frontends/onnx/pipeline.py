@@ -13,7 +13,7 @@ from bnfold.frontends.onnx.editor import OnnxEditor
 from bnfold.frontends.onnx.functions import batch_norms_inlined
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel
-from bnfold.io.provenance import OPTIONS, SOURCE, SOURCE_DIGEST, VERSION, note
+from bnfold.io.provenance import OPTIONS, SOURCE, SOURCE_DIGEST, VERSION, write_provenance
 from bnfold.options import PlanOptions
 from bnfold.planner.apply import WeightedPlan, compute_weights, write, write_merge
 from bnfold.planner.branch_merging import merges
@@ -149,5 +149,5 @@ def rewrite(ready: Prepared) -> tuple[LoadedModel, frozenset[str]]:
         SOURCE: "<stdin>" if loaded.path is None else loaded.path.name,
         SOURCE_DIGEST: loaded.sha256,
     }
-    note(graphs.model, notes)
+    write_provenance(graphs.model, notes)
     return replace(loaded, proto=graphs.model), ready.moved | editor.moved

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from bnfold.frontends.torch.load import LoadedProgram
     from bnfold.options import FoldOptions, Format, PlanOptions
     from bnfold.results.verification import Verification
-    from bnfold.timing import Clock
+    from bnfold.timing import StageTimer
     from bnfold.verification.judge import VerifyOptions
 
 NO_TRAINING = "how to train the model (training_info) is left out: it names tensors that the fold has changed"
@@ -51,7 +51,7 @@ class Goal:
 
 
 @np.errstate(invalid="ignore", over="ignore")
-def fold_onnx(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock) -> Folding:
+def fold_onnx(original: LoadedModel, goal: Goal, options: FoldOptions, timer: StageTimer) -> Folding:
     """Fold an ONNX model.
 
     Weights are read once: whether they fit their types shows when they are written. If one does not (which is rare),
@@ -59,21 +59,21 @@ def fold_onnx(original: LoadedModel, goal: Goal, options: FoldOptions, clock: Cl
     """
     with readable((original.name, lambda: parsed(original.source, original.path).proto)):
         try:
-            return _fold(original, goal, options, clock, defer_range_checks=not goal.dry_run)
+            return _fold(original, goal, options, timer, defer_range_checks=not goal.dry_run)
         except NotRepresentable:
             again = parsed(original.source, original.path)
-        return _fold(again, goal, options, clock, defer_range_checks=False)
+        return _fold(again, goal, options, timer, defer_range_checks=False)
 
 
 def _fold(
-    original: LoadedModel, goal: Goal, options: FoldOptions, clock: Clock, *, defer_range_checks: bool
+    original: LoadedModel, goal: Goal, options: FoldOptions, timer: StageTimer, *, defer_range_checks: bool
 ) -> Folding:
     ready = prepare(original, options, defer_range_checks=defer_range_checks)
-    clock.lap("plan")
+    timer.record("plan")
     nodes, size = len(original.proto.graph.node), _total_bytes(original)
     inspection = Inspection(onnx_info(original), rows(ready.plans, done=not goal.dry_run), ready.plans)
     folding = Folding(
-        inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, clock.seconds
+        inspection, None, {"before": nodes, "after": nodes}, {"before": size, "after": size}, timer.seconds
     )
     beside = original.external.files()
     folding = replace(folding, data=(beside, beside))
@@ -82,23 +82,23 @@ def _fold(
     if trained and not folded.proto.training_info:
         folding = replace(folding, notes=[NO_TRAINING])
     folding.nodes["after"] = len(folded.proto.graph.node)
-    clock.lap("fold")
+    timer.record("fold")
     if goal.dry_run:
         return folding
     external = "auto" if goal.keep else options.external
     with staged(folded, goal.place, external=external, moved=moved, changed=ready.changed, replace=goal.force) as files:
-        clock.lap("write")
+        timer.record("write")
         if ready.changed:
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
             if options.verify is not None:
                 verification = _verify_staged(original, files, options.verify)
-                clock.lap("verify")
+                timer.record("verify")
                 folding = replace(folding, verification=verification)
                 refuse_different(original.name, folding)
         if goal.keep:
             return replace(folding, model=in_memory(folded.proto, folded.external))
         files.publish()
-    clock.lap("write")
+    timer.record("write")
     written = Written(str(goal.place or "-"), lambda: files.sha256)
     return replace(folding, output=written, data=(beside, files.written if ready.changed else beside))
 

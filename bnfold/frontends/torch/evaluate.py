@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
-from bnfold.frontends.torch.functionalize import NO_GRAD, family, prepared
+from bnfold.frontends.torch.functionalize import NO_GRAD, family, functionalized
 
 Observer = Callable[[str, Tensor], None]
 
@@ -28,7 +28,11 @@ class Evaluator:
 
     def __init__(self, program: ExportedProgram, device: str = "cpu", *, wide: bool = False) -> None:
         signature = copy.deepcopy(program.graph_signature)
-        self._module, self._device, self._wide = prepared(program.graph_module, signature), torch.device(device), wide
+        self._module, self._device, self._wide = (
+            functionalized(program.graph_module, signature),
+            torch.device(device),
+            wide,
+        )
         self.overwrites = any(_writes(node) for node in self._module.graph.nodes)
         self.inputs = [spec.arg.name for spec in signature.input_specs if spec.kind is InputKind.USER_INPUT]
         self.outputs = [str(name) for name in signature.user_outputs]

@@ -29,7 +29,7 @@ NORMALIZING = "batch_norm"
 """What the names of all operators that normalise by channel have in common."""
 
 
-def prepared(module: fx.GraphModule, signature: ExportGraphSignature | None = None) -> fx.GraphModule:
+def functionalized(module: fx.GraphModule, signature: ExportGraphSignature | None = None) -> fx.GraphModule:
     """A copy of the graph with regions under ``no_grad`` that hold a BatchNorm in line: they have no gradients anyway.
 
     The names stay (fx renames a copy's nodes where Python knows the name, such as ``input``); where an output comes
@@ -46,7 +46,7 @@ def prepared(module: fx.GraphModule, signature: ExportGraphSignature | None = No
             region = node.args[1]
             inner = getattr(copied, str(region.target), None) if isinstance(region, fx.Node) else None
             if isinstance(inner, fx.GraphModule):
-                inner = prepared(inner)
+                inner = functionalized(inner)
                 if any(NORMALIZING in str(part.target) for part in inner.graph.nodes):
                     _inline(copied, node, inner, signature)
     return copied

@@ -18,9 +18,9 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from bnfold.frontends.torch.aten.call import Operand, Seen, translate
+from bnfold.frontends.torch.aten.call import OnnxView, Operand, translate
 from bnfold.frontends.torch.constants import Computed
-from bnfold.frontends.torch.functionalize import mutated, prepared
+from bnfold.frontends.torch.functionalize import functionalized, mutated
 from bnfold.frontends.torch.tensors import np_dtype, to_numpy
 from bnfold.ir.constant_folding import Constants
 from bnfold.ir.graph import Graph, Node, Shape, Value
@@ -35,7 +35,7 @@ HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 class Handle:
     """What an fx node needs to be edited: itself, and where its inputs come from."""
 
-    def __init__(self, fx_node: fx.Node, seen: Seen | None) -> None:
+    def __init__(self, fx_node: fx.Node, seen: OnnxView | None) -> None:
         self.fx_node, self.seen = fx_node, seen
 
 
@@ -48,7 +48,7 @@ class TorchGraphs:
     def __init__(self, program: ExportedProgram) -> None:
         self.program = program
         self.signature = copy.deepcopy(program.graph_signature)
-        self.module = prepared(program.graph_module, self.signature)
+        self.module = functionalized(program.graph_module, self.signature)
         self.state: dict[str, Tensor] = dict(program.state_dict)
         self.held: dict[str, Any] = dict(program.constants)
         self.mutated = mutated(self.module, self.signature)
@@ -179,7 +179,7 @@ class TorchGraphs:
         else:
             self._values[node] = known
 
-    def _inputs(self, node: fx.Node, seen: Seen | None) -> Iterator[Value | None]:
+    def _inputs(self, node: fx.Node, seen: OnnxView | None) -> Iterator[Value | None]:
         if seen is None:
             yield from (self._values[used] for used in node.all_input_nodes)
             return
@@ -226,7 +226,7 @@ class TorchGraphs:
         value.tensor_type = (dtype, shape)
         return value
 
-    def _one_type(self, node: fx.Node, seen: Seen) -> bool:
+    def _one_type(self, node: fx.Node, seen: OnnxView) -> bool:
         """False where the call mixes types, which ONNX's operators don't; a BatchNorm's parameters may be wider."""
         after = node.meta.get("val")
         if not isinstance(after, Tensor) or seen.op in ("BatchNormalization", "Shape"):
@@ -255,7 +255,7 @@ def module_path(node: fx.Node) -> str:
     return str(path) if inner else ""
 
 
-def _settings(node: fx.Node, seen: Seen | None) -> tuple[Any, ...]:
+def _settings(node: fx.Node, seen: OnnxView | None) -> tuple[Any, ...]:
     """All that a call is told besides its tensors and what a fold may set: what tells calls of one operator apart."""
     given = set() if seen is None else {operand.name for operand in seen.inputs if isinstance(operand, Operand)}
     given |= set() if seen is None else set(seen.arguments.values())

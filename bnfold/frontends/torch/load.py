@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bnfold.errors import InputError, UndecidedError, one_line
+from bnfold.errors import InconclusiveError, InputError, one_line
 from bnfold.io.load import read_file
 from bnfold.io.pt2 import checked
 
@@ -68,7 +68,7 @@ def load_program(path: Path) -> LoadedProgram:
 
 
 def tensors_fed(program: ExportedProgram) -> Iterator[tuple[str, Tensor]]:
-    """Name and example of every tensor that a caller has to feed. Raises UndecidedError for other inputs."""
+    """Name and example of every tensor that a caller has to feed. Raises InconclusiveError for other inputs."""
     from torch import Tensor
     from torch.export.graph_signature import InputKind
 
@@ -77,7 +77,7 @@ def tensors_fed(program: ExportedProgram) -> Iterator[tuple[str, Tensor]]:
         if spec.kind is InputKind.USER_INPUT:
             held = nodes[spec.arg.name].meta.get("val") if spec.arg.name in nodes else None
             if not isinstance(held, Tensor):
-                raise UndecidedError(f"input {spec.arg.name!r} is no tensor of numbers", "give another program")
+                raise InconclusiveError(f"input {spec.arg.name!r} is no tensor of numbers", "give another program")
             yield spec.arg.name, held
 
 

@@ -1,4 +1,4 @@
-"""Run programs in torch and their ONNX models on onnxruntime: everything that the layers and outputs gates judge."""
+"""Run programs in torch and their ONNX models on onnxruntime: everything that the layers and outputs checks judge."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, helper
 
-from bnfold.errors import UndecidedError
+from bnfold.errors import InconclusiveError
 from bnfold.frontends.torch.load import LoadedProgram, tensors_fed
 from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
-from bnfold.results.verification import GateResult, LayerResult, OutputResult, nothing_ran
+from bnfold.results.verification import CheckResult, LayerResult, OutputResult, nothing_ran
 from bnfold.verification.checks.layers import check_layers
 from bnfold.verification.checks.outputs import check_outputs
-from bnfold.verification.equivalence.subgraphs import Piece
+from bnfold.verification.equivalence.subgraphs import Subgraph
 from bnfold.verification.error_model import limit_of
 from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.runtime import runner as runtime
@@ -31,7 +31,7 @@ WORKER = "bnfold.frontends.torch.worker"
 
 @dataclass
 class Ran:
-    """What the gates that run something judge, or why nothing could be run."""
+    """What the checks that run something judge, or why nothing could be run."""
 
     device: dict[str, Any]
     fed: dict[str, Any]
@@ -39,23 +39,23 @@ class Ran:
     failure: str | None = None
     torch: str | None = None
 
-    def layers(self, cut: list[Piece], options: VerifyOptions) -> tuple[GateResult, list[LayerResult]]:
-        """The layers gate."""
+    def layers(self, cut: list[Subgraph], options: VerifyOptions) -> tuple[CheckResult, list[LayerResult]]:
+        """The layers check."""
         if self.measured is None:
-            return GateResult("layers", "undecided", str(self.failure)), []
+            return CheckResult("layers", "inconclusive", str(self.failure)), []
         return check_layers(self.measured, cut, options.tolerances.k)
 
-    def outputs(self, options: VerifyOptions) -> tuple[GateResult, list[OutputResult]]:
-        """The outputs gate."""
+    def outputs(self, options: VerifyOptions) -> tuple[CheckResult, list[OutputResult]]:
+        """The outputs check."""
         if self.measured is None:
-            return GateResult("outputs", "undecided", str(self.failure)), []
+            return CheckResult("outputs", "inconclusive", str(self.failure)), []
         return check_outputs(self.measured, options.tolerances)
 
 
 def run_programs(
     original: LoadedProgram,
     folded: Path | None,
-    cut: list[Piece],
+    cut: list[Subgraph],
     options: VerifyOptions,
     *,
     exact: bool,
@@ -67,13 +67,13 @@ def run_programs(
     runs = options.runs
     device, fed = nothing_ran(runs.device, runs.inputs.seed)
     ran = Ran(device, fed)
-    if not set(options.gates) & {"layers", "outputs"}:
+    if not set(options.checks) & {"layers", "outputs"}:
         return ran
     job = {
         "original": str(original.path.absolute()),
         "folded": None if folded is None else str(folded.absolute()),
         "device": runs.device,
-        "pieces": [piece.to_dict() for piece in cut],
+        "pieces": [subgraph.to_dict() for subgraph in cut],
         "exact": exact,
         "slack": slack,
         "moved": None,
@@ -85,11 +85,11 @@ def run_programs(
         if onnx is not None:
             measured.folded = _on_onnxruntime(onnx, samples, measured, options)
     except runtime.DeviceMissing as error:
-        raise UndecidedError(f"--device {runs.device}: {error}", "install a torch with CUDA") from None
-    except (RunFailed, UndecidedError) as error:
+        raise InconclusiveError(f"--device {runs.device}: {error}", "install a torch with CUDA") from None
+    except (RunFailed, InconclusiveError) as error:
         ran.failure = f"the original can't be run: {error}"
         return ran
-    measured.slack, measured.pieces = slack, result["pieces"]
+    measured.slack, measured.subgraphs = slack, result["pieces"]
     ran.measured, ran.torch = measured, result["torch"]
     ran.device["used"] = runs.device
     return ran
@@ -100,7 +100,7 @@ def _run(
 ) -> tuple[list[Sample], Measured, dict[str, Any]]:
     """Run samples that the original accepts: of two sizes where its dimensions are free, else of one.
 
-    Raises RunFailed, UndecidedError.
+    Raises RunFailed, InconclusiveError.
     """
     types, choices = _samples(original, options)
     for samples, kinds, fed in choices:
@@ -150,11 +150,11 @@ def _measured(result: dict[str, Any], folder: Path, samples: int, kinds: list[st
 
         measured.held = {positions[place]: np.dtype(ml_dtypes.bfloat16) for place in result["bfloat16"]}
     if result["wide"] is None:
-        measured.true = outputs("true")
-        measured.ideal = outputs("ideal") if result.get("ideal", "") is None else None
+        measured.reference = outputs("true")
+        measured.correctly_rounded = outputs("ideal") if result.get("ideal", "") is None else None
     else:
-        measured.true, measured.substitute = first.outputs[0], result["wide"]
-        measured.pieces_failed = result["wide"]
+        measured.reference, measured.fallback_reason = first.outputs[0], result["wide"]
+        measured.subgraphs_failed = result["wide"]
     return measured
 
 
@@ -185,13 +185,13 @@ def _on_onnxruntime(model: Path, samples: list[Sample], found: Measured, options
 def interface_of(loaded: LoadedProgram, *, second: bool = False) -> tuple[ModelProto, list[str]]:
     """The program's inputs as an ONNX model without nodes, from which inputs are generated, and their types in torch.
 
-    Free dimensions take the size that the program was exported with, or a ``second`` one. Raises UndecidedError for
+    Free dimensions take the size that the program was exported with, or a ``second`` one. Raises InconclusiveError for
     other inputs.
     """
     model, types = ModelProto(ir_version=8), list[str]()
     for name, held in tensors_fed(loaded.program):
         if (dtype := np_dtype(held.dtype)) is None:
-            raise UndecidedError(f"input {name!r} is no tensor of numbers", "give another program")
+            raise InconclusiveError(f"input {name!r} is no tensor of numbers", "give another program")
         shape = [_size(n, loaded, second=second) for n in held.shape]
         types.append(dtype.name)
         if dtype.name == "bfloat16":  # which files of numpy don't hold; the worker rounds

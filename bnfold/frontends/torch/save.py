@@ -46,7 +46,7 @@ def program_bytes(
     return buffer.getvalue()
 
 
-def note_of(loaded: LoadedProgram) -> dict[str, str]:
+def provenance_of(loaded: LoadedProgram) -> dict[str, str]:
     """What bnfold noted when it folded the program; empty if it did not."""
     try:
         found = json.loads(loaded.extra.get(NOTES, "{}"))

@@ -21,12 +21,12 @@ from bnfold.frontends.torch.graph import TorchGraphs
 from bnfold.frontends.torch.load import LoadedProgram
 from bnfold.frontends.torch.pipeline import prepare_program, rewrite_program
 from bnfold.frontends.torch.run import run_programs
-from bnfold.frontends.torch.save import note_of
+from bnfold.frontends.torch.save import provenance_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.options import PlanOptions
 from bnfold.results.verification import (
-    GateResult,
+    CheckResult,
     LayerResult,
     OutputResult,
     Verification,
@@ -37,59 +37,59 @@ from bnfold.results.verification import (
 from bnfold.verification.checks.structure import judge_graph
 from bnfold.verification.checks.weights import OTHERS, check_weights
 from bnfold.verification.equivalence.alignment import Alignment, align
-from bnfold.verification.equivalence.subgraphs import Piece, pieces
+from bnfold.verification.equivalence.subgraphs import Subgraph, subgraphs
 from bnfold.verification.judge import VerifyOptions, verify_files
 
 
 def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: VerifyOptions) -> Verification:
-    """Judge one program against another. Both must be files. Raises UndecidedError if a device is not there."""
+    """Judge one program against another. Both must be files. Raises InconclusiveError if a device is not there."""
     ours = is_refolded(original, folded)
     proof = _Proof(original, folded, ours, options)
-    gates: list[GateResult] = []
-    if "structure" in options.gates:
-        gates.append(proof.structure())
+    checks: list[CheckResult] = []
+    if "structure" in options.checks:
+        checks.append(proof.structure())
     layers: list[LayerResult] = []
-    if "weights" in options.gates:
-        gate, layers = check_weights(proof.found, options.ulps, ours=proof.ours)
-        gates.append(gate)
-    cut = proof.pieces() if "layers" in options.gates else []
+    if "weights" in options.checks:
+        check, layers = check_weights(proof.found, options.ulps, ours=proof.ours)
+        checks.append(check)
+    cut = proof.subgraphs() if "layers" in options.checks else []
     ran = run_programs(original, folded.path, cut, options, exact=proof.proved, slack=0.0 if ours else OTHERS / 2)
-    if "layers" in options.gates and isinstance(proof.found, str):
-        gates.append(GateResult("layers", "undecided", proof.found))
-    elif "layers" in options.gates:
-        gate, more = ran.layers(cut, options)
-        gates.append(gate)
+    if "layers" in options.checks and isinstance(proof.found, str):
+        checks.append(CheckResult("layers", "inconclusive", proof.found))
+    elif "layers" in options.checks:
+        check, more = ran.layers(cut, options)
+        checks.append(check)
         layers += more
     outputs: list[OutputResult] = []
-    if "outputs" in options.gates:
-        gate, outputs = ran.outputs(options)
-        gates.append(gate)
+    if "outputs" in options.checks:
+        check, outputs = ran.outputs(options)
+        checks.append(check)
     used = versions() if ran.torch is None else {**versions(), "torch": ran.torch}
-    origin = origin_of(ours, says="version" in note_of(folded))
-    return Verification(gates, layers, outputs, ran.device, ran.fed, used, origin)
+    origin = origin_of(ours, says="version" in provenance_of(folded))
+    return Verification(checks, layers, outputs, ran.device, ran.fed, used, origin)
 
 
 def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel]:
     """Judge an ONNX model against a program: proofs and layers against the original in ONNX, outputs against torch."""
     model = load(folded)
     with temporary() as folder:
-        twin = folder / "original.onnx"
-        twin.write_bytes(to_onnx(original.program, original.name).SerializeToString())
-        proofs = [gate for gate in options.gates if gate != "outputs"]
+        counterpart = folder / "original.onnx"
+        counterpart.write_bytes(to_onnx(original.program, original.name).SerializeToString())
+        proofs = [check for check in options.checks if check != "outputs"]
         found = None
         if proofs:
             told = VerifyOptions(proofs, options.runs, options.tolerances, options.ulps)
-            found = verify_files(twin, folded, told)[0]
-    gates = [] if found is None else list(found.gates)
+            found = verify_files(counterpart, folded, told)[0]
+    checks = [] if found is None else list(found.checks)
     layers = [] if found is None else found.layers
     device, fed = nothing_ran() if found is None else (found.device, found.inputs)
     outputs: list[OutputResult] = []
-    if "outputs" in options.gates:
+    if "outputs" in options.checks:
         ran = run_programs(original, None, [], options, exact=False, slack=OTHERS / 2, onnx=folded)
-        gate, outputs = ran.outputs(options)
-        gates.append(gate)
+        check, outputs = ran.outputs(options)
+        checks.append(check)
         device, fed = ran.device, ran.fed
-    return Verification(gates, layers, outputs, device, fed, versions()), model
+    return Verification(checks, layers, outputs, device, fed, versions()), model
 
 
 @dataclass
@@ -103,24 +103,24 @@ class _Proof:
     found: Alignment | str = ""
 
     def __post_init__(self) -> None:
-        if set(self.options.gates) & {"structure", "weights", "layers"}:
+        if set(self.options.checks) & {"structure", "weights", "layers"}:
             self.found = _aligned(self.original, self.folded, sure=self.ours)
 
     @property
     def proved(self) -> bool:
         """True if bnfold made it, and the proof finds nothing wrong: then it is itself the best fold there is."""
         found = self.found
-        return self.ours and not isinstance(found, str) and not found.partings and not found.wrong_outputs
+        return self.ours and not isinstance(found, str) and not found.mismatches and not found.wrong_outputs
 
-    def structure(self) -> GateResult:
+    def structure(self) -> CheckResult:
         """The same inputs and outputs, and a graph that follows from folds."""
         if changed := _interface(self.original, self.folded):
-            return GateResult("structure", "fail", changed)
+            return CheckResult("structure", "fail", changed)
         return judge_graph(self.found)
 
-    def pieces(self) -> list[Piece]:
+    def subgraphs(self) -> list[Subgraph]:
         """What differs, cut out between values that both share."""
-        return [] if isinstance(self.found, str) else pieces(self.found, proved=self.proved)
+        return [] if isinstance(self.found, str) else subgraphs(self.found, proved=self.proved)
 
 
 def _aligned(original: LoadedProgram, folded: LoadedProgram, *, sure: bool) -> Alignment | str:
@@ -136,7 +136,7 @@ def _aligned(original: LoadedProgram, folded: LoadedProgram, *, sure: bool) -> A
 
 def is_refolded(original: LoadedProgram, folded: LoadedProgram) -> bool:
     """Return True if folding ``original`` as ``folded`` records gives ``folded``: the same calls, the same bits."""
-    options = PlanOptions.from_record(note_of(folded).get("options", ""))
+    options = PlanOptions.from_record(provenance_of(folded).get("options", ""))
     if options is None:
         return False
     try:

@@ -21,7 +21,7 @@ from bnfold.errors import BnfoldError
 from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
 from bnfold.frontends.torch.load import load_program
 from bnfold.frontends.torch.tensors import to_numpy
-from bnfold.verification.equivalence.subgraphs import Piece
+from bnfold.verification.equivalence.subgraphs import Subgraph
 from bnfold.verification.reference.worker import Sizes, figures
 from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
 from bnfold.verification.runtime.worker import load_arrays
@@ -60,7 +60,7 @@ def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     if "folded" in wide and result["wide"] is None:
         result["ideal"] = _attempt(_saver(wide["folded"], job, folder, "ideal", []))
         if job["pieces"] and result["ideal"] is None:
-            result["pieces"] = _pieces(job, folder, programs, wide)
+            result["pieces"] = _subgraphs(job, folder, programs, wide)
     result["outputs"] = wide["original"].outputs
     return result
 
@@ -108,13 +108,13 @@ def _save(path: Path, tensors: list[Tensor]) -> None:
     np.savez(path, **{f"a{place}": to_numpy(tensor) for place, tensor in enumerate(plain)})  # type: ignore[arg-type]
 
 
-def _pieces(
+def _subgraphs(
     job: dict[str, Any], folder: Path, programs: Mapping[str, Any], wide: Mapping[str, Evaluator]
 ) -> dict[str, Any]:
     """Each folded piece beside the original's, on what the float64 run of the original gives it."""
-    cut = [Piece.from_dict(piece) for piece in job["pieces"]]
+    cut = [Subgraph.from_dict(subgraph) for subgraph in job["pieces"]]
     plain = {what: Evaluator(program, job["device"]) for what, program in programs.items()}
-    wanted = {end.original for piece in cut for end in piece.inputs}
+    wanted = {end.original for subgraph in cut for end in subgraph.inputs}
     seen: dict[str, Tensor] = {}
 
     def watch(name: str, value: Tensor) -> None:
@@ -123,34 +123,41 @@ def _pieces(
 
     wide["original"].run(_feed(job, folder, 0, wide["original"]), observe=watch)
     judged = {}
-    for piece in cut:
+    for subgraph in cut:
         try:
-            judged[piece.name] = _judge(piece, plain, wide, seen, job)
+            judged[subgraph.name] = _judge(subgraph, plain, wide, seen, job)
         except NotRunnable as error:
-            judged[piece.name] = {"skipped": str(error)}
+            judged[subgraph.name] = {"skipped": str(error)}
     return judged
 
 
 def _judge(
-    piece: Piece, plain: Mapping[str, Evaluator], wide: Mapping[str, Evaluator], seen: Feed, job: dict[str, Any]
+    subgraph: Subgraph, plain: Mapping[str, Evaluator], wide: Mapping[str, Evaluator], seen: Feed, job: dict[str, Any]
 ) -> dict[str, Any]:
-    if any(end.original not in seen for end in piece.inputs):
+    if any(end.original not in seen for end in subgraph.inputs):
         return {"skipped": "its input is not computed"}
-    fed = {end.original: _narrowed(seen[end.original], end.original_type) for end in piece.inputs}
-    theirs = {end.folded: fed[end.original] for end in piece.inputs}
-    before, after = [end.original for end in piece.outputs], [end.folded for end in piece.outputs]
+    fed = {end.original: _narrowed(seen[end.original], end.original_type) for end in subgraph.inputs}
+    theirs = {end.folded: fed[end.original] for end in subgraph.inputs}
+    before, after = [end.original for end in subgraph.outputs], [end.folded for end in subgraph.outputs]
     expected = _arrays(plain["original"].run(fed, before))
     try:
         actual = _arrays(plain["folded"].run(theirs, after))
     except NotRunnable as error:
         return {"failed": f"the folded piece does not run: {error}"}
-    true = _arrays(wide["original"].run(fed, before))
+    reference = _arrays(wide["original"].run(fed, before))
     best = _arrays(wide["folded"].run(theirs, after)) if job["exact"] else None
-    ideal = None if best is None else {end.original: best[end.folded] for end in piece.outputs}
+    correctly_rounded = None if best is None else {end.original: best[end.folded] for end in subgraph.outputs}
     power = [float(value.double().square().mean()) for value in fed.values() if value.is_floating_point()]
-    sizes = np.asarray(piece.norms) * float(np.sqrt(max(power, default=0.0)))
-    sizes = sizes + np.asarray(piece.terms) if len(piece.terms) in (1, len(sizes)) else sizes
-    return figures(piece, expected, actual, true, ideal, Sizes(sizes if sizes.size else None, job["slack"], job["k"]))
+    sizes = np.asarray(subgraph.norms) * float(np.sqrt(max(power, default=0.0)))
+    sizes = sizes + np.asarray(subgraph.terms) if len(subgraph.terms) in (1, len(sizes)) else sizes
+    return figures(
+        subgraph,
+        expected,
+        actual,
+        reference,
+        correctly_rounded,
+        Sizes(sizes if sizes.size else None, job["slack"], job["k"]),
+    )
 
 
 def _narrowed(value: Tensor, element_type: int) -> Tensor:

@@ -13,12 +13,12 @@ from bnfold import __version__
 from bnfold.frontends.torch.convert import output_names, to_onnx
 from bnfold.frontends.torch.load import LoadedProgram, load_program
 from bnfold.frontends.torch.pipeline import calls, prepare_program, rewrite_program
-from bnfold.frontends.torch.save import note_of, program_bytes
+from bnfold.frontends.torch.save import program_bytes, provenance_of
 from bnfold.frontends.torch.verify import verify_converted, verify_programs
 from bnfold.io.digests import DataFiles
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load, read_file
-from bnfold.io.provenance import PREFIX, SOURCE, SOURCE_DIGEST, note
+from bnfold.io.provenance import PREFIX, SOURCE, SOURCE_DIGEST, write_provenance
 from bnfold.io.save import Staged, staged, staged_bytes
 from bnfold.options import External, Format, PlanOptions
 from bnfold.results.folding import (
@@ -32,7 +32,7 @@ from bnfold.results.folding import (
     rows,
 )
 from bnfold.results.verification import Verification
-from bnfold.timing import Clock
+from bnfold.timing import StageTimer
 from bnfold.verification.judge import VerifyOptions, refuse_swapped
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def fold_program(
     target: Path | None,
     options: PlanOptions,
     verify: VerifyOptions | None,
-    clock: Clock,
+    timer: StageTimer,
     *,
     to: Format = "pt2",
     external: External = "auto",
@@ -69,28 +69,28 @@ def fold_program(
     Raises InputError, OutputError (:class:`bnfold.errors.Refused` for a failed verification).
     """
     ready = prepare_program(loaded, options)
-    clock.lap("plan")
+    timer.record("plan")
     found = Inspection(program_info(loaded), rows(ready.plans, done=not dry_run), ready.plans)
     nodes = dict.fromkeys(("before", "after"), calls(loaded.program))
-    folding = Folding(found, None, nodes, dict.fromkeys(("before", "after"), loaded.size), clock.seconds)
+    folding = Folding(found, None, nodes, dict.fromkeys(("before", "after"), loaded.size), timer.seconds)
     program = rewrite_program(ready) if ready.changed else loaded.program
     nodes["after"] = calls(program)
-    clock.lap("fold")
+    timer.record("fold")
     if dry_run:
         return folding
     with temporary() as folder:
         place = target or folder / f"folded.{to}"
         with _written(loaded, program, options, place, to, external, force=force) as files:
-            clock.lap("write")
+            timer.record("write")
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
             if verify is not None and (ready.changed or to == "onnx"):
                 folding = replace(folding, verification=_judged(loaded, files.model, folder, verify, to))
-                clock.lap("verify")
+                timer.record("verify")
                 refuse_different(loaded.name, folding)
             if target is None:
                 return replace(folding, model=program if to == "pt2" else load(files.model).proto)
             files.publish()
-            clock.lap("write")
+            timer.record("write")
             return replace(
                 folding, output=Written(str(target), lambda: files.sha256), data=(DataFiles(), files.written)
             )
@@ -102,7 +102,7 @@ def verify_program(original: LoadedProgram, folded: Path, options: VerifyOptions
         source = _on_disk(original, folder)
         if program:
             second = load_program(folded)
-            refuse_swapped(original, note_of(original).get("source_sha256"), second)
+            refuse_swapped(original, provenance_of(original).get("source_sha256"), second)
             return Comparison(program_info(original), program_info(second), verify_programs(source, second, options))
         verification, model = verify_converted(source, folded, options)
         beside = DataFiles(), model.external.files()
@@ -126,7 +126,7 @@ def _written(
         return staged_bytes(data, place, replace=force)
     proto = to_onnx(program, loaded.name, output_names(loaded.program))
     source = {SOURCE: Path(loaded.name).name, SOURCE_DIGEST: loaded.sha256}
-    note(proto, {PREFIX + "converted": __version__, **source})
+    write_provenance(proto, {PREFIX + "converted": __version__, **source})
     return staged(LoadedModel.of(proto), place, external=external, replace=force)
 
 

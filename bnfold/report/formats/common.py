@@ -21,22 +21,22 @@ from urllib.parse import quote
 
 if TYPE_CHECKING:
     from bnfold.results.folding import Comparison
-    from bnfold.results.verification import GateResult, Judgement, LayerResult, OutputResult, Verification
+    from bnfold.results.verification import CheckResult, Judgement, LayerResult, OutputResult, Verification
 
 SHOWN_CHANNELS = 8
 """Channels that a sentence names before it counts the rest."""
 
 
 @dataclass(frozen=True)
-class Check:
-    """One thing that was judged: a gate, a fold (as one gate sees it), or an output of one run.
+class Entry:
+    """One thing that was judged: a check, a fold (as one check sees it), or an output of one run.
 
     ``name`` and ``node`` are as the model has them; ``title`` tells runs of the same output apart. ``occurrence``
     counts checks of the same title, from 0.
     """
 
-    subject: Literal["gate", "fold", "output"]
-    gate: str
+    subject: Literal["check", "fold", "output"]
+    check: str
     name: str
     title: str
     verdict: Judgement
@@ -46,68 +46,68 @@ class Check:
     occurrence: int = 0
 
 
-def checks(verification: Verification) -> list[Check]:
-    """Everything that was judged: the gates, then the folds, then the outputs, each in its given order.
+def entries(verification: Verification) -> list[Entry]:
+    """Everything that was judged: the checks, then the folds, then the outputs, each in its given order.
 
-    Where those that were run are not enough for a verdict, that is a check too, and it is undecided.
+    Where those that were run are not enough for a verdict, that is a check too, and it is inconclusive.
     """
     seen: Counter[tuple[str, str, str]] = Counter()
     found = []
-    for check in _all(verification):
-        key = (check.subject, check.gate, check.title)
-        found.append(replace(check, occurrence=seen[key]))
+    for entry in _all(verification):
+        key = (entry.subject, entry.check, entry.title)
+        found.append(replace(entry, occurrence=seen[key]))
         seen[key] += 1
     return found
 
 
-def troubles(verification: Verification) -> list[Check]:
-    """The checks that did not pass: failures before what is undecided, gates before their parts."""
+def problems(verification: Verification) -> list[Entry]:
+    """The checks that did not pass: failures before what is inconclusive, checks before their parts."""
     return sorted(
-        (check for check in checks(verification) if check.verdict != "pass"), key=lambda check: check.verdict != "fail"
+        (entry for entry in entries(verification) if entry.verdict != "pass"), key=lambda entry: entry.verdict != "fail"
     )
 
 
-def _all(verification: Verification) -> Iterator[Check]:
-    if verification.verdict == "undecided" and (left := verification.left_open):
-        yield Check("gate", "verification", "verification", "verification", "undecided", left)
-    yield from map(_gate, verification.gates)
+def _all(verification: Verification) -> Iterator[Entry]:
+    if verification.verdict == "inconclusive" and (left := verification.left_open):
+        yield Entry("check", "verification", "verification", "verification", "inconclusive", left)
+    yield from map(_check, verification.checks)
     yield from map(_fold, verification.layers)
     yield from map(_output, verification.outputs)
 
 
-def _gate(gate: GateResult) -> Check:
-    return Check("gate", gate.gate, gate.gate, gate.gate, gate.verdict, gate.detail, gate.figures)
+def _check(check: CheckResult) -> Entry:
+    return Entry("check", check.check, check.check, check.check, check.verdict, check.detail, check.figures)
 
 
-def _fold(layer: LayerResult) -> Check:
+def _fold(layer: LayerResult) -> Entry:
     figures = {
-        "ratio": layer.ratio,
+        "error_ratio": layer.error_ratio,
         "max_abs": layer.max_abs,
         "max_ulp": layer.max_ulp,
         "channels": layer.channels,
     }
-    return Check("fold", layer.gate, layer.name, layer.name, layer.verdict, _sentence(figures), figures, layer.node)
+    return Entry("fold", layer.check, layer.name, layer.name, layer.verdict, _sentence(figures), figures, layer.node)
 
 
-def _output(output: OutputResult) -> Check:
+def _output(output: OutputResult) -> Entry:
     run = [f"level {output.level}", "TF32" if output.tf32 else None, output.kind]
     figures = {
-        "ratio": output.ratio,
+        "error_ratio": output.error_ratio,
         "max_abs": output.max_abs,
         "max_rel": output.max_rel,
         "max_ulp": output.max_ulp,
-        "sensitivity": output.sensitivity,
+        "detection_limit": output.detection_limit,
         "channels": output.channels,
     }
     title = ", ".join([output.name, *filter(None, run)])
-    return Check("output", "outputs", output.name, title, output.verdict, _sentence(figures), figures)
+    return Entry("output", "outputs", output.name, title, output.verdict, _sentence(figures), figures)
 
 
 def _sentence(figures: dict[str, Any]) -> str:
     """The figures of a fold or an output, for people."""
     said = []
-    if figures["ratio"] is not None:
-        said.append(f"{number(figures['ratio'])} times the unavoidable error")
+    if figures["error_ratio"] is not None:
+        said.append(f"{number(figures['error_ratio'])} times the unavoidable error")
     if figures["max_ulp"] is not None:
         said.append(f"off by at most {number(figures['max_ulp'])} ulp")
     if figures["max_abs"] is not None:
@@ -169,9 +169,9 @@ def uri(path: str, root: str | None = None) -> str:
     return quote(data)
 
 
-def fingerprint(comparison: Comparison, check: Check, root: str | None = None) -> str:
+def fingerprint(comparison: Comparison, entry: Entry, root: str | None = None) -> str:
     """A sha256 that names this check of this folded model from run to run, whatever its figures are."""
-    key = [relative(comparison.folded.path, root), check.subject, check.gate, check.title, check.occurrence]
+    key = [relative(comparison.folded.path, root), entry.subject, entry.check, entry.title, entry.occurrence]
     return hashlib.sha256(json.dumps(key).encode("ascii")).hexdigest()
 
 
@@ -182,4 +182,4 @@ def headline(comparison: Comparison, root: str | None = None) -> str:
         "equivalent": f"{folded} is equivalent to {original}",
         "different": f"{folded} is different from {original}",
     }
-    return said.get(comparison.verdict, f"undecided whether {folded} is equivalent to {original}")
+    return said.get(comparison.verdict, f"inconclusive whether {folded} is equivalent to {original}")

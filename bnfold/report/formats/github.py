@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 
 from bnfold.report.escaping import harmless, visible
-from bnfold.report.formats.common import Check, channels, checks, headline, number, relative, troubles
+from bnfold.report.formats.common import Entry, channels, entries, headline, number, problems, relative
 from bnfold.results.folding import Comparison
 
-LEVELS = {"fail": "error", "undecided": "warning", "pass": "notice"}
-VERDICTS = {"different": "error", "undecided": "warning", "equivalent": "notice"}
+LEVELS = {"fail": "error", "inconclusive": "warning", "pass": "notice"}
+VERDICTS = {"different": "error", "inconclusive": "warning", "equivalent": "notice"}
 
 WORST_FOLDS = 10
 """Folds that the summary lists."""
@@ -27,12 +27,12 @@ LONGEST = 200
 def render(comparison: Comparison, root: str | None = None) -> str:
     """One workflow command per line for the standard output: the verdict, then each check that did not pass.
 
-    GitHub shows ten errors, ten warnings and ten notices of a step; the gates come first.
+    GitHub shows ten errors, ten warnings and ten notices of a step; the checks come first.
     """
     lines = [_command(VERDICTS[comparison.verdict], f"bnfold: {comparison.verdict}", headline(comparison, root))]
-    for check in troubles(comparison.verification):
-        title = check.title if check.subject == "gate" else f"{check.gate}: {check.title}"
-        lines.append(_command(LEVELS[check.verdict], f"bnfold: {title}", check.message))
+    for entry in problems(comparison.verification):
+        title = entry.title if entry.subject == "check" else f"{entry.check}: {entry.title}"
+        lines.append(_command(LEVELS[entry.verdict], f"bnfold: {title}", entry.message))
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -51,44 +51,44 @@ def _property(text: str) -> str:
 
 
 def step_summary(comparison: Comparison, root: str | None = None) -> str:
-    """Markdown for ``$GITHUB_STEP_SUMMARY``: the verdict, the gates, the worst folds, the outputs, the run."""
-    judged = checks(comparison.verification)
+    """Markdown for ``$GITHUB_STEP_SUMMARY``: the verdict, the checks, the worst folds, the outputs, the run."""
+    judged = entries(comparison.verification)
     folded, original = (_code(relative(model.path, root)) for model in (comparison.folded, comparison.original))
     parts = (
         [f"## bnfold: {comparison.verdict}", "", f"{folded} against {original}", ""],
         [line for note in comparison.notes for line in (f"Note: {_markdown(note)}", "")],
-        _gates([check for check in judged if check.subject == "gate"]),
-        _folds([check for check in judged if check.subject == "fold"]),
-        _outputs([check for check in judged if check.subject == "output"]),
+        _gates([entry for entry in judged if entry.subject == "check"]),
+        _folds([entry for entry in judged if entry.subject == "fold"]),
+        _outputs([entry for entry in judged if entry.subject == "output"]),
         _run(comparison, root),
     )
     return "\n".join(chain.from_iterable(parts)) + "\n"
 
 
-def _gates(found: list[Check]) -> list[str]:
-    rows = [(_code(check.name), f"**{check.verdict}**", _markdown(check.message)) for check in found]
-    return ["### Gates", "", *_table(("gate", "verdict", "detail"), rows)]
+def _gates(found: list[Entry]) -> list[str]:
+    rows = [(_code(entry.name), f"**{entry.verdict}**", _markdown(entry.message)) for entry in found]
+    return ["### Checks", "", *_table(("check", "verdict", "detail"), rows)]
 
 
-def _folds(found: list[Check]) -> list[str]:
+def _folds(found: list[Entry]) -> list[str]:
     if not found:
         return []
-    head = ("fold", "gate", "verdict", "ratio", "max abs", "max ulp", "channels off")
+    head = ("fold", "check", "verdict", "ratio", "max abs", "max ulp", "channels off")
     worst = sorted(found, key=_badness)[:WORST_FOLDS]
     rows = [
-        (_code(check.title), _code(check.gate), check.verdict, *_figures(check, "ratio", "max_abs", "max_ulp"))
-        for check in worst
+        (_code(entry.title), _code(entry.check), entry.verdict, *_figures(entry, "error_ratio", "max_abs", "max_ulp"))
+        for entry in worst
     ]
     return [f"### Worst folds ({len(worst)} of {len(found)})", "", *_table(head, rows)]
 
 
-def _outputs(found: list[Check]) -> list[str]:
+def _outputs(found: list[Entry]) -> list[str]:
     if not found:
         return ["### Outputs", "", "None was compared.", ""]
-    head = ("output", "verdict", "ratio", "max abs", "max rel", "max ulp", "sensitivity", "channels off")
+    head = ("output", "verdict", "ratio", "max abs", "max rel", "max ulp", "detection_limit", "channels off")
     worst = sorted(found, key=_badness)[:WORST_OUTPUTS]
-    names = ("ratio", "max_abs", "max_rel", "max_ulp", "sensitivity")
-    rows = [(_code(check.title), check.verdict, *_figures(check, *names)) for check in worst]
+    names = ("error_ratio", "max_abs", "max_rel", "max_ulp", "detection_limit")
+    rows = [(_code(entry.title), entry.verdict, *_figures(entry, *names)) for entry in worst]
     return [f"### Outputs ({len(worst)} of {len(found)})", "", *_table(head, rows)]
 
 
@@ -117,16 +117,16 @@ def _run(comparison: Comparison, root: str | None) -> list[str]:
     return ["### Run", "", *lines]
 
 
-def _badness(check: Check) -> tuple[int, float, float]:
+def _badness(entry: Entry) -> tuple[int, float, float]:
     """Sorts the worst first: by verdict, then by ratio, then by ulps; NaN is worse than any number."""
-    order = ("fail", "undecided", "pass").index(check.verdict)
-    figures = [check.figures[name] or 0.0 for name in ("ratio", "max_ulp")]
+    order = ("fail", "inconclusive", "pass").index(entry.verdict)
+    figures = [entry.figures[name] or 0.0 for name in ("error_ratio", "max_ulp")]
     ratio, ulp = (math.inf if math.isnan(value) else value for value in figures)
     return order, -ratio, -ulp
 
 
-def _figures(check: Check, *names: str) -> list[str]:
-    return [*(number(check.figures[name]) for name in names), channels(check.figures["channels"])]
+def _figures(entry: Entry, *names: str) -> list[str]:
+    return [*(number(entry.figures[name]) for name in names), channels(entry.figures["channels"])]
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from bnfold.report.escaping import visible
-from bnfold.report.formats.common import dumps, fingerprint, relative, troubles
+from bnfold.report.formats.common import dumps, fingerprint, problems, relative
 from bnfold.results.folding import Comparison
 
-SEVERITIES = {"fail": "critical", "undecided": "minor"}
+SEVERITIES = {"fail": "critical", "inconclusive": "minor"}
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
     """The array, empty if everything passed. Every entry lies in line 1: GitLab wants a line, a model has none."""
     entries = []
-    for check in troubles(comparison.verification):
-        said = check.message if check.subject == "gate" else f"{check.title}: {check.message}"
+    for entry in problems(comparison.verification):
+        said = entry.message if entry.subject == "check" else f"{entry.title}: {entry.message}"
         entries.append(
             {
-                "description": visible(f"{check.gate} {check.verdict}: {said}"),
-                "check_name": visible(f"bnfold/{check.gate}"),
-                "fingerprint": fingerprint(comparison, check, root),
-                "severity": SEVERITIES[check.verdict],
+                "description": visible(f"{entry.check} {entry.verdict}: {said}"),
+                "check_name": visible(f"bnfold/{entry.check}"),
+                "fingerprint": fingerprint(comparison, entry, root),
+                "severity": SEVERITIES[entry.verdict],
                 "location": {"path": relative(comparison.folded.path, root), "lines": {"begin": 1}},
             }
         )

@@ -12,13 +12,13 @@ from typing import Any
 
 from bnfold import __version__
 from bnfold.io.digests import DataFiles
-from bnfold.report.formats.common import checks, dumps
+from bnfold.report.formats.common import dumps, entries
 from bnfold.results.folding import Comparison, ModelInfo
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"
-RESULTS = {"equivalent": "PASSED", "undecided": "WARNED", "different": "FAILED"}
-LISTS = {"pass": "passedTests", "undecided": "warnedTests", "fail": "failedTests"}
+RESULTS = {"equivalent": "PASSED", "inconclusive": "WARNED", "different": "FAILED"}
+LISTS = {"pass": "passedTests", "inconclusive": "warnedTests", "fail": "failedTests"}
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
@@ -27,9 +27,9 @@ def render(comparison: Comparison, root: str | None = None) -> str:
     Raises InputError if a data file has changed since it was read.
     """
     tests: dict[str, list[str]] = {name: [] for name in LISTS.values()}
-    for check in checks(comparison.verification):
-        title = check.title if check.subject == "gate" else f"{check.gate}: {check.title}"
-        tests[LISTS[check.verdict]].append(title)
+    for entry in entries(comparison.verification):
+        title = entry.title if entry.subject == "check" else f"{entry.check}: {entry.title}"
+        tests[LISTS[entry.verdict]].append(title)
     predicate = {
         "result": RESULTS[comparison.verdict],
         "configuration": [*_files(comparison.original, comparison.data[0]), _tool(comparison)],

@@ -13,23 +13,23 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from bnfold.report.escaping import visible
-from bnfold.report.formats.common import Check, checks, finite, headline, relative
+from bnfold.report.formats.common import Entry, entries, finite, headline, relative
 from bnfold.results.folding import Comparison
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """One suite with a test case for each gate, fold and output; what is undecided is skipped. Pure ASCII."""
-    judged = checks(comparison.verification)
-    counts = Counter(check.verdict for check in judged)
+    """One suite with a test case for each check, fold and output; what is inconclusive is skipped. Pure ASCII."""
+    judged = entries(comparison.verification)
+    counts = Counter(entry.verdict for entry in judged)
     totals = {"tests": str(len(judged)), "failures": str(counts["fail"]), "errors": "0"}
     suites = ET.Element("testsuites", {"name": "bnfold", **totals})
     name = visible(f"bnfold verify {relative(comparison.folded.path, root)}")
-    suite = ET.SubElement(suites, "testsuite", {"name": name, **totals, "skipped": str(counts["undecided"])})
+    suite = ET.SubElement(suites, "testsuite", {"name": name, **totals, "skipped": str(counts["inconclusive"])})
     properties = ET.SubElement(suite, "properties")
     for key, value in _about(comparison, root):
         ET.SubElement(properties, "property", {"name": visible(key), "value": _text(value)})
-    for check in judged:
-        _add(suite, check, _class(comparison, check))
+    for entry in judged:
+        _add(suite, entry, _class(comparison, entry))
     ET.indent(suites)
     data: bytes = ET.tostring(suites, encoding="us-ascii", xml_declaration=True)
     return data.decode("ascii") + "\n"
@@ -46,23 +46,23 @@ def _about(comparison: Comparison, root: str | None) -> list[tuple[str, Any]]:
     return found
 
 
-def _class(comparison: Comparison, check: Check) -> str:
+def _class(comparison: Comparison, entry: Entry) -> str:
     """``bnfold.MODEL.DEVICE.PART``; the dots are those of a Java class, so the words have none."""
     model = PurePath(comparison.folded.path).name
     device = comparison.verification.device.get("used") or "not_run"
-    part = "gates" if check.subject == "gate" else check.gate
+    part = "checks" if entry.subject == "check" else entry.check
     return ".".join(["bnfold", *(visible(str(word)).replace(".", "_") for word in (model, device, part))])
 
 
-def _add(suite: ET.Element, check: Check, classname: str) -> None:
-    case = ET.SubElement(suite, "testcase", {"name": visible(check.title), "classname": classname})
-    message = visible(check.message)
-    if check.verdict == "fail":
-        failure = ET.SubElement(case, "failure", {"message": message, "type": f"bnfold.{visible(check.gate)}"})
+def _add(suite: ET.Element, entry: Entry, classname: str) -> None:
+    case = ET.SubElement(suite, "testcase", {"name": visible(entry.title), "classname": classname})
+    message = visible(entry.message)
+    if entry.verdict == "fail":
+        failure = ET.SubElement(case, "failure", {"message": message, "type": f"bnfold.{visible(entry.check)}"})
         failure.text = message
-    elif check.verdict == "undecided":
-        ET.SubElement(case, "skipped", {"message": message, "type": "undecided"})
-    figures = {**check.figures, "node": check.node}
+    elif entry.verdict == "inconclusive":
+        ET.SubElement(case, "skipped", {"message": message, "type": "inconclusive"})
+    figures = {**entry.figures, "node": entry.node}
     lines = [f"[[PROPERTY|{visible(name)}={_text(value)}]]" for name, value in figures.items() if value is not None]
     if lines:
         ET.SubElement(case, "system-out").text = "\n".join(lines)

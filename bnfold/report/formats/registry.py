@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 FORMATS: dict[str, str] = {
     "json": "bnfold's own JSON",
-    "junit": "JUnit XML: a test case for each gate, fold and output",
+    "junit": "JUnit XML: a test case for each check, fold and output",
     "github": "GitHub's workflow commands: annotations",
     "gitlab": "GitLab's Code Quality JSON",
     "sarif": "SARIF 2.1.0",

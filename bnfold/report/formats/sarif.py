@@ -1,4 +1,4 @@
-"""SARIF 2.1.0: a rule for each gate, a result for each check that did not pass."""
+"""SARIF 2.1.0: a rule for each check, a result for each check that did not pass."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Any
 
 from bnfold import __version__
 from bnfold.report.escaping import visible
-from bnfold.report.formats.common import Check, dumps, fingerprint, troubles, uri
+from bnfold.report.formats.common import Entry, dumps, fingerprint, problems, uri
 from bnfold.results.folding import Comparison
 from bnfold.results.verification import Verification
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 
-LEVELS = {"fail": "error", "undecided": "warning"}
+LEVELS = {"fail": "error", "inconclusive": "warning"}
 
 RULES = {
     "structure": (
@@ -34,15 +34,15 @@ RULES = {
         "unavoidable.",
     ),
 }
-"""What each gate demands: in short, and in full."""
+"""What each check demands: in short, and in full."""
 
-OTHER = ("The verification's other demands hold.", "A gate that this version of the rules does not describe.")
+OTHER = ("The verification's other demands hold.", "A check that this version of the rules does not describe.")
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """One run over the folded model: failures are errors, what is undecided is a warning."""
-    found = troubles(comparison.verification)
-    rules = list(dict.fromkeys([*RULES, *(check.gate for check in found)]))
+    """One run over the folded model: failures are errors, what is inconclusive is a warning."""
+    found = problems(comparison.verification)
+    rules = list(dict.fromkeys([*RULES, *(entry.check for entry in found)]))
     place = uri(comparison.folded.path, root)
     verification = comparison.verification
     run = {
@@ -51,7 +51,7 @@ def render(comparison: Comparison, root: str | None = None) -> str:
                 "name": "bnfold",
                 "version": __version__,
                 "semanticVersion": __version__,
-                "rules": [_rule(gate) for gate in rules],
+                "rules": [_rule(check) for check in rules],
             }
         },
         "automationDetails": {"id": f"bnfold/{place}/"},
@@ -60,7 +60,7 @@ def render(comparison: Comparison, root: str | None = None) -> str:
             {"location": {"uri": uri(model.path, root)}, "roles": [role], "hashes": {"sha-256": model.sha256}}
             for role, model in (("analysisTarget", comparison.folded), ("referencedOnCommandLine", comparison.original))
         ],
-        "results": [_result(comparison, check, rules.index(check.gate), root) for check in found],
+        "results": [_result(comparison, entry, rules.index(entry.check), root) for entry in found],
         "properties": {"verdict": comparison.verdict, **_run(verification)},
     }
     return dumps({"$schema": SCHEMA, "version": "2.1.0", "runs": [run]})
@@ -70,39 +70,39 @@ def _run(verification: Verification) -> dict[str, Any]:
     return {"device": verification.device, "inputs": verification.inputs, "versions": verification.versions}
 
 
-def _rule(gate: str) -> dict[str, Any]:
-    short, full = RULES.get(gate, OTHER)
+def _rule(check: str) -> dict[str, Any]:
+    short, full = RULES.get(check, OTHER)
     return {
-        "id": visible(f"bnfold/{gate}"),
+        "id": visible(f"bnfold/{check}"),
         "shortDescription": {"text": short},
         "fullDescription": {"text": full},
         "defaultConfiguration": {"level": "error"},
     }
 
 
-def _result(comparison: Comparison, check: Check, rule: int, root: str | None) -> dict[str, Any]:
+def _result(comparison: Comparison, entry: Entry, rule: int, root: str | None) -> dict[str, Any]:
     """One result. Its region is the first line since GitHub wants a line, and a model has none."""
-    said = check.message if check.subject == "gate" else f"{check.title}: {check.message}"
-    mark = fingerprint(comparison, check, root)
+    said = entry.message if entry.subject == "check" else f"{entry.title}: {entry.message}"
+    mark = fingerprint(comparison, entry, root)
     location: dict[str, Any] = {
         "physicalLocation": {
             "artifactLocation": {"uri": uri(comparison.folded.path, root), "index": 0},
             "region": {"startLine": 1},
         }
     }
-    if check.subject != "gate":
-        kind = "output" if check.subject == "output" else "node"
-        name = check.node or check.name
+    if entry.subject != "check":
+        kind = "output" if entry.subject == "output" else "node"
+        name = entry.node or entry.name
         location["logicalLocations"] = [{"name": name, "fullyQualifiedName": f"{kind} {name}", "kind": kind}]
     return {
-        "ruleId": visible(f"bnfold/{check.gate}"),
+        "ruleId": visible(f"bnfold/{entry.check}"),
         "ruleIndex": rule,
-        "level": LEVELS[check.verdict],
-        "message": {"text": _plain(said) or check.verdict},
+        "level": LEVELS[entry.verdict],
+        "message": {"text": _plain(said) or entry.verdict},
         "locations": [location],
         "fingerprints": {"bnfold/v1": mark},
         "partialFingerprints": {"primaryLocationLineHash": f"{mark}:1"},
-        "properties": {"verdict": check.verdict, **check.figures},
+        "properties": {"verdict": entry.verdict, **entry.figures},
     }
 
 

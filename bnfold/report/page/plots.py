@@ -14,7 +14,7 @@ from bnfold.calibration import plot as drift_plot
 from bnfold.report.figures import label
 
 if TYPE_CHECKING:
-    from bnfold.report.page.render import Story
+    from bnfold.report.page.render import ReportData
 
 BEFORE, AFTER, LIMIT = "#8a8a8a", "#4a90d9", "#d62728"
 
@@ -26,7 +26,7 @@ MOST_ENTRIES = 2**20
 """Entries of a weight that a histogram counts."""
 
 
-def all_of(story: Story) -> dict[str, Any]:
+def all_of(story: ReportData) -> dict[str, Any]:
     """Every plot that the story has data for, by name."""
     import matplotlib
     from matplotlib import pyplot
@@ -35,10 +35,10 @@ def all_of(story: Story) -> dict[str, Any]:
     found: dict[str, Any] = {}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bnfold", "font.size": 9}):
         layers = [] if story.comparison is None else story.comparison.verification.layers
-        ratios = [(layer.name, layer.ratio, layer.verdict) for layer in layers if layer.ratio is not None]
+        ratios = [(layer.name, layer.error_ratio, layer.verdict) for layer in layers if layer.error_ratio is not None]
         if ratios:
-            gates = story.comparison.verification.gates if story.comparison else []
-            limit = next((gate.figures.get("k") for gate in gates if gate.gate == "layers"), None)
+            checks = story.comparison.verification.checks if story.comparison else []
+            limit = next((check.figures.get("k") for check in checks if check.check == "layers"), None)
             found["layers"] = _svg(_errors(pyplot, ratios[:MOST_LAYERS], limit))
         if story.weights:
             found["weights"] = _svg(_histograms(pyplot, story.weights))

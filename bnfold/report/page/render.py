@@ -28,7 +28,7 @@ MOST_HISTOGRAMS = 12
 
 
 @dataclass(frozen=True)
-class Story:
+class ReportData:
     """Everything that a page can tell; what there is none of leaves no trace on it.
 
     ``sizes`` are rows of (what, before, after). ``weights`` are the tensors that a fold changed, before and after.
@@ -55,7 +55,7 @@ def check_installed() -> None:
         raise UsageError(f"an HTML report needs {' and '.join(missing)}", "pip install 'bnfold[html]'")
 
 
-def render(story: Story) -> str:
+def render(story: ReportData) -> str:
     """The page. Raises UsageError where what draws it is missing."""
     check_installed()
     import jinja2

@@ -1,7 +1,7 @@
-"""The outputs gate: the whole models on real inputs, each output's error beside the error that is unavoidable.
+"""The outputs check: the whole models on real inputs, each output's error beside the error that is unavoidable.
 
 An output that differs in kind (its type, its shape, where NaN stands) is different; one whose yardstick is itself too
-uncertain is undecided. The statistic is in :mod:`bnfold.verification.error_model`.
+uncertain is inconclusive. The statistic is in :mod:`bnfold.verification.error_model`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.numerics.affine import ulp
-from bnfold.results.verification import GateResult, Judgement, OutputResult
-from bnfold.verification.error_model import K_PLAIN, Tally, limit_of
+from bnfold.results.verification import CheckResult, Judgement, OutputResult
+from bnfold.verification.error_model import K_PLAIN, ErrorAccumulator, limit_of
 from bnfold.verification.runtime.inputs import PLAIN_KINDS
 from bnfold.verification.runtime.measure import Measured
 from bnfold.verification.runtime.runner import LimitReached, Mode, RunFailed
@@ -35,63 +35,65 @@ class Tolerances:
     rtol: float | None = None
     atol: float | None = None
 
-    def of(self, kind: str, substitute: bool) -> float:
+    def of(self, kind: str, fallback_reason: bool) -> float:
         """The limit for one kind of input."""
-        return limit_of("constant" if substitute else kind, self.k)
+        return limit_of("constant" if fallback_reason else kind, self.k)
 
 
-def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[GateResult, list[OutputResult]]:
+def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult, list[OutputResult]]:
     """Judge the outputs of two models that were run."""
     if isinstance(found.folded, RunFailed):
         stopped = isinstance(found.folded, LimitReached)
-        return GateResult("outputs", "undecided" if stopped else "fail", f"the folded model fails: {found.folded}"), []
+        return CheckResult(
+            "outputs", "inconclusive" if stopped else "fail", f"the folded model fails: {found.folded}"
+        ), []
     assert found.folded is not None
     if found.folded.names != found.original.names:
         detail = f"the outputs are {found.folded.names}, not {found.original.names}"
-        return GateResult("outputs", "fail", detail), []
+        return CheckResult("outputs", "fail", detail), []
     results: list[OutputResult] = []
-    doubts: list[GateResult] = []
+    doubts: list[CheckResult] = []
     for number, mode in enumerate(found.modes):
         for name in found.original.names:
             outcome = _judge(found, number, mode, name, tolerances)
-            if isinstance(outcome, GateResult):
+            if isinstance(outcome, CheckResult):
                 if outcome.verdict == "fail":
                     return outcome, results
                 doubts.append(outcome)
             else:
                 results.append(outcome)
-    unsure = any(result.verdict == "undecided" for result in results)
-    if unsure and found.moved is not None and found.substitute is None:
+    unsure = any(result.verdict == "inconclusive" for result in results)
+    if unsure and found.moved is not None and found.fallback_reason is None:
         results = _explained(results, found)
     if tolerances.rtol is not None or tolerances.atol is not None:
         results = [replace(result, verdict="fail" if _beyond(result, tolerances) else "pass") for result in results]
     return _verdict(results, doubts, found, tolerances), results
 
 
-def _judge(found: Measured, number: int, mode: Mode, name: str, tolerances: Tolerances) -> OutputResult | GateResult:
+def _judge(found: Measured, number: int, mode: Mode, name: str, tolerances: Tolerances) -> OutputResult | CheckResult:
     """One output in one mode, over all samples: the worst of the groups of kinds."""
     assert isinstance(found.folded, type(found.original))
     where = f"output {name!r}" + (f" at level {mode.level}" if mode.level != "disable" else "")
     groups: dict[bool, list[tuple[NDArray[Any], ...]]] = {}
     for sample, kind in enumerate(found.kinds):
         a, b = found.original.outputs[number][sample][name], found.folded.outputs[number][sample][name]
-        true = found.true[sample][name]
-        ideal = true if found.ideal is None else found.ideal[sample][name]
+        reference = found.reference[sample][name]
+        correctly_rounded = reference if found.correctly_rounded is None else found.correctly_rounded[sample][name]
         if a.dtype != b.dtype or a.shape != b.shape:
             detail = f"{where} is {b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
-            return GateResult("outputs", "fail", detail)
+            return CheckResult("outputs", "fail", detail)
         if a.dtype.kind == "f":
-            odd = _specials(a, b, true)
+            odd = _specials(a, b, reference)
             if odd is not None:
-                return GateResult("outputs", odd[0], f"{where} {odd[1]}")
-        if ideal.shape != true.shape:
-            ideal = true
-        groups.setdefault(kind in PLAIN_KINDS, []).append((a, b, true, ideal))
+                return CheckResult("outputs", odd[0], f"{where} {odd[1]}")
+        if correctly_rounded.shape != reference.shape:
+            correctly_rounded = reference
+        groups.setdefault(kind in PLAIN_KINDS, []).append((a, b, reference, correctly_rounded))
     outcomes = [
         _group(name, mode, arrays, "constant" if plain else "normal", found, tolerances)
         for plain, arrays in groups.items()
     ]
-    return max(outcomes, key=lambda r: ({"fail": 2, "undecided": 1, "pass": 0}[r.verdict], r.ratio))
+    return max(outcomes, key=lambda r: ({"fail": 2, "inconclusive": 1, "pass": 0}[r.verdict], r.error_ratio))
 
 
 def _explained(results: list[OutputResult], found: Measured) -> list[OutputResult]:
@@ -109,58 +111,58 @@ def _explained(results: list[OutputResult], found: Measured) -> list[OutputResul
         return results
     judged = []
     for result in results:
-        if result.verdict == "undecided" and result.level == "disable" and not result.tf32:
+        if result.verdict == "inconclusive" and result.level == "disable" and not result.tf32:
             name, original = result.name, found.original.outputs[0]
-            tally = Tally(found.held.get(name, original[0][name].dtype), slack=found.slack)
-            for true, folded, other in zip(original, found.folded.outputs[0], moved, strict=True):
-                a, b, c = (sample[name].astype(np.float64) for sample in (true, folded, other))
+            accumulator = ErrorAccumulator(found.held.get(name, original[0][name].dtype), slack=found.slack)
+            for reference, folded, other in zip(original, found.folded.outputs[0], moved, strict=True):
+                a, b, c = (sample[name].astype(np.float64) for sample in (reference, folded, other))
                 if a.shape == c.shape and np.isfinite([a, b, c]).all():
-                    tally.add(b, c, a, None)
-            if tally.ratio > K_PLAIN:
-                result = replace(result, ratio=tally.ratio, verdict="fail", kind="constant")
+                    accumulator.add(b, c, a, None)
+            if accumulator.error_ratio > K_PLAIN:
+                result = replace(result, error_ratio=accumulator.error_ratio, verdict="fail", kind="constant")
         judged.append(result)
     return judged
 
 
-def _specials(a: NDArray[Any], b: NDArray[Any], true: NDArray[Any]) -> tuple[Judgement, str] | None:
+def _specials(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any]) -> tuple[Judgement, str] | None:
     """Where NaN and infinity stand: they must be in the same places."""
     with np.errstate(invalid="ignore"):
         same = (np.isfinite(a) & np.isfinite(b)) | (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
         return None
     overflown = ~np.isfinite(a) & np.isfinite(b)
-    if true.shape == a.shape and (same | (overflown & np.isfinite(true))).all():
-        return "undecided", "overflows in the original alone"
+    if reference.shape == a.shape and (same | (overflown & np.isfinite(reference))).all():
+        return "inconclusive", "overflows in the original alone"
     return "fail", "has NaN or infinity in other places"
 
 
 def _group(
     name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, tolerances: Tolerances
 ) -> OutputResult:
-    limit = tolerances.of(kind, found.substitute is not None)
+    limit = tolerances.of(kind, found.fallback_reason is not None)
     if arrays[0][0].dtype.kind != "f":
         return _flips(name, mode, arrays, kind)
     dtype = found.held.get(name, arrays[0][0].dtype)
-    tally = Tally(dtype, slack=found.slack)
-    for a, b, true, ideal in arrays:
-        finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(true) & np.isfinite(ideal)
-        masked = (np.where(finite, array.astype(np.float64), 0.0) for array in (b, a, true, ideal))
-        tally.add(*masked)
-    ratio, size = tally.ratio, tally.max_size
-    verdict: Judgement = "fail" if not ratio <= limit else "pass"
-    if verdict == "pass" and tally.too_noisy and tally.max_abs > 0:
-        verdict = "undecided"
+    accumulator = ErrorAccumulator(dtype, slack=found.slack)
+    for a, b, reference, correctly_rounded in arrays:
+        finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(reference) & np.isfinite(correctly_rounded)
+        masked = (np.where(finite, array.astype(np.float64), 0.0) for array in (b, a, reference, correctly_rounded))
+        accumulator.add(*masked)
+    error_ratio, size = accumulator.error_ratio, accumulator.max_size
+    verdict: Judgement = "fail" if not error_ratio <= limit else "pass"
+    if verdict == "pass" and accumulator.too_noisy and accumulator.max_abs > 0:
+        verdict = "inconclusive"
     return OutputResult(
         name,
         mode.level,
-        ratio,
-        tally.max_abs,
-        tally.max_abs / size if size else 0.0,
-        tally.sensitivity(limit),
-        tally.max_abs / float(ulp(np.asarray(size, np.float64), dtype)),
+        error_ratio,
+        accumulator.max_abs,
+        accumulator.max_abs / size if size else 0.0,
+        accumulator.detection_limit(limit),
+        accumulator.max_abs / float(ulp(np.asarray(size, np.float64), dtype)),
         mode.tf32,
         kind,
-        tally.channels(limit) if verdict == "fail" else [],
+        accumulator.channels(limit) if verdict == "fail" else [],
         verdict,
     )
 
@@ -170,64 +172,66 @@ def _flips(name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: 
     changed = sum(int((a != b).sum()) for a, b, *_ in arrays)
     total = sum(a.size for a, *_ in arrays)
     noise = sum(max(int((a != t).sum()), int((i != t).sum())) for a, _, t, i in arrays)
-    verdict: Judgement = "pass" if changed <= 3 * noise else "undecided" if changed <= 3 * noise + FLIPS else "fail"
+    verdict: Judgement = "pass" if changed <= 3 * noise else "inconclusive" if changed <= 3 * noise + FLIPS else "fail"
     share = changed / total if total else 0.0
-    ratio = changed / noise if noise else float("inf") if changed else 0.0
+    error_ratio = changed / noise if noise else float("inf") if changed else 0.0
     return OutputResult(
-        name, mode.level, ratio, share, share, noise / total if total else 0.0, 0.0, mode.tf32, kind, [], verdict
+        name, mode.level, error_ratio, share, share, noise / total if total else 0.0, 0.0, mode.tf32, kind, [], verdict
     )
 
 
 def _verdict(
-    results: list[OutputResult], doubts: list[GateResult], found: Measured, tolerances: Tolerances
-) -> GateResult:
-    """The gate's verdict over all outputs and modes."""
+    results: list[OutputResult], doubts: list[CheckResult], found: Measured, tolerances: Tolerances
+) -> CheckResult:
+    """The check's verdict over all outputs and modes."""
     if not any(np.isfinite(array).any() for sample in found.original.outputs[0] for array in _numbers(sample)):
-        return GateResult("outputs", "undecided", "the original's outputs hold no finite number: nothing was compared")
+        return CheckResult(
+            "outputs", "inconclusive", "the original's outputs hold no finite number: nothing was compared"
+        )
     if tolerances.rtol is not None or tolerances.atol is not None:
         return _by_tolerance(results, tolerances)
-    worst = max(results, key=lambda r: r.ratio, default=None)
-    figures: dict[str, Any] = {"ratio": worst.ratio if worst else None, "reference": "float64"}
-    if found.substitute is not None:
-        figures |= {"reference": "the original", "because": found.substitute}
+    worst = max(results, key=lambda r: r.error_ratio, default=None)
+    figures: dict[str, Any] = {"ratio": worst.error_ratio if worst else None, "reference": "float64"}
+    if found.fallback_reason is not None:
+        figures |= {"reference": "the original", "because": found.fallback_reason}
     against = "the unavoidable error"
-    if found.substitute is not None:
+    if found.fallback_reason is not None:
         against += ", estimated from the original alone"
     wrong = [r for r in results if r.verdict == "fail"]
     if wrong:
-        worst = max(wrong, key=lambda r: r.ratio)
-        limit = tolerances.of(worst.kind or "normal", found.substitute is not None)
-        figures |= {"ratio": worst.ratio, "k": limit}
-        detail = f"{worst.ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
-        return GateResult("outputs", "fail", detail, figures)
+        worst = max(wrong, key=lambda r: r.error_ratio)
+        limit = tolerances.of(worst.kind or "normal", found.fallback_reason is not None)
+        figures |= {"ratio": worst.error_ratio, "k": limit}
+        detail = f"{worst.error_ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
+        return CheckResult("outputs", "fail", detail, figures)
     if doubts:
         return replace(doubts[0], figures=figures)
-    unsure = [r for r in results if r.verdict == "undecided"]
+    unsure = [r for r in results if r.verdict == "inconclusive"]
     if unsure:
         detail = f"output {unsure[0].name!r}: the original's own error is so large that it could hide a fault"
-        return GateResult("outputs", "undecided", detail, figures)
+        return CheckResult("outputs", "inconclusive", detail, figures)
     assert worst is not None
-    limit = tolerances.of(worst.kind or "normal", found.substitute is not None)
-    seen = max(r.sensitivity for r in results)
+    limit = tolerances.of(worst.kind or "normal", found.fallback_reason is not None)
+    seen = max(r.detection_limit for r in results)
     if seen > BLIND:
         detail = f"the unavoidable error is so large here that only an error of {seen:.2g} would have shown"
-        return GateResult("outputs", "undecided", detail, figures | {"k": limit, "sensitivity": seen})
-    detail = f"{worst.ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
+        return CheckResult("outputs", "inconclusive", detail, figures | {"k": limit, "sensitivity": seen})
+    detail = f"{worst.error_ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
     detail += f"; an error of {seen:.2g} would show"
-    return GateResult("outputs", "pass", detail, figures | {"k": limit, "sensitivity": seen})
+    return CheckResult("outputs", "pass", detail, figures | {"k": limit, "sensitivity": seen})
 
 
 def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
     yield from (array if array.dtype.kind == "f" else np.zeros(1) for array in sample.values())
 
 
-def _by_tolerance(results: list[OutputResult], tolerances: Tolerances) -> GateResult:
+def _by_tolerance(results: list[OutputResult], tolerances: Tolerances) -> CheckResult:
     rtol, atol = tolerances.rtol or 0.0, tolerances.atol or 0.0
     bad = [r for r in results if r.verdict == "fail"]
     told = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
     if bad:
         told += f"; output {bad[0].name!r} differs by {bad[0].max_abs:.3g}, {bad[0].max_rel:.3g} of the largest"
-    return GateResult("outputs", "fail" if bad else "pass", told, {"rtol": rtol, "atol": atol})
+    return CheckResult("outputs", "fail" if bad else "pass", told, {"rtol": rtol, "atol": atol})
 
 
 def _beyond(result: OutputResult, tolerances: Tolerances) -> bool:

@@ -1,4 +1,4 @@
-"""The structure gate: the interface is the same, and every value that is not a fold is the original's.
+"""The structure check: the interface is the same, and every value that is not a fold is the original's.
 
 The proof rests on the alignment (:mod:`bnfold.verification.equivalence.alignment`), which reads both models as
 mathematics and asks neither the planner nor the names inside the graph.
@@ -13,46 +13,50 @@ from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from bnfold.frontends.onnx.type_inference import bodies
 from bnfold.io.load import LoadedModel
-from bnfold.results.verification import GateResult
+from bnfold.results.verification import CheckResult
 from bnfold.verification.equivalence.alignment import Alignment
 
 
-def check_structure(original: LoadedModel, folded: LoadedModel, found: Alignment | str) -> GateResult:
+def check_structure(original: LoadedModel, folded: LoadedModel, found: Alignment | str) -> CheckResult:
     """Judge interface and graph; ``found`` is a sentence where the models could not be aligned."""
     if changed := next(_interface(original.proto, folded.proto), None):
-        return GateResult("structure", "fail", changed)
+        return CheckResult("structure", "fail", changed)
     if odd := _operator_sets(original.proto, folded.proto):
-        return GateResult("structure", "undecided", odd)
+        return CheckResult("structure", "inconclusive", odd)
     return judge_graph(found)
 
 
-def judge_graph(found: Alignment | str) -> GateResult:
+def judge_graph(found: Alignment | str) -> CheckResult:
     """Judge the graphs of two models of one interface by where they part."""
     if isinstance(found, str):
-        return GateResult("structure", "undecided", found)
-    kinds = [parting.kind for parting in found.partings]
+        return CheckResult("structure", "inconclusive", found)
+    kinds = [mismatch.kind for mismatch in found.mismatches]
     figures = {
         "nodes": len(found.folded.graphs.scopes[0].nodes),
         "unchanged": sum(node in found.folded.untouched for node in found.folded.graphs.scopes[0].nodes),
         "parted": len(kinds) - kinds.count("numbers"),
     }
-    for parting in found.partings:
-        if parting.kind == "attributes":
-            twin = "" if parting.twin is None else f" as {parting.twin.op} {parting.twin.name!r} of the original"
-            detail = f"{parting.name} reads the same{twin} and is set otherwise"
-            return GateResult("structure", "fail", detail, figures)
-    for parting in found.partings:
-        if parting.kind == "unknown":
-            detail = f"{parting.name} computes something that the original does not, as far as can be told"
-            return GateResult("structure", "undecided", detail, figures)
+    for mismatch in found.mismatches:
+        if mismatch.kind == "attributes":
+            counterpart = (
+                ""
+                if mismatch.counterpart is None
+                else f" as {mismatch.counterpart.op} {mismatch.counterpart.name!r} of the original"
+            )
+            detail = f"{mismatch.name} reads the same{counterpart} and is set otherwise"
+            return CheckResult("structure", "fail", detail, figures)
+    for mismatch in found.mismatches:
+        if mismatch.kind == "unknown":
+            detail = f"{mismatch.name} computes something that the original does not, as far as can be told"
+            return CheckResult("structure", "inconclusive", detail, figures)
     wrong = [name for name, channels in found.wrong_outputs.items() if channels is None and not kinds]
     if wrong:
-        return GateResult("structure", "fail", f"output {wrong[0]!r} is another function of the inputs", figures)
+        return CheckResult("structure", "fail", f"output {wrong[0]!r} is another function of the inputs", figures)
     unchanged, nodes = figures["unchanged"], figures["nodes"]
     others = f"{len(kinds)} with other numbers" if kinds else "the others follow from folds"
     some = f"{unchanged} of {nodes} nodes as they were, {others}"
     detail = f"the same interface, {some if unchanged < nodes else 'all nodes as they were'}"
-    return GateResult("structure", "pass", detail, figures)
+    return CheckResult("structure", "pass", detail, figures)
 
 
 def _interface(before: ModelProto, after: ModelProto) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The weights gate: recompute every folded tensor in float64 from the original and compare in ulps.
+"""The weights check: recompute every folded tensor in float64 from the original and compare in ulps.
 
 It proves the folded layers for all inputs, dead channels and errors below the noise included, which no
 sampling can.
@@ -13,7 +13,7 @@ import numpy as np
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.batchnorm import ONNX_EPSILON
-from bnfold.results.verification import GateResult, Judgement, LayerResult
+from bnfold.results.verification import CheckResult, Judgement, LayerResult
 from bnfold.verification.equivalence.alignment import Alignment, layers_before
 
 OTHERS = 4.0
@@ -25,7 +25,7 @@ EXACT = 0.5 + 1e-6
 
 def check_weights(
     found: Alignment | str, tolerance: float | None = None, *, ours: bool = False
-) -> tuple[GateResult, list[LayerResult]]:
+) -> tuple[CheckResult, list[LayerResult]]:
     """Judge every folded layer beside the original's, through the alignment (a sentence where there is none).
 
     ``tolerance`` is in ulps, 4 by default. ``ours``: the model is what bnfold makes of the original; no other tool
@@ -33,15 +33,15 @@ def check_weights(
     """
     tolerance = OTHERS if tolerance is None else tolerance
     if isinstance(found, str):
-        return GateResult("weights", "undecided", found), []
+        return CheckResult("weights", "inconclusive", found), []
     layers = by_alignment(found, tolerance)
     layers += wrong_numbers(found, layers) + ([] if ours else _moved_statistics(found))
-    missing = [parting.name for parting in found.partings if parting.kind != "numbers"]
+    missing = [mismatch.name for mismatch in found.mismatches if mismatch.kind != "numbers"]
     return judge_tensors(layers, missing, tolerance), layers
 
 
-def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: float) -> GateResult:
-    """The gate's verdict from every tensor's; ``missing`` names what had no counterpart."""
+def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: float) -> CheckResult:
+    """The check's verdict from every tensor's; ``missing`` names what had no counterpart."""
     ulps = [layer.max_ulp for layer in layers if layer.max_ulp is not None]
     figures = {"tensors": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
     wrong = [layer for layer in layers if layer.verdict == "fail"]
@@ -50,15 +50,15 @@ def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: floa
         by = "" if worst.max_ulp is None else f" by {worst.max_ulp:.3g} ulps"
         count = len(worst.channels)
         channels = f" in {count} channel{'' if count == 1 else 's'}" if count else ""
-        return GateResult("weights", "fail", f"{worst.name} is off{by}{channels}", figures)
+        return CheckResult("weights", "fail", f"{worst.name} is off{by}{channels}", figures)
     if missing:
         detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
-        return GateResult("weights", "undecided", detail, figures)
+        return CheckResult("weights", "inconclusive", detail, figures)
     if not layers:
-        return GateResult("weights", "pass", "no tensor was folded", figures)
+        return CheckResult("weights", "pass", "no tensor was folded", figures)
     folded = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
     detail = f"{folded}, each within {figures['max_ulp']:.3g} ulp of the exact fold"
-    return GateResult("weights", "pass", detail, figures)
+    return CheckResult("weights", "pass", detail, figures)
 
 
 def by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
@@ -81,15 +81,15 @@ def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResul
     """Numbers that are none of the original's, where no tensor was measured: said with the layer before them."""
     failing = {layer.node for layer in known if layer.verdict == "fail"}
     results = []
-    for parting in found.partings:
-        if parting.kind != "numbers":
+    for mismatch in found.mismatches:
+        if mismatch.kind != "numbers":
             continue
-        before = {node.name: node for node in layers_before(parting.node)}
+        before = {node.name: node for node in layers_before(mismatch.node)}
         if not failing & before.keys():
-            node = next(iter(before.values()), parting.node)
-            name = f"{node.op} {node.name!r} (seen by {parting.name})"
-            results.append(LayerResult(name, None, None, None, parting.channels, "weights", "fail", node.name))
-    if not found.partings:
+            node = next(iter(before.values()), mismatch.node)
+            name = f"{node.op} {node.name!r} (seen by {mismatch.name})"
+            results.append(LayerResult(name, None, None, None, mismatch.channels, "weights", "fail", node.name))
+    if not found.mismatches:
         for output, channels in found.wrong_outputs.items():
             if channels is not None and not failing:
                 results.append(LayerResult(f"output {output!r}", None, None, None, channels, "weights", "fail"))

@@ -36,7 +36,7 @@ ZERO = np.zeros(())
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class AbstractValue:
     """A value as ``map`` of the value of class ``base``; the errors bound what rounding may have moved the map by."""
 
     base: int
@@ -44,7 +44,7 @@ class Form:
     gain_error: Array = field(default_factory=lambda: ZERO)
     shift_error: Array = field(default_factory=lambda: ZERO)
 
-    def mapped(self, own: Affine, terms: Array, eps: float, *, rounds: bool = False) -> Form:
+    def mapped(self, own: Affine, terms: Array, eps: float, *, rounds: bool = False) -> AbstractValue:
         """What ``own`` makes of the value; ``terms`` are the sizes of what its shift was added up from.
 
         ``rounds``: the gain of ``own`` may be a rounded result, which shows where gains cancel in a sum later.
@@ -54,20 +54,20 @@ class Form:
         moved = gain * shift_error + LOOSE * eps * (gain * shift + sizes)
         made = own.after(self.map)
         errors = aligned(gain * gain_error, np.abs(made.gain) * (LOOSE * eps if rounds else 0.0))
-        return Form(self.base, made, errors[0] + errors[1], moved)
+        return AbstractValue(self.base, made, errors[0] + errors[1], moved)
 
-    def shifted(self, shift: Array, error: Array) -> Form:
+    def shifted(self, shift: Array, error: Array) -> AbstractValue:
         """The value plus ``shift``, whose error is bounded by ``error``; both are laid out like a map."""
         total, more = aligned(self.map.shift, shift)
         bars, extra = aligned(self.shift_error, error)
-        return Form(self.base, Affine.of(*aligned(self.map.gain, total + more)), self.gain_error, bars + extra)
+        return AbstractValue(self.base, Affine.of(*aligned(self.map.gain, total + more)), self.gain_error, bars + extra)
 
-    def only(self, where: NDArray[np.bool_]) -> Form:
+    def only(self, where: NDArray[np.bool_]) -> AbstractValue:
         """The same value, of which the channels elsewhere read nothing of their class: any gain would do for them."""
         if where.all():
             return self
         gain, shift, error, there = aligned(self.map.gain, self.map.shift, self.gain_error, where)
-        return Form(
+        return AbstractValue(
             self.base, Affine.of(np.where(there, gain, 0.0), shift), np.where(there, error, 0.0), self.shift_error
         )
 
@@ -76,7 +76,7 @@ class Form:
         """True if the value is its class's own, exactly."""
         return self.map.is_identity
 
-    def agrees(self, other: Form, eps: float) -> NDArray[np.bool_] | None:
+    def agrees(self, other: AbstractValue, eps: float) -> NDArray[np.bool_] | None:
         """Where both maps are one within their errors; None if the classes differ."""
         if self.base != other.base:
             return None
@@ -89,7 +89,7 @@ class Form:
             same_shift = (near_shift & np.isfinite(shift) & np.isfinite(shift2)) | (shift == shift2)
         return np.asarray(np.logical_and(*aligned(same_gain, same_shift)))
 
-    def distance(self, other: Form) -> float:
+    def distance(self, other: AbstractValue) -> float:
         """How far apart two maps of one class are, for choosing the nearest."""
         gain, gain2, shift, shift2 = aligned(self.map.gain, other.map.gain, self.map.shift, other.map.shift)
         scale = np.abs(gain).max(initial=1e-300)
@@ -155,7 +155,7 @@ class Entry:
     owner: Any
 
 
-class Classes:
+class ValueNumbering:
     """The table of classes that two models share. ``notes`` holds what else a meaning remembers of a class."""
 
     def __init__(self) -> None:

@@ -16,10 +16,10 @@ import numpy as np
 from bnfold.ir.graph import Graphs, Node, Value
 from bnfold.numerics.affine import Affine, ulp
 from bnfold.planner.branch_merging import merges
-from bnfold.verification.equivalence.abstract_values import LOOSE, Array, Classes, Form, aligned
-from bnfold.verification.equivalence.interpreter import Reader
-from bnfold.verification.equivalence.matcher import Follower
-from bnfold.verification.equivalence.mismatch import Parting, channels_of
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, ValueNumbering, aligned
+from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.matcher import Matcher
+from bnfold.verification.equivalence.mismatch import Mismatch, channels_of
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Tensor:
     node: Node
     ulps: Array
     differences: Array
-    anchored: bool
+    matched: bool
     plain: bool
 
 
@@ -43,10 +43,10 @@ class Alignment:
     ``wrong_outputs`` are those that are no value of the original (None), or another map of it in some channels.
     """
 
-    original: Reader
-    folded: Follower
-    partings: list[Parting] = field(default_factory=list)
-    anchors: dict[Value, Value] = field(default_factory=dict)
+    original: Interpreter
+    folded: Matcher
+    mismatches: list[Mismatch] = field(default_factory=list)
+    matched: dict[Value, Value] = field(default_factory=dict)
     tensors: list[Tensor] = field(default_factory=list)
     wrong_outputs: dict[str, list[int] | None] = field(default_factory=dict)
 
@@ -58,23 +58,23 @@ def align(original: Graphs, folded: Graphs) -> Alignment:
     """
     with np.errstate(all="ignore"):  # models hold infinities and NaN; they are compared as what they are
         found = _read_both(original, folded, merged=False)
-        if found.partings and any(merges(scope) for scope in original.scopes):
+        if found.mismatches and any(merges(scope) for scope in original.scopes):
             other = _read_both(original, folded, merged=True)
-            found = other if len(other.partings) < len(found.partings) else found
+            found = other if len(other.mismatches) < len(found.mismatches) else found
         return found
 
 
 def _read_both(original: Graphs, folded: Graphs, *, merged: bool) -> Alignment:
-    first = Reader(original, Classes(), merged=merged)
+    first = Interpreter(original, ValueNumbering(), merged=merged)
     first.read()
-    second = Follower(folded, first)
+    second = Matcher(folded, first)
     second.read()
-    found = Alignment(first, second, second.partings)
-    for value in second.forms:
+    found = Alignment(first, second, second.mismatches)
+    for value in second.abstract:
         if (same := second.equals(value)) is not None:
-            found.anchors[value] = same
+            found.matched[value] = same
     alive = _alive(folded)
-    found.partings = [p for p in found.partings if p.node in alive and _matters(p, found)]
+    found.mismatches = [p for p in found.mismatches if p.node in alive and _matters(p, found)]
     _compare_outputs(found, original, folded)
     found.tensors = [tensor for tensor in _tensors(found) if tensor.node in alive]
     return found
@@ -99,25 +99,25 @@ def _alive(graphs: Graphs) -> set[Node]:
     return alive
 
 
-def _matters(parting: Parting, found: Alignment) -> bool:
+def _matters(mismatch: Mismatch, found: Alignment) -> bool:
     """False for something new whose every use ends in a value that the original has all the same."""
-    if parting.kind != "unknown" or parting.twin is not None:
+    if mismatch.kind != "unknown" or mismatch.counterpart is not None:
         return True
-    pending, seen = list(parting.node.live_outputs), set[Value]()
+    pending, seen = list(mismatch.node.live_outputs), set[Value]()
     while pending:
         value = pending.pop()
-        if value in seen or value in found.anchors:
+        if value in seen or value in found.matched:
             continue
         seen.add(value)
         if value.is_output or value.captured:
             return True
-        pending.extend(output for reader in value.readers for output in reader.live_outputs)
+        pending.extend(output for interpreter in value.readers for output in interpreter.live_outputs)
     return False
 
 
 def _compare_outputs(found: Alignment, original: Graphs, folded: Graphs) -> None:
     for value, mine in outputs_side_by_side(original, folded):
-        same = found.folded.form(mine).agrees(found.original.form(value), found.folded.eps(mine))
+        same = found.folded.abstract_of(mine).agrees(found.original.abstract_of(value), found.folded.eps(mine))
         if same is None or not same.all():
             found.wrong_outputs[value.name] = None if same is None else channels_of(~same)
 
@@ -133,21 +133,21 @@ def outputs_side_by_side(original: Graphs, folded: Graphs) -> list[tuple[Value, 
 
 def _tensors(found: Alignment) -> Iterator[Tensor]:
     """Each linear layer whose stored numbers are not the original's, in ulps of the exact fold."""
-    lost = {parting.node for parting in found.folded.partings if parting.kind != "numbers"}
-    blamed, proven = suspects(found), not found.partings and not found.wrong_outputs
+    lost = {mismatch.node for mismatch in found.folded.mismatches if mismatch.kind != "numbers"}
+    suspected, proven = suspect_layers(found), not found.mismatches and not found.wrong_outputs
     for node, layer in found.folded.layers.items():
-        if node in lost or any(value in found.folded.doubtful for value in node.inputs):
+        if node in lost or any(value in found.folded.tainted for value in node.inputs):
             continue
-        form = layer.form
-        entry = found.original.classes.entry(form.base)
+        abstract = layer.abstract
+        entry = found.original.numbering.entry(abstract.base)
         mine, theirs = layer.rows(), None if entry.numbers is None else entry.numbers()
         if theirs is None or mine.values.shape != theirs.values.shape:
             continue
-        meant = found.folded.meant(form, node.output, nearest=node in blamed)
-        target = None if meant is None else found.original.forms[meant]
+        meant = found.folded.meant(abstract, node.output, nearest=node in suspected)
+        target = None if meant is None else found.original.abstract[meant]
         if target is not None and proven:
-            target = _where_meant(form, target, found.folded.eps(node.output))
-        gain = form.map.gain if target is None else target.map.gain
+            target = _where_meant(abstract, target, found.folded.eps(node.output))
+        gain = abstract.map.gain if target is None else target.map.gain
         if not _fits(gain, mine.values.shape[:-1]):
             continue
         lead = mine.values.shape[:-1]
@@ -161,41 +161,45 @@ def _tensors(found: Alignment) -> Iterator[Tensor]:
         ulps = np.where(np.isnan(differences), np.inf, ulps).max(axis=-1).reshape(-1)
         worst = np.nan_to_num(differences, nan=np.inf).max(axis=-1).reshape(-1)
         if target is not None and _own_bias(found, node):
-            shift_ulps, shift_differences = _shift_ulps(form, target, lead, layer.dtype)
+            shift_ulps, shift_differences = _shift_ulps(abstract, target, lead, layer.dtype)
             ulps, worst = np.maximum(ulps, shift_ulps), np.maximum(worst, shift_differences)
         own = None if owner.handle is None else found.original.layers.get(owner)
-        plain = target is not None and own is not None and _one(own.form, target) and owner.attr("alpha", 1.0) == 1.0
+        plain = (
+            target is not None and own is not None and _one(own.abstract, target) and owner.attr("alpha", 1.0) == 1.0
+        )
         plain = plain and _reads_the_same(found, node, owner)
         yield Tensor(node, ulps, worst, target is not None, plain)
 
 
-def _where_meant(form: Form, target: Form, eps: float) -> Form:
+def _where_meant(abstract: AbstractValue, target: AbstractValue, eps: float) -> AbstractValue:
     """``target`` in the channels that are what it is; in others a model whose outputs are right is free to differ.
 
     It may carry another multiple there. With the same gain, and one that is not zero, another shift is a wrong bias.
     """
-    same = form.agrees(target, eps)
+    same = abstract.agrees(target, eps)
     if same is None or same.all():
         return target
-    gains = form.map.gain_only(), target.map.gain_only()
-    alike = Form(form.base, gains[0], form.gain_error).agrees(Form(form.base, gains[1], target.gain_error), eps)
+    gains = abstract.map.gain_only(), target.map.gain_only()
+    alike = AbstractValue(abstract.base, gains[0], abstract.gain_error).agrees(
+        AbstractValue(abstract.base, gains[1], target.gain_error), eps
+    )
     if alike is not None:
-        same, alike, gain = aligned(same, alike, form.map.gain)
+        same, alike, gain = aligned(same, alike, abstract.map.gain)
         same = same | (alike & (gain != 0))
-    arrays = aligned(same, target.map.gain, form.map.gain, target.map.shift, form.map.shift)
+    arrays = aligned(same, target.map.gain, abstract.map.gain, target.map.shift, abstract.map.shift)
     same, gain, own_gain, shift, own_shift = np.broadcast_arrays(*arrays)
     return replace(target, map=Affine.of(np.where(same, gain, own_gain), np.where(same, shift, own_shift)))
 
 
-def suspects(found: Alignment) -> set[Node]:
+def suspect_layers(found: Alignment) -> set[Node]:
     """The layers whose numbers may be behind what is wrong."""
-    blamed = {layer for p in found.partings if p.kind == "numbers" for layer in layers_before(p.node)}
+    suspected = {layer for p in found.mismatches if p.kind == "numbers" for layer in layers_before(p.node)}
     sides = outputs_side_by_side(found.original.graphs, found.folded.graphs)
     outputs = {value.name: mine for value, mine in sides}
     for name, channels in found.wrong_outputs.items():
         if channels is not None and (producer := outputs[name].producer) is not None:
-            blamed.update(layers_before(producer))
-    return blamed
+            suspected.update(layers_before(producer))
+    return suspected
 
 
 def _reads_the_same(found: Alignment, node: Node, owner: Node) -> bool:
@@ -204,14 +208,15 @@ def _reads_the_same(found: Alignment, node: Node, owner: Node) -> bool:
         next((v for v in n.inputs if v is not None and not n.graph.constants.is_constant(v)), None)
         for n in (node, owner)
     ]
-    forms = [
-        r.forms.get(v) if v is not None else None for r, v in zip((found.folded, found.original), values, strict=True)
+    abstract_values = [
+        r.abstract.get(v) if v is not None else None
+        for r, v in zip((found.folded, found.original), values, strict=True)
     ]
-    first, second = forms
+    first, second = abstract_values
     return first is not None and second is not None and first.base == second.base and _one(first, second)
 
 
-def _one(first: Form, second: Form) -> bool:
+def _one(first: AbstractValue, second: AbstractValue) -> bool:
     """True if two forms of one class carry the very same map."""
     gain, shift, gain2, shift2 = aligned(first.map.gain, first.map.shift, second.map.gain, second.map.shift)
     return bool(np.array_equal(gain, gain2) and np.array_equal(shift, shift2))
@@ -225,16 +230,18 @@ def _fits(map_: Array, lead: tuple[int, ...]) -> bool:
 
 def _own_bias(found: Alignment, node: Node) -> bool:
     """True if the layer's shift is its own: a bias, and no shift comes in that carries an error already."""
-    source = found.folded.forms.get(node.inputs[0]) if node.inputs[0] is not None else None
-    shift = found.folded.layers[node].form.map.shift
+    source = found.folded.abstract.get(node.inputs[0]) if node.inputs[0] is not None else None
+    shift = found.folded.layers[node].abstract.map.shift
     wide = shift.ndim > 0 and shift.shape[0] != 1
     sure = source is not None and (not source.shift_error.any() or found.folded.is_exact(node.inputs[0]))
     return node.op != "MatMul" and sure and not wide
 
 
-def _shift_ulps(form: Form, target: Form, lead: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:
+def _shift_ulps(
+    abstract: AbstractValue, target: AbstractValue, lead: tuple[int, ...], dtype: Any
+) -> tuple[Array, Array]:
     """The bias beside the exact one, in ulps at the size of what it is added up from."""
-    mine, exact, terms, own = aligned(form.map.shift, target.map.shift, target.shift_error, form.shift_error)
+    mine, exact, terms, own = aligned(abstract.map.shift, target.map.shift, target.shift_error, abstract.shift_error)
     eps = float(ulp(np.ones(()), dtype))
     size = np.maximum(np.abs(exact), np.maximum(terms, own) / (LOOSE * eps))
     pad = (1,) * (len(lead) - mine.ndim)

@@ -25,12 +25,12 @@ from bnfold.rules.rounding_additions import rounding_nodes
 from bnfold.rules.rule import INCONSISTENT_MODEL
 from bnfold.verification.equivalence.abstract_values import (
     LOOSE,
+    AbstractValue,
     Array,
-    Classes,
-    Form,
     Matched,
     Numbers,
     Scale,
+    ValueNumbering,
     aligned,
 )
 from bnfold.verification.equivalence.attributes import essential
@@ -49,10 +49,10 @@ class Layer:
 
     rows: Callable[[], Numbers]
     dtype: Any
-    form: Form
+    abstract: AbstractValue
 
 
-class Reader:
+class Interpreter:
     """Reads one model's graphs into ``classes``. ``forms`` holds the form of each value, ``layers`` the linear layers.
     ``merged`` takes sums of parallel branches for the convolution that RepVGG makes of them.
 
@@ -61,12 +61,12 @@ class Reader:
 
     rounds = False
 
-    def __init__(self, graphs: Graphs, classes: Classes, *, merged: bool = False) -> None:
-        self.graphs, self.classes = graphs, classes
-        self.forms: dict[Value, Form] = {}
+    def __init__(self, graphs: Graphs, numbering: ValueNumbering, *, merged: bool = False) -> None:
+        self.graphs, self.numbering = graphs, numbering
+        self.abstract: dict[Value, AbstractValue] = {}
         self._merges = {merge.target: merge for scope in graphs.scopes if merged for merge in merges(scope)}
         self.pads: dict[int, tuple[int, list[int]]] = {}
-        self.clips: dict[int, tuple[Form, Array, Array]] = {}
+        self.clips: dict[int, tuple[AbstractValue, Array, Array]] = {}
         self.cuts: dict[int, tuple[int, dict[int, tuple[int, int, int]]]] = {}
         self.layers: dict[Node, Layer] = {}
         self._data: dict[int, NDArray[Any]] = {}
@@ -77,7 +77,7 @@ class Reader:
         """Read the main graph and every graph in it."""
         main = self.graphs.scopes[0]
         for value in main.inputs:
-            self.forms[value] = Form(self.class_of(None, ("input", value.name))[0])
+            self.abstract[value] = AbstractValue(self.class_of(None, ("input", value.name))[0])
         self._read_nodes(main.nodes)
 
     def rank(self, value: Value) -> int | None:
@@ -99,11 +99,11 @@ class Reader:
 
     def read_node(self, node: Node) -> None:
         """Set the forms of a node's outputs."""
-        from bnfold.verification.equivalence.semantics.table import MEANINGS, opaque
+        from bnfold.verification.equivalence.semantics.table import SEMANTICS, opaque
 
         try:
-            meaning = opaque if node in rounding_nodes(node.graph) else MEANINGS.get(node.op, opaque)
-            done = meaning(self, node)
+            semantics = opaque if node in rounding_nodes(node.graph) else SEMANTICS.get(node.op, opaque)
+            done = semantics(self, node)
         except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
             done = False
         if not done:
@@ -127,11 +127,11 @@ class Reader:
 
     # --- forms
 
-    def form(self, value: Value | None) -> Form:
+    def abstract_of(self, value: Value | None) -> AbstractValue:
         """The form of a value; constants have one too."""
         if value is None:
-            return Form(self.class_of(None, ("absent",))[0])
-        known = self.forms.get(value)
+            return AbstractValue(self.class_of(None, ("absent",))[0])
+        known = self.abstract.get(value)
         if known is None:
             try:
                 data = value.graph.constants.evaluate(value)
@@ -140,8 +140,8 @@ class Reader:
                 if value.producer is None:
                     raise
                 self.read_node(value.producer)
-                known = self.forms[value]
-            self.forms[value] = known
+                known = self.abstract[value]
+            self.abstract[value] = known
         return known
 
     def fingerprint(self, value: Value) -> Hashable:
@@ -151,20 +151,20 @@ class Reader:
             try:
                 data = value.graph.constants.evaluate(value)
             except NotEvaluable:
-                return ("made", self.form(value).base)
+                return ("made", self.abstract_of(value).base)
             if data.dtype.kind in "OSU":
                 return (data.dtype.str, data.shape, repr(data.tolist()))
             digest = blake2b(np.ascontiguousarray(data).reshape(-1).view(np.uint8).data, digest_size=16)
             known = self._fingerprints[value] = (data.dtype.str, data.shape, digest.hexdigest())
         return known
 
-    def constant(self, data: NDArray[Any], dtype: np.dtype[Any] | None, *, stored: bool = False) -> Form:
+    def constant(self, data: NDArray[Any], dtype: np.dtype[Any] | None, *, stored: bool = False) -> AbstractValue:
         """The form of constant data of a type; the type may decide what others make of it, a zero point's say.
 
         ``data`` may be in float64 where it was computed.
         """
         if data.dtype.kind in "OSU":
-            return Form(self.class_of(None, ("text", data.shape, repr(data.tolist())))[0])
+            return AbstractValue(self.class_of(None, ("text", data.shape, repr(data.tolist())))[0])
         floats = is_float(data.dtype)
         plain = data.astype(np.float64) if floats else data.astype(np.int64) if data.dtype.kind in "iub" else data
         digest = blake2b(np.ascontiguousarray(plain).tobytes(), digest_size=16).hexdigest()
@@ -173,7 +173,7 @@ class Reader:
         if data.size <= FOLDED_AWAY and size <= self._room:
             self._data[base] = data
             self._room -= size
-        return Form(base)
+        return AbstractValue(base)
 
     def eps(self, *values: Value | None) -> float:
         """The distance from 1 to the next number of the values' float type."""
@@ -193,67 +193,73 @@ class Reader:
         self, node: Node | None, key: Hashable, numbers: Callable[[], Numbers] | None = None, scale: Scale = "none"
     ) -> tuple[int, Matched | None]:
         """The class under ``key``, entered if it is new, and how its numbers are a multiple of those it has."""
-        found = self.classes.find(key, numbers, scale)
-        return found or (self.classes.enter(key, numbers, node), None)
+        found = self.numbering.find(key, numbers, scale)
+        return found or (self.numbering.enter(key, numbers, node), None)
 
     def made(
         self, node: Node, key: Hashable, numbers: Callable[[], Numbers] | None = None, scale: Scale = "none"
-    ) -> Form:
+    ) -> AbstractValue:
         """The form of what ``node`` makes: of the class under ``key``, times the factors of its numbers."""
         base, matched = self.class_of(node, key, numbers, scale)
         if matched is None:
-            return Form(base)
-        return Form(base, Affine.of(matched.factor, 0.0), matched.error)
+            return AbstractValue(base)
+        return AbstractValue(base, Affine.of(matched.factor, 0.0), matched.error)
 
-    def realised(self, node: Node, form: Form, eps: float) -> int:
+    def realised(self, node: Node, abstract: AbstractValue, eps: float) -> int:
         """The class of the very value, its map included."""
-        agreed = form.agrees(Form(form.base), eps)
+        agreed = abstract.agrees(AbstractValue(abstract.base), eps)
         if agreed is not None and agreed.all():
-            return form.base
-        numbers = numbers_of(form, eps)
-        return self.class_of(node, ("map", form.base), lambda: numbers, "none")[0]
+            return abstract.base
+        numbers = numbers_of(abstract, eps)
+        return self.class_of(node, ("map", abstract.base), lambda: numbers, "none")[0]
 
-    def unshifted(self, node: Node, form: Form, eps: float) -> Form:
+    def unshifted(self, node: Node, abstract: AbstractValue, eps: float) -> AbstractValue:
         """The same value with its shift, but not its gain, taken into the class."""
-        if not form.map.has_shift:
-            return form
-        numbers = numbers_of(form, eps)
-        return self.made(node, ("shifted", form.base), lambda: numbers, "any")
+        if not abstract.map.has_shift:
+            return abstract
+        numbers = numbers_of(abstract, eps)
+        return self.made(node, ("shifted", abstract.base), lambda: numbers, "any")
 
-    def positive(self, node: Node, form: Form) -> Form:
+    def positive(self, node: Node, abstract: AbstractValue) -> AbstractValue:
         """The same value with negative signs of its gain taken into the class; for a gain of 0 either sign will do."""
-        sign = np.sign(form.map.gain)
+        sign = np.sign(abstract.map.gain)
         numbers = Numbers.stacked((sign,), (np.zeros(()),))
-        known = self.classes.find(("sign", form.base), lambda: numbers, "nonnegative") if (sign == 0).any() else None
+        known = (
+            self.numbering.find(("sign", abstract.base), lambda: numbers, "nonnegative") if (sign == 0).any() else None
+        )
         if known is None and (sign >= 0).all():
-            return form
+            return abstract
         base = (
             known[0]
             if known is not None
-            else self.class_of(node, ("sign", form.base), lambda: numbers, "nonnegative")[0]
+            else self.class_of(node, ("sign", abstract.base), lambda: numbers, "nonnegative")[0]
         )
-        return Form(base, Affine.of(np.abs(form.map.gain), form.map.shift), form.gain_error, form.shift_error)
+        return AbstractValue(
+            base, Affine.of(np.abs(abstract.map.gain), abstract.map.shift), abstract.gain_error, abstract.shift_error
+        )
 
     # --- nodes
 
-    def carried(self, node: Node, form: Form) -> dict[Value, Form] | None:
+    def carried(self, node: Node, abstract: AbstractValue) -> dict[Value, AbstractValue] | None:
         """What the outputs carry if the class of the first input goes through ``node`` and its map moves along.
 
         The classes of the outputs are still to be set. None if the rule lets the map not pass.
         """
         outputs = node.live_outputs
-        if form.is_plain and not form.gain_error.any() and not form.shift_error.any():
-            return {value: Form(0) for value in outputs}
-        maps = forward_transform(node, form.map)
+        if abstract.is_plain and not abstract.gain_error.any() and not abstract.shift_error.any():
+            return {value: AbstractValue(0) for value in outputs}
+        maps = forward_transform(node, abstract.map)
         if maps is None:
             return None
-        rank = form.map.gain.ndim
-        errors = forward_transform(node, Affine.of(*aligned(form.gain_error, form.shift_error))) if rank else None
+        rank = abstract.map.gain.ndim
+        errors = (
+            forward_transform(node, Affine.of(*aligned(abstract.gain_error, abstract.shift_error))) if rank else None
+        )
         if errors is None:
-            bound = Affine.of(form.gain_error.max(initial=0.0), form.shift_error.max(initial=0.0))
+            bound = Affine.of(abstract.gain_error.max(initial=0.0), abstract.shift_error.max(initial=0.0))
             errors = dict.fromkeys(outputs, bound)
         return {
-            value: Form(
+            value: AbstractValue(
                 0, maps.get(value, IDENTITY), errors.get(value, IDENTITY).gain, errors.get(value, IDENTITY).shift
             )
             for value in outputs
@@ -269,16 +275,17 @@ class Reader:
         found = []
         for label, graph in self.graphs.bodies.get(node, ()):
             for position, value in enumerate(graph.inputs):
-                self.forms[value] = Form(self.class_of(None, ("bound", key, label, position))[0])
+                self.abstract[value] = AbstractValue(self.class_of(None, ("bound", key, label, position))[0])
             self._read_nodes(graph.nodes)
-            results = [self.realised(node, self.form(value), self.eps(value)) for value in graph.outputs]
+            results = [self.realised(node, self.abstract_of(value), self.eps(value)) for value in graph.outputs]
             found.append((label, tuple(results)))
         return tuple(sorted(found))
 
-    def evaluated(self, node: Node, forms: Sequence[Form]) -> bool:
+    def evaluated(self, node: Node, abstract_values: Sequence[AbstractValue]) -> bool:
         """Evaluate a node that reads nothing but constants, as simplifiers do before they write a model."""
         inputs = [
-            None if value is None else self._data.get(form.base) for value, form in zip(node.inputs, forms, strict=True)
+            None if value is None else self._data.get(abstract.base)
+            for value, abstract in zip(node.inputs, abstract_values, strict=True)
         ]
         wanted = [value is not None for value in node.inputs]
         if not any(wanted) or any(w and data is None for w, data in zip(wanted, inputs, strict=True)):
@@ -292,15 +299,15 @@ class Reader:
             return False
         for value, data in zip(node.outputs, results, strict=False):
             if value is not None:
-                self.forms[value] = self.constant(data, value.dtype)
+                self.abstract[value] = self.constant(data, value.dtype)
         return True
 
 
 _EPS = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
 
 
-def numbers_of(form: Form, eps: float) -> Numbers:
+def numbers_of(abstract: AbstractValue, eps: float) -> Numbers:
     """Gain and shift of a map, as numbers that tell classes apart."""
-    gain, shift = form.map.gain, form.map.shift
-    bars = aligned(form.gain_error, np.abs(gain), form.shift_error, np.abs(shift))
+    gain, shift = abstract.map.gain, abstract.map.shift
+    bars = aligned(abstract.gain_error, np.abs(gain), abstract.shift_error, np.abs(shift))
     return Numbers.stacked((gain, shift), (bars[0] + LOOSE * eps * bars[1], bars[2] + LOOSE * eps * bars[3]))

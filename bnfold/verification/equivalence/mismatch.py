@@ -12,7 +12,7 @@ from bnfold.ir.graph import Node
 
 
 @dataclass(frozen=True)
-class Parting:
+class Mismatch:
     """A node of the folded model that does not compute what the original computes.
 
     ``numbers``: the operator is there, its numbers (or those of the layers before it) are others. ``attributes``: the
@@ -22,7 +22,7 @@ class Parting:
 
     kind: Literal["numbers", "attributes", "unknown"]
     node: Node
-    twin: Node | None
+    counterpart: Node | None
     channels: list[int]
 
     @property

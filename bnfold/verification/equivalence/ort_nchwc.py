@@ -19,12 +19,12 @@ BLOCKS = (16, 8)
 """Channels that lie side by side: with AVX-512, and with AVX2. The file does not tell which."""
 
 
-def is_blocked(model: ModelProto) -> bool:
+def is_nchwc(model: ModelProto) -> bool:
     """True if the model has nodes in the blocked layout."""
     return any(node.domain == DOMAIN for node in model.graph.node)
 
 
-def blocked_values(model: ModelProto) -> set[str]:
+def nchwc_values(model: ModelProto) -> set[str]:
     """The names of values that lie in memory in the blocked layout: nobody outside can feed or read them."""
     found: set[str] = set()
     for node in model.graph.node:
@@ -34,7 +34,7 @@ def blocked_values(model: ModelProto) -> set[str]:
     return found
 
 
-def unblocked(model: LoadedModel, block: int) -> ModelProto | None:
+def without_nchwc(model: LoadedModel, block: int) -> ModelProto | None:
     """A copy with the plain operators; None if its channels don't fill blocks of this size.
 
     Channels that were added to fill the last block have no weights and no bias; they are left out.
@@ -42,7 +42,7 @@ def unblocked(model: LoadedModel, block: int) -> ModelProto | None:
     copy = ModelProto()
     copy.CopyFrom(model.proto)
     tensors = {tensor.name: tensor for tensor in copy.graph.initializer}
-    inside = blocked_values(model.proto)
+    inside = nchwc_values(model.proto)
     done: set[str] = set()
     channels: dict[str, int] = {}
     for node in copy.graph.node:

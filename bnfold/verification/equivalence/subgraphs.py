@@ -17,9 +17,9 @@ from bnfold.io.load import LoadedModel
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
-from bnfold.verification.equivalence.alignment import Alignment, suspects
+from bnfold.verification.equivalence.alignment import Alignment, suspect_layers
 
-MOST_PIECES = 1000
+MOST_SUBGRAPHS = 1000
 """Pieces that are run; of more, this many are taken at even distances."""
 
 
@@ -34,7 +34,7 @@ class End:
 
 
 @dataclass(frozen=True)
-class Piece:
+class Subgraph:
     """Per channel, where one layer makes the piece: ``terms`` are the sizes of what its shift was added up from, as
     rounding sees them, ``norms`` the lengths of its rows of weights.
 
@@ -55,13 +55,13 @@ class Piece:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Piece:
+    def from_dict(cls, data: dict[str, Any]) -> Subgraph:
         """The piece that :meth:`to_dict` wrote."""
         ends = {side: [End(**end) for end in data[side]] for side in ("inputs", "outputs")}
         return cls(**{**data, **ends})
 
 
-def pieces(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Piece]:
+def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Subgraph]:
     """The pieces in which the main graphs differ, in order. They don't begin or end at ``hidden`` values.
 
     ``proved``: the folded model is right by what is stored. A layer whose output equals nothing of the original then
@@ -74,21 +74,21 @@ def pieces(found: Alignment, hidden: Collection[str] = (), *, proved: bool = Fal
         if node not in found.folded.untouched and not all(map(graph.constants.is_constant, node.live_outputs))
     ]
     made = []
-    anchors = {
+    matched = {
         value: same
-        for value in found.folded.forms
+        for value in found.folded.abstract
         if value.name not in hidden and (same := found.folded.exactly(value)) is not None
     }
-    border = _Border(found, anchors, hidden, suspects(found), proved)
-    for region in _regions(changed, anchors):
-        piece = _piece(region, border)
-        if piece is not None:
-            made.append(piece)
-    step = max(1, -(-len(made) // MOST_PIECES))
+    border = _Border(found, matched, hidden, suspect_layers(found), proved)
+    for region in _regions(changed, matched):
+        subgraph = _subgraph(region, border)
+        if subgraph is not None:
+            made.append(subgraph)
+    step = max(1, -(-len(made) // MOST_SUBGRAPHS))
     return made[::step]
 
 
-def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[Node]]:
+def _regions(changed: list[Node], matched: dict[Value, Value]) -> Iterator[list[Node]]:
     """Nodes that are joined by values which the original does not have."""
     leader: dict[Node, Node] = {node: node for node in changed}
 
@@ -100,7 +100,7 @@ def _regions(changed: list[Node], anchors: dict[Value, Value]) -> Iterator[list[
 
     for node in changed:
         for value in node.inputs:
-            if value is not None and value not in anchors and value.producer in leader:
+            if value is not None and value not in matched and value.producer in leader:
                 leader[lead(node)] = lead(value.producer)
     regions: dict[Node, list[Node]] = {}
     for node in changed:
@@ -113,9 +113,9 @@ class _Border:
     """Where pieces may begin and end: at ``anchors``, which both models share, but never at ``hidden`` values."""
 
     found: Alignment
-    anchors: dict[Value, Value]
+    matched: dict[Value, Value]
     hidden: Collection[str]
-    blamed: set[Node]
+    suspected: set[Node]
     proved: bool
 
     def inputs(self, region: list[Node]) -> dict[Value, Value] | None:
@@ -125,9 +125,9 @@ class _Border:
         for value in dict.fromkeys(value for node in region for value in _reads(node, self.found)):
             if value is None or constants.is_constant(value) or value.producer in inside:
                 continue
-            if value not in self.anchors or value.graph is not region[0].graph:
+            if value not in self.matched or value.graph is not region[0].graph:
                 return None
-            ends[value] = self.anchors[value]
+            ends[value] = self.matched[value]
         return ends
 
     def outputs(self, region: list[Node]) -> dict[Value, Value]:
@@ -135,10 +135,10 @@ class _Border:
         inside = set(region)
         outputs: dict[Value, Value] = {}
         for value in (value for node in region for value in node.live_outputs):
-            seen = value.is_output or value.captured or any(reader not in inside for reader in value.readers)
-            twin = self.anchors.get(value) or self.found.folded.known.named.get(value.name)
-            if value.name not in self.hidden and seen and _can_end(twin):
-                outputs[value] = twin
+            seen = value.is_output or value.captured or any(interpreter not in inside for interpreter in value.readers)
+            counterpart = self.matched.get(value) or self.found.folded.known.named.get(value.name)
+            if value.name not in self.hidden and seen and _can_end(counterpart):
+                outputs[value] = counterpart
         for node in inside & self.found.folded.layers.keys():
             meant = None if node.output.name in self.hidden else self._meant(node)
             if _can_end(meant):
@@ -148,12 +148,12 @@ class _Border:
     def _meant(self, node: Node) -> Value | None:
         """The value that a layer's output was meant to be, where no anchor says so."""
         folded, value = self.found.folded, node.output
-        form = folded.layers[node].form
-        if value in self.anchors or form is not folded.raw.get(value):
+        abstract = folded.layers[node].abstract
+        if value in self.matched or abstract is not folded.raw.get(value):
             return None
         if self.proved:
-            return folded.known.equal(form, folded.eps(value), value.name)
-        return folded.meant(form, value, nearest=node in self.blamed)
+            return folded.known.equal(abstract, folded.eps(value), value.name)
+        return folded.meant(abstract, value, nearest=node in self.suspected)
 
 
 def _can_end(value: Value | None) -> TypeGuard[Value]:
@@ -161,7 +161,7 @@ def _can_end(value: Value | None) -> TypeGuard[Value]:
     return value is not None and value.graph.name == "" and value.producer is not None
 
 
-def _piece(region: list[Node], border: _Border) -> Piece | None:
+def _subgraph(region: list[Node], border: _Border) -> Subgraph | None:
     ends, outputs, found = border.inputs(region), border.outputs(region), border.found
     if not ends or not outputs:
         return None
@@ -171,14 +171,14 @@ def _piece(region: list[Node], border: _Border) -> Piece | None:
     last = layers[-1]
     channel_last = last.op in ("MatMul", "Gemm", "Linear") and (last.output.rank or 2) > 2
     axis = (last.output.rank or 2) - 1 if channel_last else 1
-    return Piece(
+    return Subgraph(
         name,
         last.name,
-        [_end(twin, value) for value, twin in ends.items()],
-        [_end(twin, value) for value, twin in outputs.items()],
+        [_end(counterpart, value) for value, counterpart in ends.items()],
+        [_end(counterpart, value) for value, counterpart in outputs.items()],
         axis,
         *(_sizes(found, last) if len(layers) == 1 else ([], [])),
-        not any(parting.kind == "unknown" and parting.node in inside for parting in found.partings),
+        not any(mismatch.kind == "unknown" and mismatch.node in inside for mismatch in found.mismatches),
     )
 
 
@@ -201,10 +201,10 @@ def _end(original: Value, folded: Value) -> End:
 def _sizes(found: Alignment, node: Node) -> tuple[list[float], list[float]]:
     """The sizes of a layer's shift terms and rows."""
     layer = found.folded.layers.get(node)
-    meant = None if layer is None else found.folded.meant(layer.form, node.output, nearest=True)
+    meant = None if layer is None else found.folded.meant(layer.abstract, node.output, nearest=True)
     if layer is None or meant is None:
         return [], []
-    target = found.original.forms[meant]
+    target = found.original.abstract[meant]
     eps = float(ulp(np.ones(()), layer.dtype))
     rows = layer.rows().values
     norms = np.sqrt(np.square(rows).sum(axis=-1)).reshape(-1)

@@ -23,7 +23,7 @@ from bnfold.frontends.onnx.functions import expandable, with_defaults
 from bnfold.frontends.onnx.graph import dense
 from bnfold.frontends.onnx.type_inference import bodies, reads
 from bnfold.io.load import LoadedModel
-from bnfold.progress import tell
+from bnfold.progress import report
 from bnfold.verification.reference.ops import OPERATORS
 
 RANDOM = frozenset(
@@ -74,7 +74,7 @@ class Float64Model:
         for name in wanted & (known.keys() | self._tensors.keys() | self._sparse.keys()):
             kept[name] = known[name] if name in known else self._weight(name)
         for index, step in enumerate(self._steps):
-            tell(index, len(self._steps), step.op_type)
+            report(index, len(self._steps), step.op_type)
             for name in self._reads[index]:
                 if name not in known:
                     known[name] = self._weight(name)

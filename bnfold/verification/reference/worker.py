@@ -26,8 +26,8 @@ from bnfold.io.load import LoadedModel, load
 from bnfold.numerics.affine import ulp
 from bnfold.options import PlanOptions
 from bnfold.progress import listening, to_file
-from bnfold.verification.equivalence.subgraphs import Piece, extract
-from bnfold.verification.error_model import Tally
+from bnfold.verification.equivalence.subgraphs import Subgraph, extract
+from bnfold.verification.error_model import ErrorAccumulator
 from bnfold.verification.reference.model import Float64Model, NotInFloat64
 from bnfold.verification.runtime.worker import PROGRESS, DeviceMissing, Session, load_arrays
 
@@ -56,32 +56,32 @@ def _run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     judged: dict[str, Any] = {}
     for sample in range(job["samples"]):
         feed = load_arrays(folder / f"input-{sample}.npz", job["inputs"])
-        bench = _Bench(job, original, folder) if sample == 0 and job["pieces"] else None
-        outputs = model.run(feed, bench)
+        checker = SubgraphChecker(job, original, folder) if sample == 0 and job["pieces"] else None
+        outputs = model.run(feed, checker)
         np.savez(folder / f"true-{sample}.npz", **_numbered(outputs))
-        judged = bench.judged if bench is not None else judged
-    ideal = None
+        judged = checker.judged if checker is not None else judged
+    correctly_rounded = None
     if job["ideal"]:
-        ideal = load(job["folded"]) if job["exact"] else _best_fold(original)
-    if ideal is not None:
+        correctly_rounded = load(job["folded"]) if job["exact"] else _correctly_rounded_fold(original)
+    if correctly_rounded is not None:
         if not job["exact"]:
-            _loosen(ideal, job["slack"])
-        best = Float64Model(ideal)
+            _loosen(correctly_rounded, job["slack"])
+        best = Float64Model(correctly_rounded)
         if set(best.outputs) != set(model.outputs):
-            ideal = None
-    if ideal is not None:
+            correctly_rounded = None
+    if correctly_rounded is not None:
         for sample in range(job["samples"]):
             feed = load_arrays(folder / f"input-{sample}.npz", job["inputs"])
             made = best.run(feed)
             np.savez(folder / f"ideal-{sample}.npz", **_numbered({name: made[name] for name in model.outputs}))
-    return {"outputs": model.outputs, "ideal": ideal is not None, "pieces": judged}
+    return {"outputs": model.outputs, "ideal": correctly_rounded is not None, "pieces": judged}
 
 
 def _numbered(outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
     return {f"a{index}": value for index, value in enumerate(outputs.values())}
 
 
-def _best_fold(original: LoadedModel) -> LoadedModel | None:
+def _correctly_rounded_fold(original: LoadedModel) -> LoadedModel | None:
     """The original as bnfold folds it; None if nothing is folded."""
     try:
         ready = prepare(original, PlanOptions(freeze=True))
@@ -105,14 +105,14 @@ def _loosen(model: LoadedModel, ulps: float) -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What :class:`Tally` is told of rounding: the sizes of each channel's terms, the slack in ulps, the limit."""
+    """What :class:`ErrorAccumulator` is told of rounding: the sizes of each channel's terms, the slack in ulps, the limit."""
 
     terms: NDArray[Any] | None
     slack: float
     k: float
 
 
-class _Bench:
+class SubgraphChecker:
     """Watches the float64 run of the original go by, and judges each piece as soon as its inputs are there."""
 
     def __init__(self, job: dict[str, Any], original: LoadedModel, folder: Path) -> None:
@@ -120,15 +120,15 @@ class _Bench:
         self._device, self._options, self._slack = job["device"], job["options"], job["slack"]
         self._k, self._exact = job["k"], job["exact"]
         self._progress = folder / "piece"
-        self._waiting = [Piece.from_dict(piece) for piece in job["pieces"]]
+        self._waiting = [Subgraph.from_dict(subgraph) for subgraph in job["pieces"]]
         self._readers: dict[str, int] = {}
-        for piece in self._waiting:
-            for end in piece.inputs:
+        for subgraph in self._waiting:
+            for end in subgraph.inputs:
                 self._readers[end.original] = self._readers.get(end.original, 0) + 1
-        self._by_input: dict[str, list[Piece]] = {}
-        for piece in self._waiting:
-            for name in {end.original for end in piece.inputs}:
-                self._by_input.setdefault(name, []).append(piece)
+        self._by_input: dict[str, list[Subgraph]] = {}
+        for subgraph in self._waiting:
+            for name in {end.original for end in subgraph.inputs}:
+                self._by_input.setdefault(name, []).append(subgraph)
         self._seen: dict[str, NDArray[Any]] = {}
         self.judged: dict[str, Any] = {}
 
@@ -137,25 +137,25 @@ class _Bench:
         if name not in self._readers:
             return
         self._seen[name] = np.asarray(value)
-        for piece in self._by_input.get(name, ()):
-            if all(end.original in self._seen for end in piece.inputs):
-                self._progress.write_text(piece.name)
-                self.judged[piece.name] = self._judge(piece)
-                for end in piece.inputs:
+        for subgraph in self._by_input.get(name, ()):
+            if all(end.original in self._seen for end in subgraph.inputs):
+                self._progress.write_text(subgraph.name)
+                self.judged[subgraph.name] = self._judge(subgraph)
+                for end in subgraph.inputs:
                     self._readers[end.original] -= 1
                     if not self._readers[end.original]:
                         self._seen.pop(end.original, None)
 
-    def _judge(self, piece: Piece) -> dict[str, Any]:
+    def _judge(self, subgraph: Subgraph) -> dict[str, Any]:
         """The figures of one piece, or why there are none."""
         before = extract(
-            self._original, {e.original: e.original_type for e in piece.inputs}, _unique(piece, "original")
+            self._original, {e.original: e.original_type for e in subgraph.inputs}, _unique(subgraph, "original")
         )
-        after = extract(self._folded, {e.folded: e.folded_type for e in piece.inputs}, _unique(piece, "folded"))
+        after = extract(self._folded, {e.folded: e.folded_type for e in subgraph.inputs}, _unique(subgraph, "folded"))
         if before is None or after is None:
             return {"skipped": "it can't be cut out"}
-        values = {e.original: _stored(self._seen[e.original], e.original_type) for e in piece.inputs}
-        theirs = {e.folded: _stored(values[e.original], e.folded_type) for e in piece.inputs}
+        values = {e.original: _stored(self._seen[e.original], e.original_type) for e in subgraph.inputs}
+        theirs = {e.folded: _stored(values[e.original], e.folded_type) for e in subgraph.inputs}
         expected = self._run(before, values)
         if isinstance(expected, str):
             return {"skipped": f"the original piece does not run: {expected}"}
@@ -163,19 +163,28 @@ class _Bench:
         if isinstance(actual, str):
             return {"failed": f"the folded piece does not run: {actual}"}
         try:
-            true = Float64Model(_in_memory(before)).run(values)
+            reference = Float64Model(_in_memory(before)).run(values)
             if self._exact:
                 made = Float64Model(_in_memory(after)).run(theirs)
-                ideal: dict[str, NDArray[Any]] | None = {e.original: made[e.folded] for e in piece.outputs}
+                correctly_rounded: dict[str, NDArray[Any]] | None = {
+                    e.original: made[e.folded] for e in subgraph.outputs
+                }
             else:
-                best = _best_fold(_in_memory(before))
-                ideal = None if best is None else Float64Model(best).run(values)
+                best = _correctly_rounded_fold(_in_memory(before))
+                correctly_rounded = None if best is None else Float64Model(best).run(values)
         except NotInFloat64 as error:
             return {"skipped": str(error)}
         fed = [np.square(value.astype(np.float64)).mean() for value in values.values() if value.dtype.kind == "f"]
-        sizes = np.asarray(piece.norms) * float(np.sqrt(max(fed, default=0.0)))
-        sizes = sizes + np.asarray(piece.terms) if len(piece.terms) in (1, len(sizes)) else sizes
-        return figures(piece, expected, actual, true, ideal, Sizes(sizes if sizes.size else None, self._slack, self._k))
+        sizes = np.asarray(subgraph.norms) * float(np.sqrt(max(fed, default=0.0)))
+        sizes = sizes + np.asarray(subgraph.terms) if len(subgraph.terms) in (1, len(sizes)) else sizes
+        return figures(
+            subgraph,
+            expected,
+            actual,
+            reference,
+            correctly_rounded,
+            Sizes(sizes if sizes.size else None, self._slack, self._k),
+        )
 
     def _run(self, model: ModelProto, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
         """A piece's outputs on onnxruntime, or why it does not run."""
@@ -189,17 +198,17 @@ class _Bench:
 
 
 def figures(
-    piece: Piece,
+    subgraph: Subgraph,
     expected: Mapping[str, NDArray[Any]],
     actual: Mapping[str, NDArray[Any]],
-    true: Mapping[str, NDArray[Any]],
-    ideal: Mapping[str, NDArray[Any]] | None,
+    reference: Mapping[str, NDArray[Any]],
+    correctly_rounded: Mapping[str, NDArray[Any]] | None,
     sizes: Sizes,
 ) -> dict[str, Any]:
     """What one piece's outputs show: the worst ratio of its ends, or why the folded piece is wrong altogether."""
     worst: dict[str, Any] = {"ratio": 0.0, "max_abs": 0.0, "noisy": False, "channels": []}
-    for end in piece.outputs:
-        a, b, t = expected[end.original], actual[end.folded], true[end.original]
+    for end in subgraph.outputs:
+        a, b, t = expected[end.original], actual[end.folded], reference[end.original]
         if a.shape != b.shape:
             return {"failed": f"it makes {list(b.shape)} in place of {list(a.shape)}"}
         dtype = a.dtype if a.dtype.itemsize <= b.dtype.itemsize else b.dtype
@@ -210,16 +219,18 @@ def figures(
             return {"failed": "it makes NaN or infinity in other places"}
         if not np.isfinite(a).all() or not np.isfinite(t).all():
             continue
-        tally = Tally(dtype, piece.axis, sizes.terms, sizes.slack)
-        tally.add(b.astype(np.float64), a, t, None if ideal is None else ideal.get(end.original))
-        if tally.ratio >= worst["ratio"]:
-            worst = {"ratio": tally.ratio, "max_abs": tally.max_abs, "noisy": tally.too_noisy}
-            worst["channels"] = tally.channels(sizes.k)
+        accumulator = ErrorAccumulator(dtype, subgraph.axis, sizes.terms, sizes.slack)
+        accumulator.add(
+            b.astype(np.float64), a, t, None if correctly_rounded is None else correctly_rounded.get(end.original)
+        )
+        if accumulator.error_ratio >= worst["ratio"]:
+            worst = {"ratio": accumulator.error_ratio, "max_abs": accumulator.max_abs, "noisy": accumulator.too_noisy}
+            worst["channels"] = accumulator.channels(sizes.k)
     return worst
 
 
-def _unique(piece: Piece, side: str) -> list[str]:
-    return list(dict.fromkeys(getattr(end, side) for end in piece.outputs))
+def _unique(subgraph: Subgraph, side: str) -> list[str]:
+    return list(dict.fromkeys(getattr(end, side) for end in subgraph.outputs))
 
 
 def _stored(value: NDArray[Any], element_type: int) -> NDArray[Any]:

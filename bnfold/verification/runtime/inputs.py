@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from bnfold.errors import InputError, UndecidedError, UsageError
+from bnfold.errors import InconclusiveError, InputError, UsageError
 
 Sample = dict[str, NDArray[Any]]
 Shape = tuple[int, ...]
@@ -139,7 +139,7 @@ def shapes_of(options: InputOptions, infos: Sequence[ValueInfoProto], batch: int
 
 
 def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) -> tuple[list[Sample], list[str]]:
-    """Samples and the kind of each. Raises UndecidedError for inputs that nothing sensible can be made for."""
+    """Samples and the kind of each. Raises InconclusiveError for inputs that nothing sensible can be made for."""
     infos = model_inputs(model)
     unknown = set(options.shapes) | set(options.ranges)
     unknown -= {info.name for info in infos}
@@ -202,9 +202,13 @@ def _generate(
 ) -> NDArray[Any]:
     tensor = info.type.tensor_type
     if not info.type.HasField("tensor_type") or (not tensor.HasField("shape") and info.name not in options.shapes):
-        raise UndecidedError(f"input {info.name!r} has no tensor type with a shape", "give it with --shape or --inputs")
+        raise InconclusiveError(
+            f"input {info.name!r} has no tensor type with a shape", "give it with --shape or --inputs"
+        )
     if math.prod(shape) > MOST_ELEMENTS:
-        raise UndecidedError(f"input {info.name!r} would have {math.prod(shape)} elements", "give --shape or --inputs")
+        raise InconclusiveError(
+            f"input {info.name!r} would have {math.prod(shape)} elements", "give --shape or --inputs"
+        )
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if info.name in options.ranges:
         low, high = options.ranges[info.name]
@@ -215,13 +219,13 @@ def _generate(
             return rng.integers(int(low), int(high), shape, endpoint=True, dtype=np.int64).astype(dtype)
         return rng.uniform(low, high, shape).astype(dtype)
     if dtype.kind in "iub":
-        raise UndecidedError(
+        raise InconclusiveError(
             f"input {info.name!r} has type {dtype}: its range can't be guessed", "give --range or --inputs"
         )
     if dtype.name not in ("float16", "float32", "float64"):
         kind = TensorProto.DataType.Name(tensor.elem_type).lower()
-        hint = "--gates structure,weights verifies from the files alone"
-        raise UndecidedError(f"input {info.name!r} has type {kind}, which can't be fed here", hint)
+        hint = "--checks structure,weights verifies from the files alone"
+        raise InconclusiveError(f"input {info.name!r} has type {kind}, which can't be fed here", hint)
     return _pattern(kind, index, shape, rng).astype(dtype)
 
 

@@ -1,4 +1,4 @@
-"""Run both models and the float64 yardstick on the same inputs: everything that the layers and outputs gates judge."""
+"""Run both models and the float64 yardstick on the same inputs: everything that the layers and outputs checks judge."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.errors import InputError, UndecidedError, UsageError
+from bnfold.errors import InconclusiveError, InputError, UsageError
 from bnfold.io.load import LoadedModel
-from bnfold.verification.equivalence.subgraphs import Piece
+from bnfold.verification.equivalence.subgraphs import Subgraph
 from bnfold.verification.error_model import CHANNEL, limit_of
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.inputs import (
@@ -59,7 +59,7 @@ class RunOptions:
 
     def modes(self) -> list[Mode]:
         """The runs that are compared: unoptimised, as deployed, and on CUDA as deployed with TF32."""
-        options = runtime.GATE_OPTIONS if self.device != "cpu" else {}
+        options = runtime.COMPARISON_OPTIONS if self.device != "cpu" else {}
         modes = [Mode(level, options) for level in dict.fromkeys(("disable", self.level))]
         if self.device != "cpu" and self.tf32:
             modes.append(Mode(self.level, runtime.PRODUCTION_OPTIONS))
@@ -67,7 +67,7 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class ReferenceSpec:
     """What the proofs have found about the folded model, and so how its errors are to be measured.
 
     ``slack`` is how many ulps a folded channel's scale may be off, for a fold that was computed in the storage type;
@@ -93,11 +93,11 @@ class Measured:
     modes: list[Mode]
     original: runtime.Run
     folded: runtime.Run | RunFailed | None = None
-    true: Outputs = field(default_factory=list)
-    ideal: Outputs | None = None
-    substitute: str | None = None
-    pieces: dict[str, Any] = field(default_factory=dict)
-    pieces_failed: str | None = None
+    reference: Outputs = field(default_factory=list)
+    correctly_rounded: Outputs | None = None
+    fallback_reason: str | None = None
+    subgraphs: dict[str, Any] = field(default_factory=dict)
+    subgraphs_failed: str | None = None
     slack: float = 0.0
     held: dict[str, Any] = field(default_factory=dict)
     moved: Callable[[], Outputs] | None = None
@@ -107,38 +107,38 @@ def measure(
     original: LoadedModel,
     folded: Path,
     options: RunOptions,
-    yardstick: Yardstick,
-    cut: list[Piece],
+    spec: ReferenceSpec,
+    cut: list[Subgraph],
     *,
     outputs: bool = True,
 ) -> Measured:
-    """Run what is to be judged; ``outputs`` False leaves out what the layers gate does not need.
+    """Run what is to be judged; ``outputs`` False leaves out what the layers check does not need.
 
-    Raises RunFailed or UndecidedError if the original can't be run, DeviceMissing, InputError or UsageError for inputs
+    Raises RunFailed or InconclusiveError if the original can't be run, DeviceMissing, InputError or UsageError for inputs
     of the user that don't fit.
     """
     assert original.path is not None
     found, samples = _feed(original, options)
-    found.slack = yardstick.slack
+    found.slack = spec.slack
     found.moved = lambda: _moved(found, original, samples, options)
     with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
         other = pool.submit(copy_context().run, _run_folded, found, folded, samples, options) if outputs else None
-        true = pool.submit(
-            copy_context().run, _in_float64, found, original.path, folded, samples, options, yardstick, cut, outputs
+        reference = pool.submit(
+            copy_context().run, _in_float64, found, original.path, folded, samples, options, spec, cut, outputs
         )
         if other is not None:
             other.result()
-        failure = true.exception()
+        failure = reference.exception()
     if isinstance(failure, runtime.DeviceMissing) or (failure is not None and not isinstance(failure, RunFailed)):
         raise failure
     if failure is not None:
-        found.pieces_failed = str(failure)
+        found.subgraphs_failed = str(failure)
         if cut and outputs:
-            _without_pieces(found, original, folded, samples, options, yardstick)
+            _without_subgraphs(found, original, folded, samples, options, spec)
         elif outputs:
-            _substitute(found, original, samples, options, str(failure))
-    if outputs and not found.substitute and (odd := _misshapen(found)):
-        _substitute(found, original, samples, options, odd)
+            _use_fallback(found, original, samples, options, str(failure))
+    if outputs and not found.fallback_reason and (odd := _misshapen(found)):
+        _use_fallback(found, original, samples, options, odd)
     return found
 
 
@@ -151,20 +151,20 @@ def _run_folded(found: Measured, folded: Path, samples: list[Sample], options: R
         found.folded = error
 
 
-def _without_pieces(
+def _without_subgraphs(
     found: Measured,
     original: LoadedModel,
     folded: Path,
     samples: list[Sample],
     options: RunOptions,
-    yardstick: Yardstick,
+    spec: ReferenceSpec,
 ) -> None:
     """Once more for the outputs alone: a piece may have crashed onnxruntime, or the whole not run in float64."""
     assert original.path is not None
     try:
-        _in_float64(found, original.path, folded, samples, options, yardstick, [], outputs=True)
+        _in_float64(found, original.path, folded, samples, options, spec, [], outputs=True)
     except RunFailed as error:
-        _substitute(found, original, samples, options, str(error))
+        _use_fallback(found, original, samples, options, str(error))
 
 
 def _in_float64(
@@ -173,8 +173,8 @@ def _in_float64(
     folded: Path,
     samples: list[Sample],
     options: RunOptions,
-    yardstick: Yardstick,
-    cut: list[Piece],
+    spec: ReferenceSpec,
+    cut: list[Subgraph],
     outputs: bool,
 ) -> None:
     """The float64 run, and the pieces on the way."""
@@ -189,12 +189,12 @@ def _in_float64(
             "inputs": list(samples[0]),
             "samples": count,
             "ideal": outputs,
-            "pieces": [piece.to_dict() for piece in cut],
+            "pieces": [subgraph.to_dict() for subgraph in cut],
             "device": options.device,
             "options": dict(found.modes[0].options),
-            "slack": yardstick.slack,
-            "exact": yardstick.exact,
-            "k": limit_of(found.kinds[0], yardstick.k),
+            "slack": spec.slack,
+            "exact": spec.exact,
+            "k": limit_of(found.kinds[0], spec.k),
         }
         try:
             result = runtime.spawn(FLOAT64_WORKER, folder, job, options.limits)
@@ -204,16 +204,18 @@ def _in_float64(
                 raise RunFailed(f"{error}, in the piece of {where.read_text()}") from None
             raise
         names = result["outputs"]
-        found.pieces = result["pieces"]
-        found.true = [load_arrays(folder / f"true-{k}.npz", names) for k in range(count)]
+        found.subgraphs = result["pieces"]
+        found.reference = [load_arrays(folder / f"true-{k}.npz", names) for k in range(count)]
         if result["ideal"]:
-            found.ideal = [load_arrays(folder / f"ideal-{k}.npz", names) for k in range(count)]
+            found.correctly_rounded = [load_arrays(folder / f"ideal-{k}.npz", names) for k in range(count)]
 
 
-def _substitute(found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions, cause: str) -> None:
+def _use_fallback(
+    found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions, cause: str
+) -> None:
     """No float64 run: measure against the original, and its noise by moving its numbers by an ulp."""
-    found.true, found.substitute = found.original.outputs[0], cause
-    found.ideal = _moved(found, original, samples, options)
+    found.reference, found.fallback_reason = found.original.outputs[0], cause
+    found.correctly_rounded = _moved(found, original, samples, options)
 
 
 def _moved(found: Measured, original: LoadedModel, samples: list[Sample], options: RunOptions) -> Outputs:
@@ -224,11 +226,11 @@ def _moved(found: Measured, original: LoadedModel, samples: list[Sample], option
 
 def _misshapen(found: Measured) -> str | None:
     """Why the float64 outputs are no yardstick: onnx's reference sees shapes or types differently."""
-    for true, actual in zip(found.true, found.original.outputs[0], strict=True):
+    for reference, actual in zip(found.reference, found.original.outputs[0], strict=True):
         for name, value in actual.items():
-            if true[name].shape != value.shape or (true[name].dtype.kind == "f") != (value.dtype.kind == "f"):
-                return f"the reference makes {list(true[name].shape)} of output {name!r}"
-            if value.dtype.kind == "f" and np.isfinite(value).all() and not np.isfinite(true[name]).all():
+            if reference[name].shape != value.shape or (reference[name].dtype.kind == "f") != (value.dtype.kind == "f"):
+                return f"the reference makes {list(reference[name].shape)} of output {name!r}"
+            if value.dtype.kind == "f" and np.isfinite(value).all() and not np.isfinite(reference[name]).all():
                 return f"the reference makes NaN or infinity of output {name!r}"
     return None
 
@@ -238,7 +240,7 @@ def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sampl
     inputs, modes = options.inputs, options.modes()
     assert model.path is not None
     failure: RunFailed | None = None
-    for samples, kinds, fed, sizes in offers(model, inputs):
+    for samples, kinds, fed, sizes in sample_candidates(model, inputs):
         try:
             run = runtime.run(model.path, samples, modes, options.device, options.limits)
         except runtime.DeviceMissing:
@@ -250,7 +252,7 @@ def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sampl
                 failure = failure or error
             continue
         if (more := _enough(run, inputs)) > 1:
-            samples, kinds, fed, _ = next(offers(model, replace(inputs, samples=more), sizes))
+            samples, kinds, fed, _ = next(sample_candidates(model, replace(inputs, samples=more), sizes))
             run = runtime.run(model.path, samples, modes, options.device, options.limits)
         return Measured(fed, kinds, modes, run), samples
     assert failure is not None
@@ -267,11 +269,13 @@ def _enough(run: runtime.Run, inputs: InputOptions) -> int:
     return min(MOST_SAMPLES, -(-CHANNEL // min(sizes, default=CHANNEL)))
 
 
-Offer = tuple[list[Sample], list[str], dict[str, Any], Sizes]
+SampleCandidate = tuple[list[Sample], list[str], dict[str, Any], Sizes]
 """Samples to try, their kinds, what the report says of them, and the sizes of their free dimensions."""
 
 
-def offers(model: LoadedModel, inputs: InputOptions, known: Sizes | None = None) -> Iterator[Offer]:
+def sample_candidates(
+    model: LoadedModel, inputs: InputOptions, known: Sizes | None = None
+) -> Iterator[SampleCandidate]:
     """Yield samples to try, best first; those of ``known`` sizes alone where they have been found to do."""
     if inputs.data is not None:
         samples = user_samples(inputs, model.proto)
@@ -291,9 +295,9 @@ def generated(inputs: InputOptions, samples: list[Sample]) -> dict[str, Any]:
     return {**told, "shapes": distinct}
 
 
-def undecided_device(device: str, error: Exception) -> UndecidedError:
+def inconclusive_device(device: str, error: Exception) -> InconclusiveError:
     """What to tell a user whose device is not there."""
-    return UndecidedError(
+    return InconclusiveError(
         f"--device {device}: {error}",
         "it takes an NVIDIA driver and onnxruntime-gpu: pip uninstall onnxruntime; pip install 'bnfold[cuda]'",
     )

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from bnfold import ONE_THREAD, isolation
 from bnfold.io.folders import temporary
-from bnfold.progress import heard, tell
+from bnfold.progress import is_listening, report
 from bnfold.verification.runtime.worker import PROGRESS, load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
@@ -31,7 +31,7 @@ WORKER = "bnfold.verification.runtime.worker"
 TIME_LIMIT = 600.0
 """Seconds that one run may take."""
 
-GATE_OPTIONS = {
+COMPARISON_OPTIONS = {
     "use_tf32": "0",
     "cudnn_conv_algo_search": "HEURISTIC",
     "arena_extend_strategy": "kSameAsRequested",
@@ -184,7 +184,7 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, told: Path, task: s
     _tell_on(told, task)
     while True:
         try:
-            patience = 0.05 if limits.memory else 0.2 if heard() else limits.seconds
+            patience = 0.05 if limits.memory else 0.2 if is_listening() else limits.seconds
             process.wait(min(patience, max(end - time.monotonic(), 0.01)))
             return
         except subprocess.TimeoutExpired:
@@ -199,12 +199,12 @@ def _watch(process: subprocess.Popen[bytes], limits: Limits, told: Path, task: s
 
 def _tell_on(told: Path, task: str) -> None:
     """What a process wrote of its progress: two numbers."""
-    if heard():
+    if is_listening():
         with contextlib.suppress(OSError, ValueError):
             done, total = map(int, told.read_text().split())
-            tell(done, total, task)
+            report(done, total, task)
             return
-        tell(0, None, task)
+        report(0, None, task)
 
 
 def _resident(pid: int) -> int:

@@ -29,7 +29,7 @@ class Operand:
 
 
 @dataclass(frozen=True)
-class Seen:
+class OnnxView:
     """A call as the operator ``op`` of ONNX. ``arguments``: which ones hold the attributes that a fold may set."""
 
     op: str
@@ -78,12 +78,12 @@ def _schema(node: fx.Node) -> Any:
     return node.target._schema  # type: ignore[union-attr]
 
 
-Translation = Callable[[Call], Seen | None]
+Translation = Callable[[Call], OnnxView | None]
 
 
 def plain(op: str, name: str = "self", **attrs: Any) -> Translation:
     """An operator of one tensor, by its name alone."""
-    return lambda _: Seen(op, [Operand(name)], attrs)
+    return lambda _: OnnxView(op, [Operand(name)], attrs)
 
 
 @cache
@@ -94,7 +94,7 @@ def table() -> dict[str, Translation]:
     return {**linear.TABLE, **elementwise.TABLE, **pooling.TABLE, **layout.TABLE}
 
 
-def translate(node: fx.Node) -> Seen | None:
+def translate(node: fx.Node) -> OnnxView | None:
     """A call in ONNX's terms; None if it stays opaque."""
     name = str(node.target).removeprefix("aten.")
     found = table().get(name.removesuffix(".default")) or table().get(_functional(name))

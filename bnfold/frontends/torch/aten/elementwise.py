@@ -7,56 +7,56 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, fx
 
-from bnfold.frontends.torch.aten.call import Call, Operand, Seen, Translation, plain
+from bnfold.frontends.torch.aten.call import Call, OnnxView, Operand, Translation, plain
 
 
 def _binary(op: str, *, swapped: bool = False) -> Translation:
     """Operators of two values, in the order that ONNX has them or the other one."""
 
-    def seen(call: Call) -> Seen | None:
+    def seen(call: Call) -> OnnxView | None:
         if call["alpha"] not in (None, 1) or call["rounding_mode"] is not None:
             return None
         operands = [Operand("self"), Operand("other")]
-        return Seen(op, operands[::-1] if swapped else operands)
+        return OnnxView(op, operands[::-1] if swapped else operands)
 
     return seen
 
 
 def _clip(low: str, high: str) -> Translation:
-    return lambda call: Seen("Clip", [Operand("self"), Operand(low), Operand(high)])
+    return lambda call: OnnxView("Clip", [Operand("self"), Operand(low), Operand(high)])
 
 
-def _relu6(_: Call) -> Seen:
-    return Seen("Clip", [Operand("self"), np.zeros((), np.float32), np.full((), 6.0, np.float32)])
+def _relu6(_: Call) -> OnnxView:
+    return OnnxView("Clip", [Operand("self"), np.zeros((), np.float32), np.full((), 6.0, np.float32)])
 
 
-def _leaky_relu(call: Call) -> Seen:
-    return Seen("LeakyRelu", [Operand("self")], {"alpha": call["negative_slope"]})
+def _leaky_relu(call: Call) -> OnnxView:
+    return OnnxView("LeakyRelu", [Operand("self")], {"alpha": call["negative_slope"]})
 
 
-def _prelu(call: Call) -> Seen | None:
+def _prelu(call: Call) -> OnnxView | None:
     """The slope belongs to axis 1; ONNX aligns it with the last axis."""
     shape, rank = call.shape("weight"), call.rank("self")
     if shape is None or rank is None or rank < 2 or len(shape) != 1:
         return None
-    return Seen("PRelu", [Operand("self"), Operand("weight", shape=(int(shape[0]), *(1 for _ in range(rank - 2))))])
+    return OnnxView("PRelu", [Operand("self"), Operand("weight", shape=(int(shape[0]), *(1 for _ in range(rank - 2))))])
 
 
-def _dropout(call: Call) -> Seen | None:
-    return None if call["train"] and call["p"] else Seen("Identity", [Operand("input")])
+def _dropout(call: Call) -> OnnxView | None:
+    return None if call["train"] and call["p"] else OnnxView("Identity", [Operand("input")])
 
 
 def _copies(name: str = "self") -> Translation:
     """Operators that give the same values, perhaps elsewhere or in another type."""
 
-    def seen(call: Call) -> Seen | None:
+    def seen(call: Call) -> OnnxView | None:
         before, after = call[name], call.node.meta.get("val")
         held = before.meta.get("val") if isinstance(before, fx.Node) else None
         if not isinstance(held, Tensor) or not isinstance(after, Tensor):
             return None
         if held.dtype == after.dtype:
-            return Seen("Identity", [Operand(name)])
-        return Seen("Cast", [Operand(name)], {"to": _ONNX_TYPES.get(after.dtype, 0)})
+            return OnnxView("Identity", [Operand(name)])
+        return OnnxView("Cast", [Operand(name)], {"to": _ONNX_TYPES.get(after.dtype, 0)})
 
     return seen
 
@@ -80,7 +80,7 @@ TABLE: dict[str, Translation] = {
     "clamp": _clip("min", "max"),
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
-    "_prelu_kernel": lambda _: Seen("PRelu", [Operand("self"), Operand("weight")]),
+    "_prelu_kernel": lambda _: OnnxView("PRelu", [Operand("self"), Operand("weight")]),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
     **dict.fromkeys(("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "_to_copy", "to.dtype"), _copies()),
     **dict.fromkeys(("to.device", "to.dtype_layout", "type_as"), _copies()),

@@ -5,52 +5,52 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from bnfold.frontends.torch.aten.call import Call, Operand, Seen, Translation, plain
+from bnfold.frontends.torch.aten.call import Call, OnnxView, Operand, Translation, plain
 
 
 def _view(op: str) -> Translation:
     """Reshape and Expand take the new shape from the result; where it is known, as a constant, for constants' sake."""
 
-    def seen(call: Call) -> Seen | None:
+    def seen(call: Call) -> OnnxView | None:
         after = call.node.meta.get("val")
         shape = list(after.shape) if isinstance(after, Tensor) else []
         known = isinstance(after, Tensor) and all(type(n) is int for n in shape)
-        return Seen(op, [Operand("self"), np.asarray(shape, np.int64)] if known else [Operand("self")])
+        return OnnxView(op, [Operand("self"), np.asarray(shape, np.int64)] if known else [Operand("self")])
 
     return seen
 
 
-def _permute(call: Call) -> Seen | None:
+def _permute(call: Call) -> OnnxView | None:
     rank, dims = call.rank("self"), call["dims"]
-    return None if rank is None else Seen("Transpose", [Operand("self")], {"perm": [int(d) % rank for d in dims]})
+    return None if rank is None else OnnxView("Transpose", [Operand("self")], {"perm": [int(d) % rank for d in dims]})
 
 
-def _swap(call: Call) -> Seen | None:
+def _swap(call: Call) -> OnnxView | None:
     rank = call.rank("self")
     if not rank:
         return None
     first, second = (call["dim0"], call["dim1"]) if "dim0" in call.arguments else (0, min(1, rank - 1))
     perm = list(range(rank))
     perm[first % rank], perm[second % rank] = perm[second % rank], perm[first % rank]
-    return Seen("Transpose", [Operand("self")], {"perm": perm})
+    return OnnxView("Transpose", [Operand("self")], {"perm": perm})
 
 
 def _reduce(op: str) -> Translation:
     """Reductions over the axes of ``dim``; over all where it names none."""
 
-    def seen(call: Call) -> Seen | None:
+    def seen(call: Call) -> OnnxView | None:
         if call["dtype"] is not None:
             return None
         dims, rank = call["dim"], call.rank("self")
         if rank is None:
             return None
         dims = list(range(rank)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
-        return Seen(op, [Operand("self")], {"axes": dims, "keepdims": int(bool(call["keepdim"]))})
+        return OnnxView(op, [Operand("self")], {"axes": dims, "keepdims": int(bool(call["keepdim"]))})
 
     return seen
 
 
-def _cat(call: Call) -> Seen | None:
+def _cat(call: Call) -> OnnxView | None:
     tensors = call["tensors"]
     if not isinstance(tensors, list | tuple) or type(call["dim"]) is not int:
         return None
@@ -58,33 +58,37 @@ def _cat(call: Call) -> Seen | None:
     if len(ranks) != 1:
         return None  # an empty tensor of one axis joins anything
     inputs = [Operand("tensors", index) for index in range(len(tensors))]
-    return Seen("Concat", inputs, {"axis": call["dim"]})
+    return OnnxView("Concat", inputs, {"axis": call["dim"]})
 
 
-def _split(call: Call) -> Seen | None:
-    return Seen("Split", [Operand("self")], {"axis": call["dim"]})
+def _split(call: Call) -> OnnxView | None:
+    return OnnxView("Split", [Operand("self")], {"axis": call["dim"]})
 
 
-def _slice(call: Call) -> Seen | None:
+def _slice(call: Call) -> OnnxView | None:
     start, end, step, dim = (call[name] for name in ("start", "end", "step", "dim"))
     start, end = 0 if start is None else start, 2**62 if end is None else end
     if not all(type(n) is int for n in (start, end, step, dim)):
         return None
     bounds = [np.asarray([n], np.int64) for n in (start, end, dim, step)]
-    return Seen("Slice", [Operand("self"), *bounds])
+    return OnnxView("Slice", [Operand("self"), *bounds])
 
 
-def _select(call: Call) -> Seen | None:
+def _select(call: Call) -> OnnxView | None:
     if type(call["index"]) is not int:
         return None
-    return Seen("Gather", [Operand("self"), np.asarray(call["index"], np.int64)], {"axis": call["dim"]})
+    return OnnxView("Gather", [Operand("self"), np.asarray(call["index"], np.int64)], {"axis": call["dim"]})
 
 
 def _shuffle(op: str, name: str) -> Translation:
     """Positions into channels or back, in torch's one order; torch takes further leading axes, ONNX does not."""
 
-    def seen(call: Call) -> Seen | None:
-        return Seen(op, [Operand("self")], {"blocksize": call[name], "mode": "CRD"}) if call.rank("self") == 4 else None
+    def seen(call: Call) -> OnnxView | None:
+        return (
+            OnnxView(op, [Operand("self")], {"blocksize": call[name], "mode": "CRD"})
+            if call.rank("self") == 4
+            else None
+        )
 
     return seen
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.frontends.torch.aten.call import Call, Operand, Seen, Translation
+from bnfold.frontends.torch.aten.call import Call, OnnxView, Operand, Translation
 
 
-def _conv(call: Call) -> Seen | None:
+def _conv(call: Call) -> OnnxView | None:
     rank = call.rank("weight")
     if rank is None or call.rank("input") != rank:
         return None
@@ -24,7 +24,7 @@ def _conv(call: Call) -> Seen | None:
             return None
         attrs["output_padding"] = extra
     inputs = [Operand("input"), Operand("weight"), Operand("bias")]
-    return Seen("ConvTranspose" if transposed else "Conv", inputs, attrs)
+    return OnnxView("ConvTranspose" if transposed else "Conv", inputs, attrs)
 
 
 def _conv_pads(call: Call, axes: int, dilations: list[int] | None) -> list[int] | None:
@@ -40,29 +40,29 @@ def _conv_pads(call: Call, axes: int, dilations: list[int] | None) -> list[int] 
     return None if pads is None else pads * 2
 
 
-def _linear(call: Call) -> Seen | None:
+def _linear(call: Call) -> OnnxView | None:
     if call.rank("weight") != 2:
         return None
-    return Seen("Linear", [Operand("input"), Operand("weight"), Operand("bias")])
+    return OnnxView("Linear", [Operand("input"), Operand("weight"), Operand("bias")])
 
 
-def _addmm(call: Call) -> Seen | None:
+def _addmm(call: Call) -> OnnxView | None:
     if not all(type(call[name]) in (int, float) for name in ("alpha", "beta")):
         return None
     attrs = {"alpha": float(call["alpha"]), "beta": float(call["beta"])}
-    return Seen("Gemm", [Operand("mat1"), Operand("mat2"), Operand("self")], attrs, {"beta": "beta"})
+    return OnnxView("Gemm", [Operand("mat1"), Operand("mat2"), Operand("self")], attrs, {"beta": "beta"})
 
 
 def _product(first: str, second: str) -> Translation:
     """A product of the two arguments of these names."""
 
-    def seen(call: Call) -> Seen | None:
-        return Seen("MatMul", [Operand(first), Operand(second)])
+    def seen(call: Call) -> OnnxView | None:
+        return OnnxView("MatMul", [Operand(first), Operand(second)])
 
     return seen
 
 
-def _batch_norm(call: Call) -> Seen | None:
+def _batch_norm(call: Call) -> OnnxView | None:
     """``training`` and a BatchNorm without running statistics normalise by the batch."""
     shape = call.shape("input")
     if shape is None or len(shape) < 2 or type(shape[1]) is not int:
@@ -81,14 +81,14 @@ def _batch_norm(call: Call) -> Seen | None:
         Operand("running_mean", default=lambda: np.zeros(channels, np.float32)),
         Operand("running_var", default=lambda: np.ones(channels, np.float32)),
     ]
-    return Seen("BatchNormalization", inputs, {"epsilon": epsilon, "training_mode": int(trains)})
+    return OnnxView("BatchNormalization", inputs, {"epsilon": epsilon, "training_mode": int(trains)})
 
 
-def _instance_norm(call: Call) -> Seen | None:
+def _instance_norm(call: Call) -> OnnxView | None:
     if not call["use_input_stats"] or call["weight"] is None or call["bias"] is None:
         return None
     inputs = [Operand("input"), Operand("weight"), Operand("bias")]
-    return Seen("InstanceNormalization", inputs, {"epsilon": call["eps"]})
+    return OnnxView("InstanceNormalization", inputs, {"epsilon": call["eps"]})
 
 
 TABLE: dict[str, Translation] = {

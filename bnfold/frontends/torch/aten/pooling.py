@@ -6,14 +6,14 @@ import re
 
 import numpy as np
 
-from bnfold.frontends.torch.aten.call import Call, Operand, Seen, Translation
+from bnfold.frontends.torch.aten.call import Call, OnnxView, Operand, Translation
 
 
-def _max_pool(call: Call) -> Seen | None:
-    return Seen("MaxPool", [Operand("self")]) if _batched(call) else None
+def _max_pool(call: Call) -> OnnxView | None:
+    return OnnxView("MaxPool", [Operand("self")]) if _batched(call) else None
 
 
-def _average_pool(call: Call) -> Seen | None:
+def _average_pool(call: Call) -> OnnxView | None:
     """Zeros beyond the border count unless told otherwise."""
     axes = _axes(call)
     pads = call.integers("padding", axes)
@@ -21,12 +21,12 @@ def _average_pool(call: Call) -> Seen | None:
         return None
     attrs = {"pads": pads * 2, "count_include_pad": int(call["count_include_pad"]), "ceil_mode": int(call["ceil_mode"])}
     divisor = call["divisor_override"]
-    return Seen("AveragePool", [Operand("self")], attrs) if divisor is None else None
+    return OnnxView("AveragePool", [Operand("self")], attrs) if divisor is None else None
 
 
 def _adaptive(op: str) -> Translation:
     """Means and maxima over parts of each channel, whatever their sizes."""
-    return lambda call: Seen(op, [Operand("self")]) if _batched(call) else None
+    return lambda call: OnnxView(op, [Operand("self")]) if _batched(call) else None
 
 
 def _axes(call: Call) -> int:
@@ -40,7 +40,7 @@ def _batched(call: Call) -> bool:
     return call.rank("self") == _axes(call) + 2
 
 
-def _pad(call: Call) -> Seen | None:
+def _pad(call: Call) -> OnnxView | None:
     """Torch lists pairs of begin and end, last axis first."""
     rank, pairs = call.rank("self"), call["pad"] if "pad" in call.arguments else call["padding"]
     if rank is None or not pairs or len(pairs) % 2 or not all(type(n) is int for n in pairs):
@@ -53,17 +53,17 @@ def _pad(call: Call) -> Seen | None:
     mode = {"replicate": "edge", "circular": "wrap"}.get(mode, mode)
     attrs = {"pads": begins + ends, "mode": mode}
     if mode != "constant":
-        return Seen("Pad", [Operand("self")], attrs)
-    return Seen("Pad", [Operand("self"), None, Operand("value", default=lambda: np.zeros((), np.float32))], attrs)
+        return OnnxView("Pad", [Operand("self")], attrs)
+    return OnnxView("Pad", [Operand("self"), None, Operand("value", default=lambda: np.zeros((), np.float32))], attrs)
 
 
-def _resize(call: Call) -> Seen | None:
+def _resize(call: Call) -> OnnxView | None:
     """Interpolation over positions alone: batch and channels keep their sizes."""
     rank = call.rank("self") or call.rank("input")
     name = "self" if "self" in call.arguments else "input"
     if rank is None or rank < 3:
         return None
-    return Seen("Upsample", [Operand(name)], {"scales": [1.0, 1.0, *[2.0] * (rank - 2)]})
+    return OnnxView("Upsample", [Operand(name)], {"scales": [1.0, 1.0, *[2.0] * (rank - 2)]})
 
 
 _MAX, _MEAN = "MaxPool", "GlobalAveragePool"

@@ -9,12 +9,12 @@ from bnfold.numerics.affine import Affine, is_float
 from bnfold.rules.elementwise import aligned_constant, split_operands
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import constant
-from bnfold.verification.equivalence.abstract_values import LOOSE, Array, Form, Numbers, aligned
-from bnfold.verification.equivalence.interpreter import Reader
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
+from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
 
 
-def clip(reader: Reader, node: Node) -> bool:
+def clip(interpreter: Interpreter, node: Node) -> bool:
     """Relu, Clip, and Max or Min with a constant: one family, ``clip(x, low, high)``."""
     low: Array | None = np.asarray(-np.inf)
     high: Array | None = np.asarray(np.inf)
@@ -32,7 +32,9 @@ def clip(reader: Reader, node: Node) -> bool:
         low, high = (bound, high) if node.op == "Max" else (low, bound)
     if low is None or high is None or node.output.dtype is None or not is_float(node.output.dtype):
         return False
-    reader.forms[node.output] = clipped(reader, node, reader.form(node.inputs[data]), low, high)
+    interpreter.abstract[node.output] = clipped(
+        interpreter, node, interpreter.abstract_of(node.inputs[data]), low, high
+    )
     return True
 
 
@@ -47,29 +49,29 @@ def _bound(node: Node, name: str, place: int) -> Array | None:
     return value.astype(np.float64).reshape(()) if value.size == 1 else None
 
 
-def clipped(reader: Reader, node: Node, form: Form, low: Array, high: Array) -> Form:
+def clipped(interpreter: Interpreter, node: Node, abstract: AbstractValue, low: Array, high: Array) -> AbstractValue:
     """``clip(g b + h)`` is ``clip(|g| b)`` between moved bounds, plus h; a negative gain swaps the bounds.
 
     The class stands for the first such value that was read, so that a network which clips as it did gets no shift.
     A channel that does not vary is a constant, whatever was clipped.
     """
-    if form.is_plain and form.base in reader.clips:
-        form, inner_low, inner_high = reader.clips[form.base]
+    if abstract.is_plain and abstract.base in interpreter.clips:
+        abstract, inner_low, inner_high = interpreter.clips[abstract.base]
         inner_low, inner_high, low, high = aligned(inner_low, inner_high, low, high)
         low, high = (np.minimum(np.maximum(bound, low), high) for bound in (inner_low, inner_high))
     low = np.minimum(*aligned(low, high))
     gain, shift, gain_error, shift_error, low, high = np.broadcast_arrays(
-        *aligned(form.map.gain, form.map.shift, form.gain_error, form.shift_error, low, high)
+        *aligned(abstract.map.gain, abstract.map.shift, abstract.gain_error, abstract.shift_error, low, high)
     )
     sign = np.where(gain < 0, -1.0, 1.0)
     bounds = np.where(sign > 0, low, -high) - sign * shift, np.where(sign > 0, high, -low) - sign * shift
-    eps = reader.eps(node.output)
+    eps = interpreter.eps(node.output)
     bars = [shift_error + LOOSE * eps * (np.abs(shift) + np.where(np.isfinite(b), np.abs(b), 0.0)) for b in bounds]
     alive = gain != 0
     bounds = np.where(alive, bounds[0], 0.0), np.where(alive, bounds[1], 0.0)
     numbers = Numbers.stacked((np.abs(gain), *bounds), (gain_error, *bars))
-    made = reader.made(node, ("clip", form.base), lambda: numbers, "positive")
-    first_sign, first_shift = reader.classes.notes.setdefault(made.base, (sign, shift))
+    made = interpreter.made(node, ("clip", abstract.base), lambda: numbers, "positive")
+    first_sign, first_shift = interpreter.numbering.notes.setdefault(made.base, (sign, shift))
     factor, error, sign, shift, shift_error, first_sign, first_shift = aligned(
         made.map.gain, made.gain_error, sign, shift, shift_error, first_sign, first_shift
     )
@@ -77,13 +79,15 @@ def clipped(reader: Reader, node: Node, form: Form, low: Array, high: Array) -> 
     moved = shift - total * first_shift
     level, dead = aligned(np.clip(shift, low, high), gain == 0)[0], aligned(total, gain == 0)[1]
     total, moved = np.where(dead, 0.0, total), np.where(dead, level, moved)
-    made = Form(made.base, Affine.of(total, moved), error, shift_error * (moved != 0) + error * np.abs(first_shift))
+    made = AbstractValue(
+        made.base, Affine.of(total, moved), error, shift_error * (moved != 0) + error * np.abs(first_shift)
+    )
     if made.is_plain:
-        reader.clips.setdefault(made.base, (form, low, high))
+        interpreter.clips.setdefault(made.base, (abstract, low, high))
     return made
 
 
-def bend(reader: Reader, node: Node) -> bool:
+def leaky_relu(interpreter: Interpreter, node: Node) -> bool:
     """LeakyRelu, and PRelu with a constant slope."""
     if node.op == "LeakyRelu":
         slope = np.asarray(node.attr("alpha", 0.01), np.float64)
@@ -92,11 +96,11 @@ def bend(reader: Reader, node: Node) -> bool:
         if known is None or isinstance(known, Refusal):
             return False
         slope = known
-    reader.forms[node.output] = bent(reader, node, reader.form(node.inputs[0]), slope)
+    interpreter.abstract[node.output] = leaky_relu_of(interpreter, node, interpreter.abstract_of(node.inputs[0]), slope)
     return True
 
 
-def where(reader: Reader, node: Node) -> bool:
+def where(interpreter: Interpreter, node: Node) -> bool:
     """``x < 0 ? s x : x``, as runtimes write a LeakyRelu out that they have no kernel for."""
     test = None if node.inputs[0] is None else node.inputs[0].producer
     if test is None or test.op != "Less" or len(node.inputs) != 3:
@@ -107,41 +111,45 @@ def where(reader: Reader, node: Node) -> bool:
     zero, rank = constant(test, 1), None if test.inputs[0] is None else test.inputs[0].rank
     if zero.size != 1 or zero.any() or rank is None or zero.ndim > rank:
         return False
-    form, below, above = (reader.form(value) for value in (test.inputs[0], *node.inputs[1:]))
-    same = above.agrees(form, reader.eps(node.output))
-    if below.base != form.base or same is None or not same.all() or (form.map.gain == 0).any():
+    abstract, below, above = (interpreter.abstract_of(value) for value in (test.inputs[0], *node.inputs[1:]))
+    same = above.agrees(abstract, interpreter.eps(node.output))
+    if below.base != abstract.base or same is None or not same.all() or (abstract.map.gain == 0).any():
         return False
-    slope, gain = aligned(below.map.gain, form.map.gain)
+    slope, gain = aligned(below.map.gain, abstract.map.gain)
     slope = slope / gain
-    scaled = Form(form.base, Affine.of(slope, 0.0).after(form.map), below.gain_error, below.shift_error)
-    same = scaled.agrees(below, reader.eps(node.output))
+    scaled = AbstractValue(
+        abstract.base, Affine.of(slope, 0.0).after(abstract.map), below.gain_error, below.shift_error
+    )
+    same = scaled.agrees(below, interpreter.eps(node.output))
     if same is None or not same.all():
         return False
     spread = slope.reshape(-1)
-    if (np.abs(spread - spread[0]) <= 2 * reader.eps(node.output) * abs(spread[0])).all():
+    if (np.abs(spread - spread[0]) <= 2 * interpreter.eps(node.output) * abs(spread[0])).all():
         slope = np.asarray(spread[0])
-    reader.forms[node.output] = bent(reader, node, form, slope)
+    interpreter.abstract[node.output] = leaky_relu_of(interpreter, node, abstract, slope)
     return True
 
 
-def bent(reader: Reader, node: Node, form: Form, slope: Array) -> Form:
+def leaky_relu_of(interpreter: Interpreter, node: Node, abstract: AbstractValue, slope: Array) -> AbstractValue:
     """``p max(u, 0) - n max(-u, 0)`` with ``u = |g| b + h``: four numbers per channel, up to any factor."""
     gain, shift, gain_error, shift_error, slope = np.broadcast_arrays(
-        *aligned(form.map.gain, form.map.shift, form.gain_error, form.shift_error, slope)
+        *aligned(abstract.map.gain, abstract.map.shift, abstract.gain_error, abstract.shift_error, slope)
     )
     sign = np.where(gain < 0, -1.0, 1.0)
     above, below = np.where(sign > 0, 1.0, -slope), np.where(sign > 0, slope, -1.0)
     alive = gain != 0
     size, place = np.abs(gain), np.where(alive, sign * shift, 0.0)
-    eps = LOOSE * reader.eps(node.output)
+    eps = LOOSE * interpreter.eps(node.output)
     bars = (gain_error + eps * size, shift_error + eps * np.abs(place))
     numbers = Numbers.stacked(
         (above * size, below * size, above * place, below * place),
         [np.abs(part) * bar for bar in bars for part in (above, below)],
     )
-    made = reader.made(node, ("bend", form.base), lambda: numbers, "any")
+    made = interpreter.made(node, ("bend", abstract.base), lambda: numbers, "any")
     if alive.all():
         return made
     level = np.where(shift > 0, shift, slope * shift)
     factor, error, alive, level, shift_error = aligned(made.map.gain, made.gain_error, alive, level, shift_error)
-    return Form(made.base, Affine.of(np.where(alive, factor, 0.0), np.where(alive, 0.0, level)), error, shift_error)
+    return AbstractValue(
+        made.base, Affine.of(np.where(alive, factor, 0.0), np.where(alive, 0.0, level)), error, shift_error
+    )

@@ -10,13 +10,13 @@ from bnfold.rules import elementwise, normalization
 from bnfold.rules.elementwise import split_operands
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import constant
-from bnfold.verification.equivalence.abstract_values import Array, Form
-from bnfold.verification.equivalence.interpreter import Reader
+from bnfold.verification.equivalence.abstract_values import AbstractValue, Array
+from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats, keeps_shape
 from bnfold.verification.equivalence.semantics.sums import add, product
 
 
-def batch_norm(reader: Reader, node: Node) -> bool:
+def batch_norm(interpreter: Interpreter, node: Node) -> bool:
     """At inference a map per channel."""
     if node.opset < 9 and not node.attr("spatial", 1):
         return False
@@ -27,46 +27,50 @@ def batch_norm(reader: Reader, node: Node) -> bool:
     gain = bn.scale / np.sqrt(bn.var + bn.epsilon)
     terms = np.abs(bn.bias) + np.abs(bn.mean * gain)
     lead = (1,) if (source.rank or 2) > 1 else ()
-    return _affine(reader, node, source, bn.affine(), terms.reshape(lead + terms.shape))
+    return _affine(interpreter, node, source, bn.affine(), terms.reshape(lead + terms.shape))
 
 
-def instance_norm(reader: Reader, node: Node) -> bool:
+def instance_norm(interpreter: Interpreter, node: Node) -> bool:
     """InstanceNormalization ends in a scale and bias per channel."""
     if floats(node, 1) is None or floats(node, 2) is None:
         return False
-    source = reader.realised(node, reader.form(node.inputs[0]), reader.eps(node.inputs[0]))
-    base = reader.made(node, (node.op, reader.attributes(node), source)).base
+    source = interpreter.realised(node, interpreter.abstract_of(node.inputs[0]), interpreter.eps(node.inputs[0]))
+    base = interpreter.made(node, (node.op, interpreter.attributes(node), source)).base
     scale, bias = (constant(node, index).astype(np.float64)[None] for index in (1, 2))
-    reader.forms[node.output] = Form(base).mapped(Affine.of(scale, bias), np.abs(bias), reader.eps(node.inputs[1]))
+    interpreter.abstract[node.output] = AbstractValue(base).mapped(
+        Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1])
+    )
     return True
 
 
-def arithmetic(reader: Reader, node: Node) -> bool:
+def arithmetic(interpreter: Interpreter, node: Node) -> bool:
     """Add, Sub, Mul and Div: with a constant a map, else a sum or a product."""
     own = elementwise.as_affine(node)
     if own is not None and not isinstance(own, Refusal):
         data = split_operands(node)
         widens = data is not None and not keeps_shape(node, data[1])
         if not widens and own[1].finite and own[0].dtype is not None and is_float(own[0].dtype):
-            return _affine(reader, node, own[0], own[1], np.abs(own[1].shift))
+            return _affine(interpreter, node, own[0], own[1], np.abs(own[1].shift))
     if node.op in ("Add", "Sub"):
-        return add(reader, node)
-    return product(reader, node)
+        return add(interpreter, node)
+    return product(interpreter, node)
 
 
-def negation(reader: Reader, node: Node) -> bool:
+def negation(interpreter: Interpreter, node: Node) -> bool:
     """``-x``."""
     assert node.inputs[0] is not None
-    return _affine(reader, node, node.inputs[0], Affine.of(-1.0, 0.0), np.zeros(()))
+    return _affine(interpreter, node, node.inputs[0], Affine.of(-1.0, 0.0), np.zeros(()))
 
 
-def _affine(reader: Reader, node: Node, source: Value, own: Affine, terms: Array) -> bool:
-    eps = reader.eps(source, node.output)
-    reader.forms[node.output] = reader.form(source).mapped(own, terms, eps, rounds=reader.rounds)
+def _affine(interpreter: Interpreter, node: Node, source: Value, own: Affine, terms: Array) -> bool:
+    eps = interpreter.eps(source, node.output)
+    interpreter.abstract[node.output] = interpreter.abstract_of(source).mapped(
+        own, terms, eps, rounds=interpreter.rounds
+    )
     return True
 
 
-def passed(reader: Reader, node: Node) -> bool:
+def passed(interpreter: Interpreter, node: Node) -> bool:
     """Identity, and Dropout at inference."""
     if len(node.live_outputs) > 1 or node.outputs[0] is None:
         return False
@@ -79,19 +83,19 @@ def passed(reader: Reader, node: Node) -> bool:
         and (not node.graph.constants.is_constant(training) or constant(node, 2).any())
     ):
         return False
-    reader.forms[node.output] = reader.form(node.inputs[0])
+    interpreter.abstract[node.output] = interpreter.abstract_of(node.inputs[0])
     return True
 
 
-def cast(reader: Reader, node: Node) -> bool:
+def cast(interpreter: Interpreter, node: Node) -> bool:
     """Between floats: widening changes nothing, narrowing does unless the value has been that narrow before."""
     source, target = node.inputs[0], node.output
     names = [v.dtype.name if v is not None and v.dtype is not None else "" for v in (source, target)]
     if source is None or any(name not in FLOATS for name in names):
         return False
-    if not (names[0] == names[1] or tuple(names) in WIDENING or reader.was(source, names[1])):
+    if not (names[0] == names[1] or tuple(names) in WIDENING or interpreter.was(source, names[1])):
         return False
-    reader.forms[target] = reader.form(source)
+    interpreter.abstract[target] = interpreter.abstract_of(source)
     return True
 
 

@@ -10,63 +10,63 @@ from bnfold.ir.graph import Node
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
 from bnfold.rules.rule import constant, integers
-from bnfold.verification.equivalence.abstract_values import LOOSE, Either, Form, Numbers
-from bnfold.verification.equivalence.interpreter import Reader
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers
+from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
 
 
-def carried(reader: Reader, node: Node) -> bool:
+def carried(interpreter: Interpreter, node: Node) -> bool:
     """The class goes through, and the map moves along as the operator's rule says."""
     constants = node.graph.constants
-    form = reader.form(node.inputs[0])
+    abstract = interpreter.abstract_of(node.inputs[0])
     others = node.inputs[1:]
     if any(value is not None and not constants.is_constant(value) for value in others):
         return False
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
-        form = reader.positive(node, form)
-    if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not form.is_plain:
+        abstract = interpreter.positive(node, abstract)
+    if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not abstract.is_plain:
         if _filling(node) != 0:
             return False
-        form = reader.unshifted(node, form, reader.eps(node.inputs[0]))
-    forms = reader.carried(node, form)
-    if forms is None:
-        form = reader.unshifted(node, form, reader.eps(node.inputs[0]))
-        forms = reader.carried(node, form)
-    if forms is None:
+        abstract = interpreter.unshifted(node, abstract, interpreter.eps(node.inputs[0]))
+    abstract_values = interpreter.carried(node, abstract)
+    if abstract_values is None:
+        abstract = interpreter.unshifted(node, abstract, interpreter.eps(node.inputs[0]))
+        abstract_values = interpreter.carried(node, abstract)
+    if abstract_values is None:
         return False
-    keys = [(*key, version(node)) for key in _moves(reader, node, form.base)]
+    keys = [(*key, version(node)) for key in _moves(interpreter, node, abstract.base)]
     for index, value in enumerate(node.outputs):
         if value is not None:
-            base = reader.made(node, Either(tuple((*key, index) for key in keys))).base
-            moved = forms[value]
-            reader.forms[value] = Form(base, moved.map, moved.gain_error, moved.shift_error)
-            if (pads := _zero_pads(node)) is not None and not form.map.has_shift:
-                reader.pads[base] = form.base, pads
+            base = interpreter.made(node, Either(tuple((*key, index) for key in keys))).base
+            moved = abstract_values[value]
+            interpreter.abstract[value] = AbstractValue(base, moved.map, moved.gain_error, moved.shift_error)
+            if (pads := _zero_pads(node)) is not None and not abstract.map.has_shift:
+                interpreter.pads[base] = abstract.base, pads
             if node.op == "Slice" and keys[-1][0] == "cut":
-                reader.cuts.setdefault(base, (keys[-1][1], dict(keys[-1][2])))  # type: ignore[arg-type, call-overload]
+                interpreter.cuts.setdefault(base, (keys[-1][1], dict(keys[-1][2])))  # type: ignore[arg-type, call-overload]
     return True
 
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
-def _moves(reader: Reader, node: Node, base: int) -> list[tuple[object, ...]]:
+def _moves(interpreter: Interpreter, node: Node, base: int) -> list[tuple[object, ...]]:
     """What is moved, and how: as it is written, and by its result where the shapes tell."""
-    others = tuple(reader.form(value).base for value in node.inputs[1:])
-    keys: list[tuple[object, ...]] = [(node.op, base, reader.attributes(node), others)]
+    others = tuple(interpreter.abstract_of(value).base for value in node.inputs[1:])
+    keys: list[tuple[object, ...]] = [(node.op, base, interpreter.attributes(node), others)]
     if (
         node.op in VIEWS
         and (shape := node.output.shape) is not None
         and sum(not isinstance(size, int) for size in shape) <= 1
     ):
         keys.append(("view", base, tuple(size if isinstance(size, int) else None for size in shape)))
-    if node.op == "Slice" and (cut := _cut(reader, node, base)) is not None:
+    if node.op == "Slice" and (cut := _cut(interpreter, node, base)) is not None:
         keys.append(cut)
     return keys
 
 
-def _cut(reader: Reader, node: Node, base: int) -> tuple[object, ...] | None:
+def _cut(interpreter: Interpreter, node: Node, base: int) -> tuple[object, ...] | None:
     """What a Slice takes of each axis, however its bounds are written; None where they can't be told.
 
     Slices of different axes in a row are one.
@@ -77,7 +77,7 @@ def _cut(reader: Reader, node: Node, base: int) -> tuple[object, ...] | None:
     missing = [node.input(place + 1) is not None and found is None for place, found in enumerate(lists)]
     if starts is None or ends is None or shape is None or any(missing):
         return None
-    inner, cut = reader.cuts.get(base, (base, {}))
+    inner, cut = interpreter.cuts.get(base, (base, {}))
     cut = dict(cut)
     for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = (axes[place] if axes else place) % len(shape)
@@ -113,23 +113,23 @@ def _filling(node: Node) -> float:
     return float(np.max(np.abs(value.astype(np.float64)), initial=0.0))
 
 
-def concat(reader: Reader, node: Node) -> bool:
+def concat(interpreter: Interpreter, node: Node) -> bool:
     """Maps stand side by side as the values do."""
     rank = node.output.rank
-    forms = [reader.form(value) for value in node.inputs]
+    abstract_values = [interpreter.abstract_of(value) for value in node.inputs]
     if rank is None or None in node.inputs:
         return False
     axis = node.attr("axis", 1) % rank
     sizes = [None if value is None or value.shape is None else value.shape[axis] for value in node.inputs]
-    bases = tuple(form.base for form in forms)
-    base = reader.made(node, ("Concat", axis, bases)).base
-    if all(form.is_plain for form in forms):
-        reader.forms[node.output] = Form(base)
+    bases = tuple(abstract.base for abstract in abstract_values)
+    base = interpreter.made(node, ("Concat", axis, bases)).base
+    if all(abstract.is_plain for abstract in abstract_values):
+        interpreter.abstract[node.output] = AbstractValue(base)
         return True
     if not all(isinstance(size, int) for size in sizes):
         return False
     parts = []
-    for arrays in zip(*((f.map.gain, f.map.shift, f.gain_error, f.shift_error) for f in forms), strict=True):
+    for arrays in zip(*((f.map.gain, f.map.shift, f.gain_error, f.shift_error) for f in abstract_values), strict=True):
         full = [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
         common = list(np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in full)))
         if prod(common) * sum(n for n in sizes if n) > MOST_ENTRIES:
@@ -138,31 +138,33 @@ def concat(reader: Reader, node: Node) -> bool:
             np.broadcast_to(a, (*common[:axis], n or 0, *common[axis + 1 :])) for a, n in zip(full, sizes, strict=True)
         ]
         parts.append(np.concatenate(wide, axis))
-    reader.forms[node.output] = Form(base, Affine.of(parts[0], parts[1]), parts[2], parts[3])
+    interpreter.abstract[node.output] = AbstractValue(base, Affine.of(parts[0], parts[1]), parts[2], parts[3])
     return True
 
 
-def table(reader: Reader, node: Node) -> bool:
+def table(interpreter: Interpreter, node: Node) -> bool:
     """Gather: from a table of constants the rows matter up to a map of its columns; else it moves values."""
     shape, indices = floats(node, 0), node.input(1)
     if shape is None or indices is None:
-        return carried(reader, node)
+        return carried(interpreter, node)
     if len(shape) != 2 or node.attr("axis", 0) or indices.rank is None:
         return False
     held = constant(node, 0).astype(np.float64)
     middle = np.median(held, axis=0)  # one huge entry must not hide what the others are
     lead = (1,) * indices.rank
     columns = (held - middle).T.reshape(lead + shape[::-1])
-    bars = LOOSE * reader.eps(node.inputs[0]) * np.abs(held).T.reshape(lead + shape[::-1])
-    key = ("table", shape, reader.form(indices).base)
-    form = reader.made(node, key, lambda: Numbers(columns, bars), "any")
+    bars = LOOSE * interpreter.eps(node.inputs[0]) * np.abs(held).T.reshape(lead + shape[::-1])
+    key = ("table", shape, interpreter.abstract_of(indices).base)
+    abstract = interpreter.made(node, key, lambda: Numbers(columns, bars), "any")
     offset = middle.reshape(lead + middle.shape)
-    reader.forms[node.output] = form.shifted(offset, LOOSE * reader.eps(node.inputs[0]) * np.abs(offset))
+    interpreter.abstract[node.output] = abstract.shifted(
+        offset, LOOSE * interpreter.eps(node.inputs[0]) * np.abs(offset)
+    )
     return True
 
 
-def shape_of(reader: Reader, node: Node) -> bool:
+def shape_of(interpreter: Interpreter, node: Node) -> bool:
     """Shape and Size look at no value."""
-    base = reader.form(node.inputs[0]).base
-    reader.forms[node.output] = reader.made(node, (node.op, base, reader.attributes(node)))
+    base = interpreter.abstract_of(node.inputs[0]).base
+    interpreter.abstract[node.output] = interpreter.made(node, (node.op, base, interpreter.attributes(node)))
     return True

@@ -14,9 +14,9 @@ from bnfold.numerics.affine import IDENTITY, Affine, ulp
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.rules.elementwise import split_operands
 from bnfold.rules.rule import constant
-from bnfold.verification.equivalence.abstract_values import LOOSE, Array, Either, Form, Numbers, aligned
-from bnfold.verification.equivalence.interpreter import Layer, Reader
-from bnfold.verification.equivalence.semantics.activations import bent, clipped
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Numbers, aligned
+from bnfold.verification.equivalence.interpreter import Interpreter, Layer
+from bnfold.verification.equivalence.semantics.activations import clipped, leaky_relu_of
 from bnfold.verification.equivalence.semantics.opaque import opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.sums import total_of
@@ -40,7 +40,7 @@ class Product:
     beta: float = 1.0
 
 
-def conv(reader: Reader, node: Node) -> bool:
+def conv(interpreter: Interpreter, node: Node) -> bool:
     """Conv and ConvTranspose: rows of weights per output channel, on axis 1."""
     shape = floats(node, 1)
     if shape is None or len(shape) < 3 or (node.input(2) is not None and floats(node, 2) is None):
@@ -48,20 +48,20 @@ def conv(reader: Reader, node: Node) -> bool:
     group, transposed = node.attr("group", 1), node.op == "ConvTranspose"
     if group < 1 or shape[0] % group or 0 in shape:
         return False
-    form = reader.form(node.inputs[0])
+    abstract = interpreter.abstract_of(node.inputs[0])
     padding = _padding(node, shape)
-    eps = reader.eps(node.inputs[1])
-    if form.map.has_shift and (transposed or padding is None or any(padding)):
-        form = reader.unshifted(node, form, eps)
-    base = form.base
-    if base in reader.pads and not transposed and padding is not None and not form.map.has_shift:
-        base, extra = reader.pads[base]
+    eps = interpreter.eps(node.inputs[1])
+    if abstract.map.has_shift and (transposed or padding is None or any(padding)):
+        abstract = interpreter.unshifted(node, abstract, eps)
+    base = abstract.base
+    if base in interpreter.pads and not transposed and padding is not None and not abstract.map.has_shift:
+        base, extra = interpreter.pads[base]
         padding = [a + b for a, b in zip(padding, extra, strict=True)]
     inner = shape[0] if transposed else shape[1] * group
     view = conv_transpose_view if transposed else conv_view
     settings = [
         (name, value)
-        for name, value in reader.attributes(node)
+        for name, value in interpreter.attributes(node)
         if name not in _SPELLINGS and not (name in _PLAIN and set(value) <= _PLAIN[name])
     ]
     ways: list[Hashable] = [] if padding is None else [tuple(padding)]
@@ -72,7 +72,7 @@ def conv(reader: Reader, node: Node) -> bool:
         return Either(tuple((node.op, base, shape, *settings, way) for way in ways))
 
     seen = Product(lambda: view(constant(node, 1), group), key, inner)
-    return _linear(reader, node, form, base, seen)
+    return _linear(interpreter, node, abstract, base, seen)
 
 
 _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
@@ -105,7 +105,7 @@ def _padding(node: Node, shape: tuple[int, ...]) -> list[int] | None:
     return begin + end
 
 
-def gemm(reader: Reader, node: Node) -> bool:
+def gemm(interpreter: Interpreter, node: Node) -> bool:
     """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
     shape = floats(node, 1)
     if shape is None or len(shape) != 2 or node.attr("transA", 0):
@@ -119,7 +119,7 @@ def gemm(reader: Reader, node: Node) -> bool:
     outer, inner = shape if transposed else shape[::-1]
     if terms is None or terms[-1:] not in ((), (1,), (outer,)) or len(terms) > 2:
         return False
-    form = reader.form(node.inputs[0])
+    abstract = interpreter.abstract_of(node.inputs[0])
     seen = Product(
         lambda: gemm_view(constant(node, 1), transposed),
         lambda base: ("product", base, inner, outer, axis),
@@ -128,10 +128,10 @@ def gemm(reader: Reader, node: Node) -> bool:
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
     )
-    return _linear(reader, node, form, form.base, seen)
+    return _linear(interpreter, node, abstract, abstract.base, seen)
 
 
-def matmul(reader: Reader, node: Node) -> bool:
+def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
     operands = split_operands(node)
     if operands is None:
@@ -143,7 +143,7 @@ def matmul(reader: Reader, node: Node) -> bool:
         return False
     axis = rank - 1 if data == 0 else rank - 2
     inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
-    form = reader.form(source)
+    abstract = interpreter.abstract_of(source)
 
     def view() -> Array:
         weight = constant(node, index)
@@ -152,35 +152,37 @@ def matmul(reader: Reader, node: Node) -> bool:
     def key(base: int) -> Hashable:
         return ("product", base, inner, outer, axis)
 
-    return _linear(reader, node, form, form.base, Product(view, key, inner, axis, weight=index, bias=None))
+    return _linear(interpreter, node, abstract, abstract.base, Product(view, key, inner, axis, weight=index, bias=None))
 
 
-def fused(reader: Reader, node: Node) -> bool:
+def fused(interpreter: Interpreter, node: Node) -> bool:
     """Onnxruntime's own FusedConv and FusedGemm: the operator, perhaps a sum, an activation."""
     plain = Node(
         node.op.removeprefix("com.microsoft::Fused"), node.name, 13, node.graph, node.inputs[:3], node.outputs, {}
     )
     plain.attrs.update({name: value for name, value in node.attrs.items() if not name.startswith("activation")})
-    if not (conv if plain.op == "Conv" else gemm)(reader, plain):
+    if not (conv if plain.op == "Conv" else gemm)(interpreter, plain):
         return False
-    reader.layers[node] = reader.layers.pop(plain)
-    form = reader.forms[node.output]
+    interpreter.layers[node] = interpreter.layers.pop(plain)
+    abstract = interpreter.abstract[node.output]
     if (other := node.input(3)) is not None:
         weight = node.inputs[1]
         rank = None if weight is None else weight.rank
-        form = total_of(reader, node, [(form, 1.0, node.output), (reader.form(other), 1.0, other)], rank)
+        abstract = total_of(
+            interpreter, node, [(abstract, 1.0, node.output), (interpreter.abstract_of(other), 1.0, other)], rank
+        )
     kind = node.attr("activation", "")
     params = list(node.attr("activation_params", ()))
     if kind in ("Relu", "Clip"):
         low, high = params if kind == "Clip" else (0.0, np.inf)
-        form = clipped(reader, node, form, np.asarray(low, np.float64), np.asarray(high, np.float64))
+        abstract = clipped(interpreter, node, abstract, np.asarray(low, np.float64), np.asarray(high, np.float64))
     elif kind == "LeakyRelu":
-        form = bent(reader, node, form, np.asarray(params[0] if params else 0.01, np.float64))
+        abstract = leaky_relu_of(interpreter, node, abstract, np.asarray(params[0] if params else 0.01, np.float64))
     elif kind:
         alone = Node(kind, node.name, 13, node.graph, [node.output], node.outputs, dict(_named(kind, params)))
-        inputs = (reader.realised(node, form, reader.eps(node.output)),)
-        form = reader.made(node, opaque_key(reader, alone, inputs, ()))
-    reader.forms[node.output] = form
+        inputs = (interpreter.realised(node, abstract, interpreter.eps(node.output)),)
+        abstract = interpreter.made(node, opaque_key(interpreter, alone, inputs, ()))
+    interpreter.abstract[node.output] = abstract
     return True
 
 
@@ -190,53 +192,53 @@ def _named(kind: str, params: list[float]) -> Iterator[tuple[str, float]]:
     return zip(names, params, strict=False)
 
 
-def _linear(reader: Reader, node: Node, form: Form, base: int, seen: Product) -> bool:
+def _linear(interpreter: Interpreter, node: Node, abstract: AbstractValue, base: int, seen: Product) -> bool:
     """``y = alpha W x + beta c`` with x a map of its class: rows ``W g`` make the class, ``W h`` joins the bias.
 
     ``base`` is the class to read, where a padding before the operator has been taken into it.
     """
     source, axis = node.inputs[0 if seen.weight else 1], seen.axis
-    vectors = form.map.vectors(axis, seen.inner)
+    vectors = abstract.map.vectors(axis, seen.inner)
     if vectors is None:
-        gain, rest, error = _divided(form, axis, seen.inner)
-        base = reader.realised(node, rest, reader.eps(source))
-        form = Form(base, IDENTITY, error)
+        gain, rest, error = _divided(abstract, axis, seen.inner)
+        base = interpreter.realised(node, rest, interpreter.eps(source))
+        abstract = AbstractValue(base, IDENTITY, error)
         vectors = gain, np.zeros(seen.inner)
-    gain_error, shift_error = (_along(error, axis, seen.inner) for error in (form.gain_error, form.shift_error))
-    if reader.is_exact(source):
+    gain_error, shift_error = (_along(error, axis, seen.inner) for error in (abstract.gain_error, abstract.shift_error))
+    if interpreter.is_exact(source):
         shift_error = np.zeros_like(shift_error)
     key = seen.key(base)
-    dtype, eps = reader.precision(node.inputs[seen.weight], key)
+    dtype, eps = interpreter.precision(node.inputs[seen.weight], key)
 
     def rows() -> Numbers:
-        return _rows(seen, vectors[0], gain_error, dtype if reader.rounds else None)
+        return _rows(seen, vectors[0], gain_error, dtype if interpreter.rounds else None)
 
-    result = reader.made(node, key, rows, "any").only(_reading(seen, vectors[0]))
+    result = interpreter.made(node, key, rows, "any").only(_reading(seen, vectors[0]))
     if vectors[1].any() or shift_error.any():
         result = result.shifted(*_pushed_shift(seen, vectors[1], shift_error, eps))
     if seen.bias is not None and node.input(seen.bias) is not None:
         bias = seen.beta * constant(node, seen.bias).astype(np.float64)
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
         result = result.shifted(bias, LOOSE * eps * np.abs(bias))
-    reader.layers[node] = Layer(rows, dtype, result)
-    reader.forms[node.output] = result
+    interpreter.layers[node] = Layer(rows, dtype, result)
+    interpreter.abstract[node.output] = result
     return True
 
 
-def _divided(form: Form, axis: int, size: int) -> tuple[Array, Form, Array]:
+def _divided(abstract: AbstractValue, axis: int, size: int) -> tuple[Array, AbstractValue, Array]:
     """A map that varies elsewhere too, as a gain per channel of ``axis`` and the rest, with the error of that gain.
 
     The gain is that of the first position, so that a fold which only moved such a gain leaves the same rest.
     """
-    gain = form.map.gain
+    gain = abstract.map.gain
     if gain.ndim <= axis or gain.shape[axis] != size:
-        return np.ones(size), form, np.zeros(())
+        return np.ones(size), abstract, np.zeros(())
     first = tuple(slice(None) if k == axis else slice(1) for k in range(gain.ndim))
     own = gain[first]
     if not (own != 0).all() or not np.isfinite(own).all():
-        return np.ones(size), form, np.zeros(())
-    own, whole, shift, errors, moved = aligned(own, gain, form.map.shift, form.gain_error, form.shift_error)
-    rest = Form(form.base, Affine.of(whole / own, shift / own), errors / np.abs(own), moved / np.abs(own))
+        return np.ones(size), abstract, np.zeros(())
+    own, whole, shift, errors, moved = aligned(own, gain, abstract.map.shift, abstract.gain_error, abstract.shift_error)
+    rest = AbstractValue(abstract.base, Affine.of(whole / own, shift / own), errors / np.abs(own), moved / np.abs(own))
     error = np.broadcast_to(errors, np.broadcast_shapes(errors.shape, whole.shape))[first]
     return own.reshape(-1), rest, np.broadcast_to(error, own.shape).reshape((1,) * axis + (size,))
 

@@ -9,34 +9,39 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, Numbers
-from bnfold.verification.equivalence.interpreter import Reader
+from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.reference.model import RANDOM
 
 
-def opaque(reader: Reader, node: Node) -> bool:
+def opaque(interpreter: Interpreter, node: Node) -> bool:
     """Some function of its inputs, the same for the same operator and attributes."""
-    forms = [reader.form(value) for value in node.inputs]
-    if reader.evaluated(node, forms):
+    abstract_values = [interpreter.abstract_of(value) for value in node.inputs]
+    if interpreter.evaluated(node, abstract_values):
         return True
-    inputs = [reader.realised(node, form, reader.eps(value)) for value, form in zip(node.inputs, forms, strict=True)]
+    inputs = [
+        interpreter.realised(node, abstract, interpreter.eps(value))
+        for value, abstract in zip(node.inputs, abstract_values, strict=True)
+    ]
     if node.op in ("Sum", "Max", "Min", "Mean", "And", "Or", "Equal", "Add", "Mul"):
         inputs.sort()
-    key = opaque_key(reader, node, tuple(inputs))
-    bodies = reader.bodies(node, key)
+    key = opaque_key(interpreter, node, tuple(inputs))
+    bodies = interpreter.bodies(node, key)
     for index, value in enumerate(node.outputs):
         if value is not None:
-            reader.forms[value] = reader.made(node, opaque_key(reader, node, tuple(inputs), bodies, index))
+            interpreter.abstract[value] = interpreter.made(
+                node, opaque_key(interpreter, node, tuple(inputs), bodies, index)
+            )
     return True
 
 
 def opaque_key(
-    reader: Reader, node: Node, inputs: tuple[int, ...], bodies: tuple[Hashable, ...] = (), index: int = 0
+    interpreter: Interpreter, node: Node, inputs: tuple[int, ...], bodies: tuple[Hashable, ...] = (), index: int = 0
 ) -> tuple[Hashable, ...]:
     """What tells the results of operators apart that are taken for what they are."""
     drawn = node.op in RANDOM or node.op == "Dropout"  # at inference it is none of these: two of them are not one
     own = node.live_outputs[0].name if drawn and node.live_outputs else ""
-    return node.op, reader.attributes(node), inputs, version(node), own, bodies, index
+    return node.op, interpreter.attributes(node), inputs, version(node), own, bodies, index
 
 
 def version(node: Node) -> int:
@@ -45,24 +50,27 @@ def version(node: Node) -> int:
     return int(node.opset >= changed.get(node.op, 0))
 
 
-def recurrent(reader: Reader, node: Node) -> bool:
+def recurrent(interpreter: Interpreter, node: Node) -> bool:
     """LSTM, GRU and RNN: a map of the features joins the input weights and their bias."""
     shape = floats(node, 1)
-    form = reader.form(node.inputs[0])
-    vectors = None if shape is None else form.map.vectors(2, shape[2])
+    abstract = interpreter.abstract_of(node.inputs[0])
+    vectors = None if shape is None else abstract.map.vectors(2, shape[2])
     if shape is None or vectors is None or (node.input(3) is not None and floats(node, 3) is None):
         return False
     weight = constant(node, 1).astype(np.float64)
     bias = constant(node, 3).astype(np.float64) if node.input(3) is not None else np.zeros((shape[0], 2 * shape[1]))
     rows = bias[:, : shape[1]] + weight @ vectors[1]
     numbers = [weight * vectors[0], rows[..., None], bias[:, shape[1] :, None]]
-    eps = LOOSE * reader.eps(node.inputs[1])
+    eps = LOOSE * interpreter.eps(node.inputs[1])
     terms = np.abs(bias[:, : shape[1]]) + np.abs(weight) @ np.abs(vectors[1])
     bars = [eps * np.abs(numbers[0]), eps * terms[..., None], np.zeros_like(numbers[2])]
     stacked = Numbers(np.concatenate(numbers, -1), np.concatenate(bars, -1))
-    others = tuple(reader.realised(node, reader.form(v), reader.eps(v)) for v in (*node.inputs[2:3], *node.inputs[4:]))
-    key = (node.op, form.base, reader.attributes(node), others)
+    others = tuple(
+        interpreter.realised(node, interpreter.abstract_of(v), interpreter.eps(v))
+        for v in (*node.inputs[2:3], *node.inputs[4:])
+    )
+    key = (node.op, abstract.base, interpreter.attributes(node), others)
     for index, value in enumerate(node.outputs):
         if value is not None:
-            reader.forms[value] = reader.made(node, (*key, index), lambda: stacked)
+            interpreter.abstract[value] = interpreter.made(node, (*key, index), lambda: stacked)
     return True

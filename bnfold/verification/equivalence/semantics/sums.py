@@ -6,25 +6,25 @@ import numpy as np
 
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import LOOSE, Array, Form, Numbers, aligned
-from bnfold.verification.equivalence.interpreter import Reader
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
+from bnfold.verification.equivalence.interpreter import Interpreter
 
 PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
 """Gain, shift and their errors of a value that is its class's own."""
 
 
-def add(reader: Reader, node: Node) -> bool:
+def add(interpreter: Interpreter, node: Node) -> bool:
     """Add, Sub and Sum: gains per class, shifts together."""
     if _counts(node):
         return False
-    terms: list[tuple[Form, float, Value | None]] = []
+    terms: list[tuple[AbstractValue, float, Value | None]] = []
     for position, value in enumerate(node.inputs):
         if value is None:
             return False
-        terms.append((reader.form(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
+        terms.append((interpreter.abstract_of(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
     if node.opset < 7 and node.attr("broadcast", 0):
         return False
-    reader.forms[node.output] = total_of(reader, node, terms)
+    interpreter.abstract[node.output] = total_of(interpreter, node, terms)
     return True
 
 
@@ -35,31 +35,34 @@ def _counts(node: Node) -> bool:
 
 
 def total_of(
-    reader: Reader, node: Node, terms: list[tuple[Form, float, Value | None]], rank: int | None = None
-) -> Form:
+    interpreter: Interpreter,
+    node: Node,
+    terms: list[tuple[AbstractValue, float, Value | None]],
+    rank: int | None = None,
+) -> AbstractValue:
     """The sum of forms, each with its sign and the value that it stands for; ``rank`` if all are known to have one."""
     common, rank = rank, rank or node.output.rank
-    eps = reader.eps(node.output)
+    eps = interpreter.eps(node.output)
     gains: dict[int, tuple[Array, Array]] = {}
     values: dict[int, list[Value | None]] = {}
     shift, moved = np.zeros(()), np.zeros(())
-    for form, sign, value in terms:
-        map_ = _lifted(form, common or (None if value is None else value.rank), rank)
+    for abstract, sign, value in terms:
+        map_ = _lifted(abstract, common or (None if value is None else value.rank), rank)
         if map_ is None:
-            form, map_ = Form(reader.realised(node, form, eps)), PLAIN
+            abstract, map_ = AbstractValue(interpreter.realised(node, abstract, eps)), PLAIN
         gain, offset, gain_error, shift_error = map_
-        old, old_error = gains.get(form.base, (np.zeros(()), np.zeros(())))
-        gains[form.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
-        values.setdefault(form.base, []).append(value)
+        old, old_error = gains.get(abstract.base, (np.zeros(()), np.zeros(())))
+        gains[abstract.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
+        values.setdefault(abstract.base, []).append(value)
         shift = sum_of(shift, sign * offset)
         moved = sum_of(moved, shift_error, LOOSE * eps * np.abs(offset))
     bases = _that_count(gains, values)
     if len(bases) == 1:
         gain, error = gains[bases[0]]
-        return Form(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
+        return AbstractValue(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
     numbers = Numbers.stacked([gains[base][0] for base in bases], [gains[base][1] for base in bases])
-    form = reader.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
-    return form.shifted(shift, moved)
+    abstract = interpreter.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
+    return abstract.shifted(shift, moved)
 
 
 def _that_count(gains: dict[int, tuple[Array, Array]], values: dict[int, list[Value | None]]) -> list[int]:
@@ -93,9 +96,9 @@ def sum_of(*arrays: Array) -> Array:
     return total
 
 
-def _lifted(form: Form, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
+def _lifted(abstract: AbstractValue, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
     """A form's four arrays, laid out for a result of ``rank`` axes; None if the axes can't be told."""
-    arrays = (form.map.gain, form.map.shift, form.gain_error, form.shift_error)
+    arrays = (abstract.map.gain, abstract.map.shift, abstract.gain_error, abstract.shift_error)
     if all(array.ndim == 0 for array in arrays):
         return arrays
     if own is None or rank is None:
@@ -104,29 +107,29 @@ def _lifted(form: Form, own: int | None, rank: int | None) -> tuple[Array, Array
     return tuple(array.reshape(lead + array.shape) if array.ndim else array for array in arrays)  # type: ignore[return-value]
 
 
-def product(reader: Reader, node: Node) -> bool:
+def product(interpreter: Interpreter, node: Node) -> bool:
     """Mul and Div of two computed values: the gains of both come out."""
     if _counts(node):
         return False
-    eps, rank = reader.eps(node.output), node.output.rank
+    eps, rank = interpreter.eps(node.output), node.output.rank
     if len(node.inputs) != 2 or (node.opset < 7 and node.attr("broadcast", 0)):
         return False
     gain, error, bases = np.ones(()), np.zeros(()), []
     for position, value in enumerate(node.inputs):
-        form = reader.unshifted(node, reader.form(value), eps)
-        lifted = _lifted(form, None if value is None else value.rank, rank)
+        abstract = interpreter.unshifted(node, interpreter.abstract_of(value), eps)
+        lifted = _lifted(abstract, None if value is None else value.rank, rank)
         if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
-            form, lifted = Form(reader.realised(node, form, eps)), PLAIN
+            abstract, lifted = AbstractValue(interpreter.realised(node, abstract, eps)), PLAIN
         own, own_error = aligned(lifted[0], lifted[2])
         relative = own_error / np.where(own == 0, 1.0, np.abs(own))
         if node.op == "Div" and position == 1:
             own = 1.0 / own
         a, b, c, d = aligned(gain, own, error, relative)
         gain, error = a * b, c + d
-        bases.append(form.base)
+        bases.append(abstract.base)
     if node.op == "Mul":
         bases.sort()
-    form = reader.made(node, (node.op, "of values", tuple(bases)))
+    abstract = interpreter.made(node, (node.op, "of values", tuple(bases)))
     size, error = aligned(np.abs(gain), error)
-    reader.forms[node.output] = Form(form.base, Affine.of(gain, 0.0), size * error)
+    interpreter.abstract[node.output] = AbstractValue(abstract.base, Affine.of(gain, 0.0), size * error)
     return True

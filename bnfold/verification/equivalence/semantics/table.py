@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from bnfold.ir.graph import Node
-from bnfold.verification.equivalence.interpreter import Reader
-from bnfold.verification.equivalence.semantics.activations import bend, clip, where
+from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.activations import clip, leaky_relu, where
 from bnfold.verification.equivalence.semantics.affine_ops import (
     arithmetic,
     batch_norm,
@@ -24,11 +24,11 @@ from bnfold.verification.equivalence.semantics.linear import conv, fused, gemm, 
 from bnfold.verification.equivalence.semantics.opaque import opaque, recurrent
 from bnfold.verification.equivalence.semantics.sums import add
 
-__all__ = ["MEANINGS", "opaque"]
+__all__ = ["SEMANTICS", "opaque"]
 
-Meaning = Callable[[Reader, Node], bool]
+Semantics = Callable[[Interpreter, Node], bool]
 
-MEANINGS: dict[str, Meaning] = {
+SEMANTICS: dict[str, Semantics] = {
     "BatchNormalization": batch_norm,
     "Neg": negation,
     "Cast": cast,
@@ -47,7 +47,7 @@ MEANINGS: dict[str, Meaning] = {
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),
     **dict.fromkeys(("Identity", "Dropout"), passed),
     **dict.fromkeys(("Relu", "Clip", "Max", "Min"), clip),
-    **dict.fromkeys(("LeakyRelu", "PRelu"), bend),
+    **dict.fromkeys(("LeakyRelu", "PRelu"), leaky_relu),
     **dict.fromkeys(("Shape", "Size"), shape_of),
     **dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent),
     **dict.fromkeys(
