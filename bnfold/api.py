@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bnfold.errors import Refused, UsageError
 from bnfold.io.source import FileSource
 from bnfold.loading import find_original, kind_of_source, load_any
-from bnfold.options import CalibrateOptions, FoldOptions, default_verification
+from bnfold.options import CalibrateOptions, FoldOptions, VerifyOptions
 from bnfold.timing import StageTimer
 
 if TYPE_CHECKING:
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from bnfold.options import Format
     from bnfold.results.calibration import Calibration
     from bnfold.results.folding import Comparison, Folding, Inspection
-    from bnfold.verification.judge import VerifyOptions
 
 __all__ = ["CalibrateOptions", "FoldOptions", "Refused", "calibrate", "find_original", "fold", "inspect", "verify"]
 
@@ -167,7 +166,7 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     >>> found.verdict, [check.check for check in found.verification.checks]
     ('equivalent', ['structure', 'weights', 'layers', 'outputs'])
     """
-    options = options or default_verification()
+    options = options or VerifyOptions()
     if not all(isinstance(path, str | Path) for path in (original or "", folded)):
         raise UsageError("verify takes the paths of two models", "write live ones to files first")
     notes: list[str] = []

@@ -114,8 +114,10 @@ def _devices() -> list[Finding]:
     from onnx import TensorProto, helper
 
     from bnfold.io.folders import temporary
+    from bnfold.options import Limits
     from bnfold.verification.runtime import runner as runtime
-    from bnfold.verification.runtime.runner import Limits, Mode, RunFailed
+    from bnfold.verification.runtime.devices import RunMode
+    from bnfold.verification.runtime.runner import RunFailed
 
     one = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
     other = helper.make_tensor_value_info("y", TensorProto.FLOAT, [4])
@@ -130,7 +132,7 @@ def _devices() -> list[Finding]:
             ("cuda:0", "for a GPU: pip install 'bnfold[cuda]', with a driver that fits its CUDA"),
         ):
             try:
-                runtime.run(path, [{"x": np.ones(4, np.float32)}], [Mode("disable")], device, Limits(60.0))
+                runtime.run(path, [{"x": np.ones(4, np.float32)}], [RunMode("disable")], device, Limits(60.0))
                 found.append(Finding(f"device {device}", "ok", "ran a model"))
             except RunFailed as error:
                 state = "broken" if device == "cpu" else "missing"

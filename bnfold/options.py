@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bnfold.errors import UsageError
 
 if TYPE_CHECKING:
     from bnfold.numerics.batchnorm import Momentum
-    from bnfold.verification.judge import VerifyOptions
 
 External = Literal["auto", "keep", "always", "never"]
 """Whether weights lie in a file beside the model."""
 
 Format = Literal["onnx", "pt2"]
 
-Mode = Literal["sequential", "single-pass", "moving-average"]
+CalibrationMode = Literal["sequential", "single-pass", "moving-average"]
 """How statistics are computed anew."""
 
 
@@ -66,11 +66,103 @@ _FLAGS = {"freeze": False, "scales": True, "threshold": False, "merge": False}
 """The options of a plan, the flags with their defaults."""
 
 
-def default_verification() -> VerifyOptions:
-    """All checks, on the CPU."""
-    from bnfold.verification.judge import VerifyOptions
+CHECKS = ("structure", "weights", "layers", "outputs")
+"""The checks, cheapest first."""
 
-    return VerifyOptions()
+
+INPUT_KINDS = ("normal", "uniform", "large", "constant", "impulse")
+"""The kinds of generated inputs."""
+
+
+PLAIN_KINDS = frozenset({"constant", "impulse"})
+"""Kinds of inputs on which rounding errors don't average out."""
+
+
+TIME_LIMIT = 600.0
+"""Seconds that one run may take."""
+
+
+K_NOISE = 3.0
+"""How many times the unavoidable error is allowed on inputs that look like noise."""
+
+
+K_PLAIN = 8.0
+"""The same on constant inputs and impulses, where errors don't average out."""
+
+
+ORT_LEVELS = ("disable", "basic", "extended", "all")
+"""The optimisation levels of onnxruntime."""
+
+
+def limit_of(kind: str, k: float | None = None) -> float:
+    """What R may be on inputs of a kind; ``k`` replaces it."""
+    return k if k is not None else K_PLAIN if kind in PLAIN_KINDS else K_NOISE
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a run may take: seconds, and bytes of memory (None: as much as there is)."""
+
+    seconds: float = TIME_LIMIT
+    memory: int | None = None
+
+
+@dataclass(frozen=True)
+class InputOptions:
+    """Where inputs come from. ``shapes`` and ``ranges`` go by input name; ``data`` is the user's own.
+
+    ``samples`` is how many are made of each kind; None: as many as small outputs need.
+    """
+
+    data: Path | None = None
+    kinds: tuple[str, ...] = ("normal", "constant")
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    samples: int | None = None
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Where and how the models run.
+
+    ``device`` is ``cpu`` or ``cuda[:N]``, ``level`` onnxruntime's optimisation level in deployment. ``tf32`` adds a
+    second run on CUDA with TF32, as onnxruntime does by default. ``cpu_nodes`` says which nodes may be on the CPU
+    there.
+    """
+
+    device: str = "cpu"
+    level: str = "all"
+    tf32: bool = True
+    cpu_nodes: str = "shape"
+    limits: Limits = field(default_factory=Limits)
+    inputs: InputOptions = field(default_factory=InputOptions)
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """``k`` replaces the limits of the statistic; ``rtol`` and ``atol``, if given, judge in its place."""
+
+    k: float | None = None
+    rtol: float | None = None
+    atol: float | None = None
+
+    def of(self, kind: str, fallback_reason: bool) -> float:
+        """The limit for one kind of input."""
+        return limit_of("constant" if fallback_reason else kind, self.k)
+
+
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Which checks to run, how both models are run, and how strictly they are judged.
+
+    ``ulps`` is what the weights check allows; by default 0.5 for bnfold's own folds and 4 for others.
+    """
+
+    checks: Collection[str] = CHECKS
+    runs: RunOptions = field(default_factory=RunOptions)
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    ulps: float | None = None
 
 
 @dataclass(frozen=True)
@@ -82,7 +174,7 @@ class FoldOptions(PlanOptions):
     """
 
     external: External = "auto"
-    verify: VerifyOptions | None = field(default_factory=default_verification)
+    verify: VerifyOptions | None = field(default_factory=VerifyOptions)
     to: Format | None = None
     unsafe_shapes: Mapping[str, tuple[int, ...]] | None = None
 
@@ -98,7 +190,7 @@ class CalibrateOptions:
     into inference ones.
     """
 
-    mode: Mode = "sequential"
+    mode: CalibrationMode = "sequential"
     momentum: float | None = None
     convention: Momentum | None = None
     batch: int | None = None
@@ -110,3 +202,16 @@ class CalibrateOptions:
             raise UsageError(f"momentum {self.momentum:g}: must be between 0 and 1")
         if self.momentum is not None and self.mode != "moving-average":
             raise UsageError(f"a momentum belongs to the moving average, not to the {self.mode} mode")
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """At which of onnxruntime's optimisation ``levels``, where, how often. ``threads`` None: as many as it takes."""
+
+    levels: Sequence[str] = ("disable", "all")
+    device: str = "cpu"
+    runs: int = 50
+    warmup: int = 5
+    threads: int | None = None
+    inputs: InputOptions = field(default_factory=lambda: InputOptions(kinds=("normal",), samples=1))
+    limits: Limits = field(default_factory=Limits)

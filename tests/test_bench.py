@@ -11,11 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 import bnfold
-from bnfold.benchmark.run import BenchOptions, Level, Timing, _interval, _level, bench
+from bnfold.benchmark.run import Level, Timing, _interval, _level, bench
 from bnfold.cli.main import main
 from bnfold.errors import InconclusiveError, InputError
-from bnfold.verification.runtime.inputs import InputOptions
-from bnfold.verification.runtime.runner import Limits
+from bnfold.options import BenchOptions, InputOptions, Limits
 
 pytest.importorskip("onnxruntime")
 SCHEMA = json.loads((Path(bnfold.__file__).parent / "report/schema.json").read_text())

@@ -11,7 +11,7 @@ from onnx import helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold, inspect, verify
 from bnfold.errors import InputError
-from bnfold.verification.judge import VerifyOptions
+from bnfold.options import VerifyOptions
 
 STATIC = VerifyOptions(checks=("structure", "weights"))
 

@@ -22,9 +22,7 @@ from bnfold.batch.processes import Processes, WorkerDied
 from bnfold.cli.main import main
 from bnfold.errors import InputError, UsageError
 from bnfold.io.source import FileSource
-from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.runtime.inputs import InputOptions
-from bnfold.verification.runtime.measure import RunOptions
+from bnfold.options import InputOptions, RunOptions, VerifyOptions
 
 QUICK = FoldOptions(verify=None)
 NAMES = ("conv", "half", "gemm_beta", "if_branches", "two_consumers", "digits")

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from bnfold import isolation
+from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.runner import Limits, Mode
+from bnfold.verification.runtime.runner import Mode
 
 ROOT = Path(__file__).parents[1]
 BNFOLD = [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}; from bnfold.cli.main import run; run()"]

@@ -8,7 +8,7 @@ from build import batch_norm, bn_node, make, node, tensor, weights
 from conftest import run
 
 from bnfold.api import FoldOptions, fold, inspect, verify
-from bnfold.verification.judge import VerifyOptions
+from bnfold.options import VerifyOptions
 
 MAGIC = 1.5 * 2**23
 """Adding it to a float32 below 2**22 rounds to integers."""

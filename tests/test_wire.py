@@ -207,7 +207,7 @@ def test_what_comes_twice_is_read_as_protobuf_reads_it(tmp_path):
 def test_large_attributes_are_what_they_are_in_verification(tmp_path):
     """Two copies of a model with a large Constant are the same model, and a bit in it tells them apart."""
     from bnfold.api import verify
-    from bnfold.verification.judge import VerifyOptions
+    from bnfold.options import VerifyOptions
 
     options = VerifyOptions(checks=("structure", "weights"))
     batch_norm = [numpy_helper.from_array(np.full(1, 2.0, "f4"), name) for name in "sbmv"]

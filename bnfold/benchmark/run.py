@@ -6,8 +6,7 @@ Whatever else the machine does meets both models alike; what is judged is the ra
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from math import comb
 from pathlib import Path
@@ -19,15 +18,16 @@ from bnfold import __version__
 from bnfold.errors import InconclusiveError, InputError
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, load
+from bnfold.options import BenchOptions
 from bnfold.results.folding import ModelInfo, onnx_info
 from bnfold.results.verification import versions
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.inputs import InputOptions, Sample
+from bnfold.verification.runtime.devices import RunMode
+from bnfold.verification.runtime.inputs import Sample
 from bnfold.verification.runtime.measure import generated, inconclusive_device, sample_candidates
-from bnfold.verification.runtime.runner import Limits, Mode, RunFailed
+from bnfold.verification.runtime.runner import RunFailed
 
 WORKER = "bnfold.benchmark.worker"
-LEVELS = ("disable", "basic", "extended", "all")
 CONFIDENCE = 0.95
 """What an interval must have before anything is concluded from it."""
 
@@ -40,19 +40,6 @@ machine, another release of onnxruntime or another input size changes anyhow."""
 
 HINT = f"these runs show neither a difference nor that there is none of {ALIKE:.0%}: more --runs, or a quieter machine"
 """What to do about a level that is inconclusive."""
-
-
-@dataclass(frozen=True)
-class BenchOptions:
-    """At which of onnxruntime's optimisation ``levels``, where, how often. ``threads`` None: as many as it takes."""
-
-    levels: Sequence[str] = ("disable", "all")
-    device: str = "cpu"
-    runs: int = 50
-    warmup: int = 5
-    threads: int | None = None
-    inputs: InputOptions = field(default_factory=lambda: InputOptions(kinds=("normal",), samples=1))
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True)
@@ -185,7 +172,7 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
         model, replace(options.inputs, samples=None if options.inputs.data else 1)
     ):
         try:
-            runtime.run(model.path, samples[:1], [Mode("disable")], "cpu", options.limits)
+            runtime.run(model.path, samples[:1], [RunMode("disable")], "cpu", options.limits)
         except RunFailed as error:
             if options.inputs.data is not None:
                 raise InputError(f"{options.inputs.data}: the model does not run on it: {error}") from None

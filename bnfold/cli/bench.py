@@ -77,13 +77,12 @@ def command(original: str, folded: str | None, **given: Any) -> None:
 
 def _options(given: dict[str, Any]) -> Any:
     """The options. Raises UsageError."""
-    from bnfold.benchmark.run import LEVELS, BenchOptions
     from bnfold.cli.verification_options import checked_device, inputs_of, positive, words
-    from bnfold.verification.runtime.runner import TIME_LIMIT, Limits
+    from bnfold.options import ORT_LEVELS, TIME_LIMIT, BenchOptions, Limits
 
     seconds = TIME_LIMIT if given["time_limit"] is None else positive("--time-limit", given["time_limit"])
     return BenchOptions(
-        levels=words("--levels", given["levels"], LEVELS),
+        levels=words("--levels", given["levels"], ORT_LEVELS),
         device=checked_device(given["device"]),
         runs=given["runs"],
         warmup=given["warmup"],

@@ -74,11 +74,7 @@ def verifying(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def verify_options(given: dict[str, Any]) -> Any:
     """The :class:`bnfold.verification.VerifyOptions` that the options above ask for. Raises UsageError."""
-    from bnfold.results.verification import CHECKS
-    from bnfold.verification.checks.outputs import Tolerances
-    from bnfold.verification.judge import VerifyOptions
-    from bnfold.verification.runtime.measure import RunOptions
-    from bnfold.verification.runtime.runner import TIME_LIMIT, Limits
+    from bnfold.options import CHECKS, TIME_LIMIT, Limits, RunOptions, Tolerances, VerifyOptions
 
     seconds = TIME_LIMIT if given["time_limit"] is None else positive("--time-limit", given["time_limit"])
     inputs = inputs_of(given)
@@ -104,8 +100,8 @@ def checked_device(text: str) -> str:
 
 
 def inputs_of(given: dict[str, Any]) -> Any:
-    """What models are fed: the :class:`bnfold.verification.runtime.inputs.InputOptions`. Raises UsageError."""
-    from bnfold.verification.runtime.inputs import KINDS, InputOptions
+    """What models are fed: the :class:`bnfold.options.InputOptions`. Raises UsageError."""
+    from bnfold.options import INPUT_KINDS, InputOptions
 
     made = [f"--{name}" for name, value in (("shape", given["shape"]), ("range", given["ranges"])) if value]
     made += [] if given["samples"] is None else ["--samples"]
@@ -113,7 +109,7 @@ def inputs_of(given: dict[str, Any]) -> Any:
         raise UsageError(f"--inputs and {made[0]} exclude each other: your data is what it is")
     return InputOptions(
         data=Path(given["inputs"]) if given["inputs"] else None,
-        kinds=words("--gen", given["gen"], KINDS),
+        kinds=words("--gen", given["gen"], INPUT_KINDS),
         shapes=dict(shape_of(text) for text in given["shape"]),
         ranges=dict(_range(text) for text in given["ranges"]),
         samples=given["samples"],

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from bnfold import options
 from bnfold.calibration.health import FINDINGS, Finding
 from bnfold.report.terminal import Part, Terminal
-from bnfold.results import verification as results
 from bnfold.results.folding import BatchNormRow, Comparison, Folding, Inspection
 from bnfold.results.verification import LayerResult, OutputResult, Verification
 from bnfold.rules.reasons import REASONS
@@ -196,7 +196,7 @@ def _print_verification(terminal: Terminal, result: Verification) -> None:
     if result.origin == "changed":
         terminal.line("  it says that bnfold folded it; folding again gives other bytes: judged like any tool's fold")
     asked = {check.check for check in result.checks}
-    left = [name for name in results.CHECKS if name not in asked]
+    left = [name for name in options.CHECKS if name not in asked]
     if result.verdict == "inconclusive" and result.left_open:
         terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
     elif left and result.checks:

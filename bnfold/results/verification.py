@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from bnfold.options import CHECKS
+
 Judgement = Literal["pass", "fail", "inconclusive"]
 Verdict = Literal["equivalent", "different", "inconclusive"]
 
 Origin = Literal["bnfold", "changed", "other"]
 
-CHECKS = ("structure", "weights", "layers", "outputs")
-"""The checks, cheapest first."""
 
 PROOFS = (frozenset({"structure", "weights"}), frozenset({"outputs"}))
 """Checks that together say of two models that they are equivalent: for all inputs, or on those that were fed.

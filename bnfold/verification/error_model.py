@@ -15,15 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.numerics.affine import ulp
-from bnfold.verification.runtime.inputs import PLAIN_KINDS
 
 Array = NDArray[np.float64]
 
-K_NOISE = 3.0
-"""How many times the unavoidable error is allowed on inputs that look like noise."""
-
-K_PLAIN = 8.0
-"""The same on constant inputs and impulses, where errors don't average out."""
 
 CHANNEL = 256
 """Numbers per channel from which on a channel is judged by itself."""
@@ -38,11 +32,6 @@ DEAD = 2.0**-100
 
 NOISY = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
 """How large the original's own error may be, relative to the result, before it could hide a fault."""
-
-
-def limit_of(kind: str, k: float | None = None) -> float:
-    """What R may be on inputs of a kind; ``k`` replaces it."""
-    return k if k is not None else K_PLAIN if kind in PLAIN_KINDS else K_NOISE
 
 
 @dataclass

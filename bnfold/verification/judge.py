@@ -6,8 +6,7 @@ compare their errors with those that are unavoidable.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -15,8 +14,8 @@ from bnfold.errors import BnfoldError, InconclusiveError, UsageError
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel, load, readable
 from bnfold.io.provenance import SOURCE_DIGEST, VERSION, provenance_of
+from bnfold.options import RunOptions, VerifyOptions
 from bnfold.results.verification import (
-    CHECKS,
     CheckResult,
     LayerResult,
     OutputResult,
@@ -26,7 +25,7 @@ from bnfold.results.verification import (
     versions,
 )
 from bnfold.verification.checks.layers import check_layers
-from bnfold.verification.checks.outputs import Tolerances, check_outputs
+from bnfold.verification.checks.outputs import check_outputs
 from bnfold.verification.checks.structure import check_structure
 from bnfold.verification.checks.weights import OTHERS, check_weights
 from bnfold.verification.equivalence.alignment import Alignment, align
@@ -35,7 +34,7 @@ from bnfold.verification.equivalence.subgraphs import Subgraph, subgraphs
 from bnfold.verification.reference.model import NotInFloat64, without_functions
 from bnfold.verification.refold import is_refolded
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.measure import Measured, ReferenceSpec, RunOptions, inconclusive_device, measure
+from bnfold.verification.runtime.measure import Measured, ReferenceSpec, inconclusive_device, measure
 
 
 class Loaded(Protocol):
@@ -48,19 +47,6 @@ class Loaded(Protocol):
     @property
     def sha256(self) -> str:
         """Of the model file."""
-
-
-@dataclass(frozen=True)
-class VerifyOptions:
-    """Which checks to run, how both models are run, and how strictly they are judged.
-
-    ``ulps`` is what the weights check allows; by default 0.5 for bnfold's own folds and 4 for others.
-    """
-
-    checks: Collection[str] = CHECKS
-    runs: RunOptions = field(default_factory=RunOptions)
-    tolerances: Tolerances = field(default_factory=Tolerances)
-    ulps: float | None = None
 
 
 def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel, LoadedModel]:

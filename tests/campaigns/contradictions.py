@@ -18,8 +18,8 @@ from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 
 from bnfold.api import FoldOptions
 from bnfold.errors import BnfoldError, Refused
+from bnfold.options import VerifyOptions
 from bnfold.rules.rule import table
-from bnfold.verification.judge import VerifyOptions
 from tests.campaigns.forks import in_child
 from tests.campaigns.graphs import compared, folded, input_of, run
 from tests.campaigns.networks import Draw, network

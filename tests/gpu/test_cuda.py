@@ -9,8 +9,7 @@ from onnx import numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import InconclusiveError
-from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.runtime.measure import RunOptions
+from bnfold.options import RunOptions, VerifyOptions
 
 
 def why_not() -> str | None:

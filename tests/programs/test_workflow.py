@@ -18,7 +18,7 @@ from torch_kinds import BN2, trained  # noqa: E402
 from bnfold.api import FoldOptions, fold, inspect, verify  # noqa: E402
 from bnfold.errors import InputError, Refused, UsageError  # noqa: E402
 from bnfold.frontends.torch.load import load_program  # noqa: E402
-from bnfold.verification.judge import VerifyOptions  # noqa: E402
+from bnfold.options import VerifyOptions  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 PLAIN = FoldOptions(verify=None)

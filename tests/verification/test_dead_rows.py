@@ -6,7 +6,7 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 
 from bnfold.api import FoldOptions, fold, verify
-from bnfold.verification.judge import VerifyOptions
+from bnfold.options import VerifyOptions
 
 
 def network(kind, activation):

@@ -9,7 +9,7 @@ from build import batch_norm, bn_node, make, node, tensor
 from onnx import ModelProto, numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
-from bnfold.verification.judge import VerifyOptions
+from bnfold.options import VerifyOptions
 from tests.campaigns.networks import network
 
 PROOFS = VerifyOptions(("structure", "weights"))

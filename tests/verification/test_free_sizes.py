@@ -6,9 +6,8 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 
 from bnfold.api import FoldOptions, fold, verify
-from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.runtime.inputs import InputOptions, size_choices
-from bnfold.verification.runtime.measure import RunOptions
+from bnfold.options import InputOptions, RunOptions, VerifyOptions
+from bnfold.verification.runtime.inputs import size_choices
 
 PROOFS = VerifyOptions(("structure", "weights"))
 OUTPUTS = VerifyOptions(("outputs",))

@@ -7,9 +7,7 @@ from build import ANY, batch_norm, bn_node, make, node, tensor, weights
 from onnx import numpy_helper
 
 from bnfold.api import fold, verify
-from bnfold.verification.judge import VerifyOptions
-from bnfold.verification.runtime.inputs import InputOptions
-from bnfold.verification.runtime.measure import RunOptions
+from bnfold.options import InputOptions, RunOptions, VerifyOptions
 
 
 @pytest.mark.parametrize("layout", ["npz", "npy", "folder", "test_data_set_0"])

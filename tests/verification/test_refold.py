@@ -12,8 +12,7 @@ from onnx import helper, numpy_helper
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import UsageError
 from bnfold.io.load import load
-from bnfold.options import PlanOptions
-from bnfold.verification.judge import VerifyOptions
+from bnfold.options import PlanOptions, VerifyOptions
 from bnfold.verification.refold import is_refolded
 
 PROOFS = VerifyOptions(("structure", "weights"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from bnfold.verification.error_model import CHANNEL, K_NOISE, ErrorAccumulator
+from bnfold.options import K_NOISE
+from bnfold.verification.error_model import CHANNEL, ErrorAccumulator
 
 
 def tally(

@@ -11,12 +11,11 @@ from onnx import numpy_helper
 from bnfold import isolation
 from bnfold.api import Refused, fold, verify
 from bnfold.errors import InconclusiveError
-from bnfold.verification.checks.outputs import Tolerances, _specials
-from bnfold.verification.judge import VerifyOptions
+from bnfold.options import RunOptions, Tolerances, VerifyOptions
+from bnfold.verification.checks.outputs import _specials
 from bnfold.verification.runtime import perturbation as noise
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.measure import RunOptions
-from bnfold.verification.runtime.runner import Mode
+from bnfold.verification.runtime.devices import RunMode
 
 
 def change(path, name_part, edit, index=0):
@@ -115,7 +114,7 @@ def test_the_crash_of_onnxruntime_is_an_answer(tmp_path, monkeypatch):
     code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
     monkeypatch.setattr(isolation, "command", lambda *_, **__: [sys.executable, "-c", code])
     with pytest.raises(runtime.RunFailed, match="SIGSEGV"):
-        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], [Mode("disable")])
+        runtime.run(write("conv", tmp_path), [{"x": np.zeros((1, 3, 8, 8), np.float32)}], [RunMode("disable")])
 
 
 def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
@@ -125,7 +124,7 @@ def test_a_run_that_takes_too_long_is_stopped(tmp_path, monkeypatch):
         runtime.run(
             write("conv", tmp_path),
             [{"x": np.zeros((1, 3, 8, 8), np.float32)}],
-            [Mode("disable")],
+            [RunMode("disable")],
             limits=runtime.Limits(0.5),
         )
 
@@ -271,7 +270,7 @@ def test_cuda_that_is_not_there_is_undecided(pair):
 def test_misspelt_provider_options_are_refused(name, value):
     """onnxruntime would print a line and use the CPU."""
     with pytest.raises(ValueError, match=name):
-        Mode("all", {name: value})
+        RunMode("all", {name: value})
 
 
 @pytest.mark.parametrize("policy", [0.4, 1e9])

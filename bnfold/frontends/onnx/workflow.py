@@ -19,10 +19,9 @@ from bnfold.rules.rule import NotRepresentable
 
 if TYPE_CHECKING:
     from bnfold.frontends.torch.load import LoadedProgram
-    from bnfold.options import FoldOptions, Format, PlanOptions
+    from bnfold.options import FoldOptions, Format, PlanOptions, VerifyOptions
     from bnfold.results.verification import Verification
     from bnfold.timing import StageTimer
-    from bnfold.verification.judge import VerifyOptions
 
 NO_TRAINING = "how to train the model (training_info) is left out: it names tensors that the fold has changed"
 

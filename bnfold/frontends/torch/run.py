@@ -13,17 +13,17 @@ from bnfold.errors import InconclusiveError
 from bnfold.frontends.torch.load import LoadedProgram, tensors_fed
 from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
+from bnfold.options import VerifyOptions, limit_of
 from bnfold.results.verification import CheckResult, LayerResult, OutputResult, nothing_ran
 from bnfold.verification.checks.layers import check_layers
 from bnfold.verification.checks.outputs import check_outputs
 from bnfold.verification.equivalence.subgraphs import Subgraph
-from bnfold.verification.error_model import limit_of
-from bnfold.verification.judge import VerifyOptions
 from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.devices import RunMode, modes_of
 from bnfold.verification.runtime.inputs import Sample, Sizes, generated_samples, user_samples
 from bnfold.verification.runtime.measure import Measured, Outputs, generated
 from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
-from bnfold.verification.runtime.runner import Mode, RunFailed
+from bnfold.verification.runtime.runner import RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 
 WORKER = "bnfold.frontends.torch.worker"
@@ -144,7 +144,7 @@ def _measured(result: dict[str, Any], folder: Path, samples: int, kinds: list[st
 
     first = run("original")
     assert isinstance(first, runtime.Run)
-    measured = Measured(fed, kinds, [Mode("disable")], first, run("folded"))
+    measured = Measured(fed, kinds, [RunMode("disable")], first, run("folded"))
     if result["bfloat16"]:
         import ml_dtypes
 
@@ -166,7 +166,7 @@ def _on_onnxruntime(model: Path, samples: list[Sample], found: Measured, options
     if len(names) != len(samples[0]):
         return RunFailed(f"it takes {len(names)} inputs, not {len(samples[0])}")
     fed = [dict(zip(names, sample.values(), strict=True)) for sample in samples]
-    modes = options.runs.modes()
+    modes = modes_of(options.runs)
     try:
         run = runtime.run(model, fed, modes, options.runs.device, options.runs.limits)
     except runtime.DeviceMissing:

@@ -15,6 +15,7 @@ from bnfold.errors import InputError, UsageError
 from bnfold.frontends.torch.load import LoadedProgram, import_torch, load_program
 from bnfold.io.folders import temporary
 from bnfold.io.load import read_file
+from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
 
 WORKER = "bnfold.frontends.torch.unsafe_worker"
@@ -22,9 +23,7 @@ WORKER = "bnfold.frontends.torch.unsafe_worker"
 SHAPE_HINT = "write --shape x:1,3,224,224, once per input and in their order"
 
 
-def load_unsafe(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], limits: runtime.Limits | None = None
-) -> LoadedProgram:
+def load_unsafe(path: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limits | None = None) -> LoadedProgram:
     """The model in ``path`` as a program. What the file holds is executed, in another process.
 
     ``shapes`` are those of the inputs, by any names, in order. Raises InputError, UsageError.
@@ -36,7 +35,7 @@ def load_unsafe(
         target = folder / "exported.pt2"
         job = {"model": str(path.absolute()), "target": str(target), "shapes": [list(s) for s in shapes.values()]}
         try:
-            runtime.spawn(WORKER, folder, job, runtime.Limits(), trusted=True)
+            runtime.spawn(WORKER, folder, job, Limits(), trusted=True)
         except runtime.RunFailed as error:
             raise InputError(
                 f"{path}: it can't be exported: {error}", "export it yourself: torch.export.save"

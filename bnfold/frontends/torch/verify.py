@@ -24,7 +24,7 @@ from bnfold.frontends.torch.run import run_programs
 from bnfold.frontends.torch.save import provenance_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
-from bnfold.options import PlanOptions
+from bnfold.options import PlanOptions, VerifyOptions
 from bnfold.results.verification import (
     CheckResult,
     LayerResult,
@@ -38,7 +38,7 @@ from bnfold.verification.checks.structure import judge_graph
 from bnfold.verification.checks.weights import OTHERS, check_weights
 from bnfold.verification.equivalence.alignment import Alignment, align
 from bnfold.verification.equivalence.subgraphs import Subgraph, subgraphs
-from bnfold.verification.judge import VerifyOptions, verify_files
+from bnfold.verification.judge import verify_files
 
 
 def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: VerifyOptions) -> Verification:

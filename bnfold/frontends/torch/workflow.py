@@ -20,7 +20,7 @@ from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load, read_file
 from bnfold.io.provenance import PREFIX, SOURCE, SOURCE_DIGEST, write_provenance
 from bnfold.io.save import Staged, staged, staged_bytes
-from bnfold.options import External, Format, PlanOptions
+from bnfold.options import External, Format, PlanOptions, VerifyOptions
 from bnfold.results.folding import (
     Comparison,
     Folding,
@@ -33,7 +33,7 @@ from bnfold.results.folding import (
 )
 from bnfold.results.verification import Verification
 from bnfold.timing import StageTimer
-from bnfold.verification.judge import VerifyOptions, refuse_swapped
+from bnfold.verification.judge import refuse_swapped
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bnfold.options import limit_of
 from bnfold.results.verification import CheckResult, Judgement, LayerResult
 from bnfold.verification.equivalence.subgraphs import Subgraph
-from bnfold.verification.error_model import limit_of
 from bnfold.verification.runtime.measure import Measured
 
 

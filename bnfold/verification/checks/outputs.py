@@ -7,37 +7,25 @@ uncertain is inconclusive. The statistic is in :mod:`bnfold.verification.error_m
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.numerics.affine import ulp
+from bnfold.options import K_PLAIN, PLAIN_KINDS, Tolerances
 from bnfold.results.verification import CheckResult, Judgement, OutputResult
-from bnfold.verification.error_model import K_PLAIN, ErrorAccumulator, limit_of
-from bnfold.verification.runtime.inputs import PLAIN_KINDS
+from bnfold.verification.error_model import ErrorAccumulator
+from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.measure import Measured
-from bnfold.verification.runtime.runner import LimitReached, Mode, RunFailed
+from bnfold.verification.runtime.runner import LimitReached, RunFailed
 
 BLIND = 1.0
 """A run that could not have seen a relative error of this size has shown nothing."""
 
 FLIPS = 4
 """Integers (of an ArgMax, say) that rounding alone may change where the yardstick shows none that do."""
-
-
-@dataclass(frozen=True)
-class Tolerances:
-    """``k`` replaces the limits of the statistic; ``rtol`` and ``atol``, if given, judge in its place."""
-
-    k: float | None = None
-    rtol: float | None = None
-    atol: float | None = None
-
-    def of(self, kind: str, fallback_reason: bool) -> float:
-        """The limit for one kind of input."""
-        return limit_of("constant" if fallback_reason else kind, self.k)
 
 
 def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult, list[OutputResult]]:
@@ -70,7 +58,9 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
     return _verdict(results, doubts, found, tolerances), results
 
 
-def _judge(found: Measured, number: int, mode: Mode, name: str, tolerances: Tolerances) -> OutputResult | CheckResult:
+def _judge(
+    found: Measured, number: int, mode: RunMode, name: str, tolerances: Tolerances
+) -> OutputResult | CheckResult:
     """One output in one mode, over all samples: the worst of the groups of kinds."""
     assert isinstance(found.folded, type(found.original))
     where = f"output {name!r}" + (f" at level {mode.level}" if mode.level != "disable" else "")
@@ -137,7 +127,7 @@ def _specials(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any]) -> tupl
 
 
 def _group(
-    name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, tolerances: Tolerances
+    name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, tolerances: Tolerances
 ) -> OutputResult:
     limit = tolerances.of(kind, found.fallback_reason is not None)
     if arrays[0][0].dtype.kind != "f":
@@ -167,7 +157,7 @@ def _group(
     )
 
 
-def _flips(name: str, mode: Mode, arrays: list[tuple[NDArray[Any], ...]], kind: str) -> OutputResult:
+def _flips(name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kind: str) -> OutputResult:
     """Integers and truth values: how many have changed, beside how many rounding alone changes."""
     changed = sum(int((a != b).sum()) for a, b, *_ in arrays)
     total = sum(a.size for a, *_ in arrays)

@@ -105,7 +105,10 @@ def _loosen(model: LoadedModel, ulps: float) -> None:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What :class:`ErrorAccumulator` is told of rounding: the sizes of each channel's terms, the slack in ulps, the limit."""
+    """What :class:`ErrorAccumulator` needs to know of rounding.
+
+    ``terms`` are the sizes of each channel's terms, ``slack`` is in ulps, ``k`` the limit.
+    """
 
     terms: NDArray[Any] | None
     slack: float

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bnfold.errors import InconclusiveError, InputError, UsageError
+from bnfold.options import INPUT_KINDS, PLAIN_KINDS, InputOptions
 
 Sample = dict[str, NDArray[Any]]
 Shape = tuple[int, ...]
 
-KINDS = ("normal", "uniform", "large", "constant", "impulse")
 
 FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
 """Sizes to try for free dimensions behind the first one where the graph does not tell which it takes."""
@@ -33,26 +33,9 @@ CONSTANTS = (0.5, -1.0, 0.0, 2.0, -0.25, 1.0, 0.1, -3.0)
 LARGEST_FREE = 2048
 """Free dimensions are solved for up to this size."""
 
-PLAIN_KINDS = frozenset({"constant", "impulse"})
-"""Kinds of inputs on which rounding errors don't average out."""
 
 MOST_ELEMENTS = 2**28
 """Elements above which an input is not generated (1 GiB in float32)."""
-
-
-@dataclass(frozen=True)
-class InputOptions:
-    """Where inputs come from. ``shapes`` and ``ranges`` go by input name; ``data`` is the user's own.
-
-    ``samples`` is how many are made of each kind; None: as many as small outputs need.
-    """
-
-    data: Path | None = None
-    kinds: tuple[str, ...] = ("normal", "constant")
-    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    samples: int | None = None
-    seed: int = 0
 
 
 def model_inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -150,7 +133,7 @@ def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) ->
     count = options.samples or (2 if len(options.kinds) < len(sizes.batch) else 1)
     for kind in options.kinds:
         for index in range(count):
-            rng = np.random.default_rng([options.seed, KINDS.index(kind), index])
+            rng = np.random.default_rng([options.seed, INPUT_KINDS.index(kind), index])
             shapes = shapes_of(options, infos, *sizes.of(len(samples), kind))
             samples.append({info.name: _generate(info, shapes[info.name], kind, index, options, rng) for info in infos})
             kinds.append(kind)

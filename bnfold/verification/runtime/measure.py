@@ -14,19 +14,14 @@ from numpy.typing import NDArray
 
 from bnfold.errors import InconclusiveError, InputError, UsageError
 from bnfold.io.load import LoadedModel
+from bnfold.options import InputOptions, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraphs import Subgraph
-from bnfold.verification.error_model import CHANNEL, limit_of
+from bnfold.verification.error_model import CHANNEL
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.inputs import (
-    InputOptions,
-    Sample,
-    Sizes,
-    generated_samples,
-    size_choices,
-    user_samples,
-)
+from bnfold.verification.runtime.devices import RunMode, modes_of
+from bnfold.verification.runtime.inputs import Sample, Sizes, generated_samples, size_choices, user_samples
 from bnfold.verification.runtime.perturbation import moved_run
-from bnfold.verification.runtime.runner import Limits, Mode, RunFailed
+from bnfold.verification.runtime.runner import RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 
 FLOAT64_WORKER = "bnfold.verification.reference.worker"
@@ -39,31 +34,6 @@ MOST_SAMPLES = 8
 
 Outputs = list[dict[str, NDArray[Any]]]
 """Per sample, the outputs by name."""
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """Where and how the models run.
-
-    ``device`` is ``cpu`` or ``cuda[:N]``, ``level`` onnxruntime's optimisation level in deployment. ``tf32`` adds a
-    second run on CUDA with TF32, as onnxruntime does by default. ``cpu_nodes`` says which nodes may be on the CPU
-    there.
-    """
-
-    device: str = "cpu"
-    level: str = "all"
-    tf32: bool = True
-    cpu_nodes: str = "shape"
-    limits: Limits = field(default_factory=Limits)
-    inputs: InputOptions = field(default_factory=InputOptions)
-
-    def modes(self) -> list[Mode]:
-        """The runs that are compared: unoptimised, as deployed, and on CUDA as deployed with TF32."""
-        options = runtime.COMPARISON_OPTIONS if self.device != "cpu" else {}
-        modes = [Mode(level, options) for level in dict.fromkeys(("disable", self.level))]
-        if self.device != "cpu" and self.tf32:
-            modes.append(Mode(self.level, runtime.PRODUCTION_OPTIONS))
-        return modes
 
 
 @dataclass(frozen=True)
@@ -90,7 +60,7 @@ class Measured:
 
     fed: dict[str, Any]
     kinds: list[str]
-    modes: list[Mode]
+    modes: list[RunMode]
     original: runtime.Run
     folded: runtime.Run | RunFailed | None = None
     reference: Outputs = field(default_factory=list)
@@ -114,8 +84,8 @@ def measure(
 ) -> Measured:
     """Run what is to be judged; ``outputs`` False leaves out what the layers check does not need.
 
-    Raises RunFailed or InconclusiveError if the original can't be run, DeviceMissing, InputError or UsageError for inputs
-    of the user that don't fit.
+    Raises RunFailed or InconclusiveError if the original can't be run, DeviceMissing, InputError or UsageError for
+    inputs of the user that don't fit.
     """
     assert original.path is not None
     found, samples = _feed(original, options)
@@ -237,7 +207,7 @@ def _misshapen(found: Measured) -> str | None:
 
 def _feed(model: LoadedModel, options: RunOptions) -> tuple[Measured, list[Sample]]:
     """Samples that the original accepts, and its outputs on them."""
-    inputs, modes = options.inputs, options.modes()
+    inputs, modes = options.inputs, modes_of(options)
     assert model.path is not None
     failure: RunFailed | None = None
     for samples, kinds, fed, sizes in sample_candidates(model, inputs):

@@ -14,7 +14,9 @@ from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.io.save import staged
 from bnfold.numerics.affine import ulp
+from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.inputs import Sample
 
 MOST_MOVED = 2**27
@@ -24,7 +26,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorP
 
 
 def moved_run(
-    model: LoadedModel, samples: list[Sample], device: str, mode: runtime.Mode, limits: runtime.Limits, seed: int
+    model: LoadedModel, samples: list[Sample], device: str, mode: RunMode, limits: Limits, seed: int
 ) -> runtime.Run:
     """Run the model with its weights and inputs moved at random by up to an ulp. Raises RunFailed."""
     assert model.path is not None

@@ -11,7 +11,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,33 +20,15 @@ from numpy.typing import NDArray
 
 from bnfold import ONE_THREAD, isolation
 from bnfold.io.folders import temporary
+from bnfold.options import Limits
 from bnfold.progress import is_listening, report
+from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.worker import PROGRESS, load_arrays
 
 Sample = Mapping[str, NDArray[Any]]
 
 WORKER = "bnfold.verification.runtime.worker"
 """The module that runs models."""
-
-TIME_LIMIT = 600.0
-"""Seconds that one run may take."""
-
-COMPARISON_OPTIONS = {
-    "use_tf32": "0",
-    "cudnn_conv_algo_search": "HEURISTIC",
-    "arena_extend_strategy": "kSameAsRequested",
-}
-"""What the CUDA provider is told where rounding is judged: full float32, and the same algorithm every time."""
-
-PRODUCTION_OPTIONS = {"use_tf32": "1", "arena_extend_strategy": "kSameAsRequested"}
-"""What it is told for the second run: TF32, as onnxruntime does by default."""
-
-KNOWN_OPTIONS: dict[str, tuple[str, ...]] = {
-    "use_tf32": ("0", "1"),
-    "cudnn_conv_algo_search": ("EXHAUSTIVE", "HEURISTIC", "DEFAULT"),
-    "arena_extend_strategy": ("kNextPowerOfTwo", "kSameAsRequested"),
-}
-"""onnxruntime takes a misspelt option, or a bad value, for a reason to use the CPU without a word: these are right."""
 
 
 class RunFailed(Exception):
@@ -59,32 +41,6 @@ class LimitReached(RunFailed):
 
 class DeviceMissing(RunFailed):
     """The device asked for is not really there."""
-
-
-@dataclass(frozen=True)
-class Mode:
-    """How a model is run: the optimisation level and the options of the CUDA provider."""
-
-    level: str
-    options: Mapping[str, str] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for name, value in self.options.items():
-            if value not in KNOWN_OPTIONS.get(name, ()):
-                raise ValueError(f"{name}={value} is not an option of onnxruntime's CUDA provider")
-
-    @property
-    def tf32(self) -> bool:
-        """True if products of float32 may be computed in TF32."""
-        return self.options.get("use_tf32") == "1"
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a run may take: seconds, and bytes of memory (None: as much as there is)."""
-
-    seconds: float = TIME_LIMIT
-    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -103,7 +59,7 @@ def available() -> bool:
 
 
 def run(
-    model: Path, samples: Sequence[Sample], modes: Sequence[Mode], device: str = "cpu", limits: Limits | None = None
+    model: Path, samples: Sequence[Sample], modes: Sequence[RunMode], device: str = "cpu", limits: Limits | None = None
 ) -> Run:
     """Run ``model`` on every sample in each mode. Raises RunFailed, DeviceMissing."""
     with job_folder(samples) as folder:
