@@ -13,7 +13,7 @@ import pytest
 from bnfold import isolation
 from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.runner import Mode
+from bnfold.verification.runtime.devices import RunMode
 
 ROOT = Path(__file__).parents[1]
 BNFOLD = [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}; from bnfold.cli.main import run; run()"]
@@ -94,7 +94,7 @@ def test_a_worker_does_not_see_the_users_pythonpath(tmp_path, samples, monkeypat
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     fed = [{"x": np.zeros((1, 3, 8, 8), np.float32)}]
-    assert len(runtime.run(samples / "conv.onnx", fed, [Mode("disable")], limits=Limits()).outputs[0]) == 1
+    assert len(runtime.run(samples / "conv.onnx", fed, [RunMode("disable")], limits=Limits()).outputs[0]) == 1
 
 
 def test_folders_of_installed_packages_come_behind_the_standard_library(tmp_path, monkeypatch):
