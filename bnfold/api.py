@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from bnfold.loading import Model
     from bnfold.options import Format
     from bnfold.results.calibration import Calibration
-    from bnfold.results.folding import Comparison, Folding, Inspection
+    from bnfold.results.folding import Folding, Inspection
+    from bnfold.results.verification import Comparison
 
 __all__ = ["CalibrateOptions", "FoldOptions", "Refused", "calibrate", "find_original", "fold", "inspect", "verify"]
 
@@ -177,7 +178,8 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     if kinds[0] == "onnx":
         if kinds[1] != "onnx":
             raise UsageError(f"{folded} is a model of torch, {original} one of ONNX", "name the original first")
-        from bnfold.results.folding import Comparison, onnx_info
+        from bnfold.frontends.onnx.info import onnx_info
+        from bnfold.results.verification import Comparison
         from bnfold.verification.judge import verify_files
 
         verification, first, second = verify_files(Path(original), Path(folded), options)

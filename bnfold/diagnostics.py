@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from bnfold.results.model import head
+
 PARTS = {
     "onnx": ("reads and writes models", "pip install onnx"),
     "numpy": ("computes the folds", "pip install numpy"),
@@ -51,12 +53,8 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        from bnfold import __version__
-
         return {
-            "schema_version": 1,
-            "tool": {"name": "bnfold", "version": __version__},
-            "command": "doctor",
+            **head("doctor"),
             "healthy": self.healthy,
             "findings": [asdict(finding) for finding in self.findings],
         }

@@ -9,10 +9,9 @@ import onnx
 from matplotlib import pyplot
 
 from bnfold.api import fold, inspect
-from bnfold.calibration import plot
 from bnfold.calibration.moments import Population, statistics_of
 from bnfold.numerics.batchnorm import BatchNorm, training_step
-from bnfold.report import figures
+from bnfold.report import drift_plot, figures
 
 HERE = Path(__file__).parent
 IMAGES = HERE / "images"
@@ -96,4 +95,4 @@ if __name__ == "__main__":
     before_and_after(IMAGES / "before_after.svg", samples / "digits.onnx")
     found = inspect(samples / "digits_spoilt.onnx", data=samples / "digits_train.npz")
     drifts = {row.name: row.drift for row in found.rows if row.drift}
-    figures.save(lambda: plot.draw(drifts, "digits_spoilt.onnx"), str(IMAGES / "drift.svg"))
+    figures.save(lambda: drift_plot.draw(drifts, "digits_spoilt.onnx"), str(IMAGES / "drift.svg"))

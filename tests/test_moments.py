@@ -12,9 +12,10 @@ from statistics_models import residual
 
 from bnfold.api import inspect
 from bnfold.calibration import activation_cache as spool
-from bnfold.calibration import health, moments
+from bnfold.calibration import moments
 from bnfold.numerics.batchnorm import BatchNorm, Statistics, batch_statistics, per_channel, training_step
-from bnfold.results.calibration import Drift
+from bnfold.results import health
+from bnfold.results.drift import Drift
 
 arrays = st.integers(0, 2**32 - 1).map(np.random.default_rng)
 

@@ -19,8 +19,8 @@ from bnfold.report.escaping import harmless, visible
 from bnfold.report.formats.common import entries, relative, uri
 from bnfold.report.formats.github import step_summary
 from bnfold.report.formats.registry import FORMATS, render
-from bnfold.results.folding import Comparison, ModelInfo
-from bnfold.results.verification import CheckResult, LayerResult, OutputResult, Verification
+from bnfold.results.model import ModelInfo
+from bnfold.results.verification import CheckResult, Comparison, LayerResult, OutputResult, Verification
 
 SCHEMAS = Path(__file__).parent / "data" / "report_schemas"
 XS = "{http://www.w3.org/2001/XMLSchema}"

@@ -9,6 +9,7 @@ import numpy as np
 
 from bnfold import __version__
 from bnfold.calibration.data import Batches, Data
+from bnfold.calibration.drift import drift_of
 from bnfold.calibration.layers import Layer
 from bnfold.calibration.measure import Found, checked, in_one_pass, sequentially
 from bnfold.calibration.moments import Estimator, MovingAverage, Population
@@ -17,6 +18,7 @@ from bnfold.errors import InconclusiveError, InputError
 from bnfold.frontends.onnx.editor import OnnxEditor
 from bnfold.frontends.onnx.functions import batch_norms_inlined
 from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.frontends.onnx.info import onnx_info
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, readable
 from bnfold.io.provenance import PREFIX, write_provenance
@@ -26,8 +28,8 @@ from bnfold.ir.graph import Editor, Graphs, Node
 from bnfold.numerics.batchnorm import Momentum, Statistics
 from bnfold.options import CalibrateOptions
 from bnfold.planner.candidates import candidates_of
-from bnfold.results.calibration import CalibratedRow, Calibration, Drift
-from bnfold.results.folding import ModelInfo, Written, onnx_info
+from bnfold.results.calibration import CalibratedRow, Calibration
+from bnfold.results.model import ModelInfo, Written
 from bnfold.rules.normalization import in_training
 from bnfold.rules.reasons import Refusal
 
@@ -186,7 +188,7 @@ def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
         layer.node.graph.name or "main",
         "calibrated",
         len(bn.mean),
-        Drift.between(layer, found),
+        drift_of(layer, found),
         after,
     )
 

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bnfold.calibration.data import Batches, Data
+from bnfold.calibration.layers import Layer
 from bnfold.calibration.measure import checked, in_one_pass
-from bnfold.calibration.moments import Population
+from bnfold.calibration.moments import Population, distance
 from bnfold.calibration.network import Network
 from bnfold.frontends.onnx.functions import batch_norms_inlined
 from bnfold.io.load import LoadedModel, parsed
-from bnfold.results.calibration import Drift
+from bnfold.numerics.batchnorm import Statistics
+from bnfold.results.drift import Drift
 
 if TYPE_CHECKING:
     from bnfold.frontends.torch.load import LoadedProgram
@@ -35,8 +37,17 @@ def drifts(
     found = in_one_pass(network, batches, estimators)
     for layer, statistics in found.items():
         checked(layer, statistics)
-    told = {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
+    told = {layer.node.output.name: drift_of(layer, statistics) for layer, statistics in found.items()}
     return told, batches.told()
+
+
+def drift_of(layer: Layer, found: Statistics) -> Drift:
+    """Return how far data with the statistics ``found`` lie from those that a layer holds, per channel.
+
+    A layer with statistics per position has an entry for each position of each channel.
+    """
+    bn = layer.stored
+    return Drift(distance((bn.mean, bn.var), found, bn.epsilon).reshape(-1), found.count)
 
 
 def _network(original: LoadedModel | LoadedProgram) -> Network:

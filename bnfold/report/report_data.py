@@ -1,106 +1,84 @@
-"""What an HTML report tells beside the result that it is about: plans, sizes, weights before and after."""
+"""What an HTML report shows: a result, and beside it the values that the result does not hold.
+
+Those are given by the caller, which can read models; nothing here reads a file's contents.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bnfold.report.page.render import MOST_HISTOGRAMS, ReportData
-from bnfold.results.folding import Comparison, Folding, Inspection, as_comparison
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from bnfold.benchmark.run import Benchmark
+from bnfold.results.benchmark import HINT, Benchmark
+from bnfold.results.drift import Drift
+from bnfold.results.folding import Folding, Inspection, as_comparison
+from bnfold.results.verification import Comparison
+
+MOST_HISTOGRAMS = 12
+"""Weights that are drawn before and after."""
+
+Weights = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
+"""The tensors that a fold changed, before and after, by the layer's name."""
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """Everything that a page can show; what is missing leaves no trace on it.
+
+    ``sizes`` are rows of (what, before, after).
+    """
+
+    title: str
+    inspection: Inspection | None = None
+    comparison: Comparison | None = None
+    benchmark: Benchmark | None = None
+    sizes: list[tuple[str, str, str]] = field(default_factory=list)
+    weights: Weights = field(default_factory=dict)
+
+    @property
+    def drifts(self) -> dict[str, Drift]:
+        """How far data were from the statistics of each BatchNorm, where that was measured."""
+        rows = [] if self.inspection is None else self.inspection.rows
+        return {row.name: row.drift for row in rows if row.drift is not None}
 
 
 def of_inspection(found: Inspection) -> ReportData:
-    """A model alone."""
+    """Return what the page of a model alone shows."""
     return ReportData(found.model.path, found)
 
 
-def of_folding(found: Folding) -> ReportData:
-    """A fold that was done."""
-    sizes = _counted(found.nodes, found.bytes)
-    model, output = found.inspection.model.path, None if found.output is None else found.output.path
-    weights = {} if output in (None, "-") else _weights(model, str(output))
-    return ReportData(model, found.inspection, as_comparison(found), sizes=sizes, weights=weights)
+def of_folding(found: Folding, weights: Weights) -> ReportData:
+    """Return what the page of a fold shows."""
+    sizes = _counts(found.nodes, found.bytes)
+    return ReportData(found.inspection.model.path, found.inspection, as_comparison(found), sizes=sizes, weights=weights)
 
 
-def of_comparison(found: Comparison) -> ReportData:
-    """A verification: the original is inspected for it."""
-    sizes = _sizes(found.original.path, found.folded.path)
-    weights = _weights(found.original.path, found.folded.path)
-    return ReportData(found.folded.path, _inspected(found.original.path), found, sizes=sizes, weights=weights)
+def of_comparison(found: Comparison, inspection: Inspection | None, weights: Weights) -> ReportData:
+    """Return what the page of a verification shows; ``inspection`` is that of the original."""
+    before, after = (
+        f"{Path(path).stat().st_size:,}" if Path(path).is_file() else ""
+        for path in (found.original.path, found.folded.path)
+    )
+    sizes = [("bytes of the file", before, after)]
+    return ReportData(found.folded.path, inspection, found, sizes=sizes, weights=weights)
 
 
-def of_benchmark(found: Benchmark) -> ReportData:
-    """A benchmark: sizes and latencies."""
-    from bnfold.benchmark.run import HINT
-
-    sizes = _counted(found.nodes, found.bytes)
+def of_benchmark(found: Benchmark, inspection: Inspection | None, weights: Weights) -> ReportData:
+    """Return what the page of a benchmark shows; ``inspection`` is that of the original."""
+    sizes = _counts(found.nodes, found.bytes)
     for level in found.levels:
         before, after = (f"{t.median:.3f} ± {t.spread:.3f} ms" for t in (level.original, level.folded))
         sizes.append((f"latency, level {level.level}", before, after))
-        told = f"{level.ratio:.3f} ({level.low:.3f} to {level.high:.3f}), {level.verdict}"
+        ratio = f"{level.ratio:.3f} ({level.low:.3f} to {level.high:.3f}), {level.verdict}"
         hint = f": {HINT}" if level.verdict == "inconclusive" else ""
-        sizes.append((f"folded / original, level {level.level}", "1", told + hint))
-    original, folded = found.original.path, found.folded.path
-    return ReportData(folded, _inspected(original), benchmark=found, sizes=sizes, weights=_weights(original, folded))
+        sizes.append((f"folded / original, level {level.level}", "1", ratio + hint))
+    return ReportData(found.folded.path, inspection, benchmark=found, sizes=sizes, weights=weights)
 
 
-def _counted(nodes: dict[str, int], size: dict[str, int]) -> list[tuple[str, str, str]]:
-    """Nodes and bytes, before and after: in the order of their entries."""
+def _counts(nodes: dict[str, int], size: dict[str, int]) -> list[tuple[str, str, str]]:
+    """Return the rows of nodes and bytes, before and after: in the order of their entries."""
     (few, many), (small, large) = nodes.values(), size.values()
     return [("nodes", f"{few:,}", f"{many:,}"), ("bytes", f"{small:,}", f"{large:,}")]
-
-
-def _inspected(path: str) -> Inspection | None:
-    from bnfold.api import inspect
-    from bnfold.errors import BnfoldError
-
-    try:
-        return inspect(path)
-    except BnfoldError:  # standard input, which is gone, or a model that needs --allow-unsafe-load
-        return None
-
-
-def _sizes(original: str, folded: str) -> list[tuple[str, str, str]]:
-    before, after = (f"{Path(path).stat().st_size:,}" if Path(path).is_file() else "" for path in (original, folded))
-    return [("bytes of the file", before, after)]
-
-
-def _weights(original: str, folded: str) -> dict[str, Any]:
-    """The first tensors that a fold has changed, by the layer's name, as many as a page shows."""
-    import numpy as np
-
-    from bnfold.errors import BnfoldError
-
-    try:
-        before, after = _tensors(original), _tensors(folded)
-    except BnfoldError:
-        return {}
-    found: dict[str, Any] = {}
-    for name in before:
-        if name in after and len(found) < MOST_HISTOGRAMS:  # whatever is not shown need not be read
-            old, new = before[name](), after[name]()
-            if old.size > 1 and not np.array_equal(old, new):
-                found[name] = old, new
-    return found
-
-
-def _tensors(path: str) -> dict[str, Any]:
-    """The weights of linear layers, each as a call that reads it."""
-    from bnfold.api import FoldOptions
-    from bnfold.frontends.onnx.graph import OnnxGraphs
-    from bnfold.io.load import LoadedModel
-    from bnfold.loading import load_any
-
-    model = load_any(path, FoldOptions(verify=None))
-    if not isinstance(model, LoadedModel):
-        state = model.program.state_dict
-        return {name: (lambda t=t: t.detach().float().numpy()) for name, t in state.items() if t.dim() > 1}
-    found: dict[str, Any] = {}
-    for node in OnnxGraphs(model.proto, model.external).scopes[0].nodes:
-        for value in node.inputs[:2] if node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") else ():
-            if value is not None and value.tensor is not None and node.name not in found:
-                found[node.name] = value.tensor
-    return found

@@ -2,56 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
-from bnfold.calibration.health import DRIFT, Finding, of_parameters
-from bnfold.calibration.layers import Layer
-from bnfold.calibration.moments import distance
-from bnfold.numerics.batchnorm import Array, BatchNorm, Statistics
-from bnfold.results.folding import ModelInfo, Written, head
-
-
-@dataclass(frozen=True, eq=False)
-class Drift:
-    """How far data lie from a layer's statistics: ``distance`` per channel, in stored standard deviations.
-
-    ``count`` is how many values each channel's statistics come from.
-    """
-
-    distance: Array
-    count: int
-
-    @classmethod
-    def between(cls, layer: Layer, found: Statistics) -> Drift:
-        """From what a layer holds to what the data have; a layer per position by its positions too."""
-        bn = layer.stored
-        return cls(distance((bn.mean, bn.var), found, bn.epsilon).reshape(-1), found.count)
-
-    @property
-    def rms(self) -> float:
-        """Root of the mean square over the channels."""
-        with np.errstate(over="ignore"):
-            return float(np.sqrt(np.mean(self.distance**2))) if self.distance.size else 0.0
-
-    @property
-    def findings(self) -> list[Finding]:
-        """``drift``, with the channels that are off, if the layer as a whole is."""
-        channels = tuple(map(int, np.flatnonzero(self.distance > DRIFT)))
-        return [Finding("drift", channels)] if self.rms > DRIFT else []
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        worst = int(np.argmax(self.distance)) if self.distance.size else None
-        return {
-            "rms": self.rms,
-            "max": None if worst is None else float(self.distance[worst]),
-            "channel": worst,
-            "count": self.count,
-            "distance": [float(f"{x:.6g}") for x in self.distance],
-        }
+from bnfold.numerics.batchnorm import BatchNorm
+from bnfold.results import html
+from bnfold.results.drift import Drift
+from bnfold.results.health import Finding, of_parameters
+from bnfold.results.model import ModelInfo, Written, head
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +64,17 @@ class Calibration:
         return sum(row.status == "calibrated" for row in self.rows)
 
     def _repr_html_(self) -> str:
-        from bnfold.report import notebook
-
-        return notebook.calibration(self)
+        rows = []
+        for row in self.rows:
+            moved = "" if row.drift is None else f"{row.drift.rms:.3g}"
+            rows.append((row.name, row.status, moved, "" if row.reason is None else row.reason["detail"]))
+        title = (
+            f"{self.info.path}: {self.calibrated} of {len(self.rows)} BatchNorms calibrated, {self.data['rows']} rows"
+        )
+        return html.table(title, ("BatchNorm", "", "drift (rms)", "why not"), rows)
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""
-        from dataclasses import asdict
-
         return {
             **head("calibrate"),
             "model": asdict(self.info),

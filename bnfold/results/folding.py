@@ -1,55 +1,20 @@
-"""What ``inspect`` and ``fold`` found: one object behind the text, the JSON and whatever comes next."""
+"""What ``inspect`` and ``fold`` found: one object behind the text, the JSON, the notebook and the reports."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from bnfold.calibration.health import Finding, findings, of_parameters
 from bnfold.errors import Refused
 from bnfold.io.digests import DataFiles
-from bnfold.io.load import LoadedModel
-from bnfold.planner.candidates import AffineOp
-from bnfold.planner.plan import Fold, Plan
-from bnfold.results.verification import CheckResult, Verification, nothing_ran, versions
-from bnfold.rules.reasons import Refusal
-
-if TYPE_CHECKING:
-    from bnfold.results.calibration import Drift
-
-
-DataPair = tuple[DataFiles, DataFiles]
-"""The data files of an original and of its fold."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model file: where it lies, the sha256 of its bytes, what it declares (versions: ONNX alone)."""
-
-    path: str
-    sha256: str
-    format: str
-    ir_version: int | None
-    opset: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """A model that was written; its digest is computed when it is asked for."""
-
-    path: str
-    digest: Callable[[], str]
-
-    @property
-    def sha256(self) -> str:
-        """Of the model file."""
-        return self.digest()
-
-    def to_dict(self) -> dict[str, str]:
-        """As JSON."""
-        return {"path": self.path, "sha256": self.sha256}
+from bnfold.planner.plan import Plan
+from bnfold.results import html
+from bnfold.results.drift import Drift
+from bnfold.results.health import Finding
+from bnfold.results.model import DataPair, ModelInfo, Written, head, versions
+from bnfold.results.verification import CheckResult, Comparison, Verification, nothing_ran
 
 
 @dataclass(frozen=True)
@@ -69,6 +34,11 @@ class BatchNormRow:
     reason: dict[str, str] | None
     health: list[Finding]
     drift: Drift | None = None
+
+    @property
+    def outcome(self) -> str:
+        """The reason that it is kept, or the layers that it is folded into."""
+        return f"{self.reason['code']}: {self.reason['detail']}" if self.reason else ", ".join(self.into)
 
     @property
     def warnings(self) -> list[str]:
@@ -116,9 +86,11 @@ class Inspection:
         return len(self.batch_norms) - self.foldable
 
     def _repr_html_(self) -> str:
-        from bnfold.report import notebook
-
-        return notebook.inspection(self)
+        rows = [
+            (row.name, str(row.channels or ""), row.status, row.outcome, ", ".join(row.warnings)) for row in self.rows
+        ]
+        head = f"{self.model.path}: {self.foldable} of {len(self.batch_norms)} BatchNorms can go"
+        return html.table(head, ("BatchNorm", "channels", "", "into, or reason", "statistics"), rows)
 
     def with_drifts(self, drifts: Mapping[str, Drift], data: dict[str, Any] | None) -> Inspection:
         """The same, each row of the main graph with the drift of its input, found by the name of its output.
@@ -181,9 +153,8 @@ class Folding:
         return "not verified" if any(row.status == "folded" for row in self.inspection.rows) else "unchanged"
 
     def _repr_html_(self) -> str:
-        from bnfold.report import notebook
-
-        return notebook.folding(self)
+        summary = f"{self.verdict}; {self.nodes['before']} → {self.nodes['after']} nodes"
+        return html.paragraph(summary) + self.inspection._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON of the contract."""
@@ -195,36 +166,6 @@ class Folding:
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
             "verification": None if self.verification is None else self.verification.to_dict(),
             "notes": self.notes,
-        }
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What ``verify`` found, and of which two files; ``data`` are those beside them."""
-
-    original: ModelInfo
-    folded: ModelInfo
-    verification: Verification
-    notes: list[str] = field(default_factory=list)
-    data: DataPair = field(default_factory=lambda: (DataFiles(), DataFiles()), repr=False, compare=False)
-
-    @property
-    def verdict(self) -> str:
-        """``equivalent``, ``different`` or ``inconclusive``."""
-        return self.verification.verdict
-
-    def _repr_html_(self) -> str:
-        from bnfold.report import notebook
-
-        return notebook.comparison(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON of the contract."""
-        return {
-            **head("verify"),
-            "original": {"path": self.original.path, "sha256": self.original.sha256},
-            "folded": {"path": self.folded.path, "sha256": self.folded.sha256},
-            **self.verification.to_dict(),
         }
 
 
@@ -247,53 +188,3 @@ def refuse_different(name: str, folding: Folding) -> None:
     if folding.verification is not None and folding.verification.verdict == "different":
         cause = next(check for check in folding.verification.checks if check.verdict == "fail")
         raise Refused(f"{name}: the {cause.check} check fails: {cause.detail}", folding)
-
-
-def onnx_info(loaded: LoadedModel) -> ModelInfo:
-    """What a report says of an ONNX model."""
-    opset = next((entry.version for entry in loaded.proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    return ModelInfo(loaded.name, loaded.sha256, "onnx", loaded.proto.ir_version, opset)
-
-
-def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:
-    """One row per affine operator, in the order of the graphs."""
-    return [_row(op, outcome, done) for planned in plans for op, outcome in planned.outcomes]
-
-
-def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
-    folds = isinstance(outcome, Fold)
-    dtype = op.source.dtype
-    return BatchNormRow(
-        name=op.name,
-        output=op.target.name,
-        graph=op.source.graph.name or "main",
-        form=op.form,
-        channels=_channels(op),
-        dtype=None if dtype is None else dtype.name,
-        status=("folded" if done else "foldable") if folds else "kept",
-        direction=outcome.direction if isinstance(outcome, Fold) else None,
-        into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
-        via=list(outcome.via) if isinstance(outcome, Fold) else [],
-        reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Refusal) else None,
-        health=_health(op),
-    )
-
-
-def _channels(op: AffineOp) -> int | None:
-    if op.statistics is not None:
-        return int(op.statistics.mean.shape[0])
-    return None if op.map is None else int(op.map.gain.size)
-
-
-def _health(op: AffineOp) -> list[Finding]:
-    """What is odd about the statistics: often a bug of training or export, which a fold would make permanent."""
-    if op.form != "BatchNormalization":
-        return []
-    return findings(op.nodes[0]) if op.statistics is None else of_parameters(op.statistics)
-
-
-def head(command: str) -> dict[str, Any]:
-    """What every JSON begins with."""
-    from bnfold import __version__
-
-    return {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": command}

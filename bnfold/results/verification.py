@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from bnfold.io.digests import DataFiles
 from bnfold.options import CHECKS
+from bnfold.results import html
+from bnfold.results.model import DataPair, ModelInfo, head
 
 Judgement = Literal["pass", "fail", "inconclusive"]
 Verdict = Literal["equivalent", "different", "inconclusive"]
@@ -124,17 +127,30 @@ def origin_of(refolded: bool, *, says: bool) -> Origin:
     return "bnfold" if refolded else "changed" if says else "other"
 
 
-def versions() -> dict[str, str]:
-    """What took part, for the report."""
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
+@dataclass(frozen=True)
+class Comparison:
+    """What ``verify`` found, and of which two files; ``data`` are those beside them."""
 
-    from bnfold import __version__
+    original: ModelInfo
+    folded: ModelInfo
+    verification: Verification
+    notes: list[str] = field(default_factory=list)
+    data: DataPair = field(default_factory=lambda: (DataFiles(), DataFiles()), repr=False, compare=False)
 
-    found = {"bnfold": __version__, "python": platform.python_version()}
-    for package in ("onnx", "numpy", "onnxruntime", "onnxruntime-gpu"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
+    @property
+    def verdict(self) -> str:
+        """``equivalent``, ``different`` or ``inconclusive``."""
+        return self.verification.verdict
+
+    def _repr_html_(self) -> str:
+        checks = [(check.check, check.verdict, check.detail) for check in self.verification.checks]
+        return html.table(f"{self.folded.path}: {self.verdict}", ("check", "", "why"), checks)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON of the contract."""
+        return {
+            **head("verify"),
+            "original": {"path": self.original.path, "sha256": self.original.sha256},
+            "folded": {"path": self.folded.path, "sha256": self.folded.sha256},
+            **self.verification.to_dict(),
+        }

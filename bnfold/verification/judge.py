@@ -15,6 +15,7 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel, load, readable
 from bnfold.io.provenance import SOURCE_DIGEST, VERSION, provenance_of
 from bnfold.options import RunOptions, VerifyOptions
+from bnfold.results.model import versions
 from bnfold.results.verification import (
     CheckResult,
     LayerResult,
@@ -22,7 +23,6 @@ from bnfold.results.verification import (
     Verification,
     nothing_ran,
     origin_of,
-    versions,
 )
 from bnfold.verification.checks.layers import check_layers
 from bnfold.verification.checks.outputs import check_outputs

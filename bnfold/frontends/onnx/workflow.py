@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold.errors import OutputError, UsageError
+from bnfold.frontends.onnx.info import onnx_info
 from bnfold.frontends.onnx.pipeline import prepare, rewrite
+from bnfold.frontends.rows import rows
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, parsed, readable
 from bnfold.io.save import Staged, staged
 from bnfold.io.serialize import in_memory
-from bnfold.results.folding import Folding, Inspection, Written, onnx_info, refuse_different, rows
+from bnfold.results.folding import Folding, Inspection, refuse_different
+from bnfold.results.model import Written
 from bnfold.rules.rule import NotRepresentable
 
 if TYPE_CHECKING:

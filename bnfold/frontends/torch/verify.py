@@ -25,6 +25,7 @@ from bnfold.frontends.torch.save import provenance_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.options import PlanOptions, VerifyOptions
+from bnfold.results.model import versions
 from bnfold.results.verification import (
     CheckResult,
     LayerResult,
@@ -32,7 +33,6 @@ from bnfold.results.verification import (
     Verification,
     nothing_ran,
     origin_of,
-    versions,
 )
 from bnfold.verification.checks.structure import judge_graph
 from bnfold.verification.checks.weights import OTHERS, check_weights

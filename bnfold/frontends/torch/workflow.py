@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bnfold import __version__
+from bnfold.frontends.onnx.info import onnx_info
+from bnfold.frontends.rows import rows
 from bnfold.frontends.torch.convert import output_names, to_onnx
 from bnfold.frontends.torch.load import LoadedProgram, load_program
 from bnfold.frontends.torch.pipeline import calls, prepare_program, rewrite_program
@@ -21,17 +23,9 @@ from bnfold.io.load import LoadedModel, load, read_file
 from bnfold.io.provenance import PREFIX, SOURCE, SOURCE_DIGEST, write_provenance
 from bnfold.io.save import Staged, staged, staged_bytes
 from bnfold.options import External, Format, PlanOptions, VerifyOptions
-from bnfold.results.folding import (
-    Comparison,
-    Folding,
-    Inspection,
-    ModelInfo,
-    Written,
-    onnx_info,
-    refuse_different,
-    rows,
-)
-from bnfold.results.verification import Verification
+from bnfold.results.folding import Folding, Inspection, refuse_different
+from bnfold.results.model import ModelInfo, Written
+from bnfold.results.verification import Comparison, Verification
 from bnfold.timing import StageTimer
 from bnfold.verification.judge import refuse_swapped
 

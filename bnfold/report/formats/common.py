@@ -20,8 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from bnfold.results.folding import Comparison
-    from bnfold.results.verification import CheckResult, Judgement, LayerResult, OutputResult, Verification
+    from bnfold.results.verification import CheckResult, Comparison, Judgement, LayerResult, OutputResult, Verification
 
 SHOWN_CHANNELS = 8
 """Channels that a sentence names before it counts the rest."""

@@ -9,7 +9,7 @@ from itertools import chain
 
 from bnfold.report.escaping import harmless, visible
 from bnfold.report.formats.common import Entry, channels, entries, headline, number, problems, relative
-from bnfold.results.folding import Comparison
+from bnfold.results.verification import Comparison
 
 LEVELS = {"fail": "error", "inconclusive": "warning", "pass": "notice"}
 VERDICTS = {"different": "error", "inconclusive": "warning", "equivalent": "notice"}

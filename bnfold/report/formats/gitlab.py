@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bnfold.report.escaping import visible
 from bnfold.report.formats.common import dumps, fingerprint, problems, relative
-from bnfold.results.folding import Comparison
+from bnfold.results.verification import Comparison
 
 SEVERITIES = {"fail": "critical", "inconclusive": "minor"}
 

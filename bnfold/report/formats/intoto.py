@@ -13,7 +13,8 @@ from typing import Any
 from bnfold import __version__
 from bnfold.io.digests import DataFiles
 from bnfold.report.formats.common import dumps, entries
-from bnfold.results.folding import Comparison, ModelInfo
+from bnfold.results.model import ModelInfo
+from bnfold.results.verification import Comparison
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"

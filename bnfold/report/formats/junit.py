@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 
 from bnfold.report.escaping import visible
 from bnfold.report.formats.common import Entry, entries, finite, headline, relative
-from bnfold.results.folding import Comparison
+from bnfold.results.verification import Comparison
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from bnfold.report.formats.common import dumps
 
 if TYPE_CHECKING:
-    from bnfold.results.folding import Comparison
+    from bnfold.results.verification import Comparison
 
 FORMATS: dict[str, str] = {
     "json": "bnfold's own JSON",

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
-from bnfold.calibration import plot as drift_plot
+from bnfold.report import benchmark_plot, drift_plot
 from bnfold.report.figures import label
-
-if TYPE_CHECKING:
-    from bnfold.report.page.render import ReportData
+from bnfold.report.report_data import ReportData
 
 BEFORE, AFTER, LIMIT = "#8a8a8a", "#4a90d9", "#d62728"
 
@@ -26,28 +24,26 @@ MOST_ENTRIES = 2**20
 """Entries of a weight that a histogram counts."""
 
 
-def all_of(story: ReportData) -> dict[str, Any]:
-    """Every plot that the story has data for, by name."""
+def all_of(data: ReportData) -> dict[str, Any]:
+    """Every plot that the data has data for, by name."""
     import matplotlib
     from matplotlib import pyplot
 
     pyplot.switch_backend("agg")
     found: dict[str, Any] = {}
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "bnfold", "font.size": 9}):
-        layers = [] if story.comparison is None else story.comparison.verification.layers
+        layers = [] if data.comparison is None else data.comparison.verification.layers
         ratios = [(layer.name, layer.error_ratio, layer.verdict) for layer in layers if layer.error_ratio is not None]
         if ratios:
-            checks = story.comparison.verification.checks if story.comparison else []
+            checks = data.comparison.verification.checks if data.comparison else []
             limit = next((check.figures.get("k") for check in checks if check.check == "layers"), None)
             found["layers"] = _svg(_errors(pyplot, ratios[:MOST_LAYERS], limit))
-        if story.weights:
-            found["weights"] = _svg(_histograms(pyplot, story.weights))
-        if story.drifts:
-            found["drift"] = _svg(drift_plot.draw(story.drifts))
-        if story.benchmark is not None:
-            from bnfold.benchmark import plot as bench_plot
-
-            found["latency"] = _svg(bench_plot.draw(story.benchmark))
+        if data.weights:
+            found["weights"] = _svg(_histograms(pyplot, data.weights))
+        if data.drifts:
+            found["drift"] = _svg(drift_plot.draw(data.drifts))
+        if data.benchmark is not None:
+            found["latency"] = _svg(benchmark_plot.draw(data.benchmark))
     return found
 
 

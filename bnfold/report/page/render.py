@@ -6,46 +6,14 @@ jinja2 escapes every text (names in models come from strangers), and the page fo
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from bnfold.errors import UsageError
-from bnfold.results.folding import Comparison, Inspection
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from bnfold.benchmark.run import Benchmark
-    from bnfold.results.calibration import Drift
+from bnfold.report.report_data import ReportData
+from bnfold.results.folding import Inspection
 
 NEEDED = ("jinja2", "matplotlib")
-
-
-MOST_HISTOGRAMS = 12
-"""Weights that are drawn before and after."""
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """Everything that a page can tell; what there is none of leaves no trace on it.
-
-    ``sizes`` are rows of (what, before, after). ``weights`` are the tensors that a fold changed, before and after.
-    """
-
-    title: str
-    inspection: Inspection | None = None
-    comparison: Comparison | None = None
-    benchmark: Benchmark | None = None
-    sizes: list[tuple[str, str, str]] = field(default_factory=list)
-    weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]] = field(default_factory=dict)
-
-    @property
-    def drifts(self) -> dict[str, Drift]:
-        """How far data were from the statistics of each BatchNorm, where that was measured."""
-        rows = [] if self.inspection is None else self.inspection.rows
-        return {row.name: row.drift for row in rows if row.drift is not None}
 
 
 def check_installed() -> None:
@@ -55,16 +23,16 @@ def check_installed() -> None:
         raise UsageError(f"an HTML report needs {' and '.join(missing)}", "pip install 'bnfold[html]'")
 
 
-def render(story: ReportData) -> str:
+def render(data: ReportData) -> str:
     """The page. Raises UsageError where what draws it is missing."""
     check_installed()
     import jinja2
 
     from bnfold import __version__
-    from bnfold.calibration.health import FINDINGS
     from bnfold.report.escaping import visible
     from bnfold.report.formats.common import finite, number
     from bnfold.report.page import plots
+    from bnfold.results.health import FINDINGS
     from bnfold.rules.reasons import REASONS
 
     environment = jinja2.Environment(
@@ -76,12 +44,12 @@ def render(story: ReportData) -> str:
     )
     environment.filters.update(number=number, visible=lambda text: visible(str(finite(text))))
     return environment.get_template("page.html.jinja").render(
-        story=story,
+        data=data,
         version=__version__,
         reasons=REASONS,
         findings=FINDINGS,
-        plots=plots.all_of(story),
-        kept=_neighbourhoods(story.inspection),
+        plots=plots.all_of(data),
+        kept=_neighbourhoods(data.inspection),
     )
 
 

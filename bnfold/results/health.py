@@ -7,11 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
-from bnfold.ir.graph import Node
 from bnfold.numerics.batchnorm import BatchNorm
-from bnfold.rules import normalization
-from bnfold.rules.reasons import Refusal
 
 Mask = NDArray[np.bool_]
 
@@ -47,16 +43,6 @@ class Finding:
 
     code: str
     channels: tuple[int, ...] = ()
-
-
-def findings(node: Node) -> list[Finding]:
-    """What is wrong, or odd, with the parameters of a BatchNormalization."""
-    found = [Finding("training-mode")] if normalization.in_training(node) else []
-    try:
-        bn = normalization.stored(node)
-    except NotEvaluable:
-        return found
-    return found if isinstance(bn, Refusal) else found + of_parameters(bn)
 
 
 def of_parameters(bn: BatchNorm) -> list[Finding]:

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.calibration.health import DRIFT
 from bnfold.report.figures import label
-from bnfold.results.calibration import Drift
+from bnfold.results.drift import Drift
+from bnfold.results.health import DRIFT
 
 FARTHEST = 100.0
 """Standard deviations; what lies beyond is drawn there."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from bnfold.benchmark.run import Benchmark
+from bnfold.results.benchmark import Benchmark
 
 COLOURS = ("#888888", "#4a90d9")
 

@@ -1,0 +1,59 @@
+"""The rows of an inspection, made from the plans of either frontend."""
+
+from __future__ import annotations
+
+from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.graph import Node
+from bnfold.planner.candidates import AffineOp
+from bnfold.planner.plan import Fold, Plan
+from bnfold.results.folding import BatchNormRow
+from bnfold.results.health import Finding, of_parameters
+from bnfold.rules import normalization
+from bnfold.rules.reasons import Refusal
+
+
+def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:
+    """One row per affine operator, in the order of the graphs."""
+    return [_row(op, outcome, done) for planned in plans for op, outcome in planned.outcomes]
+
+
+def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
+    folds = isinstance(outcome, Fold)
+    dtype = op.source.dtype
+    return BatchNormRow(
+        name=op.name,
+        output=op.target.name,
+        graph=op.source.graph.name or "main",
+        form=op.form,
+        channels=_channels(op),
+        dtype=None if dtype is None else dtype.name,
+        status=("folded" if done else "foldable") if folds else "kept",
+        direction=outcome.direction if isinstance(outcome, Fold) else None,
+        into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
+        via=list(outcome.via) if isinstance(outcome, Fold) else [],
+        reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Refusal) else None,
+        health=_health(op),
+    )
+
+
+def _channels(op: AffineOp) -> int | None:
+    if op.statistics is not None:
+        return int(op.statistics.mean.shape[0])
+    return None if op.map is None else int(op.map.gain.size)
+
+
+def _health(op: AffineOp) -> list[Finding]:
+    """What is odd about the statistics: often a bug of training or export, which a fold would make permanent."""
+    if op.form != "BatchNormalization":
+        return []
+    return _of_node(op.nodes[0]) if op.statistics is None else of_parameters(op.statistics)
+
+
+def _of_node(node: Node) -> list[Finding]:
+    """What is wrong, or odd, with the parameters of a BatchNormalization."""
+    found = [Finding("training-mode")] if normalization.in_training(node) else []
+    try:
+        bn = normalization.stored(node)
+    except NotEvaluable:
+        return found
+    return found if isinstance(bn, Refusal) else found + of_parameters(bn)
