@@ -1,44 +1,26 @@
-"""The user's data of a run over many models: where it lies for every worker, and what it is."""
+"""The user's data of a run over many models: where it lies for every worker, and a digest of it."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, replace
 from pathlib import Path
 
+from bnfold.batch.records import InputData
 from bnfold.errors import BnfoldError
 from bnfold.io.source import FileSource
 from bnfold.options import FoldOptions
 
 
-@dataclass(frozen=True)
-class Fed:
-    """``--inputs``: as the user wrote it, absolute for workers in other folders, and a digest of what it holds."""
-
-    shown: str
-    place: str
-    digest: str
-
-
-def fed_by(options: FoldOptions, *, digested: bool) -> Fed | None:
-    """What the options feed to models; None for generated inputs."""
+def input_data(options: FoldOptions, *, digested: bool) -> InputData | None:
+    """Return the user's data that models are verified on; None for generated inputs."""
     data = None if options.verify is None else options.verify.runs.inputs.data
     if data is None:
         return None
-    return Fed(str(data), str(data.absolute()), _digest(data) if digested else "")
-
-
-def with_data(options: FoldOptions, place: str | None) -> FoldOptions:
-    """The same options with the data at another place, or without any."""
-    if options.verify is None:
-        return options
-    runs = options.verify.runs
-    inputs = replace(runs.inputs, data=None if place is None else Path(place))
-    return replace(options, verify=replace(options.verify, runs=replace(runs, inputs=inputs)))
+    return InputData(str(data), str(data.absolute()), _digest(data) if digested else "")
 
 
 def _digest(data: Path) -> str:
-    """The sha256 of a file, or of all that a folder feeds; nothing for what can't be read, with which models fail."""
+    """Return the sha256 of a file or of a folder's inputs; nothing for what can't be read, with which models fail."""
     try:
         if not data.is_dir():
             return FileSource(data).sha256

@@ -1,4 +1,4 @@
-"""The memory of a run over many models: one line of JSON for each that is done."""
+"""The manifest of a run over many models: one line of JSON for each that is done."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from bnfold.batch.work import Record, Task
+from bnfold.batch.records import Record, Task
 from bnfold.errors import InputError, OutputError
 from bnfold.io.source import FileSource
+from bnfold.loading import kind_of_source
 
 START = b'{"command"'
-"""What a line begins with, even one that was cut short."""
+"""What a line begins with, even an incomplete one."""
 
 
 class Manifest:
-    """What is done, in a file that is only ever appended to. A line that was cut short is as if it were not there.
+    """What is done, in a file that is only ever appended to. An incomplete last line is ignored and overwritten.
 
     Raises InputError for a file that is no manifest, OutputError where it can't be written.
     """
@@ -41,12 +42,12 @@ class Manifest:
             self._end += len(line)
 
     def known(self, task: Task) -> Record | None:
-        """What is remembered of a task that was done in just the same way."""
-        record = self._records.get((task.command, task.place))
+        """Return the record of a task that was done with the same options, data and target."""
+        record = self._records.get((task.command, task.path))
         return record if record is not None and record.asked == task.asked else None
 
     def add(self, record: Record) -> None:
-        """Remember, on the disk."""
+        """Append a record and flush it to the disk. Raises OutputError."""
         line = json.dumps(asdict(record)).encode()
         try:
             with self._path.open("r+b" if self._path.exists() else "xb") as file:
@@ -69,10 +70,9 @@ def _parsed(line: bytes) -> Record | None:
 
 
 def digest_of(path: Path) -> str:
-    """The sha256 of a model file and of the data files that it names. Raises InputError."""
+    """Return the sha256 of a model file and of the data files that it names. Raises InputError."""
     from bnfold.io.external import external_tensors
     from bnfold.io.load import parsed, readable
-    from bnfold.loading import kind_of_source
 
     source = FileSource(path)
     source.hash_ahead()

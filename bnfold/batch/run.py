@@ -1,6 +1,6 @@
-"""Many models: one that fails never stops the rest, and a run that was cut off goes on where it stopped.
+"""Many models: one that fails never stops the rest, and an interrupted run continues where it stopped.
 
-The models are shared out by any executor of :mod:`concurrent.futures`: none (one after the other),
+The models are distributed by any executor of :mod:`concurrent.futures`: none (one after the other),
 :class:`bnfold.batch.processes.Processes` on this machine, a cluster's (``dask.distributed.Client.get_executor()``).
 """
 
@@ -10,13 +10,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Executor, Future, as_completed
 from pathlib import Path
 
-from bnfold.batch.data import fed_by, with_data
+from bnfold.batch.data import input_data
 from bnfold.batch.manifest import Manifest
-from bnfold.batch.work import Command, Outcome, Task, failed, run_task
+from bnfold.batch.records import Command, Outcome, Task, with_data
+from bnfold.batch.work import failed, run_task
 from bnfold.errors import OutputError, UsageError, one_line
 from bnfold.options import FoldOptions
-
-__all__ = ["Outcome", "fold_many", "inspect_many"]
 
 Models = Iterable[str | Path] | Mapping[str | Path, str | Path]
 
@@ -34,8 +33,8 @@ def fold_many(
     """Fold every model, as :func:`bnfold.fold` does, and give each outcome as soon as it is known.
 
     ``models`` are paths, or paths and their targets; ``output_dir`` takes the folded models under their own names.
-    ``executor`` is anything with ``submit``; its workers must see the same files. ``manifest`` is a file that remembers
-    what is done: a model that has not changed since (by sha256, with its data, its result and what it is fed) is
+    ``executor`` is anything with ``submit``; its workers must see the same files. ``manifest`` is a file that records
+    what is done: a model that has not changed since (by sha256, with its data, its result and its inputs) is
     skipped.
     Raises UsageError for targets that clash, OutputError for a folder that can't be made, InputError for a manifest
     that is none.
@@ -77,34 +76,29 @@ def _all(
     force: bool = False,
     dry_run: bool = False,
 ) -> Iterator[Outcome]:
-    remembered = None if manifest is None else Manifest(Path(manifest))
-    fed = fed_by(options, digested=manifest is not None)
-    if fed is not None:
-        options = with_data(options, fed.place)
+    records = None if manifest is None else Manifest(Path(manifest))
+    data = input_data(options, digested=manifest is not None)
+    if data is not None:
+        options = with_data(options, data.path)
     tasks = []
     for model, target in targets.items():
         absolute = None if target is None else str(Path(target).absolute())
         shown = None if target is None else str(target)
-        place = str(Path(model).absolute())
-        task = Task(command, str(model), absolute, options, force, dry_run, place, shown=shown, fed=fed)
-        known = None if remembered is None else remembered.known(task)
+        path = str(Path(model).absolute())
+        task = Task(command, str(model), absolute, options, force, dry_run, path, shown_target=shown, data=data)
+        known = None if records is None else records.known(task)
         tasks.append(task.resumed(known, manifest is not None))
-    return _remembered(remembered, _in_turn(tasks) if executor is None else _shared_out(tasks, executor))
+    return _recorded(records, map(run_task, tasks) if executor is None else _distributed(tasks, executor))
 
 
-def _remembered(manifest: Manifest | None, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
+def _recorded(manifest: Manifest | None, outcomes: Iterator[Outcome]) -> Iterator[Outcome]:
     for outcome in outcomes:
         if manifest is not None and outcome.record is not None and not outcome.skipped:
             manifest.add(outcome.record)
         yield outcome
 
 
-def _in_turn(tasks: list[Task]) -> Iterator[Outcome]:
-    for task in tasks:
-        yield run_task(task)
-
-
-def _shared_out(tasks: list[Task], executor: Executor) -> Iterator[Outcome]:
+def _distributed(tasks: list[Task], executor: Executor) -> Iterator[Outcome]:
     futures: dict[Future[Outcome], Task] = {executor.submit(run_task, task): task for task in tasks}
     try:
         for future in as_completed(futures):

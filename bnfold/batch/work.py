@@ -1,114 +1,39 @@
-"""One model of many: what a worker is told, what it does, and what it tells."""
+"""The work on one model of many, in whatever process it is done."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
-from bnfold import __version__
-from bnfold.batch.data import Fed, with_data
+from bnfold.api import fold, inspect
+from bnfold.batch.manifest import digest_of
+from bnfold.batch.records import Outcome, Record, Task
 from bnfold.errors import BnfoldError, Refused, one_line
-from bnfold.options import FoldOptions
-
-if TYPE_CHECKING:
-    from bnfold.results.folding import Comparison, Folding
-
-Command = Literal["fold", "inspect"]
-
-
-@dataclass(frozen=True)
-class Record:
-    """What the manifest remembers of a model that is done: its digest, its result's, and what was asked for."""
-
-    command: Command
-    model: str
-    asked: str
-    digest: str
-    target: str | None
-    target_digest: str | None
-    result: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One model. ``place``, ``target`` and the data in ``options`` are absolute.
-
-    ``shown`` is the target as the user wrote it, ``fed`` says the same of the data, and what they are.
-    """
-
-    command: Command
-    model: str
-    target: str | None
-    options: FoldOptions
-    force: bool = False
-    dry_run: bool = False
-    place: str = ""
-    known: Record | None = None
-    recorded: bool = False
-    shown: str | None = None
-    fed: Fed | None = None
-
-    @property
-    def asked(self) -> str:
-        """What makes two runs the same: version, options, data wherever it lies, what is to be written."""
-        digest = None if self.fed is None else self.fed.digest
-        return f"{__version__} {with_data(self.options, None)} {digest} {self.target} {self.dry_run}"
-
-    def resumed(self, known: Record | None, recorded: bool) -> Task:
-        """The same, with what is known of an earlier run."""
-        return replace(self, known=known, recorded=recorded)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one model: a ``result`` (the JSON of the contract), or an ``error``.
-
-    ``skipped``: it was done before, and nothing has changed. ``comparison`` is what reports are made of.
-    """
-
-    command: Command
-    model: str
-    result: dict[str, Any] | None = None
-    error: dict[str, Any] | None = None
-    skipped: bool = False
-    comparison: Comparison | None = None
-    record: Record | None = None
-
-    @property
-    def exit_code(self) -> int:
-        """0, or that of the failure."""
-        return 0 if self.error is None else int(self.error["exit_code"])
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON: the result, or which model failed and how."""
-        if self.result is not None:
-            return {**self.result, "skipped": True} if self.skipped else self.result
-        head = {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": self.command}
-        return {**head, "model": {"path": self.model}, "error": self.error}
+from bnfold.io.source import FileSource
+from bnfold.loading import noted_source
+from bnfold.results.folding import Folding, as_comparison
 
 
 def failed(task: Task, message: str, hint: str | None, exit_code: int) -> Outcome:
-    """An outcome without a result; the message names the model as the user did."""
-    message = message.replace(task.place, task.model)
-    if task.target is not None and task.shown is not None:
-        message = message.replace(task.target, task.shown)
-    if task.fed is not None:
-        message = message.replace(task.fed.place, task.fed.shown)
+    """Return an outcome without a result; the message names the files as the user did."""
+    message = message.replace(task.path, task.model)
+    if task.target is not None and task.shown_target is not None:
+        message = message.replace(task.target, task.shown_target)
+    if task.data is not None:
+        message = message.replace(task.data.path, task.data.shown)
     error = {"message": message, "hint": hint, "exit_code": exit_code}
     return Outcome(task.command, task.model, error=error)
 
 
 def run_task(task: Task) -> Outcome:
-    """The work itself, in whatever process. Never raises: a failure is an outcome too."""
+    """Inspect or fold the model of a task. Never raises: a failure is an outcome too."""
     try:
         return _run(task)
     except Refused as error:
-        from bnfold.results.folding import as_comparison
-
-        _name_data(task, error.folding)
+        refused = _with_shown_data(task, error.folding)
         outcome = failed(task, str(error), error.hint, error.exit_code)
-        return replace(outcome, result=error.folding.to_dict(), comparison=as_comparison(error.folding))
+        return replace(outcome, result=refused.to_dict(), comparison=as_comparison(refused))
     except BnfoldError as error:
         return failed(task, str(error), error.hint, error.exit_code)
     except MemoryError:
@@ -120,46 +45,45 @@ def run_task(task: Task) -> Outcome:
 
 
 def _run(task: Task) -> Outcome:
-    from bnfold.api import fold, inspect
-    from bnfold.batch.manifest import digest_of
-
-    digest = digest_of(Path(task.place)) if task.recorded else ""
+    digest = digest_of(Path(task.path)) if task.recorded else ""
     known = task.known
-    target = task.target
     if known is not None and known.digest == digest and _stands(known):
         return Outcome(task.command, task.model, known.result, skipped=True)
     if task.command == "inspect":
-        result, comparison, written = inspect(task.place, task.options).to_dict(), None, None
+        result, comparison, written = inspect(task.path, task.options).to_dict(), None, None
     else:
-        from bnfold.results.folding import as_comparison
-
-        ours = (known is not None and _stands(known)) or (task.recorded and _is_left_over(task, target))
-        force = task.force or ours
-        folding = fold(task.place, target, task.options, force=force, dry_run=task.dry_run)
-        _name_data(task, folding)
+        ours = (known is not None and _stands(known)) or (task.recorded and _is_left_over(task))
+        found = fold(task.path, task.target, task.options, force=task.force or ours, dry_run=task.dry_run)
+        folding = _with_shown_data(task, found)
         result, comparison = folding.to_dict(), as_comparison(folding)
         written = None if folding.output is None else folding.output.path
-    result["model"]["path"] = task.model
-    if task.command == "fold" and result["output"] is not None:
-        given = Path(task.model).with_name(Path(result["output"]["path"]).name)
-        result["output"]["path"] = str(given) if task.shown is None else task.shown
+    result = _with_shown_paths(task, result)
     record = None
     if task.recorded:
         target_digest = None if written is None else digest_of(Path(written))
-        record = Record(task.command, task.place, task.asked, digest, written, target_digest, result)
+        record = Record(task.command, task.path, task.asked, digest, written, target_digest, result)
     return Outcome(task.command, task.model, result, comparison=comparison, record=record)
 
 
-def _name_data(task: Task, folding: Folding) -> None:
-    """Call the data what the user calls it."""
-    if task.fed is not None and folding.verification is not None and folding.verification.inputs["source"]:
-        folding.verification.inputs["source"] = task.fed.shown
+def _with_shown_data(task: Task, folding: Folding) -> Folding:
+    """Return the folding with the path of the data as the user wrote it."""
+    found = folding.verification
+    if task.data is None or found is None or not found.inputs["source"]:
+        return folding
+    return replace(folding, verification=replace(found, inputs={**found.inputs, "source": task.data.shown}))
+
+
+def _with_shown_paths(task: Task, result: dict[str, Any]) -> dict[str, Any]:
+    """Return the JSON of a result with the paths of the model and of its fold as the user wrote them."""
+    shown = {**result, "model": {**result["model"], "path": task.model}}
+    if task.command == "fold" and result["output"] is not None:
+        beside = Path(task.model).with_name(Path(result["output"]["path"]).name)
+        shown["output"] = {**result["output"], "path": task.shown_target or str(beside)}
+    return shown
 
 
 def _stands(known: Record) -> bool:
-    """True if what was written then is still there, unchanged."""
-    from bnfold.batch.manifest import digest_of
-
+    """Return True if what was written in an earlier run is still there, unchanged."""
     if known.target is None:
         return True
     try:
@@ -168,15 +92,12 @@ def _stands(known: Record) -> bool:
         return False
 
 
-def _is_left_over(task: Task, target: str | None) -> bool:
-    """True if the target was made from the model, by a run that was cut off before it could note that."""
-    from bnfold.io.source import FileSource
-    from bnfold.loading import noted_source
-
-    place = Path(task.place)
-    path = Path(target) if target is not None else place.with_name(f"{place.stem}.folded{place.suffix}")
+def _is_left_over(task: Task) -> bool:
+    """Return True if the target was made from the model by a run that was interrupted before it recorded that."""
+    model = Path(task.path)
+    target = Path(task.target) if task.target is not None else model.with_name(f"{model.stem}.folded{model.suffix}")
     try:
-        digest = FileSource(place).sha256
-        return path.is_file() and (FileSource(path).sha256 == digest or noted_source(path)[1] == digest)
+        digest = FileSource(model).sha256
+        return target.is_file() and (FileSource(target).sha256 == digest or noted_source(target)[1] == digest)
     except BnfoldError:
         return False
