@@ -380,12 +380,23 @@ def test_wrong_values_of_verification_options(here, option, value, message):
 @pytest.mark.parametrize(
     "checks", ["structure", "weights", "layers", "outputs", "layers,structure", "weights,structure"]
 )
-def test_gates_can_be_chosen(here, checks):
+def test_checks_can_be_chosen(here, checks):
     call("fold", "conv.onnx", "--no-verify")
     data = json.loads(call("verify", "conv.onnx", "conv.folded.onnx", "--checks", checks, "--json", "-").stdout)
     assert {check["check"] for check in data["checks"]} == set(checks.split(","))
     enough = checks == "outputs" or {"structure", "weights"} <= set(checks.split(","))
     assert data["verdict"] == ("equivalent" if enough else "inconclusive")
+
+
+@pytest.mark.parametrize("words", [("--gates", "structure"), ("--gates=structure",), ("--checks", "structure")])
+def test_checks_have_a_hidden_alias(words, here):
+    call("fold", "conv.onnx", "--no-verify")
+    data = json.loads(call("verify", "conv.onnx", "conv.folded.onnx", *words, "--json", "-").stdout)
+    assert [check["check"] for check in data["checks"]] == ["structure"]
+    assert "gates" not in call("verify", "--help").output
+    wrong = call("verify", "conv.onnx", "conv.folded.onnx", "--gates", "all")
+    assert wrong.exit_code == 2
+    assert "--checks all: not one of" in wrong.stderr
 
 
 @pytest.mark.parametrize(

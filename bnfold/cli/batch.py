@@ -7,65 +7,69 @@ import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from bnfold.cli.options import FILE
+from bnfold.cli.output import OutputParams
+from bnfold.cli.params import FILE, declared
 from bnfold.errors import InconclusiveError, OutputError, UsageError
-from bnfold.report.terminal import echo, echo_error
+from bnfold.report.terminal import Part, Terminal, echo, echo_error
 
 if TYPE_CHECKING:
-    from bnfold.batch.run import Outcome
-    from bnfold.report.terminal import Part, Terminal
+    from bnfold.batch.records import Outcome
 
 
-def sharing(function: Callable[..., Any]) -> Callable[..., Any]:
+@dataclass(frozen=True)
+class BatchParams:
     """``--jobs``, ``--dask``, ``--resume``: what only several models need."""
-    for option in (
+
+    jobs: int | None = declared(
+        click.option("--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes.")
+    )
+    dask: str | None = declared(
+        click.option("--dask", metavar="ADDRESS", help="Share the models out over a Dask cluster (bnfold[dask]).")
+    )
+    resume: str | None = declared(
         click.option(
             "--resume",
             metavar="FILE",
             type=FILE,
             help="Remember in FILE what is done; skip what is, and has not changed since.",
-        ),
-        click.option("--dask", metavar="ADDRESS", help="Share the models out over a Dask cluster (bnfold[dask])."),
-        click.option("--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes."),
-    ):
-        function = option(function)
-    return function
+        )
+    )
 
-
-def is_many(models: list[str], given: dict[str, Any]) -> bool:
-    """True if a call is more than one model, one after the other, can be. Raises UsageError for a contradiction."""
-    if given["jobs"] and given["dask"]:
-        raise UsageError("--jobs and --dask exclude each other")
-    shared = any(given[name] for name in ("jobs", "dask", "resume"))
-    if (shared or len(models) > 1) and "-" in models:
-        raise UsageError("standard input is no model among several", "name files")
-    return shared or len(models) > 1
+    def is_batch(self, models: list[str]) -> bool:
+        """Return True if a call has several models, or asks for what several need. Raises UsageError."""
+        if self.jobs and self.dask:
+            raise UsageError("--jobs and --dask exclude each other")
+        asked = bool(self.jobs or self.dask or self.resume)
+        if (asked or len(models) > 1) and "-" in models:
+            raise UsageError("standard input is no model among several", "name files")
+        return asked or len(models) > 1
 
 
 @contextlib.contextmanager
-def executor(given: dict[str, Any]) -> Iterator[Executor | None]:
-    """What the models are shared out by. Raises InconclusiveError where no cluster answers."""
-    if given["dask"]:
+def executor(params: BatchParams) -> Iterator[Executor | None]:
+    """Give what the models are distributed by. Raises InconclusiveError where no cluster answers."""
+    if params.dask:
         try:
             distributed: Any = importlib.import_module("distributed")
         except ImportError:
             raise UsageError("--dask needs dask.distributed", "pip install 'bnfold[dask]'") from None
         try:
-            client = distributed.Client(given["dask"], timeout="10s", set_as_default=False)
+            client = distributed.Client(params.dask, timeout="10s", set_as_default=False)
         except (OSError, TimeoutError, ValueError) as error:
             cause = " ".join(str(error).split())
-            raise InconclusiveError(f"--dask {given['dask']}: {cause}", "is the scheduler running there?") from None
+            raise InconclusiveError(f"--dask {params.dask}: {cause}", "is the scheduler running there?") from None
         with client:
             yield client.get_executor(pure=False)
-    elif given["jobs"]:
+    elif params.jobs:
         from bnfold.batch.processes import Processes
 
-        with Processes(given["jobs"]) as processes:
+        with Processes(params.jobs) as processes:
             yield processes
     else:
         yield None
@@ -74,46 +78,48 @@ def executor(given: dict[str, Any]) -> Iterator[Executor | None]:
 def conclude(
     outcomes: Iterable[Outcome],
     models: list[str],
-    given: dict[str, Any],
+    output: OutputParams,
     terminal: Terminal,
+    *,
+    strict: bool,
     report: Callable[[Outcome], None] = lambda _: None,
 ) -> int:
-    """Tell each outcome as it comes, then all of them as a table; the exit code."""
+    """Report each outcome as it comes, then all of them as a table; return the exit code."""
     done: dict[str, Outcome] = {}
-    with _lines(given["json_file"]) as stream:
+    with _lines(output.json_file) as stream:
         for outcome in outcomes:
             done[outcome.model] = outcome
             if stream is not None:
-                _write(stream, outcome.to_dict(), given["json_file"])
+                _write(stream, outcome.to_dict(), str(output.json_file))
             if outcome.error is not None:
                 echo_error(outcome.error["message"], outcome.error["hint"])
-            elif sys.stderr is not None and sys.stderr.isatty() and not given["quiet"]:
+            elif sys.stderr is not None and sys.stderr.isatty() and not output.quiet:
                 echo(f"[{len(done)}/{len(models)}] {outcome.model}", err=True)
             report(outcome)
     in_order = [done[model] for model in models if model in done]
-    if not given["quiet"] and given["json_file"] != "-":
+    if output.shows_report:
         _print_table(terminal, in_order)
     failures = [outcome.exit_code for outcome in in_order if outcome.exit_code]
     if failures:
         return failures[0]
     kept = any(outcome.result and outcome.result["summary"]["kept"] for outcome in in_order)
-    return int(given["strict"] and kept)
+    return int(strict and kept)
 
 
 def _print_table(terminal: Terminal, outcomes: list[Outcome]) -> None:
-    """A row for each of several models, and their sum."""
-    terminal.table(("model", "", "BatchNorms", "foldable", "why not the rest"), map(_outcome, outcomes))
+    """Print a row for each of several models, and their sum."""
+    terminal.table(("model", "", "BatchNorms", "foldable", "why not the rest"), map(_row, outcomes))
     results = [outcome.result["summary"] for outcome in outcomes if outcome.result is not None]
-    total, gone = (sum(summary[key] for summary in results) for key in ("batch_norms", "foldable"))
+    total, foldable = (sum(summary[key] for summary in results) for key in ("batch_norms", "foldable"))
     skipped = sum(outcome.skipped for outcome in outcomes)
     failed = sum(outcome.error is not None for outcome in outcomes)
-    parts = [f"{len(outcomes)} models: {gone} of {total} BatchNorms foldable"]
+    parts = [f"{len(outcomes)} models: {foldable} of {total} BatchNorms foldable"]
     parts += [f"{skipped} done before"] if skipped else []
     parts += [f"{failed} failed"] if failed else []
     terminal.line("; ".join(parts))
 
 
-def _outcome(outcome: Outcome) -> list[Part]:
+def _row(outcome: Outcome) -> list[Part]:
     if outcome.result is None:
         assert outcome.error is not None
         return [outcome.model, ("failed", "red"), "", "", outcome.error["message"]]
@@ -124,7 +130,7 @@ def _outcome(outcome: Outcome) -> list[Part]:
 
 
 def _state(outcome: Outcome, result: dict[str, Any]) -> Part:
-    """What became of one of several models, in a word."""
+    """Return what became of one of several models, in a word."""
     if outcome.skipped:
         return "done before", "dim"
     if result["command"] == "inspect":
@@ -141,7 +147,7 @@ def _state(outcome: Outcome, result: dict[str, Any]) -> Part:
 
 @contextlib.contextmanager
 def _lines(target: str | None) -> Iterator[IO[str] | None]:
-    """Where JSON Lines go, each as soon as it is known."""
+    """Open the place where JSON Lines go, each as soon as it is known."""
     if target is None:
         yield None
     elif target == "-":

@@ -3,130 +3,152 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import click
 
-from bnfold.cli.options import (
-    FILE,
-    check_json_target,
-    check_plot,
-    common,
-    draw_drifts,
-    external_data,
-    progress,
-    report_stream,
-    same_file,
-    unsafe_shapes,
-    write_json,
-)
+from bnfold.cli.files import check_plot, draw_drifts, same_file
+from bnfold.cli.options import unsafe_shapes
+from bnfold.cli.output import OutputParams
+from bnfold.cli.params import EXTERNAL_DATA, FILE, UNSAFE_SHAPE, declared, takes
 from bnfold.errors import UsageError
-
-if TYPE_CHECKING:
-    from bnfold.options import CalibrateOptions
+from bnfold.options import CalibrateOptions, External
 
 CUMULATIVE = "cumulative"
 
 
+def _mode(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add both flags of the mode."""
+    single_pass = click.option(
+        "--single-pass", "mode", flag_value="single-pass", help="All layers see the stored statistics."
+    )
+    sequential = click.option(
+        "--sequential", "mode", flag_value="sequential", help="Later layers see recalibrated ones.  [default]"
+    )
+    return sequential(single_pass(function))
+
+
+@dataclass(frozen=True)
+class CalibrateParams:
+    """Over which data, how, and where the model goes."""
+
+    data: str = declared(
+        click.option(
+            "--data",
+            required=True,
+            metavar="PATH",
+            type=FILE,
+            help="Inputs: .npy, .npz, or a folder of such.",
+        )
+    )
+    output: str | None = declared(
+        click.option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            type=FILE,
+            help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]",
+        )
+    )
+    mode: Literal["sequential", "single-pass"] | None = declared(_mode)
+    momentum: str | None = declared(
+        click.option(
+            "--momentum",
+            metavar="M",
+            help="Do as training does: each batch normalised by itself moves the statistics; "
+            "or 'cumulative', as update_bn.",
+        )
+    )
+    convention: Literal["onnx", "torch"] | None = declared(
+        click.option(
+            "--convention",
+            type=click.Choice(["onnx", "torch"]),
+            help="Whose momentum and variance: ONNX's and Keras', or torch's.  [default: the model's]",
+        )
+    )
+    batch_size: int | None = declared(
+        click.option("--batch-size", type=click.IntRange(1), help="Rows at once.  [default: 64, or the model's]")
+    )
+    freeze_training_mode: bool = declared(
+        click.option(
+            "--freeze-training-mode", is_flag=True, help="Make inference BatchNorms of those in training mode."
+        )
+    )
+    external_data: External = declared(EXTERNAL_DATA)  # noqa: RUF009 - a dataclass field
+    force: bool = declared(click.option("--force", is_flag=True, help="Replace an existing output."))
+    dry_run: bool = declared(click.option("--dry-run", is_flag=True, help="Measure and report, write nothing."))
+    allow_unsafe_load: bool = declared(
+        click.option("--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust.")
+    )
+    shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
+    plot: str | None = declared(
+        click.option(
+            "--plot",
+            metavar="FILE",
+            type=FILE,
+            help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot]).",
+        )
+    )
+
+    def options(self) -> CalibrateOptions:
+        """Return the options of a calibration. Raises UsageError."""
+        if self.momentum is not None and self.mode is not None:
+            raise UsageError(
+                f"--momentum and --{self.mode} exclude each other", "a moving average goes through all layers at once"
+            )
+        if self.momentum is None and self.convention:
+            raise UsageError("--convention goes with --momentum")
+        number = None
+        if self.momentum is not None and self.momentum != CUMULATIVE:
+            try:
+                number = float(self.momentum)
+            except ValueError:
+                raise UsageError(
+                    f"--momentum {self.momentum}: not a number", "between 0 and 1, or 'cumulative'"
+                ) from None
+        return CalibrateOptions(
+            mode="moving-average" if self.momentum is not None else self.mode or "sequential",
+            momentum=number,
+            convention=self.convention or ("torch" if self.momentum == CUMULATIVE else None),
+            batch=self.batch_size,
+            freeze=self.freeze_training_mode,
+            external=self.external_data,
+        )
+
+
 @click.command("calibrate", short_help="Recompute running statistics over data, and write the unfolded model.")
 @click.argument("model", type=FILE)
-@click.option(
-    "--data",
-    required=True,
-    metavar="PATH",
-    type=FILE,
-    help="Inputs: .npy, .npz, or a folder of such.",
-)
-@click.option(
-    "-o",
-    "--output",
-    metavar="FILE",
-    type=FILE,
-    help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]",
-)
-@click.option("--sequential", "mode", flag_value="sequential", help="Later layers see recalibrated ones.  [default]")
-@click.option("--single-pass", "mode", flag_value="single-pass", help="All layers see the stored statistics.")
-@click.option(
-    "--momentum",
-    metavar="M",
-    help="Do as training does: each batch normalised by itself moves the statistics; or 'cumulative', as update_bn.",
-)
-@click.option(
-    "--convention",
-    type=click.Choice(["onnx", "torch"]),
-    help="Whose momentum and variance: ONNX's and Keras', or torch's.  [default: the model's]",
-)
-@click.option("--batch-size", type=click.IntRange(1), help="Rows at once.  [default: 64, or the model's]")
-@click.option("--freeze-training-mode", is_flag=True, help="Make inference BatchNorms of those in training mode.")
-@external_data
-@click.option("--force", is_flag=True, help="Replace an existing output.")
-@click.option("--dry-run", is_flag=True, help="Measure and report, write nothing.")
-@click.option("--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust.")
-@click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
-@click.option(
-    "--plot",
-    metavar="FILE",
-    type=FILE,
-    help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot]).",
-)
-@common
-def command(model: str, **given: Any) -> None:
+@takes(params=CalibrateParams, output=OutputParams)
+def command(model: str, params: CalibrateParams, output: OutputParams) -> None:
     """Recompute the running mean and variance of every BatchNorm of MODEL over data, and write the unfolded model.
 
     The statistics are those of all the data together, exactly, in float64. MODEL itself is not changed.
     """
-    check_json_target(given["json_file"], model_on_stdout=given["output"] == "-")
-    check_plot(given["plot"], [model])
-    options = _options(given)
-    if same_file(given["output"], model):
-        raise UsageError(f"{given['output']}: is the model itself", "write to another file")
+    output.check_json_target(model_on_stdout=params.output == "-")
+    check_plot(params.plot, [model])
+    options = params.options()
+    if same_file(params.output, model):
+        raise UsageError(f"{params.output}: is the model itself", "write to another file")
     from bnfold.api import calibrate
-    from bnfold.report.terminal import Terminal
 
-    with progress(given):
+    with output.progress():
         result = calibrate(
             model,
-            given["data"],
-            given["output"],
+            params.data,
+            params.output,
             options,
-            force=given["force"],
-            dry_run=given["dry_run"],
-            unsafe_shapes=unsafe_shapes(given),
+            force=params.force,
+            dry_run=params.dry_run,
+            unsafe_shapes=unsafe_shapes(params.allow_unsafe_load, params.shape),
         )
     on_stdout = result.output is not None and result.output.path == "-"
-    if not given["quiet"] and given["json_file"] != "-":
+    if output.shows_report:
         from bnfold.report import text
 
-        terminal = Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
-        text.print_calibration(terminal, result, verbose=given["verbose"])
-    if given["plot"]:
-        draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.info.path, given["plot"])
-    write_json(given["json_file"], result.to_dict())
+        text.print_calibration(output.terminal(model_on_stdout=on_stdout), result, verbose=output.verbose)
+    if params.plot:
+        draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.info.path, params.plot)
+    output.write_json(result.to_dict())
     sys.exit(0)
-
-
-def _options(given: dict[str, Any]) -> CalibrateOptions:
-    """The options. Raises UsageError."""
-    from bnfold.options import CalibrateOptions
-
-    mode, momentum = given["mode"], given["momentum"]
-    if momentum is not None and mode is not None:
-        raise UsageError(
-            f"--momentum and --{mode} exclude each other", "a moving average goes through all layers at once"
-        )
-    if momentum is None and given["convention"]:
-        raise UsageError("--convention goes with --momentum")
-    number = None
-    if momentum not in (None, CUMULATIVE):
-        try:
-            number = float(momentum)
-        except ValueError:
-            raise UsageError(f"--momentum {momentum}: not a number", "between 0 and 1, or 'cumulative'") from None
-    return CalibrateOptions(
-        mode="moving-average" if momentum is not None else mode or "sequential",
-        momentum=number,
-        convention=given["convention"] or ("torch" if momentum == CUMULATIVE else None),
-        batch=given["batch_size"],
-        freeze=given["freeze_training_mode"],
-        external=given["external_data"],
-    )

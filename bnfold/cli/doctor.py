@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bnfold.cli import project
-from bnfold.cli.options import check_json_target, common, report_stream, write_json
+from bnfold.cli.output import OutputParams
+from bnfold.cli.params import takes
 from bnfold.errors import BnfoldError
 
 if TYPE_CHECKING:
@@ -18,30 +19,28 @@ COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
 @click.command("doctor", short_help="Tell what this machine can do, and what is missing for the rest.")
-@common
-def command(**given: Any) -> None:
+@takes(output=OutputParams)
+def command(output: OutputParams) -> None:
     """Tell what this machine can do: versions, devices on which a model really ran, and what is missing for the rest.
 
     Exits with 3 if something that is installed does not work.
     """
-    check_json_target(given["json_file"])
-    from bnfold.diagnostics import diagnose
-    from bnfold.report.terminal import Terminal
+    output.check_json_target()
+    from bnfold.diagnostics import Diagnosis, diagnose
 
-    result = diagnose()
-    result.findings.append(_project())
-    if not given["quiet"] and given["json_file"] != "-":
-        terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+    result = Diagnosis([*diagnose().findings, _project()])
+    if output.shows_report:
+        terminal = output.terminal()
         for finding in result.findings:
             terminal.line(f"{finding.subject}: ", (finding.state, COLOURS[finding.state]), f": {finding.detail}")
             if finding.remedy:
                 terminal.line((f"  {finding.remedy}", "dim"))
-    write_json(given["json_file"], result.to_dict())
+    output.write_json(result.to_dict())
     sys.exit(0 if result.healthy else 3)
 
 
 def _project() -> Finding:
-    """What [tool.bnfold] says, for whichever command."""
+    """Return what [tool.bnfold] says, for any command."""
     from bnfold.diagnostics import Finding
 
     try:

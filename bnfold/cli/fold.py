@@ -3,191 +3,213 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from bnfold.cli import project, reports
-from bnfold.cli.batch import conclude, executor, is_many, sharing
-from bnfold.cli.options import (
-    FILE,
-    check_json_target,
-    common,
-    expand,
-    external_data,
-    plan_options,
-    planning,
-    progress,
-    report_stream,
-    same_file,
-    unsafe_shapes,
-    write_json,
-)
-from bnfold.cli.verification_options import verify_options, verifying
+from bnfold.cli import project, report_values, reports
+from bnfold.cli.batch import BatchParams, conclude, executor
+from bnfold.cli.files import expand, same_file
+from bnfold.cli.options import PlanningParams, unsafe_shapes
+from bnfold.cli.output import OutputParams
+from bnfold.cli.params import EXTERNAL_DATA, FILE, declared, takes
+from bnfold.cli.verification_options import VerificationParams
 from bnfold.errors import OutputError, Refused, UsageError
+from bnfold.options import External, FoldOptions, Format
 
 if TYPE_CHECKING:
-    from bnfold.batch.run import Outcome
-    from bnfold.options import FoldOptions
+    from bnfold.batch.records import Outcome
     from bnfold.report.terminal import Terminal
-    from bnfold.results.folding import Comparison, Folding
+    from bnfold.results.folding import Folding
+    from bnfold.results.verification import Comparison
+
+Reporter = Callable[["Folding | Comparison"], None]
+"""Writes the reports that were asked for."""
+
+
+@dataclass(frozen=True)
+class FoldParams:
+    """Where the folded model goes, whether it is verified, and which BatchNorms are folded."""
+
+    output: str | None = declared(
+        click.option("-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output.")
+    )
+    output_dir: str | None = declared(
+        click.option("--output-dir", metavar="DIR", type=FILE, help="Folder to write to, under the models' own names.")
+    )
+    in_place: bool = declared(click.option("--in-place", is_flag=True, help="Replace the model itself."))
+    force: bool = declared(click.option("--force", is_flag=True, help="Replace OUT if it exists."))
+    verify: bool = declared(
+        click.option(
+            "--verify/--no-verify",
+            default=True,
+            help="Verify before writing (default); a failure is never written.",
+        )
+    )
+    dry_run: bool = declared(click.option("--dry-run", is_flag=True, help="Plan and report; write nothing."))
+    strict: bool = declared(click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays."))
+    only: tuple[str, ...] = declared(
+        click.option("--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable).")
+    )
+    skip: tuple[str, ...] = declared(
+        click.option("--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).")
+    )
+
+    @property
+    def replaces(self) -> bool:
+        """True if what stands at the target may be replaced."""
+        return self.force or self.in_place
 
 
 @click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
 @click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
-@click.option("-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output.")
-@click.option("--output-dir", metavar="DIR", type=FILE, help="Folder to write to, under the models' own names.")
-@click.option("--in-place", is_flag=True, help="Replace the model itself.")
-@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
-@click.option("--verify/--no-verify", default=True, help="Verify before writing (default); a failure is never written.")
-@click.option("--dry-run", is_flag=True, help="Plan and report; write nothing.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays.")
-@click.option("--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable).")
-@click.option("--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).")
-@planning
-@external_data
+@takes(params=FoldParams, planning=PlanningParams)
+@EXTERNAL_DATA
 @click.option("--to", type=click.Choice(["onnx", "pt2"]), help="Format to write.  [default: that of MODEL]")
-@sharing
-@verifying
-@common
-def command(models: tuple[str, ...], **given: Any) -> None:
+@takes(batch=BatchParams, verification=VerificationParams, output=OutputParams)
+def command(
+    models: tuple[str, ...],
+    params: FoldParams,
+    planning: PlanningParams,
+    external_data: External,
+    to: Format | None,
+    batch: BatchParams,
+    verification: VerificationParams,
+    output: OutputParams,
+) -> None:
     """Fold the BatchNorms of MODEL into the neighbouring weights, verify the result and write it.
 
     OUT is by default MODEL with '.folded' before its suffix, beside it. An existing file is never
     replaced without --force, the model itself never without --in-place. Without any MODEL, the list comes from
     [tool.bnfold] in pyproject.toml.
     """
-    from bnfold.options import FoldOptions
-    from bnfold.report.terminal import Terminal
-
     places = {} if models else {entry.model: entry.output for entry in project.models("fold")}
     files = expand(models) if models else list(places)
-    many = is_many(files, given)
-    _check_targets(files, given)
-    given["places"] = places
-    fixed = {"shape": ()} if given["allow_unsafe_load"] else {}  # the shapes are then those of the export
+    many = batch.is_batch(files)
+    _check_targets(files, params, output)
+    # The shapes of a model whose loading runs code are those of its export.
+    verify = verification.options(with_shapes=not planning.allow_unsafe_load) if params.verify else None
     options = FoldOptions(
-        only=given["only"],
-        skip=given["skip"],
-        external=given["external_data"],
-        verify=verify_options({**given, **fixed}) if given["verify"] else None,
-        to=given["to"],
-        unsafe_shapes=unsafe_shapes(given),
-        **plan_options(given),
+        only=params.only,
+        skip=params.skip,
+        external=external_data,
+        verify=verify,
+        to=to,
+        unsafe_shapes=unsafe_shapes(planning.allow_unsafe_load, verification.shape),
+        **planning.arguments(),
     )
-    on_stdout = given["output"] == "-" or (files == ["-"] and not given["output"])
-    check_json_target(given["json_file"], model_on_stdout=on_stdout)
-    wanted = reports.wanted(given["reports"], files)
-    terminal = Terminal(report_stream(given["json_file"], on_stdout), color=not given["no_color"])
-    quiet_stdout = on_stdout or given["json_file"] == "-"
+    on_stdout = params.output == "-" or (files == ["-"] and not params.output)
+    output.check_json_target(model_on_stdout=on_stdout)
+    wanted = reports.wanted(verification.reports, files)
+    report = partial(_report, wanted, quiet_stdout=on_stdout or output.json_file == "-")
+    targets = {model: _target(model, params, to, places.get(model)) for model in files}
+    terminal = output.terminal(model_on_stdout=on_stdout)
     if many:
-        sys.exit(_fold_many(files, options, given, terminal, lambda found: _report(wanted, found, quiet_stdout)))
-    kept = _fold_one(files[0], options, given, terminal, lambda found: _report(wanted, found, quiet_stdout))
-    sys.exit(int(given["strict"] and kept))
+        sys.exit(_fold_many(files, targets, options, params, batch, output, terminal, report))
+    kept = _fold_one(files[0], targets[files[0]], options, params, output, terminal, report)
+    sys.exit(int(params.strict and kept))
 
 
 def _fold_one(
     model: str,
+    target: str | None,
     options: FoldOptions,
-    given: dict[str, Any],
+    params: FoldParams,
+    output: OutputParams,
     terminal: Terminal,
-    report: Callable[[Folding | Comparison], None],
+    report: Reporter,
 ) -> bool:
-    """Fold a model and tell what came of it; True if a BatchNorm stays."""
+    """Fold a model and report the result; return True if a BatchNorm is kept."""
     from bnfold.api import fold
 
-    target = _target(model, given)
-    _check_self(target, model, given)
-    force = given["force"] or given["in_place"]
     try:
-        with progress(given):
-            result = fold(model, target, options, force=force, dry_run=given["dry_run"])
+        with output.progress():
+            result = fold(model, target, options, force=params.replaces, dry_run=params.dry_run)
     except Refused as error:
-        write_json(given["json_file"], error.folding.to_dict())
+        output.write_json(error.folding.to_dict())
         report(error.folding)
         raise
-    if not given["quiet"] and given["json_file"] != "-":
+    if output.shows_report:
         from bnfold.report import text
 
-        text.print_folding(terminal, result, verbose=given["verbose"])
+        text.print_folding(terminal, result, verbose=output.verbose)
     report(result)
-    write_json(given["json_file"], result.to_dict())
+    output.write_json(result.to_dict())
     return bool(result.inspection.kept)
 
 
 def _fold_many(
     files: list[str],
+    targets: Mapping[str, str | None],
     options: FoldOptions,
-    given: dict[str, Any],
+    params: FoldParams,
+    batch: BatchParams,
+    output: OutputParams,
     terminal: Terminal,
-    report: Callable[[Folding | Comparison], None],
+    report: Reporter,
 ) -> int:
-    """Fold several models and tell what came of them; the exit code."""
+    """Fold several models and report the results; return the exit code."""
     from bnfold.batch.run import fold_many
 
-    targets = {model: _target(model, given) for model in files}
-    for model, target in targets.items():
-        _check_self(target, model, given)
-    force = given["force"] or given["in_place"]
-
     def report_outcome(outcome: Outcome) -> None:
-        """The reports that were asked for."""
         if outcome.comparison is not None:
             report(outcome.comparison)
 
-    with executor(given) as workers:
+    with executor(batch) as workers:
         outcomes = fold_many(
-            targets, options, executor=workers, manifest=given["resume"], force=force, dry_run=given["dry_run"]
+            targets, options, executor=workers, manifest=batch.resume, force=params.replaces, dry_run=params.dry_run
         )
-        return conclude(outcomes, files, given, terminal, report_outcome)
+        return conclude(outcomes, files, output, terminal, strict=params.strict, report=report_outcome)
 
 
-def _check_self(target: str | None, model: str, given: dict[str, Any]) -> None:
-    if not given["in_place"] and same_file(target, model):
-        raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
-
-
-def _report(wanted: list[reports.Report], found: Folding | Comparison, quiet_stdout: bool) -> None:
+def _report(wanted: list[reports.Report], found: Folding | Comparison, *, quiet_stdout: bool) -> None:
     if wanted:
         from bnfold.results.folding import Folding, as_comparison
 
         comparison = as_comparison(found) if isinstance(found, Folding) else found
         reports.write(wanted, comparison, to_stderr=quiet_stdout)
-        from bnfold.report import report_data as story
-
         reports.write_page(
-            wanted, lambda: story.of_folding(found) if isinstance(found, Folding) else story.of_comparison(found)
+            wanted,
+            lambda: (
+                report_values.of_folding(found) if isinstance(found, Folding) else report_values.of_comparison(found)
+            ),
         )
 
 
-def _check_targets(files: list[str], given: dict[str, Any]) -> None:
-    if given["in_place"] and (given["output"] or given["output_dir"]):
+def _check_targets(files: list[str], params: FoldParams, output: OutputParams) -> None:
+    """Refuse targets that contradict each other, and make the folder. Raises UsageError, OutputError."""
+    if params.in_place and (params.output or params.output_dir):
         raise UsageError("--in-place goes with neither --output nor --output-dir")
-    if given["output"] and given["output_dir"]:
+    if params.output and params.output_dir:
         raise UsageError("--output and --output-dir exclude each other")
-    if given["output"] and len(files) > 1:
+    if params.output and len(files) > 1:
         raise UsageError("--output takes one model", "use --output-dir")
-    if given["output_dir"]:
+    if params.output_dir:
         names = [Path(name).name for name in files]
         if len(set(names)) < len(names):
             raise UsageError("two models of the same name would go to one file in --output-dir")
         try:
-            Path(given["output_dir"]).mkdir(parents=True, exist_ok=True)
+            Path(params.output_dir).mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError) as error:
-            raise OutputError(f"{given['output_dir']}: {getattr(error, 'strerror', None) or error}") from None
-    elif given["json_file"] and given["output"] and Path(given["json_file"]) == Path(given["output"]) != Path("-"):
+            raise OutputError(f"{params.output_dir}: {getattr(error, 'strerror', None) or error}") from None
+    elif output.json_file and params.output and Path(output.json_file) == Path(params.output) != Path("-"):
         raise UsageError("--json and --output name the same file")
 
 
-def _target(model: str, given: dict[str, Any]) -> str | None:
-    if given["output_dir"]:
-        name = Path(model).with_suffix(f".{given['to']}").name if given["to"] else Path(model).name
-        return str(Path(given["output_dir"]) / name)
-    if given["in_place"]:
+def _target(model: str, params: FoldParams, to: Format | None, place: str | None) -> str | None:
+    """Return where the fold of a model goes; ``place`` is what the project says. Raises UsageError."""
+    target = params.output or place
+    if params.output_dir:
+        name = Path(model).with_suffix(f".{to}").name if to else Path(model).name
+        target = str(Path(params.output_dir) / name)
+    elif params.in_place:
         return model
-    output: str | None = given["output"] or given["places"].get(model)
-    if output and not given["output"]:
-        Path(output).parent.mkdir(parents=True, exist_ok=True)
-    return output
+    elif target and not params.output:
+        Path(target).parent.mkdir(parents=True, exist_ok=True)
+    if same_file(target, model):
+        raise UsageError(f"{target}: is the model itself", "pass --in-place to replace it")
+    return target

@@ -3,31 +3,53 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from bnfold.cli import project, reports
-from bnfold.cli.batch import conclude, executor, is_many, sharing
-from bnfold.cli.options import (
-    FILE,
-    check_json_target,
-    check_plot,
-    common,
-    draw_drifts,
-    expand,
-    plan_options,
-    planning,
-    progress,
-    report_stream,
-    unsafe_shapes,
-    write_json,
-)
+from bnfold.cli.batch import BatchParams, conclude, executor
+from bnfold.cli.files import check_plot, draw_drifts, expand
+from bnfold.cli.options import PlanningParams, unsafe_shapes
+from bnfold.cli.output import OutputParams
+from bnfold.cli.params import FILE, HTML_REPORT, UNSAFE_SHAPE, declared, takes
 from bnfold.errors import OutputError, UsageError
+from bnfold.options import FoldOptions
 
 if TYPE_CHECKING:
     from bnfold.results.folding import Inspection
+
+
+@dataclass(frozen=True)
+class InspectParams:
+    """What to compare with, and what to write."""
+
+    data: str | None = declared(
+        click.option(
+            "--data",
+            metavar="PATH",
+            type=FILE,
+            help="Compare statistics with these data: .npy, .npz, or a folder of such.",
+        )
+    )
+    batch_size: int | None = declared(
+        click.option(
+            "--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]"
+        )
+    )
+    plot: str | None = declared(
+        click.option(
+            "--plot",
+            metavar="FILE",
+            type=FILE,
+            help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).",
+        )
+    )
+    reports: tuple[str, ...] = declared(HTML_REPORT)
+    shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
+    strict: bool = declared(click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay."))
 
 
 @click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
@@ -39,76 +61,63 @@ if TYPE_CHECKING:
     type=FILE,
     help="Draw each one with its neighbours and their maps: .svg or .html.",
 )
-@planning
-@click.option(
-    "--data",
-    metavar="PATH",
-    type=FILE,
-    help="Compare statistics with these data: .npy, .npz, or a folder of such.",
-)
-@click.option("--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]")
-@click.option(
-    "--plot",
-    metavar="FILE",
-    type=FILE,
-    help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).",
-)
-@click.option("--report", "reports", multiple=True, metavar="html=FILE", help="Write a page (needs bnfold[html]).")
-@click.option("--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
-@sharing
-@common
-def command(models: tuple[str, ...], **given: Any) -> None:
+@takes(planning=PlanningParams, params=InspectParams, batch=BatchParams, output=OutputParams)
+def command(
+    models: tuple[str, ...],
+    picture: str | None,
+    planning: PlanningParams,
+    params: InspectParams,
+    batch: BatchParams,
+    output: OutputParams,
+) -> None:
     """Show every BatchNorm of MODEL: where it would fold to, or the reason that it stays.
 
     Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
     Without any MODEL, the list comes from [tool.bnfold] in pyproject.toml.
     """
-    from bnfold.options import FoldOptions
-    from bnfold.report.terminal import Terminal
-
     files = expand(models) if models else [entry.model for entry in project.models("inspect")]
-    many = is_many(files, given)
-    _check(files, given, many=many)
-    wanted = reports.only_html(given["reports"], files)
-    options = FoldOptions(unsafe_shapes=unsafe_shapes(given), **plan_options(given))
-    terminal = Terminal(report_stream(given["json_file"], False), color=not given["no_color"])
+    many = batch.is_batch(files)
+    output.check_json_target()
+    _check(files, picture, params, many=many)
+    wanted = reports.only_html(params.reports, files)
+    shapes = unsafe_shapes(planning.allow_unsafe_load, params.shape)
+    options = FoldOptions(unsafe_shapes=shapes, **planning.arguments())
+    terminal = output.terminal()
     if many:
         from bnfold.batch.run import inspect_many
 
-        with executor(given) as workers:
-            outcomes = inspect_many(files, options, executor=workers, manifest=given["resume"])
-            sys.exit(conclude(outcomes, files, given, terminal))
+        with executor(batch) as workers:
+            outcomes = inspect_many(files, options, executor=workers, manifest=batch.resume)
+            sys.exit(conclude(outcomes, files, output, terminal, strict=params.strict))
     from bnfold.api import inspect
 
-    with progress(given):
-        result = inspect(files[0], options, data=given["data"], batch=given["batch_size"])
-    if not given["quiet"] and given["json_file"] != "-":
+    with output.progress():
+        result = inspect(files[0], options, data=params.data, batch=params.batch_size)
+    if output.shows_report:
         from bnfold.report import text
 
-        text.print_inspection(terminal, result, verbose=given["verbose"])
-    if given["picture"]:
-        _draw(given["picture"], result)
-    if given["plot"]:
-        draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, given["plot"])
-    write_json(given["json_file"], result.to_dict())
+        text.print_inspection(terminal, result, verbose=output.verbose)
+    if picture:
+        _draw(picture, result)
+    if params.plot:
+        draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, params.plot)
+    output.write_json(result.to_dict())
     if wanted:
-        from bnfold.report import report_data as story
+        from bnfold.report import report_data
 
-        reports.write_page(wanted, lambda: story.of_inspection(result))
-    sys.exit(int(given["strict"] and bool(result.kept)))
+        reports.write_page(wanted, lambda: report_data.of_inspection(result))
+    sys.exit(int(params.strict and bool(result.kept)))
 
 
-def _check(files: list[str], given: dict[str, Any], *, many: bool) -> None:
+def _check(files: list[str], picture: str | None, params: InspectParams, *, many: bool) -> None:
     """Refuse options that contradict each other, before any work is done. Raises UsageError, OutputError."""
-    check_json_target(given["json_file"])
-    if given["picture"] and (Path(given["picture"]).suffix not in (".svg", ".html") or many):
+    if picture and (Path(picture).suffix not in (".svg", ".html") or many):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
-    if many and given["data"]:
+    if many and params.data:
         raise UsageError("--data takes one model")
-    if (given["plot"] or given["batch_size"]) and not given["data"]:
-        raise UsageError(f"--{'plot' if given['plot'] else 'batch-size'} goes with --data")
-    check_plot(given["plot"], files)
+    if (params.plot or params.batch_size) and not params.data:
+        raise UsageError(f"--{'plot' if params.plot else 'batch-size'} goes with --data")
+    check_plot(params.plot, files)
 
 
 def _draw(target: str, result: Inspection) -> None:

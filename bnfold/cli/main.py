@@ -1,11 +1,10 @@
-"""The command line. Only this room prints or exits; a command's rooms are imported when it is called."""
+"""The program: the group of commands, and what becomes of errors. Only this package prints or exits."""
 
 from __future__ import annotations
 
 import contextlib
 import difflib
 import gc
-import importlib
 import os
 import signal
 import sys
@@ -14,27 +13,10 @@ from typing import Any, NoReturn
 import click
 
 from bnfold import ONE_THREAD, __version__
+from bnfold.cli import project
+from bnfold.cli.commands import COMMANDS, Context, command_named
 from bnfold.errors import BnfoldError, OutputError, UsageError
-from bnfold.report.escaping import harmless, visible
 from bnfold.report.terminal import echo, echo_error, echo_lines, hear_warnings
-
-COMMANDS = {
-    "fold": "Remove BatchNorms from a model, verify the result, write it.",
-    "inspect": "Show every BatchNorm: where it would fold to, or why it stays.",
-    "verify": "Judge whether a folded model computes what the original computes.",
-    "calibrate": "Recompute running statistics over data, and write the unfolded model.",
-    "bench": "Measure how fast a model and its fold are, by turns.",
-    "doctor": "Tell what this machine can do, and what is missing for the rest.",
-    "completion": "Print the shell code that completes bnfold's words.",
-}
-
-
-class Context(click.Context):
-    """A call, whose help may quote what a project's file sets."""
-
-    def get_help(self) -> str:
-        """The help, harmless."""
-        return "\n".join(harmless(visible(line)) for line in super().get_help().split("\n"))
 
 
 class Commands(click.Group):
@@ -43,21 +25,17 @@ class Commands(click.Group):
     context_class = Context
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """The names, in the order of a user's work."""
+        """Return the names, in the order of a user's work."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, imported now."""
-        if cmd_name not in COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(f"bnfold.cli.{cmd_name}").command
-        command.context_class = Context
-        return command
+        """Return the command, imported now."""
+        return command_named(cmd_name) if cmd_name in COMMANDS else None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The command; for a misspelt one, what was probably meant."""
+        """Return the command; for a misspelt one, suggest what was probably meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
             hint = f"did you mean 'bnfold {near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
@@ -100,7 +78,7 @@ class Commands(click.Group):
 
 
 def explained(error: Exception) -> BnfoldError:
-    """Any failure as one with a line, a hint and an exit code; what nobody foresaw is a bug."""
+    """Return any failure as one with a line, a hint and an exit code; an unexpected one is a bug."""
     if isinstance(error, BnfoldError):
         return error
     if isinstance(error, MemoryError):
@@ -160,8 +138,5 @@ def main(context: click.Context) -> None:
     bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
     """
     name = context.invoked_subcommand
-    command = None if name is None else main.get_command(context, name)
-    from bnfold.cli import project
-
-    if command is not None and name in project.COMMANDS:
-        context.default_map = {str(name): project.defaults(project.find(), command)}
+    if name in project.COMMANDS:
+        context.default_map = {name: project.defaults(project.find(), command_named(name))}

@@ -16,6 +16,7 @@ from typing import Any
 
 import click
 
+from bnfold.cli.commands import command_named
 from bnfold.errors import InputError, UsageError, one_line
 
 FILE = "pyproject.toml"
@@ -190,12 +191,8 @@ def option_names(command: click.Command) -> dict[str, click.Option]:
 
 def check(project: Project | None) -> None:
     """Look at all that a project says, for whichever command. Raises UsageError."""
-    from bnfold.cli.main import main
-
     for name in COMMANDS if project is not None else ():
-        command = main.get_command(click.Context(main), name)
-        assert command is not None
-        defaults(project, command)
+        defaults(project, command_named(name))
 
 
 def models(command: str) -> list[Entry]:
@@ -216,14 +213,10 @@ def _near(key: str, known: Any) -> str:
 
 def schema() -> dict[str, Any]:
     """A JSON Schema of ``[tool.bnfold]``, made from the commands' own options, for editors."""
-    from bnfold.cli.main import main
-
-    context = click.Context(main)
     tables = {}
     for name in COMMANDS:
-        command = main.get_command(context, name)
-        assert command is not None
-        properties = {key: _property(option) for key, option in sorted(option_names(command).items())}
+        options = sorted(option_names(command_named(name)).items())
+        properties = {key: _property(option) for key, option in options}
         tables[name] = {"type": "object", "additionalProperties": False, "properties": properties}
     model = {
         "oneOf": [

@@ -1,4 +1,4 @@
-"""``--report KIND[=FILE]``: where the verification is told to machines."""
+"""``--report KIND[=FILE]``: the result as other programs and HTML pages take it."""
 
 from __future__ import annotations
 
@@ -11,19 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bnfold.cli.options import same_file
+from bnfold.cli.files import same_file
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
-    from bnfold.report.page.render import ReportData
-    from bnfold.results.folding import Comparison
-
+    from bnfold.report.report_data import ReportData
+    from bnfold.results.verification import Comparison
 
 NAME = "{name}"
 """Stands for a model's name in the file of a report."""
 
 HTML = "html"
-"""A page for people, which tells more than the verification (:mod:`bnfold.report.page.render`)."""
+"""A page for people, which shows more than the verification (:mod:`bnfold.report.page.render`)."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,13 @@ def only_html(texts: tuple[str, ...], models: list[str]) -> list[Report]:
     return found
 
 
-def write_page(reports: list[Report], story: Callable[[], ReportData]) -> None:
-    """Write the pages among the reports. Raises OutputError."""
+def write_page(reports: list[Report], collect: Callable[[], ReportData]) -> None:
+    """Write the pages among the reports; what they show is collected if there are any. Raises OutputError."""
     for report in reports:
         if report.kind == HTML and report.path is not None:
             from bnfold.report.page import render as page
 
-            _write(report.path, page.render(story()))
+            _write(report.path, page.render(collect()))
 
 
 def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> None:

@@ -1,0 +1,73 @@
+"""Files that a command line names: models to read, places for pictures."""
+
+from __future__ import annotations
+
+import glob
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bnfold.errors import InputError, OutputError, UsageError
+
+if TYPE_CHECKING:
+    from bnfold.results.drift import Drift
+
+
+def expand(models: tuple[str, ...]) -> list[str]:
+    """Files, globs and folders as one list of files (``-`` is standard input). Raises InputError."""
+    files: list[str] = []
+    for name in models:
+        if not name:
+            raise UsageError("a model's name is empty")
+        if name != "-" and _is_folder(name):
+            inside = (path for suffix in ("onnx", "pt2") for path in Path(name).glob(f"*.{suffix}"))
+            found = sorted(str(path) for path in inside if ".folded" not in path.suffixes)
+            if not found:
+                raise InputError(f"{name}: no .onnx or .pt2 file in this folder, folded ones aside", "name the files")
+            files += found
+        elif name != "-" and glob.has_magic(name) and not Path(name).exists():
+            found = sorted(glob.glob(name, recursive=True))
+            if not found:
+                raise InputError(f"{name}: no file matches")
+            files += found
+        else:
+            files.append(name)
+    return files
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except (OSError, ValueError):
+        return False
+
+
+def same_file(target: str | None, model: str) -> bool:
+    """True if a place to write to is the model itself, by whatever name."""
+    try:
+        return target is not None and target != "-" and Path(target).samefile(model)
+    except (OSError, ValueError):
+        return False
+
+
+def check_plot(target: str | None, models: list[str]) -> None:
+    """Refuse a place for the picture that would cost the user a file, or where none can be."""
+    if target is None:
+        return
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UsageError("--plot needs matplotlib", "pip install 'bnfold[plot]'")
+    path = Path(target)
+    if path.suffix not in (".svg", ".png", ".pdf"):
+        raise UsageError(f"--plot {target}: must end in .svg, .png or .pdf")
+    if any(same_file(target, model) for model in models):
+        raise UsageError(f"--plot {target}: is a model", "name another file")
+    if not path.absolute().parent.is_dir():
+        raise OutputError(f"--plot {target}: its folder does not exist")
+
+
+def draw_drifts(drifts: Mapping[str, Drift], model: str, target: str) -> None:
+    """``--plot``: how far data are from the statistics. Raises OutputError."""
+    from bnfold.report import drift_plot, figures
+
+    figures.save(lambda: drift_plot.draw(drifts, Path(model).name), target)

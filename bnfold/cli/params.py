@@ -1,0 +1,169 @@
+"""Parameters of commands: how groups of options become typed objects, and the types of single values."""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import field, fields
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from bnfold.errors import UsageError
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+def declared(option: Decorator) -> Any:
+    """Return a dataclass field whose value comes from a ``click.option``, which must have the field's name."""
+    return field(metadata={"option": option})
+
+
+def takes(**groups: type[Any]) -> Decorator:
+    """Give a command the options of dataclasses, and hand it an object of each under the name given here.
+
+    The fields of the dataclasses are :func:`declared`; their order is that of ``--help``.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def command(**values: Any) -> Any:
+            objects = {
+                name: group(**{entry.name: values.pop(entry.name) for entry in fields(group)})
+                for name, group in groups.items()
+            }
+            return function(**values, **objects)
+
+        entries = [entry for group in groups.values() for entry in fields(group)]
+        for entry in reversed(entries):  # as decorators: the last one is applied first
+            entry.metadata["option"](command)
+        return command
+
+    return decorate
+
+
+class AliasedOption(click.Option):
+    """An option that can also be given by former names, which ``--help`` does not show."""
+
+    def __init__(self, *arguments: Any, aliases: Sequence[str] = (), **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self._aliases = aliases
+
+    def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
+        """Add the option under its own names and its aliases."""
+        super().add_to_parser(parser, ctx)
+        parser.add_option(obj=self, opts=list(self._aliases), dest=self.name, action="store", nargs=self.nargs)
+
+
+class _File(click.types.StringParamType):
+    """A path, which a shell completes best itself; whether it exists is not a matter of syntax."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Refuse an empty text, which an unset variable of a script leaves."""
+        if value == "":
+            self.fail("it is empty", param, ctx)
+        return super().convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Leave it to the shell."""
+        return [CompletionItem(incomplete, type="file")]
+
+
+FILE = _File()
+
+DEVICE = click.option("--device", default="cpu", show_default=True, help="Where models run: cpu, cuda or cuda:N.")
+INPUTS = click.option(
+    "--inputs", metavar="PATH", type=FILE, help="Your data: .npz, .npy, or a folder with input_0.pb …"
+)
+SHAPE = click.option("--shape", multiple=True, metavar="NAME:DIMS", help="Shape of an input: x:1,3,224,224.")
+RANGE = click.option("--range", "ranges", multiple=True, metavar="NAME:LO,HI", help="Range of an input's values.")
+SEED = click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of the generated inputs.")
+UNSAFE_SHAPE = click.option(
+    "--shape", multiple=True, metavar="NAME:DIMS", help="With --allow-unsafe-load: x:1,3,224,224."
+)
+HTML_REPORT = click.option(
+    "--report", "reports", multiple=True, metavar="html=FILE", help="Write a page (needs bnfold[html])."
+)
+EXTERNAL_DATA = click.option(
+    "--external-data",
+    type=click.Choice(["auto", "keep", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Whether weights lie in a file beside the model.",
+)
+
+SMALLEST_MEMORY = 2**20
+"""Bytes below which a limit is a mistake: a number without its unit."""
+
+
+def checked_device(text: str) -> str:
+    """Return ``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError."""
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
+        raise UsageError(f"--device {text}: not a device", "use cpu, cuda or cuda:N")
+    return text
+
+
+def byte_count(text: str | None) -> int | None:
+    """Return ``512MB``, ``2GiB`` and similar in bytes; units are powers of 1024. Raises UsageError."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", text.strip().lower())
+    if found is None or not float(found[1]):
+        raise UsageError(f"--max-memory {text}: not a size", "write 512MB or 2GB")
+    size = int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    if size < SMALLEST_MEMORY:
+        raise UsageError(f"--max-memory {text}: {size} bytes, in which nothing runs", "write 512MB or 2GB")
+    return size
+
+
+def positive(option: str, value: float) -> float:
+    """Return a finite number that is not negative. Raises UsageError."""
+    if not (math.isfinite(value) and value >= 0):
+        raise UsageError(f"{option} {value}: must be a finite number, not negative")
+    return value
+
+
+def words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of a comma-separated list, each once. Raises UsageError for one that is not ``known``."""
+    found = tuple(dict.fromkeys(word.strip() for word in text.split(",") if word.strip()))
+    if not found:
+        raise UsageError(f"{option}: names nothing", f"known: {', '.join(known)}")
+    for word in found:
+        if word not in known:
+            raise UsageError(f"{option} {word}: not one of {', '.join(known)}")
+    return found
+
+
+def shapes_of(texts: Sequence[str]) -> dict[str, tuple[int, ...]]:
+    """Return shapes, each given as ``NAME:1,3,224,224``, by name. Raises UsageError."""
+    return dict(map(_shape, texts))
+
+
+def ranges_of(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
+    """Return ranges of values, each given as ``NAME:LO,HI``, by name. Raises UsageError."""
+    return dict(map(_range, texts))
+
+
+def _shape(text: str) -> tuple[str, tuple[int, ...]]:
+    name, _, dims = text.rpartition(":")
+    try:
+        shape = tuple(int(dim) for dim in dims.split(",") if dim)
+    except ValueError:
+        shape = (-1,)
+    if not name or any(dim < 0 for dim in shape):
+        raise UsageError(f"--shape {text}: not of the form NAME:1,3,224,224")
+    return name, shape
+
+
+def _range(text: str) -> tuple[str, tuple[float, float]]:
+    name, _, limits = text.rpartition(":")
+    try:
+        low, high = (float(limit) for limit in limits.split(","))
+    except ValueError:
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI") from None
+    if not name or not low <= high or not math.isfinite(high - low):
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI")
+    return name, (low, high)
