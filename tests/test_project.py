@@ -11,14 +11,14 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from bnfold.cli import project
+from bnfold.cli import schema
 from bnfold.cli.main import main
 from bnfold.progress import listening, report, to_file
 from bnfold.report import bar
 
 pytest.importorskip("onnxruntime")
 
-PACKAGE = Path(project.__file__).parent
+PACKAGE = Path(schema.__file__).parent
 
 
 def call(*words):
@@ -159,7 +159,7 @@ def test_reports_of_several_pairs_have_names(here):
 
 def test_the_schema_for_editors_is_the_options(here):
     shipped = json.loads((PACKAGE / "pyproject.schema.json").read_text())
-    assert shipped == project.schema(), "python -m bnfold.cli.project writes it anew"
+    assert shipped == schema.schema(), "python -m bnfold.cli.schema writes it again"
     good = {"models": ["a.onnx", {"model": "b.onnx", "output": "c.onnx"}], "fold": {"strict": True, "only": ["x"]}}
     jsonschema.validate(good, shipped)
     for bad in (

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import FILE, declared
+from bnfold.cli.params import FILE, option
 from bnfold.errors import InconclusiveError, OutputError, UsageError
 from bnfold.report.terminal import Part, Terminal, echo, echo_error
 
@@ -26,19 +26,15 @@ if TYPE_CHECKING:
 class BatchParams:
     """``--jobs``, ``--dask``, ``--resume``: what only several models need."""
 
-    jobs: int | None = declared(
-        click.option("--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes.")
+    jobs: int | None = option("--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes.")
+    dask: str | None = option(
+        "--dask", metavar="ADDRESS", help="Share the models out over a Dask cluster (bnfold[dask])."
     )
-    dask: str | None = declared(
-        click.option("--dask", metavar="ADDRESS", help="Share the models out over a Dask cluster (bnfold[dask]).")
-    )
-    resume: str | None = declared(
-        click.option(
-            "--resume",
-            metavar="FILE",
-            type=FILE,
-            help="Remember in FILE what is done; skip what is, and has not changed since.",
-        )
+    resume: str | None = option(
+        "--resume",
+        metavar="FILE",
+        type=FILE,
+        help="Remember in FILE what is done; skip what is, and has not changed since.",
     )
 
     def is_batch(self, models: list[str]) -> bool:

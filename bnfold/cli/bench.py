@@ -22,6 +22,7 @@ from bnfold.cli.params import (
     SHAPE,
     checked_device,
     declared,
+    option,
     takes,
     words,
 )
@@ -37,36 +38,27 @@ if TYPE_CHECKING:
 class BenchParams:
     """What to measure, where, how often, and on which input."""
 
-    levels: str = declared(
-        click.option("--levels", default="disable,all", show_default=True, help="onnxruntime's optimisation levels.")
+    levels: str = option(
+        "--levels", default="disable,all", show_default=True, help="onnxruntime's optimisation levels."
     )
     device: str = declared(DEVICE)
-    runs: int = declared(
-        click.option(
-            "--runs", type=click.IntRange(5), default=50, show_default=True, help="Runs of each model per level."
-        )
+    runs: int = option(
+        "--runs", type=click.IntRange(5), default=50, show_default=True, help="Runs of each model per level."
     )
-    warmup: int = declared(
-        click.option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Runs before these.")
-    )
-    threads: int | None = declared(
-        click.option("--threads", type=click.IntRange(1), help="Threads of a run.  [default: onnxruntime's]")
+    warmup: int = option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Runs before these.")
+    threads: int | None = option(
+        "--threads", type=click.IntRange(1), help="Threads of a run.  [default: onnxruntime's]"
     )
     inputs: str | None = declared(INPUTS)
     shape: tuple[str, ...] = declared(SHAPE)
     ranges: tuple[str, ...] = declared(RANGE)
     seed: int = declared(SEED)
-    time_limit: float | None = declared(
-        click.option("--time-limit", type=float, metavar="SECONDS", help="What all runs may take.  [default: 600]")
+    time_limit: float | None = option(
+        "--time-limit", type=float, metavar="SECONDS", help="What all runs may take.  [default: 600]"
     )
     reports: tuple[str, ...] = declared(HTML_REPORT)
-    plot: str | None = declared(
-        click.option(
-            "--plot",
-            metavar="FILE",
-            type=FILE,
-            help="Draw every run: .svg, .png or .pdf (needs bnfold[plot]).",
-        )
+    plot: str | None = option(
+        "--plot", metavar="FILE", type=FILE, help="Draw every run: .svg, .png or .pdf (needs bnfold[plot])."
     )
 
     def options(self) -> BenchOptions:
@@ -83,7 +75,7 @@ class BenchParams:
         )
 
 
-@click.command("bench", short_help="Measure how fast a model and its fold are, by turns.")
+@click.command("bench")
 @click.argument("original", type=FILE)
 @click.argument("folded", required=False, type=FILE)
 @takes(params=BenchParams, output=OutputParams)

@@ -12,7 +12,7 @@ import click
 from bnfold.cli.files import check_plot, draw_drifts, same_file
 from bnfold.cli.options import unsafe_shapes
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import EXTERNAL_DATA, FILE, UNSAFE_SHAPE, declared, takes
+from bnfold.cli.params import EXTERNAL_DATA, FILE, UNSAFE_SHAPE, declared, option, takes
 from bnfold.errors import UsageError
 from bnfold.options import CalibrateOptions, External
 
@@ -34,62 +34,39 @@ def _mode(function: Callable[..., Any]) -> Callable[..., Any]:
 class CalibrateParams:
     """Over which data, how, and where the model goes."""
 
-    data: str = declared(
-        click.option(
-            "--data",
-            required=True,
-            metavar="PATH",
-            type=FILE,
-            help="Inputs: .npy, .npz, or a folder of such.",
-        )
+    data: str = option(
+        "--data", required=True, metavar="PATH", type=FILE, help="Inputs: .npy, .npz, or a folder of such."
     )
-    output: str | None = declared(
-        click.option(
-            "-o",
-            "--output",
-            metavar="FILE",
-            type=FILE,
-            help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]",
-        )
+    output: str | None = option(
+        "-o", "--output", metavar="FILE", type=FILE, help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]"
     )
     mode: Literal["sequential", "single-pass"] | None = declared(_mode)
-    momentum: str | None = declared(
-        click.option(
-            "--momentum",
-            metavar="M",
-            help="Do as training does: each batch normalised by itself moves the statistics; "
-            "or 'cumulative', as update_bn.",
-        )
+    momentum: str | None = option(
+        "--momentum",
+        metavar="M",
+        help="Do as training does: each batch normalised by itself moves the statistics; "
+        "or 'cumulative', as update_bn.",
     )
-    convention: Literal["onnx", "torch"] | None = declared(
-        click.option(
-            "--convention",
-            type=click.Choice(["onnx", "torch"]),
-            help="Whose momentum and variance: ONNX's and Keras', or torch's.  [default: the model's]",
-        )
+    convention: Literal["onnx", "torch"] | None = option(
+        "--convention",
+        type=click.Choice(["onnx", "torch"]),
+        help="Whose momentum and variance: ONNX's and Keras', or torch's.  [default: the model's]",
     )
-    batch_size: int | None = declared(
-        click.option("--batch-size", type=click.IntRange(1), help="Rows at once.  [default: 64, or the model's]")
+    batch_size: int | None = option(
+        "--batch-size", type=click.IntRange(1), help="Rows at once.  [default: 64, or the model's]"
     )
-    freeze_training_mode: bool = declared(
-        click.option(
-            "--freeze-training-mode", is_flag=True, help="Make inference BatchNorms of those in training mode."
-        )
+    freeze_training_mode: bool = option(
+        "--freeze-training-mode", is_flag=True, help="Make inference BatchNorms of those in training mode."
     )
     external_data: External = declared(EXTERNAL_DATA)  # noqa: RUF009 - a dataclass field
-    force: bool = declared(click.option("--force", is_flag=True, help="Replace an existing output."))
-    dry_run: bool = declared(click.option("--dry-run", is_flag=True, help="Measure and report, write nothing."))
-    allow_unsafe_load: bool = declared(
-        click.option("--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust.")
+    force: bool = option("--force", is_flag=True, help="Replace an existing output.")
+    dry_run: bool = option("--dry-run", is_flag=True, help="Measure and report, write nothing.")
+    allow_unsafe_load: bool = option(
+        "--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust."
     )
     shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
-    plot: str | None = declared(
-        click.option(
-            "--plot",
-            metavar="FILE",
-            type=FILE,
-            help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot]).",
-        )
+    plot: str | None = option(
+        "--plot", metavar="FILE", type=FILE, help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot])."
     )
 
     def options(self) -> CalibrateOptions:
@@ -118,7 +95,7 @@ class CalibrateParams:
         )
 
 
-@click.command("calibrate", short_help="Recompute running statistics over data, and write the unfolded model.")
+@click.command("calibrate")
 @click.argument("model", type=FILE)
 @takes(params=CalibrateParams, output=OutputParams)
 def command(model: str, params: CalibrateParams, output: OutputParams) -> None:

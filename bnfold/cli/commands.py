@@ -32,4 +32,5 @@ def command_named(name: str) -> click.Command:
     """Import and return a command of :data:`COMMANDS`."""
     command: click.Command = importlib.import_module(f"bnfold.cli.{name}").command
     command.context_class = Context
+    command.short_help = COMMANDS[name]
     return command

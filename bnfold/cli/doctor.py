@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
-@click.command("doctor", short_help="Tell what this machine can do, and what is missing for the rest.")
+@click.command("doctor")
 @takes(output=OutputParams)
 def command(output: OutputParams) -> None:
     """Tell what this machine can do: versions, devices on which a model really ran, and what is missing for the rest.

@@ -1,4 +1,4 @@
-"""Files that a command line names: models to read, places for pictures."""
+"""Files that a command line names: models to read, places to write to."""
 
 from __future__ import annotations
 
@@ -71,3 +71,12 @@ def draw_drifts(drifts: Mapping[str, Drift], model: str, target: str) -> None:
     from bnfold.report import drift_plot, figures
 
     figures.save(lambda: drift_plot.draw(drifts, Path(model).name), target)
+
+
+def write_text(path: Path, text: str, *, append: bool = False) -> None:
+    """Write a text to a file, or ``append`` it. Raises OutputError."""
+    try:
+        with path.open("a" if append else "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise OutputError(f"{path}: {error.strerror or error}") from None

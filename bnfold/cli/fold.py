@@ -16,7 +16,7 @@ from bnfold.cli.batch import BatchParams, conclude, executor
 from bnfold.cli.files import expand, same_file
 from bnfold.cli.options import PlanningParams, unsafe_shapes
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import EXTERNAL_DATA, FILE, declared, takes
+from bnfold.cli.params import EXTERNAL_DATA, FILE, option, takes
 from bnfold.cli.verification_options import VerificationParams
 from bnfold.errors import OutputError, Refused, UsageError
 from bnfold.options import External, FoldOptions, Format
@@ -35,28 +35,24 @@ Reporter = Callable[["Folding | Comparison"], None]
 class FoldParams:
     """Where the folded model goes, whether it is verified, and which BatchNorms are folded."""
 
-    output: str | None = declared(
-        click.option("-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output.")
+    output: str | None = option(
+        "-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output."
     )
-    output_dir: str | None = declared(
-        click.option("--output-dir", metavar="DIR", type=FILE, help="Folder to write to, under the models' own names.")
+    output_dir: str | None = option(
+        "--output-dir", metavar="DIR", type=FILE, help="Folder to write to, under the models' own names."
     )
-    in_place: bool = declared(click.option("--in-place", is_flag=True, help="Replace the model itself."))
-    force: bool = declared(click.option("--force", is_flag=True, help="Replace OUT if it exists."))
-    verify: bool = declared(
-        click.option(
-            "--verify/--no-verify",
-            default=True,
-            help="Verify before writing (default); a failure is never written.",
-        )
+    in_place: bool = option("--in-place", is_flag=True, help="Replace the model itself.")
+    force: bool = option("--force", is_flag=True, help="Replace OUT if it exists.")
+    verify: bool = option(
+        "--verify/--no-verify", default=True, help="Verify before writing (default); a failure is never written."
     )
-    dry_run: bool = declared(click.option("--dry-run", is_flag=True, help="Plan and report; write nothing."))
-    strict: bool = declared(click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays."))
-    only: tuple[str, ...] = declared(
-        click.option("--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable).")
+    dry_run: bool = option("--dry-run", is_flag=True, help="Plan and report; write nothing.")
+    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays.")
+    only: tuple[str, ...] = option(
+        "--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable)."
     )
-    skip: tuple[str, ...] = declared(
-        click.option("--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).")
+    skip: tuple[str, ...] = option(
+        "--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable)."
     )
 
     @property
@@ -65,7 +61,7 @@ class FoldParams:
         return self.force or self.in_place
 
 
-@click.command("fold", short_help="Remove BatchNorms from a model, verify the result, write it.")
+@click.command("fold")
 @click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
 @takes(params=FoldParams, planning=PlanningParams)
 @EXTERNAL_DATA

@@ -11,11 +11,11 @@ import click
 
 from bnfold.cli import project, reports
 from bnfold.cli.batch import BatchParams, conclude, executor
-from bnfold.cli.files import check_plot, draw_drifts, expand
+from bnfold.cli.files import check_plot, draw_drifts, expand, write_text
 from bnfold.cli.options import PlanningParams, unsafe_shapes
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import FILE, HTML_REPORT, UNSAFE_SHAPE, declared, takes
-from bnfold.errors import OutputError, UsageError
+from bnfold.cli.params import FILE, HTML_REPORT, UNSAFE_SHAPE, declared, option, takes
+from bnfold.errors import UsageError
 from bnfold.options import FoldOptions
 
 if TYPE_CHECKING:
@@ -26,33 +26,24 @@ if TYPE_CHECKING:
 class InspectParams:
     """What to compare with, and what to write."""
 
-    data: str | None = declared(
-        click.option(
-            "--data",
-            metavar="PATH",
-            type=FILE,
-            help="Compare statistics with these data: .npy, .npz, or a folder of such.",
-        )
+    data: str | None = option(
+        "--data", metavar="PATH", type=FILE, help="Compare statistics with these data: .npy, .npz, or a folder of such."
     )
-    batch_size: int | None = declared(
-        click.option(
-            "--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]"
-        )
+    batch_size: int | None = option(
+        "--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]"
     )
-    plot: str | None = declared(
-        click.option(
-            "--plot",
-            metavar="FILE",
-            type=FILE,
-            help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).",
-        )
+    plot: str | None = option(
+        "--plot",
+        metavar="FILE",
+        type=FILE,
+        help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).",
     )
     reports: tuple[str, ...] = declared(HTML_REPORT)
     shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
-    strict: bool = declared(click.option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay."))
+    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
 
 
-@click.command("inspect", short_help="Show every BatchNorm: where it would fold to, or why it stays.")
+@click.command("inspect")
 @click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
 @click.option(
     "--graph",
@@ -124,7 +115,4 @@ def _draw(target: str, result: Inspection) -> None:
     from bnfold.report import drawing
 
     text = drawing.svg(result.plans) if target.endswith(".svg") else drawing.page(result.plans, result.model.path)
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"{target}: {error.strerror or error}") from None
+    write_text(Path(target), text)

@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-import click
-
-from bnfold.cli.params import declared, shapes_of
+from bnfold.cli.params import option, shapes_of
 
 
 class PlanArguments(TypedDict):
@@ -24,26 +22,20 @@ class PlanArguments(TypedDict):
 class PlanningParams:
     """What may be folded."""
 
-    freeze_initializers: bool = declared(
-        click.option(
-            "--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants."
-        )
+    freeze_initializers: bool = option(
+        "--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants."
     )
-    only_batchnorm: bool = declared(
-        click.option("--only-batchnorm", is_flag=True, help="Leave scale chains that are no BatchNorm.")
+    only_batchnorm: bool = option("--only-batchnorm", is_flag=True, help="Leave scale chains that are no BatchNorm.")
+    merge_branches: bool = option(
+        "--merge-branches", is_flag=True, help="Merge parallel branches into one convolution (RepVGG)."
     )
-    merge_branches: bool = declared(
-        click.option("--merge-branches", is_flag=True, help="Merge parallel branches into one convolution (RepVGG).")
+    threshold: bool = option(
+        "--threshold", is_flag=True, help="Let BatchNorm, Relu, unpadded layer become Max and layer."
     )
-    threshold: bool = declared(
-        click.option("--threshold", is_flag=True, help="Let BatchNorm, Relu, unpadded layer become Max and layer.")
-    )
-    allow_unsafe_load: bool = declared(
-        click.option(
-            "--allow-unsafe-load",
-            is_flag=True,
-            help="Run TorchScript and pickled modules that you trust to load them; takes --shape.",
-        )
+    allow_unsafe_load: bool = option(
+        "--allow-unsafe-load",
+        is_flag=True,
+        help="Run TorchScript and pickled modules that you trust to load them; takes --shape.",
     )
 
     def arguments(self) -> PlanArguments:

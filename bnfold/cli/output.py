@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from bnfold.cli.params import FILE, declared
+from bnfold.cli.files import write_text
+from bnfold.cli.params import FILE, option
 from bnfold.errors import OutputError, UsageError
 from bnfold.report.terminal import Terminal
 
@@ -20,20 +21,12 @@ from bnfold.report.terminal import Terminal
 class OutputParams:
     """``--json``, ``--quiet``, ``--verbose``, ``--no-color``: every command has them."""
 
-    json_file: str | None = declared(
-        click.option(
-            "--json",
-            "json_file",
-            metavar="FILE",
-            type=FILE,
-            help="Write the result as JSON; - for standard output.",
-        )
+    json_file: str | None = option(
+        "--json", "json_file", metavar="FILE", type=FILE, help="Write the result as JSON; - for standard output."
     )
-    quiet: bool = declared(click.option("--quiet", is_flag=True, help="Print errors only."))
-    verbose: bool = declared(click.option("--verbose", is_flag=True, help="Tell more; tracebacks for bugs."))
-    no_color: bool = declared(
-        click.option("--no-color", is_flag=True, help="Plain text (as does the variable NO_COLOR).")
-    )
+    quiet: bool = option("--quiet", is_flag=True, help="Print errors only.")
+    verbose: bool = option("--verbose", is_flag=True, help="Tell more; tracebacks for bugs.")
+    no_color: bool = option("--no-color", is_flag=True, help="Plain text (as does the variable NO_COLOR).")
 
     @property
     def shows_report(self) -> bool:
@@ -77,10 +70,7 @@ class OutputParams:
         if target == "-":
             click.echo(text, nl=False)
             return
-        try:
-            Path(target).write_text(text, encoding="utf-8")
-        except OSError as error:
-            raise OutputError(f"{target}: {error.strerror or error}") from None
+        write_text(Path(target), text)
 
     @contextmanager
     def progress(self) -> Iterator[None]:

@@ -17,9 +17,14 @@ from bnfold.errors import UsageError
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def declared(option: Decorator) -> Any:
+def declared(shared: Decorator) -> Any:
     """Return a dataclass field whose value comes from a ``click.option``, which must have the field's name."""
-    return field(metadata={"option": option})
+    return field(metadata={"option": shared})
+
+
+def option(*names: str, **attributes: Any) -> Any:
+    """Return a dataclass field that declares an option, with the arguments of ``click.option``."""
+    return declared(click.option(*names, **attributes))
 
 
 def takes(**groups: type[Any]) -> Decorator:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from bnfold.cli.files import same_file
+from bnfold.cli.files import same_file, write_text
 from bnfold.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -138,7 +138,6 @@ def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> 
 def _write(path: Path, text: str, *, append: bool = False) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a" if append else "w", encoding="utf-8") as file:
-            file.write(text)
     except OSError as error:
         raise OutputError(f"{path}: {error.strerror or error}") from None
+    write_text(path, text, append=append)

@@ -19,6 +19,7 @@ from bnfold.cli.params import (
     byte_count,
     checked_device,
     declared,
+    option,
     positive,
     ranges_of,
     shapes_of,
@@ -43,80 +44,62 @@ REPORTS_HELP = "html=F, json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github 
 class VerificationParams:
     """What to check, on which inputs, where, and how strictly to judge."""
 
-    checks: str = declared(
-        click.option(
-            "--checks",
-            cls=AliasedOption,
-            aliases=["--gates"],
-            default="structure,weights,layers,outputs",
-            show_default=True,
-            help="What to judge.",
-        )
+    checks: str = option(
+        "--checks",
+        cls=AliasedOption,
+        aliases=["--gates"],
+        default="structure,weights,layers,outputs",
+        show_default=True,
+        help="What to judge.",
     )
     device: str = declared(DEVICE)
-    tf32: Literal["off", "on"] = declared(
-        click.option(
-            "--tf32",
-            type=click.Choice(["off", "on"]),
-            default="on",
-            show_default=True,
-            help="On CUDA: whether to judge a second run with TF32, as onnxruntime uses it by default.",
-        )
+    tf32: Literal["off", "on"] = option(
+        "--tf32",
+        type=click.Choice(["off", "on"]),
+        default="on",
+        show_default=True,
+        help="On CUDA: whether to judge a second run with TF32, as onnxruntime uses it by default.",
     )
-    cpu_nodes: str = declared(
-        click.option(
-            "--cpu-nodes",
-            type=click.Choice(["none", "shape", "any"]),
-            default="shape",
-            show_default=True,
-            help="On CUDA: which nodes may run on the CPU.",
-        )
+    cpu_nodes: str = option(
+        "--cpu-nodes",
+        type=click.Choice(["none", "shape", "any"]),
+        default="shape",
+        show_default=True,
+        help="On CUDA: which nodes may run on the CPU.",
     )
-    ort_level: str = declared(
-        click.option(
-            "--ort-level",
-            type=click.Choice(["disable", "basic", "extended", "all"]),
-            default="all",
-            show_default=True,
-            help="onnxruntime's optimisation level to judge besides 'disable'.",
-        )
+    ort_level: str = option(
+        "--ort-level",
+        type=click.Choice(["disable", "basic", "extended", "all"]),
+        default="all",
+        show_default=True,
+        help="onnxruntime's optimisation level to judge besides 'disable'.",
     )
     inputs: str | None = declared(INPUTS)
-    gen: str = declared(
-        click.option(
-            "--gen",
-            default="normal,constant",
-            show_default=True,
-            help="Generated inputs: normal, uniform, large, constant, impulse.",
-        )
+    gen: str = option(
+        "--gen",
+        default="normal,constant",
+        show_default=True,
+        help="Generated inputs: normal, uniform, large, constant, impulse.",
     )
     shape: tuple[str, ...] = declared(SHAPE)
     ranges: tuple[str, ...] = declared(RANGE)
-    samples: int | None = declared(
-        click.option(
-            "--samples", type=click.IntRange(1), help="Inputs of each kind.  [default: more for small outputs]"
-        )
+    samples: int | None = option(
+        "--samples", type=click.IntRange(1), help="Inputs of each kind.  [default: more for small outputs]"
     )
     seed: int = declared(SEED)
-    k: float | None = declared(
-        click.option("--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 3, or 8]")
+    k: float | None = option(
+        "--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 3, or 8]"
     )
-    weight_policy: str | None = declared(
-        click.option("--weight-policy", metavar="POLICY", help="exact, or ulp:N: how far folded weights may be off.")
+    weight_policy: str | None = option(
+        "--weight-policy", metavar="POLICY", help="exact, or ulp:N: how far folded weights may be off."
     )
-    max_memory: str | None = declared(
-        click.option("--max-memory", metavar="SIZE", help="What one run may take, such as 2GB.")
+    max_memory: str | None = option("--max-memory", metavar="SIZE", help="What one run may take, such as 2GB.")
+    time_limit: float | None = option(
+        "--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]"
     )
-    time_limit: float | None = declared(
-        click.option("--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]")
-    )
-    reports: tuple[str, ...] = declared(
-        click.option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=REPORTS_HELP)
-    )
-    rtol: float | None = declared(
-        click.option("--rtol", type=float, help="Judge by tolerances instead (reported as such).")
-    )
-    atol: float | None = declared(click.option("--atol", type=float, help="See --rtol."))
+    reports: tuple[str, ...] = option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=REPORTS_HELP)
+    rtol: float | None = option("--rtol", type=float, help="Judge by tolerances instead (reported as such).")
+    atol: float | None = option("--atol", type=float, help="See --rtol.")
 
     def options(self, *, with_shapes: bool = True) -> VerifyOptions:
         """Return the options of a verification, ``with_shapes`` or without those of the inputs. Raises UsageError."""

@@ -18,7 +18,7 @@ from bnfold.report.terminal import echo, echo_error
 EXIT_CODES = {"equivalent": 0, "different": 1, "inconclusive": 3}
 
 
-@click.command("verify", short_help="Judge whether a folded model computes what the original computes.")
+@click.command("verify")
 @click.argument("original", required=False, type=FILE)
 @click.argument("folded", required=False, type=FILE)
 @takes(verification=VerificationParams, output=OutputParams)
