@@ -18,8 +18,8 @@ PARTS = {
     "click": ("the command line", "pip install click"),
     "rich": ("tables and progress", "pip install rich"),
     "onnxruntime": ("runs models: verify, bench, calibrate", "pip install 'bnfold[cpu]'  (or 'bnfold[cuda]')"),
-    "torch": ("programs of PyTorch (.pt2)", "pip install 'bnfold[torch]'"),
-    "onnxscript": ("fold --to onnx, for programs of torch", "pip install 'bnfold[torch]'"),
+    "torch": ("PyTorch exported programs (.pt2)", "pip install 'bnfold[torch]'"),
+    "onnxscript": ("fold --to onnx, for PyTorch exported programs", "pip install 'bnfold[torch]'"),
     "matplotlib": ("--plot and --report html", "pip install 'bnfold[html]'"),
     "jinja2": ("--report html", "pip install 'bnfold[html]'"),
     "distributed": ("--dask", "pip install 'bnfold[dask]'"),
@@ -32,7 +32,7 @@ RUNTIMES = ("onnxruntime", "onnxruntime-gpu")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at: ``ok``, ``missing`` (optional) or ``broken``, and what to do about it."""
+    """One thing that was checked: ``ok``, ``missing`` (optional) or ``broken``, and what to do about it."""
 
     subject: str
     state: str
@@ -42,13 +42,13 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """Everything that was looked at."""
+    """Everything that was checked on this machine."""
 
     findings: list[Finding]
 
     @property
     def healthy(self) -> bool:
-        """True if nothing is broken; what is merely not installed is no illness."""
+        """True if nothing is broken; an optional library that is not installed does not count."""
         return not any(finding.state == "broken" for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,7 +61,7 @@ class Diagnosis:
 
 
 def diagnose() -> Diagnosis:
-    """Look at everything. Devices are tried with a tiny model, in processes of their own."""
+    """Check everything. Devices are tried with a tiny model, in processes of their own."""
     from bnfold import __version__
 
     machine = (

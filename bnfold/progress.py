@@ -1,4 +1,4 @@
-"""How far long work is: whoever does it tells, whoever wants to know listens. Nobody need pass anything along."""
+"""Progress of long work: the code that does it reports, a caller may listen; no argument is passed along."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from contextvars import ContextVar
 from pathlib import Path
 
 Listener = Callable[[int, int | None, str], None]
-"""Told how many steps are done, of how many (None: nobody knows), and what is going on."""
+"""Receives how many steps are done, of how many (None: unknown), and what is going on."""
 
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
 def report(done: int, total: int | None, what: str) -> None:
-    """Say how far the work is."""
+    """Report that ``done`` of ``total`` steps (None: unknown) are done; ``what`` comes next."""
     listener = _listener.get()
     if listener is not None:
         listener(done, total, what)
 
 
 def to_file(path: Path) -> Listener:
-    """A listener for processes: writes both numbers into a file, five times a second at most."""
+    """Return a listener for processes: it writes both numbers to a file, five times a second at most."""
     last = 0.0
 
     def listener(done: int, total: int | None, what: str) -> None:
@@ -36,13 +36,13 @@ def to_file(path: Path) -> Listener:
 
 
 def is_listening() -> bool:
-    """True if anybody listens."""
+    """Return True if there is a listener."""
     return _listener.get() is not None
 
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let ``listener`` hear what is told inside of the block, in this thread."""
+    """Let ``listener`` receive what is reported inside of the block, in this thread."""
     token = _listener.set(listener)
     try:
         yield

@@ -13,7 +13,7 @@ class StageTimer:
         self._last = time.perf_counter()
 
     def record(self, stage: str) -> None:
-        """Book the time since the last call under ``stage``."""
+        """Add the seconds since the last call to ``stage``."""
         now = time.perf_counter()
         self.seconds[stage] += now - self._last
         self._last = now

@@ -258,7 +258,7 @@ def test_the_neighbourhood_is_drawn_with_the_maps(name, here):
     assert "Sigmoid" in text
     assert call("inspect", "digits.onnx", "--graph", name).exit_code == 0
     text = Path(name).read_text()
-    assert text.count("folds upstream") == 3
+    assert text.count("folds into the previous layer") == 3
     assert 'class="map"' in text
     if name.endswith("svg"):
         ElementTree.fromstring(text)

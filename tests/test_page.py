@@ -96,7 +96,8 @@ def test_a_page_is_whole_and_loads_nothing(pages, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("fold", ["equivalent", "/0/Conv", "89,201", "structure", "noise floor", "before", "3 of 3 BatchNorms folded"]),
+        ("fold", ["equivalent", "/0/Conv", "89,201", "structure", "before", "3 of 3 BatchNorms folded"]),
+        ("fold", ["Errors against the rounding-error baseline"]),
         ("verify", ["equivalent", "layers", "/7/Gemm", "Weights before and after"]),
         ("kept", ["consumers", "Give the other reader its own copy", "Sigmoid", "gate"]),
         ("bench", ["latency, level disable", "ms", "folded / original, level disable", "inconclusive"]),

@@ -1,6 +1,6 @@
-"""How fast the original and the folded model are on onnxruntime: side by side in one process, run by turns.
+"""How fast the original and the folded model are on onnxruntime: side by side in one process, in interleaved runs.
 
-Whatever else the machine does meets both models alike; what is judged is the ratio of neighbouring runs.
+Other load of the machine slows both models alike; what is judged is the ratio of neighbouring runs.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ WORKER = "bnfold.benchmark.worker"
 
 
 def bench(original: str | Path, folded: str | Path, options: BenchOptions | None = None) -> Benchmark:
-    """Measure the latency of both models, by turns.
+    """Measure the latency of both models in interleaved runs.
 
     Raises InputError if either can't be read, InconclusiveError where the original can't be run, or not there.
     """

@@ -80,7 +80,7 @@ class BenchParams:
 @click.argument("folded", required=False, type=FILE)
 @takes(params=BenchParams, output=OutputParams)
 def command(original: str, folded: str | None, params: BenchParams, output: OutputParams) -> None:
-    """Measure the latency of ORIGINAL and FOLDED on onnxruntime, side by side, run by turns.
+    """Measure the latency of ORIGINAL and FOLDED on onnxruntime, side by side, in interleaved runs.
 
     With FOLDED alone, its original is found by what 'bnfold fold' recorded in it. A ratio below 1 means that the folded
     model is faster; the interval beside it holds the true one in 95 of 100 cases. 'same' is said only where all of the

@@ -10,11 +10,11 @@ from bnfold.report.escaping import harmless, visible
 
 COMMANDS = {
     "fold": "Remove BatchNorms from a model, verify the result, write it.",
-    "inspect": "Show every BatchNorm: where it would fold to, or why it stays.",
+    "inspect": "Show every BatchNorm: where it would fold to, or why it is kept.",
     "verify": "Judge whether a folded model computes what the original computes.",
     "calibrate": "Recompute running statistics over data, and write the unfolded model.",
-    "bench": "Measure how fast a model and its fold are, by turns.",
-    "doctor": "Tell what this machine can do, and what is missing for the rest.",
+    "bench": "Measure how fast a model and its fold are, in interleaved runs.",
+    "doctor": "Report what this machine can do, and what is missing for the rest.",
     "completion": "Print the shell code that completes bnfold's words.",
 }
 """Each command and its line in ``bnfold --help``; ``bnfold.cli.NAME`` holds it as ``command``."""

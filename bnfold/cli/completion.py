@@ -1,4 +1,4 @@
-"""``bnfold completion``: click's own shell completion, printed so that nobody has to remember its variable."""
+"""``bnfold completion``: click's own shell completion, printed so that its variable need not be remembered."""
 
 from __future__ import annotations
 

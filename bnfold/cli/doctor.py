@@ -21,7 +21,7 @@ COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 @click.command("doctor")
 @takes(output=OutputParams)
 def command(output: OutputParams) -> None:
-    """Tell what this machine can do: versions, devices on which a model really ran, and what is missing for the rest.
+    """Report what this machine can do: versions, devices on which a model really ran, and what is missing for the rest.
 
     Exits with 3 if something that is installed does not work.
     """

@@ -47,7 +47,7 @@ class FoldParams:
         "--verify/--no-verify", default=True, help="Verify before writing (default); a failure is never written."
     )
     dry_run: bool = option("--dry-run", is_flag=True, help="Plan and report; write nothing.")
-    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm stays.")
+    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm is kept.")
     only: tuple[str, ...] = option(
         "--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable)."
     )

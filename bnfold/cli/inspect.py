@@ -40,7 +40,7 @@ class InspectParams:
     )
     reports: tuple[str, ...] = declared(HTML_REPORT)
     shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
-    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would stay.")
+    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would be kept.")
 
 
 @click.command("inspect")
@@ -50,7 +50,7 @@ class InspectParams:
     "picture",
     metavar="FILE",
     type=FILE,
-    help="Draw each one with its neighbours and their maps: .svg or .html.",
+    help="Draw each one with its neighbours and affine transforms: .svg or .html.",
 )
 @takes(planning=PlanningParams, params=InspectParams, batch=BatchParams, output=OutputParams)
 def command(
@@ -61,7 +61,7 @@ def command(
     batch: BatchParams,
     output: OutputParams,
 ) -> None:
-    """Show every BatchNorm of MODEL: where it would fold to, or the reason that it stays.
+    """Show every BatchNorm of MODEL: where it would fold to, or the reason that it is kept.
 
     Looks into subgraphs and functions, and finds BatchNorms that an exporter has decomposed. Changes nothing.
     Without any MODEL, the list comes from [tool.bnfold] in pyproject.toml.

@@ -25,7 +25,9 @@ class PlanningParams:
     freeze_initializers: bool = option(
         "--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants."
     )
-    only_batchnorm: bool = option("--only-batchnorm", is_flag=True, help="Leave scale chains that are no BatchNorm.")
+    only_batchnorm: bool = option(
+        "--only-batchnorm", is_flag=True, help="Keep per-channel Mul/Add that are no BatchNorm."
+    )
     merge_branches: bool = option(
         "--merge-branches", is_flag=True, help="Merge parallel branches into one convolution (RepVGG)."
     )
@@ -35,7 +37,7 @@ class PlanningParams:
     allow_unsafe_load: bool = option(
         "--allow-unsafe-load",
         is_flag=True,
-        help="Run TorchScript and pickled modules that you trust to load them; takes --shape.",
+        help="Run TorchScript and pickled modules that you trust to load them; requires --shape.",
     )
 
     def arguments(self) -> PlanArguments:

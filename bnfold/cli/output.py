@@ -25,7 +25,7 @@ class OutputParams:
         "--json", "json_file", metavar="FILE", type=FILE, help="Write the result as JSON; - for standard output."
     )
     quiet: bool = option("--quiet", is_flag=True, help="Print errors only.")
-    verbose: bool = option("--verbose", is_flag=True, help="Tell more; tracebacks for bugs.")
+    verbose: bool = option("--verbose", is_flag=True, help="Report more; tracebacks for bugs.")
     no_color: bool = option("--no-color", is_flag=True, help="Plain text (as does the variable NO_COLOR).")
 
     @property

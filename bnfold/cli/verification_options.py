@@ -88,7 +88,7 @@ class VerificationParams:
     )
     seed: int = declared(SEED)
     k: float | None = option(
-        "--k", type=float, help="Limit, as a multiple of the unavoidable error.  [default: 3, or 8]"
+        "--k", type=float, help="Limit, as a multiple of the expected rounding error.  [default: 3, or 8]"
     )
     weight_policy: str | None = option(
         "--weight-policy", metavar="POLICY", help="exact, or ulp:N: how far folded weights may be off."

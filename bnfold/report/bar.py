@@ -17,7 +17,7 @@ PATIENCE = 1.0
 
 
 class Bar:
-    """Told again and again how far the work is; draws by rich, which is imported when the first second is over."""
+    """Draw how far the work is each time that it is reported; rich is imported when the first second is over."""
 
     def __init__(self, stream: IO[str], *, color: bool = True) -> None:
         self._stream, self._color = stream, color and "NO_COLOR" not in os.environ
@@ -29,7 +29,7 @@ class Bar:
         return self
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
-        """``done`` of ``total`` steps (None: nobody knows how many) are behind us; ``what`` comes next."""
+        """``done`` of ``total`` steps (None: unknown) are done; ``what`` comes next."""
         if time.monotonic() - self._start < PATIENCE:
             return
         if self._bar is None:

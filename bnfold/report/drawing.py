@@ -1,6 +1,6 @@
-"""Draw the neighbourhood of each affine operator as SVG: the operators around it, the maps on the edges.
+"""Draw the neighbourhood of each affine operator as SVG: the operators around it, the affine transforms on the edges.
 
-Layers from top to bottom by depth, a box an operator. Thick edges carry a map in the folded network. The
+Layers from top to bottom by depth, a box an operator. Thick edges carry a transform in the folded network. The
 picture is text in boxes, so a small layered layout of our own does; it needs no program beside Python.
 """
 
@@ -18,8 +18,8 @@ from bnfold.rules.reasons import Refusal
 
 BOX = (190, 40)
 GAP = (30, 56)
-LABEL, LETTER = 120, 7
-"""Room for an edge's label beside the last box, and for a letter of a title, in pixels."""
+LABEL, LETTER = 200, 7
+"""Space for an edge's label beside the last box, and for a letter of a title, in pixels."""
 
 REACH = 2
 """How many operators up and down a picture shows."""
@@ -83,8 +83,10 @@ def _picture(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> tuple[Xml.Ele
         for column, node in enumerate(layers[depth]):
             place[node] = (indent + column * (BOX[0] + GAP[0]), 24 + row * (BOX[1] + GAP[1]))
     group = Xml.Element("g")
-    told = f"folds {outcome.direction}" if isinstance(outcome, Fold) else f"kept, {outcome.reason}: {outcome.detail}"
-    title = f"{op.name}: {told}"
+    if isinstance(outcome, Fold):
+        title = f"{op.name}: folds into the {'previous' if outcome.direction == 'upstream' else 'next'} layer"
+    else:
+        title = f"{op.name}: kept, {outcome.reason}: {outcome.detail}"
     _text(group, 0, 12, title)
     for node in place:
         for value in dict.fromkeys(node.inputs):
@@ -122,22 +124,22 @@ def _next(node: Node, step: int) -> list[Node]:
     constants = node.graph.constants
     if step < 0:
         return [v.producer for v in node.inputs if v is not None and v.producer and not constants.is_constant(v)]
-    return [reader for value in node.live_outputs for reader in dict.fromkeys(value.readers)]
+    return [consumer for value in node.live_outputs for consumer in dict.fromkeys(value.readers)]
 
 
 def _edge(group: Xml.Element, start: tuple[int, int], end: tuple[int, int], plan: Plan, value: Value) -> None:
-    map_ = plan.current(value)
+    transform = plan.current(value)
     x1, y1, x2, y2 = start[0] + BOX[0] // 2, start[1] + BOX[1], end[0] + BOX[0] // 2, end[1]
     line = {"x1": str(x1), "y1": str(y1), "x2": str(x2), "y2": str(y2)}
-    Xml.SubElement(group, "line", {**line, "class": "" if map_.is_identity else "map"})
-    if not map_.is_identity:
-        _text(group, (x1 + x2) // 2 + 6, (y1 + y2) // 2, _summary(map_), small=True)
+    Xml.SubElement(group, "line", {**line, "class": "" if transform.is_identity else "map"})
+    if not transform.is_identity:
+        _text(group, (x1 + x2) // 2 + 6, (y1 + y2) // 2, _summary(transform), small=True)
 
 
-def _summary(map_: Affine) -> str:
-    """The range of gains and shifts."""
-    parts = (f"{name} {array.min():.3g} … {array.max():.3g}" for name, array in (("g", map_.gain), ("h", map_.shift)))
-    return ", ".join(parts)
+def _summary(transform: Affine) -> str:
+    """Return the ranges of scales and offsets."""
+    arrays = (("scale", transform.gain), ("offset", transform.shift))
+    return ", ".join(f"{name} {array.min():.3g} … {array.max():.3g}" for name, array in arrays)
 
 
 def _text(group: Xml.Element, x: int, y: int, text: str, *, small: bool = False) -> None:

@@ -1,4 +1,4 @@
-r"""Text from strangers, as it may be shown: names in models, paths, other libraries' messages.
+r"""Untrusted text, as it may be shown: names in models, paths, other libraries' messages.
 
 :func:`visible` deals with what a terminal obeys (controls, changes of direction, line breaks), :func:`harmless` with
 what the runner of a workflow obeys, which reads every line of a log: GitHub's ``::command::`` at the start of one, and

@@ -16,14 +16,14 @@ from bnfold.rules.reasons import REASONS
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
 VERDICTS = {"equivalent": "green", "different": "red", "inconclusive": "yellow"}
 CHECKS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-LAYER = ("layer", "", "check", "ratio", "max ulp", "max abs", "channels")
-OUTPUT = ("output", "", "level", "ratio", "max abs", "max rel", "max ulp", "seen from")
+LAYER = ("layer", "", "check", "error ratio", "max ulp", "max abs", "channels")
+OUTPUT = ("output", "", "level", "error ratio", "max abs", "max rel", "max ulp", "detection limit")
 DRIFT = ("drift of", "values", "rms", "max", "channel")
 NAMED = 4
-"""Layers that a warning names unasked."""
+"""Layers that a warning names without --verbose."""
 
 SHOWN = 10
-"""Layers and outputs that are off, shown unasked."""
+"""Layers and outputs that are off, shown without --verbose."""
 
 
 def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -> None:
@@ -141,7 +141,7 @@ def _count(result: Inspection) -> str:
 
 def _print_rows(terminal: Terminal, rows: list[BatchNormRow]) -> None:
     if rows:
-        terminal.table(("BatchNorm", "channels", "", "into, or reason"), map(_row, rows))
+        terminal.table(("BatchNorm", "channels", "", "target, or reason"), map(_row, rows))
 
 
 def _row(row: BatchNormRow) -> list[Part]:

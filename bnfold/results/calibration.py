@@ -74,7 +74,7 @@ class Calibration:
         return html.table(title, ("BatchNorm", "", "drift (rms)", "why not"), rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of the contract."""
+        """Return the JSON of the command."""
         return {
             **head("calibrate"),
             "model": asdict(self.info),

@@ -72,25 +72,25 @@ class Inspection:
 
     @property
     def batch_norms(self) -> list[BatchNormRow]:
-        """The rows that are BatchNorms; the others are plain scale chains."""
+        """The rows that are BatchNorms; the others are per-channel Mul/Add."""
         return [row for row in self.rows if row.form != "scale"]
 
     @property
     def foldable(self) -> int:
-        """How many BatchNorms go."""
+        """How many BatchNorms can be, or have been, folded."""
         return sum(row.status != "kept" for row in self.batch_norms)
 
     @property
     def kept(self) -> int:
-        """How many BatchNorms stay."""
+        """How many BatchNorms are kept."""
         return len(self.batch_norms) - self.foldable
 
     def _repr_html_(self) -> str:
         rows = [
             (row.name, str(row.channels or ""), row.status, row.outcome, ", ".join(row.warnings)) for row in self.rows
         ]
-        head = f"{self.model.path}: {self.foldable} of {len(self.batch_norms)} BatchNorms can go"
-        return html.table(head, ("BatchNorm", "channels", "", "into, or reason", "statistics"), rows)
+        head = f"{self.model.path}: {self.foldable} of {len(self.batch_norms)} BatchNorms foldable"
+        return html.table(head, ("BatchNorm", "channels", "", "target, or reason", "statistics"), rows)
 
     def with_drifts(self, drifts: Mapping[str, Drift], data: dict[str, Any] | None) -> Inspection:
         """The same, each row of the main graph with the drift of its input, found by the name of its output.
@@ -117,7 +117,7 @@ class Inspection:
         }
 
     def to_dict(self, command: str = "inspect") -> dict[str, Any]:
-        """The JSON of the contract."""
+        """Return the JSON of the command."""
         return {
             **head(command),
             "model": asdict(self.model),
@@ -147,7 +147,7 @@ class Folding:
 
     @property
     def verdict(self) -> str:
-        """The verification's verdict; ``unchanged`` where nothing was folded, ``not verified`` where nobody asked."""
+        """The verdict of the verification; ``unchanged`` if nothing was folded, ``not verified`` without one."""
         if self.verification is not None:
             return self.verification.verdict
         return "not verified" if any(row.status == "folded" for row in self.inspection.rows) else "unchanged"
@@ -157,7 +157,7 @@ class Folding:
         return html.paragraph(summary) + self.inspection._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of the contract."""
+        """Return the JSON of the command."""
         return {
             **self.inspection.to_dict("fold"),
             "output": None if self.output is None else self.output.to_dict(),
@@ -176,8 +176,8 @@ def as_comparison(folding: Folding) -> Comparison:
     found = folding.verification
     if found is None:
         copied = folding.verdict == "unchanged" and folding.output is not None
-        told = "nothing was folded: a copy of the original"
-        checks = [CheckResult(check, "pass", told) for check in ("structure", "weights")] if copied else []
+        detail = "nothing was folded: a copy of the original"
+        checks = [CheckResult(check, "pass", detail) for check in ("structure", "weights")] if copied else []
         found = Verification(checks, [], [], *nothing_ran(), versions())
     folded = replace(model, path=output.path, sha256=output.sha256)
     return Comparison(model, folded, found, folding.notes, folding.data)

@@ -1,4 +1,4 @@
-"""What the stored parameters of a BatchNorm tell by themselves: findings with stable codes."""
+"""What is odd about the stored parameters of a BatchNorm: findings with stable codes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from bnfold.numerics.batchnorm import BatchNorm
 Mask = NDArray[np.bool_]
 
 TINY = 1e-3
-"""Of epsilon: where the variance is smaller, epsilon alone decides the gain."""
+"""Of epsilon: where the variance is smaller, epsilon alone decides the affine scale."""
 
 DEAD = 1e-6
 """Of the layer's largest scale: a channel below it is switched off."""
 
 HUGE = 1e4
-"""Gains above it make noise of rounding errors."""
+"""Affine scales above it amplify rounding errors."""
 
 DRIFT = 0.5
 """Standard deviations, as the root mean square over the channels, from which data are said to have drifted."""
@@ -28,10 +28,10 @@ FINDINGS = {
     "never-updated": "mean 0 and variance 1 everywhere: was the network ever trained?",
     "non-finite": "NaN or infinity among the parameters",
     "negative-variance": "a variance below zero, which no data have",
-    "zero-variance": "channels that never varied: epsilon alone decides their gain",
-    "tiny-variance": "variances far below epsilon, which then decides the gain",
+    "zero-variance": "channels that never varied: epsilon alone decides their affine scale",
+    "tiny-variance": "variances far below epsilon, which then decides the affine scale",
     "dead-channels": "channels of scale 0: they add their bias and nothing else, and could be pruned",
-    "huge-gain": f"gains above {HUGE:,.0f}: the statistics do not fit the input",
+    "huge-gain": f"affine scales above {HUGE:,.0f}: the statistics do not fit the input",
     "drift": "these data are far from the stored statistics: bnfold calibrate recomputes them",
 }
 """Each code, and what it means."""

@@ -39,8 +39,8 @@ class LayerResult:
     """One folded layer or tensor, as one check sees it.
 
     The weights check gives ``max_ulp``, how far a stored tensor is from the exact one in ulps of its type; the layers
-    check gives ``ratio``, the piece's error over the unavoidable one. ``max_abs`` is the largest difference.
-    ``channels`` are the output channels that are off. ``node`` is the node of the folded model that it stands for.
+    check gives ``error_ratio``, the subgraph's error over the expected rounding error. ``max_abs`` is the largest
+    difference. ``channels`` are the output channels that are off, ``node`` is the layer's node in the folded model.
     """
 
     name: str
@@ -57,9 +57,10 @@ class LayerResult:
 class OutputResult:
     """One output of one run: an optimisation level, with TF32 or without.
 
-    ``ratio`` is the error over the unavoidable error, ``max_abs``, ``max_rel`` (of the largest entry) and ``max_ulp``
-    (of the output's type, at the largest entry) compare with the original, ``sensitivity`` is the smallest relative
-    error of scale that this run could have seen. ``channels`` are those that are off by themselves.
+    ``error_ratio`` is the error over the expected rounding error, ``max_abs``, ``max_rel`` (of the largest entry) and
+    ``max_ulp`` (of the output's type, at the largest entry) compare with the original, ``detection_limit`` is the
+    smallest relative error of scale that this run could have detected. ``channels`` are those that are off by
+    themselves.
     """
 
     name: str
@@ -114,7 +115,7 @@ class Verification:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The ``verification`` object of the JSON contract."""
+        """Return the ``verification`` object of the JSON."""
         return {"verdict": self.verdict, **asdict(self)}
 
 
@@ -147,7 +148,7 @@ class Comparison:
         return html.table(f"{self.folded.path}: {self.verdict}", ("check", "", "why"), checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of the contract."""
+        """Return the JSON of the command."""
         return {
             **head("verify"),
             "original": {"path": self.original.path, "sha256": self.original.sha256},

@@ -1,6 +1,6 @@
 """What the report formats share: the verification as one flat list, and text that is safe for machines.
 
-Names in models come from strangers. Here is what every format needs to be safe from them, besides
+Names in models are untrusted. Here is what every format needs to be safe from them, besides
 :mod:`bnfold.report.escaping`: JSON with finite figures (:func:`dumps`), paths and URIs, fingerprints. :func:`checks` is
 the verification as one flat list.
 """
@@ -30,7 +30,7 @@ SHOWN_CHANNELS = 8
 class Entry:
     """One thing that was judged: a check, a fold (as one check sees it), or an output of one run.
 
-    ``name`` and ``node`` are as the model has them; ``title`` tells runs of the same output apart. ``occurrence``
+    ``name`` and ``node`` are as the model has them; ``title`` distinguishes runs of the same output. ``occurrence``
     counts checks of the same title, from 0.
     """
 
@@ -104,16 +104,16 @@ def _output(output: OutputResult) -> Entry:
 
 def _sentence(figures: dict[str, Any]) -> str:
     """The figures of a fold or an output, for people."""
-    said = []
+    parts = []
     if figures["error_ratio"] is not None:
-        said.append(f"{number(figures['error_ratio'])} times the unavoidable error")
+        parts.append(f"{number(figures['error_ratio'])} times the expected rounding error")
     if figures["max_ulp"] is not None:
-        said.append(f"off by at most {number(figures['max_ulp'])} ulp")
+        parts.append(f"off by at most {number(figures['max_ulp'])} ulp")
     if figures["max_abs"] is not None:
-        said.append(f"largest difference {number(figures['max_abs'])}")
+        parts.append(f"largest difference {number(figures['max_abs'])}")
     if figures["channels"]:
-        said.append(f"channels that are off: {channels(figures['channels'])}")
-    return "; ".join(said) or "no figures"
+        parts.append(f"channels that are off: {channels(figures['channels'])}")
+    return "; ".join(parts) or "no figures"
 
 
 def channels(indices: list[int]) -> str:
@@ -177,8 +177,8 @@ def fingerprint(comparison: Comparison, entry: Entry, root: str | None = None) -
 def headline(comparison: Comparison, root: str | None = None) -> str:
     """The verdict as a sentence about the two files."""
     original, folded = (relative(model.path, root) for model in (comparison.original, comparison.folded))
-    said = {
+    sentences = {
         "equivalent": f"{folded} is equivalent to {original}",
         "different": f"{folded} is different from {original}",
     }
-    return said.get(comparison.verdict, f"inconclusive whether {folded} is equivalent to {original}")
+    return sentences.get(comparison.verdict, f"inconclusive whether {folded} is equivalent to {original}")

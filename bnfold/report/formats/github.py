@@ -57,7 +57,7 @@ def step_summary(comparison: Comparison, root: str | None = None) -> str:
     parts = (
         [f"## bnfold: {comparison.verdict}", "", f"{folded} against {original}", ""],
         [line for note in comparison.notes for line in (f"Note: {_markdown(note)}", "")],
-        _gates([entry for entry in judged if entry.subject == "check"]),
+        _checks([entry for entry in judged if entry.subject == "check"]),
         _folds([entry for entry in judged if entry.subject == "fold"]),
         _outputs([entry for entry in judged if entry.subject == "output"]),
         _run(comparison, root),
@@ -65,7 +65,7 @@ def step_summary(comparison: Comparison, root: str | None = None) -> str:
     return "\n".join(chain.from_iterable(parts)) + "\n"
 
 
-def _gates(found: list[Entry]) -> list[str]:
+def _checks(found: list[Entry]) -> list[str]:
     rows = [(_code(entry.name), f"**{entry.verdict}**", _markdown(entry.message)) for entry in found]
     return ["### Checks", "", *_table(("check", "verdict", "detail"), rows)]
 
@@ -73,7 +73,7 @@ def _gates(found: list[Entry]) -> list[str]:
 def _folds(found: list[Entry]) -> list[str]:
     if not found:
         return []
-    head = ("fold", "check", "verdict", "ratio", "max abs", "max ulp", "channels off")
+    head = ("fold", "check", "verdict", "error ratio", "max abs", "max ulp", "channels off")
     worst = sorted(found, key=_badness)[:WORST_FOLDS]
     rows = [
         (_code(entry.title), _code(entry.check), entry.verdict, *_figures(entry, "error_ratio", "max_abs", "max_ulp"))
@@ -85,7 +85,7 @@ def _folds(found: list[Entry]) -> list[str]:
 def _outputs(found: list[Entry]) -> list[str]:
     if not found:
         return ["### Outputs", "", "None was compared.", ""]
-    head = ("output", "verdict", "ratio", "max abs", "max rel", "max ulp", "detection_limit", "channels off")
+    head = ("output", "verdict", "error ratio", "max abs", "max rel", "max ulp", "detection limit", "channels off")
     worst = sorted(found, key=_badness)[:WORST_OUTPUTS]
     names = ("error_ratio", "max_abs", "max_rel", "max_ulp", "detection_limit")
     rows = [(_code(entry.title), entry.verdict, *_figures(entry, *names)) for entry in worst]
@@ -110,8 +110,8 @@ def _run(comparison: Comparison, root: str | None) -> list[str]:
     else:
         lines.append(f"- inputs: none; seed {_markdown(str(inputs.get('seed')))}")
     if verification.versions:
-        told = (_markdown(f"{package} {version}") for package, version in verification.versions.items())
-        lines.append(f"- versions: {', '.join(told)}")
+        parts = (_markdown(f"{package} {version}") for package, version in verification.versions.items())
+        lines.append(f"- versions: {', '.join(parts)}")
     for role, model in (("original", comparison.original), ("folded", comparison.folded)):
         lines.append(f"- {role}: {_code(relative(model.path, root))}, sha256 {_code(model.sha256)}")
     return ["### Run", "", *lines]

@@ -25,12 +25,12 @@ RULES = {
     "layers": (
         "Every folded layer computes what its original did.",
         "Each folded layer and the nodes it replaces are run alone on the same inputs; they may differ by a small "
-        "multiple of the unavoidable error.",
+        "multiple of the expected rounding error.",
     ),
     "outputs": (
         "The folded model computes the original's outputs.",
-        "Both models are run on the same inputs; their outputs may differ by a small multiple of the error that is "
-        "unavoidable.",
+        "Both models are run on the same inputs; their outputs may differ by a small multiple of the expected "
+        "rounding error.",
     ),
 }
 """What each check demands: in short, and in full."""

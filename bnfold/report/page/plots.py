@@ -25,7 +25,7 @@ MOST_ENTRIES = 2**20
 
 
 def all_of(data: ReportData) -> dict[str, Any]:
-    """Every plot that the data has data for, by name."""
+    """Return every plot that there is data for, by name."""
     import matplotlib
     from matplotlib import pyplot
 
@@ -48,7 +48,7 @@ def all_of(data: ReportData) -> dict[str, Any]:
 
 
 def _errors(pyplot: Any, ratios: Sequence[tuple[str, float, str]], limit: float | None) -> Any:
-    """Each piece's error as a multiple of the unavoidable one."""
+    """Draw the error of each folded layer as a multiple of the expected rounding error."""
     figure, axis = pyplot.subplots(figsize=(7.5, 0.9 + 0.22 * len(ratios)), layout="constrained")
     values = np.clip([ratio for _, ratio, _ in ratios], 1e-2, 1e6)
     colours = [LIMIT if verdict == "fail" else AFTER for *_, verdict in ratios]
@@ -60,7 +60,7 @@ def _errors(pyplot: Any, ratios: Sequence[tuple[str, float, str]], limit: float 
     axis.set_xlim(0.1, max(20.0, float(values.max()) * 2))
     axis.set_yticks(range(len(ratios)), [label(name) for name, *_ in ratios])
     axis.set_ylim(len(ratios) - 0.4, -0.6)
-    axis.set_xlabel("error / unavoidable error (grey: the noise floor; red: the limit)")
+    axis.set_xlabel("error ratio (grey: the rounding-error baseline; red: the limit)")
     return figure
 
 

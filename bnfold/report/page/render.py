@@ -1,6 +1,6 @@
 """The report as one page of HTML: self-contained, readable without scripts, drawn by matplotlib, written by jinja2.
 
-jinja2 escapes every text (names in models come from strangers), and the page forbids itself everything from outside.
+jinja2 escapes every text (names in models are untrusted), and the page forbids itself everything from outside.
 """
 
 from __future__ import annotations
