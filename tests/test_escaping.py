@@ -17,7 +17,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bnfold.report import bar
 from bnfold.report.escaping import harmless, visible
 from bnfold.report.formats.common import dumps
-from bnfold.report.terminal import Terminal, hear_warnings
+from bnfold.report.terminal import Terminal, redirect_warnings
 
 NASTY = (
     "::error::a",
@@ -187,7 +187,7 @@ def test_verbose_tracebacks_are_not_obeyed(place):
 
 def test_warnings_are_not_obeyed(capsys, monkeypatch):
     monkeypatch.setattr(warnings, "showwarning", warnings.showwarning)
-    hear_warnings()
+    redirect_warnings()
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn(NAME, stacklevel=1)

@@ -11,14 +11,14 @@ import signal
 import sys
 from typing import Any
 
-from bnfold.report.terminal import hear_warnings
+from bnfold.report.terminal import redirect_warnings
 
 
 def main() -> None:
     """Run calls from the standard input until it is closed, one after the other."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its workers with SIGTERM
     signal.signal(signal.SIGTERM, _end)
-    hear_warnings()
+    redirect_warnings()
     calls, results = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not get between the results
     while True:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def expand(models: tuple[str, ...]) -> list[str]:
-    """Files, globs and folders as one list of files (``-`` is standard input). Raises InputError."""
+    """Return files, globs and folders as one list of files (``-`` is standard input). Raises InputError."""
     files: list[str] = []
     for name in models:
         if not name:
@@ -44,7 +44,7 @@ def _is_folder(name: str) -> bool:
 
 
 def same_file(target: str | None, model: str) -> bool:
-    """True if a place to write to is the model itself, by whatever name."""
+    """Return True if a place to write to is the model itself, by whatever name."""
     try:
         return target is not None and target != "-" and Path(target).samefile(model)
     except (OSError, ValueError):
@@ -67,7 +67,7 @@ def check_plot(target: str | None, models: list[str]) -> None:
 
 
 def draw_drifts(drifts: Mapping[str, Drift], model: str, target: str) -> None:
-    """``--plot``: how far data are from the statistics. Raises OutputError."""
+    """Draw how far data are from the statistics, for ``--plot``. Raises OutputError."""
     from bnfold.report import drift_plot, figures
 
     figures.save(lambda: drift_plot.draw(drifts, Path(model).name), target)

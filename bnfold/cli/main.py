@@ -16,7 +16,7 @@ from bnfold import ONE_THREAD, __version__
 from bnfold.cli import project
 from bnfold.cli.commands import COMMANDS, Context, command_named
 from bnfold.errors import BnfoldError, OutputError, UsageError
-from bnfold.report.terminal import echo, echo_error, echo_lines, hear_warnings
+from bnfold.report.terminal import echo, echo_error, echo_lines, redirect_warnings
 
 
 class Commands(click.Group):
@@ -43,7 +43,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """One line each, without importing any."""
+        """Write one line for each command, without importing any."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -93,7 +93,7 @@ def explained(error: Exception) -> BnfoldError:
 
 
 def run() -> NoReturn:
-    """The program itself. It starts and ends with no more than it needs, which is a third of a short run's time.
+    """Run the program. It starts and ends with no more than it needs, which is a third of a short run's time.
 
     Garbage is collected rarely, and not at all at the end; numpy's threads, of which only workers have use, are left to
     them (:func:`bnfold.verification.runtime.runner.spawn`).
@@ -101,7 +101,7 @@ def run() -> NoReturn:
     gc.set_threshold(100_000, 50, 50)
     os.environ.setdefault("OPENBLAS_NUM_THREADS", ONE_THREAD)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that nothing is left behind
-    hear_warnings()
+    redirect_warnings()
     code: Any = 1
     try:
         main(prog_name="bnfold")

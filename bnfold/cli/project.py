@@ -50,7 +50,7 @@ class Project:
 
 
 def find(start: Path | None = None) -> Project | None:
-    """The project of a folder (by default the working directory). Raises InputError, UsageError."""
+    """Return the project of a folder (by default the working directory). Raises InputError, UsageError."""
     try:
         folder = (start or Path.cwd()).resolve()
     except OSError:
@@ -63,7 +63,7 @@ def find(start: Path | None = None) -> Project | None:
 
 
 def _table(path: Path) -> dict[str, Any] | None:
-    """The table ``tool.bnfold`` of a file; None if there is none."""
+    """Return the table ``tool.bnfold`` of a file; None if there is none."""
     try:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
     except (OSError, UnicodeDecodeError):
@@ -128,7 +128,7 @@ def _expanded(path: Path, folder: Path, pattern: str) -> list[str]:
 
 
 def _inside(file: Path, place: str) -> str:
-    """A place to write to, which a project may only name inside of itself. Raises UsageError."""
+    """Return a place to write to, which a project may only name inside of itself. Raises UsageError."""
     root = file.parent.resolve()
     try:
         inside = (root / place).resolve().is_relative_to(root)
@@ -140,13 +140,13 @@ def _inside(file: Path, place: str) -> str:
 
 
 def _from_here(path: Path) -> str:
-    """A path as a user in the working directory would write it, if it lies below."""
+    """Return a path as a user in the working directory would write it, if it lies below."""
     here = Path.cwd().resolve()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)
 
 
 def defaults(project: Project | None, command: click.Command) -> dict[str, Any]:
-    """The options of a command that the project sets, under the names of click's parameters. Raises UsageError."""
+    """Return the options of a command that the project sets, by click's parameter names. Raises UsageError."""
     given = {} if project is None else project.options.get(str(command.name), {})
     if project is None or not given:
         return {}
@@ -170,7 +170,7 @@ def defaults(project: Project | None, command: click.Command) -> dict[str, Any]:
 
 
 def _placed(file: Path, key: str, value: str) -> str:
-    """A path as the option takes it: from the working directory. Raises UsageError."""
+    """Return a path as the option takes it: from the working directory. Raises UsageError."""
     if "\0" in value:
         raise UsageError(f"{file}: {key} holds a NUL character")
     kind, equals, place = value.partition("=") if key == "report" else ("", "", value)
@@ -180,7 +180,7 @@ def _placed(file: Path, key: str, value: str) -> str:
 
 
 def option_names(command: click.Command) -> dict[str, click.Option]:
-    """The options that a project may set, by their long names without dashes."""
+    """Return the options that a project may set, by their long names without dashes."""
     found = {}
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not isinstance(parameter.flag_value, str):
@@ -196,7 +196,7 @@ def check(project: Project | None) -> None:
 
 
 def models(command: str) -> list[Entry]:
-    """The models of the project, for a call that names none. Raises UsageError."""
+    """Return the models of the project, for a call that names none. Raises UsageError."""
     project = find()
     if project is None or not project.entries:
         raise UsageError(

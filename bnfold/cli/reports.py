@@ -36,7 +36,7 @@ class Report:
 def wanted(
     texts: tuple[str, ...], models: list[str], *, together: bool = False, name: str | None = None
 ) -> list[Report]:
-    """What the options ask for, checked before any work is done. Raises UsageError, OutputError.
+    """Return what the options ask for, checked before any work is done. Raises UsageError, OutputError.
 
     ``together``: the models are one comparison. ``name`` is what ``{name}`` stands for; by default the last model's.
     """
@@ -73,7 +73,7 @@ def wanted(
 
 
 def _checked(path: Path, models: list[str]) -> Path:
-    """A place that costs the user nothing: not a model, not a folder; its own folder is made if need be."""
+    """Return a place that costs the user nothing: not a model, not a folder. Raises UsageError, OutputError."""
     try:
         if any(same_file(str(path), model) for model in models):
             raise UsageError(f"--report: {path} is a model", "name another file")
@@ -89,7 +89,7 @@ def _checked(path: Path, models: list[str]) -> Path:
 
 
 def _may_be_a_report(path: Path) -> bool:
-    """True for a text that begins as JSON, XML or HTML do: not for weights, data or models of any kind."""
+    """Return True for a text that begins as JSON, XML or HTML do: not for weights, data or models of any kind."""
     with path.open("rb") as file:
         head = file.read(4096)
     try:
@@ -101,7 +101,7 @@ def _may_be_a_report(path: Path) -> bool:
 
 
 def only_html(texts: tuple[str, ...], models: list[str]) -> list[Report]:
-    """The same for commands that judge nothing: a page is all that they can write. Raises UsageError."""
+    """Return the reports of a command without a verdict, which can only write pages. Raises UsageError."""
     found = wanted(texts, models)
     for report in found:
         if report.kind != HTML:

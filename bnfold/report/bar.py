@@ -29,7 +29,7 @@ class Bar:
         return self
 
     def __call__(self, done: int, total: int | None, what: str) -> None:
-        """``done`` of ``total`` steps (None: unknown) are done; ``what`` comes next."""
+        """Draw that ``done`` of ``total`` steps (None: unknown) are done; ``what`` comes next."""
         if time.monotonic() - self._start < PATIENCE:
             return
         if self._bar is None:

@@ -11,7 +11,7 @@ COLOURS = ("#888888", "#4a90d9")
 
 
 def draw(benchmark: Benchmark) -> Any:
-    """The figure."""
+    """Draw the figure."""
     from matplotlib import pyplot
 
     count = len(benchmark.levels)

@@ -35,7 +35,7 @@ rect { fill: #f4f4f4; stroke: #888; rx: 6 } .self rect { fill: #ffe9b8; stroke: 
 
 
 def svg(plans: list[Plan]) -> str:
-    """All neighbourhoods in one picture, one below the other."""
+    """Draw all neighbourhoods in one picture, one below the other."""
     root = Xml.Element("svg", xmlns="http://www.w3.org/2000/svg")
     Xml.SubElement(root, "style").text = STYLE
     width, y = 0, 10
@@ -50,7 +50,7 @@ def svg(plans: list[Plan]) -> str:
 
 
 def one(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> str:
-    """One neighbourhood as a picture of its own."""
+    """Draw one neighbourhood as a picture of its own."""
     picture, (wide, high) = _picture(plan, op, outcome)
     root = Xml.Element("svg", xmlns="http://www.w3.org/2000/svg", viewBox=f"-10 -4 {wide + 20} {high + 10}", role="img")
     root.set("width", str(wide + 20))
@@ -61,7 +61,7 @@ def one(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> str:
 
 
 def page(plans: list[Plan], title: str) -> str:
-    """A self-contained HTML page with the pictures."""
+    """Return a self-contained HTML page with the pictures."""
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
         f"<body><h1>{html.escape(title)}</h1>{svg(plans)}</body></html>\n"
@@ -103,7 +103,7 @@ def _picture(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> tuple[Xml.Ele
 
 
 def _layers(op: AffineOp) -> dict[int, list[Node]]:
-    """The operators around ``op`` by their distance from it, producers negative."""
+    """Return the operators around ``op`` by their distance from it, producers negative."""
     depth = {node: index for index, node in enumerate(op.nodes)}
     for start, step in ((op.nodes[0], -1), (op.nodes[-1], 1)):
         front = [start]

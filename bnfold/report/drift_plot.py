@@ -16,7 +16,7 @@ FARTHEST = 100.0
 
 
 def draw(drifts: Mapping[str, Drift], title: str = "") -> Any:
-    """The figure."""
+    """Draw the figure."""
     from matplotlib import pyplot
 
     names = list(drifts)

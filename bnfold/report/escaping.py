@@ -22,7 +22,7 @@ _START = re.compile(r"\s*:(?=:)")
 
 
 def visible(text: str) -> str:
-    r"""``text`` on one line, with everything that can't be seen written as Python would, such as ``\n``."""
+    r"""Return ``text`` on one line, with everything that can't be seen written as Python would, such as ``\n``."""
     if text.isprintable() and not _UNSEEN.search(text):
         return text
     return "".join(_escaped(letter) if _is_hidden(letter) else letter for letter in text)
@@ -37,7 +37,7 @@ def _escaped(letter: str) -> str:
 
 
 def harmless(line: str) -> str:
-    """A finished line, coloured or not, without what a workflow's runner would take for a command.
+    """Return a finished line, coloured or not, without what a workflow's runner would take for a command.
 
     Only the first character of such a sequence is escaped; colours don't count, since a runner may drop them.
     """
@@ -50,7 +50,7 @@ def harmless(line: str) -> str:
 
 
 def _commands(plain: str) -> list[int]:
-    """Where something begins that a runner would obey. Each of several number signs may begin it."""
+    """Return where something begins that a runner would obey. Each of several number signs may begin it."""
     start = _START.match(plain)
     found = [start.end() - 1] if start else []
     for word in re.finditer(r"\S+", plain) if "##" in plain else ():

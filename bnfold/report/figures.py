@@ -9,7 +9,7 @@ from bnfold.errors import OutputError
 
 
 def label(name: str) -> str:
-    """A name from a model as matplotlib can show it: short, printable, no formula."""
+    """Return a name from a model as matplotlib can show it: short, printable, no formula."""
     shown = "".join(character if character.isprintable() and character != "$" else "?" for character in name)
     return shown if len(shown) <= 44 else f"…{shown[-43:]}"
 

@@ -23,25 +23,25 @@ Part = str | tuple[str, str]
 
 
 def echo(text: str, *, err: bool = False, file: IO[str] | None = None) -> None:
-    """One line without any style, on standard output, standard error or in a file."""
+    """Print one line without any style, on standard output, standard error or in a file."""
     _put(harmless(visible(text)) + "\n", file or (sys.stderr if err else sys.stdout))
 
 
 def echo_lines(text: str, *, err: bool = False) -> None:
-    """A text of several lines that mean something, such as a traceback."""
+    """Print a text of several lines that mean something, such as a traceback."""
     for line in text.removesuffix("\n").split("\n"):
         echo(line, err=err)
 
 
 def echo_error(message: str, hint: str | None) -> None:
-    """An error's two lines, on standard error."""
+    """Print an error's two lines, on standard error."""
     echo(f"error: {message}", err=True)
     if hint:
         echo(f"hint: {hint}", err=True)
 
 
-def hear_warnings() -> None:
-    """Let Python's warnings, which may quote a model, leave as everything else does."""
+def redirect_warnings() -> None:
+    """Print Python's warnings, which may quote a model, as everything else is printed."""
 
     def show(
         message: Warning | str,
@@ -70,7 +70,7 @@ class Terminal:
         self._looked_at = self._color and (self._is_terminal or "FORCE_COLOR" in os.environ)
 
     def line(self, *parts: Part) -> None:
-        """Texts, or texts with their styles, as one line."""
+        """Print texts, or texts with their styles, as one line."""
         if not self._looked_at:
             text = "".join(part if isinstance(part, str) else part[0] for part in parts)
             _put(harmless(visible(text)) + "\n", self._stream)
@@ -80,7 +80,7 @@ class Terminal:
         self._print(Text.assemble(*map(_visible, parts)))
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Part]]) -> None:
-        """A table; cells are texts, or texts with their styles."""
+        """Print a table; cells are texts, or texts with their styles."""
         from rich.table import Table
         from rich.text import Text
 

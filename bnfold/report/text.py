@@ -27,7 +27,7 @@ SHOWN = 10
 
 
 def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -> None:
-    """The table of affine operators, the sum, and a hint for each reason that occurs."""
+    """Print the table of affine operators, the sum, and a hint for each reason that occurs."""
     shown = result.rows if verbose else [row for row in result.rows if row.form != "scale" or row.status != "kept"]
     _print_rows(terminal, shown)
     terminal.line((result.model.path, "bold"), f": {_count(result)}")
@@ -41,7 +41,7 @@ def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -
 
 
 def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None:
-    """What was folded, what stayed and why, the verdict, what was written."""
+    """Print what was folded, what was kept and why, the verdict, what was written."""
     inspection, nodes = result.inspection, result.nodes
     kept = [row for row in inspection.batch_norms if row.status == "kept"]
     _print_rows(terminal, inspection.rows if verbose else kept)
@@ -64,7 +64,7 @@ def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None
 
 
 def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -> None:
-    """The verdict and its checks; every folded tensor if ``verbose``."""
+    """Print the verdict and its checks; every folded tensor if ``verbose``."""
     for note in result.notes:
         terminal.line(note)
     _print_verification(terminal, result.verification)
@@ -72,7 +72,7 @@ def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -
 
 
 def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool) -> None:
-    """How far each layer's statistics moved, what was left and why, what is odd about the new ones."""
+    """Print how far each layer's statistics moved, what was left and why, what is odd about the new ones."""
     left = [row for row in result.rows if row.status == "left"]
     done = [row for row in result.rows if row.drift is not None]
     shown = done if verbose else sorted(done, key=lambda row: -(row.drift.rms if row.drift else 0.0))[:SHOWN]
@@ -109,7 +109,7 @@ def _drift(name: str, drift: Drift) -> list[Part]:
 
 
 def _print_details(terminal: Terminal, result: Verification, *, everything: bool) -> None:
-    """The folded layers and the outputs: all of them, or those that are not right."""
+    """Print the folded layers and the outputs: all of them, or those that do not pass."""
     layers = [layer for layer in result.layers if everything or layer.verdict != "pass"]
     outputs = [output for output in result.outputs if everything or output.verdict != "pass"]
     most = None if everything else SHOWN
@@ -162,14 +162,14 @@ def _into(row: BatchNormRow) -> str:
 
 
 def _print_advice(terminal: Terminal, result: Inspection) -> None:
-    """For each reason that occurs: why exactness asks for it, and what a user could change."""
+    """Print for each reason that occurs why exactness asks for it, and what a user could change."""
     for code in sorted({row.reason["code"] for row in result.batch_norms if row.reason}):
         why, remedy = REASONS[code]
         terminal.line("  ", (code, "yellow"), f": {why} ", (remedy, "dim"))
 
 
 def _print_warnings(terminal: Terminal, found: Sequence[tuple[str, list[Finding]]], *, verbose: bool) -> None:
-    """One line per code, with the layers that it is about: all of them if ``verbose``."""
+    """Print one line per code, with the layers that it is about: all of them if ``verbose``."""
     for code, meaning in FINDINGS.items():
         named = [
             name + (f" [{len(finding.channels)}]" if finding.channels else "")

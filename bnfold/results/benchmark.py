@@ -69,7 +69,7 @@ class Level:
         return "same" if self.low >= 1 - ALIKE and self.high <= 1 + ALIKE else "inconclusive"
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return it as JSON."""
         timings = {
             name: {"median": timing.median, "spread": timing.spread, "runs": timing.milliseconds}
             for name, timing in (("original", self.original), ("folded", self.folded))
@@ -92,7 +92,7 @@ class Benchmark:
     inputs: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON of ``bench``."""
+        """Return the JSON of ``bench``."""
         return {
             **head("bench"),
             "original": asdict(self.original),

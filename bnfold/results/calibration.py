@@ -31,7 +31,7 @@ class CalibratedRow:
         return [] if self.after is None else of_parameters(self.after)
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return it as JSON."""
         return {
             "name": self.name,
             "output": self.output,

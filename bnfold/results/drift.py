@@ -34,7 +34,7 @@ class Drift:
         return [Finding("drift", channels)] if self.rms > DRIFT else []
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return it as JSON."""
         worst = int(np.argmax(self.distance)) if self.distance.size else None
         return {
             "rms": self.rms,

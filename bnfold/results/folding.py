@@ -46,7 +46,7 @@ class BatchNormRow:
         return [finding.code for finding in self.health]
 
     def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return it as JSON."""
         own = {name: getattr(self, name) for name in _PLAIN}
         return {
             **own,
@@ -93,7 +93,7 @@ class Inspection:
         return html.table(head, ("BatchNorm", "channels", "", "target, or reason", "statistics"), rows)
 
     def with_drifts(self, drifts: Mapping[str, Drift], data: dict[str, Any] | None) -> Inspection:
-        """The same, each row of the main graph with the drift of its input, found by the name of its output.
+        """Return the inspection, each row of the main graph with the drift of its input, found by its output's name.
 
         ``data`` says what they were measured on.
         """
@@ -106,7 +106,7 @@ class Inspection:
         return replace(self, rows=rows, data=data)
 
     def summary(self) -> dict[str, Any]:
-        """Counts, and how often each reason occurs."""
+        """Return counts, and how often each reason occurs."""
         reasons = Counter(row.reason["code"] for row in self.batch_norms if row.reason)
         return {
             "batch_norms": len(self.batch_norms),
@@ -170,7 +170,7 @@ class Folding:
 
 
 def as_comparison(folding: Folding) -> Comparison:
-    """A fold as the comparison that its verification was; a copy passes without one."""
+    """Return a fold as the comparison that its verification was; a copy passes without one."""
     model = folding.inspection.model
     output = folding.output or Written(model.path, lambda: model.sha256)
     found = folding.verification

@@ -46,7 +46,7 @@ class Finding:
 
 
 def of_parameters(bn: BatchNorm) -> list[Finding]:
-    """The same for the numbers alone."""
+    """Return what is odd about the stored parameters of a BatchNorm."""
     if bn.mean.size and (bn.mean == 0).all() and (bn.var == 1).all():
         return [Finding("never-updated"), *_where("dead-channels", _dead(bn))]
     finite = np.isfinite(bn.scale) & np.isfinite(bn.bias) & np.isfinite(bn.mean) & np.isfinite(bn.var)
@@ -70,7 +70,7 @@ def _dead(bn: BatchNorm) -> Mask:
 
 
 def _where(code: str, mask: Mask) -> list[Finding]:
-    """A finding for the channels of the mask, if there are any; positions behind the channel's axis are one."""
+    """Return a finding for the channels of the mask, if any; positions behind the channel's axis are one."""
     if mask.ndim > 1:
         mask = np.asarray(mask.any(axis=tuple(range(1, mask.ndim))))
     return [Finding(code, tuple(map(int, np.flatnonzero(mask))))] if mask.any() else []

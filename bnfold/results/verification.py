@@ -77,7 +77,7 @@ class OutputResult:
 
 
 def nothing_ran(device: str = "cpu", seed: int = 0) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What the report says of the device and of the inputs before anything has been run."""
+    """Return what the report says of the device and of the inputs before anything has been run."""
     used: dict[str, Any] = {"asked": device, "used": None, "nodes_on_cpu": [], "provider_options": {}}
     return used, {"source": None, "seed": seed, "samples": 0}
 

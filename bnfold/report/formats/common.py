@@ -46,7 +46,7 @@ class Entry:
 
 
 def entries(verification: Verification) -> list[Entry]:
-    """Everything that was judged: the checks, then the folds, then the outputs, each in its given order.
+    """Return everything that was judged: the checks, then the folds, then the outputs, each in its given order.
 
     Where those that were run are not enough for a verdict, that is a check too, and it is inconclusive.
     """
@@ -60,7 +60,7 @@ def entries(verification: Verification) -> list[Entry]:
 
 
 def problems(verification: Verification) -> list[Entry]:
-    """The checks that did not pass: failures before what is inconclusive, checks before their parts."""
+    """Return the checks that did not pass: failures before what is inconclusive, checks before their parts."""
     return sorted(
         (entry for entry in entries(verification) if entry.verdict != "pass"), key=lambda entry: entry.verdict != "fail"
     )
@@ -103,7 +103,7 @@ def _output(output: OutputResult) -> Entry:
 
 
 def _sentence(figures: dict[str, Any]) -> str:
-    """The figures of a fold or an output, for people."""
+    """Return the figures of a fold or an output, for people."""
     parts = []
     if figures["error_ratio"] is not None:
         parts.append(f"{number(figures['error_ratio'])} times the expected rounding error")
@@ -117,14 +117,14 @@ def _sentence(figures: dict[str, Any]) -> str:
 
 
 def channels(indices: list[int]) -> str:
-    """The first few channels, and how many more there are."""
+    """Return the first few channels, and how many more there are."""
     shown = ", ".join(map(str, indices[:SHOWN_CHANNELS]))
     more = len(indices) - SHOWN_CHANNELS
     return f"{shown} and {more} more" if more > 0 else shown
 
 
 def number(value: float | None) -> str:
-    """A figure for people in three digits; ``nan`` and ``inf`` by name, nothing where there is none."""
+    """Return a figure for people in three digits; ``nan`` and ``inf`` by name, nothing where there is none."""
     return "" if value is None else f"{value:.3g}"
 
 
@@ -132,7 +132,7 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
 def finite(value: Any) -> Any:
-    """``value`` as JSON can hold it: infinity and NaN become null, what no UTF-8 can say becomes U+FFFD."""
+    """Return ``value`` as JSON can hold it: infinity and NaN become null, unencodable characters U+FFFD."""
     if isinstance(value, dict):
         return {finite(key): finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -143,13 +143,13 @@ def finite(value: Any) -> Any:
 
 
 def dumps(value: Any, *, line: bool = False) -> str:
-    """``value`` as JSON in ASCII, indented or on one ``line``, made :func:`finite`; to a runner no command."""
+    """Return ``value`` as JSON in ASCII, indented or on one ``line``, :func:`finite`; to a runner it is no command."""
     text = json.dumps(finite(value), indent=None if line else 2, allow_nan=False)
     return re.sub("#(?=#)", r"\\u0023", text) + "\n"
 
 
 def relative(path: str, root: str | None = None) -> str:
-    """``path`` tidied, with forward slashes; relative to ``root`` if it lies beneath it."""
+    """Return ``path`` tidied, with forward slashes; relative to ``root`` if it lies beneath it."""
     pure = PurePath(posixpath.normpath(PurePath(path).as_posix()))
     if root is not None and pure.is_relative_to(root):
         pure = pure.relative_to(root)
@@ -157,7 +157,7 @@ def relative(path: str, root: str | None = None) -> str:
 
 
 def uri(path: str, root: str | None = None) -> str:
-    """A relative path as a relative URI, an absolute one (which does not lie beneath ``root``) as a file URI."""
+    """Return a relative path as a relative URI, an absolute one (not beneath ``root``) as a file URI."""
     place = relative(path, root)
     try:
         data = place.encode("utf-8", "surrogateescape")
@@ -169,13 +169,13 @@ def uri(path: str, root: str | None = None) -> str:
 
 
 def fingerprint(comparison: Comparison, entry: Entry, root: str | None = None) -> str:
-    """A sha256 that names this check of this folded model from run to run, whatever its figures are."""
+    """Return a sha256 that names this check of this folded model from run to run, whatever its figures are."""
     key = [relative(comparison.folded.path, root), entry.subject, entry.check, entry.title, entry.occurrence]
     return hashlib.sha256(json.dumps(key).encode("ascii")).hexdigest()
 
 
 def headline(comparison: Comparison, root: str | None = None) -> str:
-    """The verdict as a sentence about the two files."""
+    """Return the verdict as a sentence about the two files."""
     original, folded = (relative(model.path, root) for model in (comparison.original, comparison.folded))
     sentences = {
         "equivalent": f"{folded} is equivalent to {original}",

@@ -25,7 +25,7 @@ LONGEST = 200
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """One workflow command per line for the standard output: the verdict, then each check that did not pass.
+    """Return one workflow command per line: the verdict, then each check that did not pass.
 
     GitHub shows ten errors, ten warnings and ten notices of a step; the checks come first.
     """
@@ -41,17 +41,17 @@ def _command(level: str, title: str, message: str) -> str:
 
 
 def _data(text: str) -> str:
-    """As GitHub's toolkit escapes a command's data."""
+    """Escape a command's data as GitHub's toolkit does."""
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:
-    """As GitHub's toolkit escapes a command's property."""
+    """Escape a command's property as GitHub's toolkit does."""
     return _data(text).replace(":", "%3A").replace(",", "%2C")
 
 
 def step_summary(comparison: Comparison, root: str | None = None) -> str:
-    """Markdown for ``$GITHUB_STEP_SUMMARY``: the verdict, the checks, the worst folds, the outputs, the run."""
+    """Return Markdown for ``$GITHUB_STEP_SUMMARY``: the verdict, the checks, the worst folds, the outputs, the run."""
     judged = entries(comparison.verification)
     folded, original = (_code(relative(model.path, root)) for model in (comparison.folded, comparison.original))
     parts = (
@@ -93,7 +93,7 @@ def _outputs(found: list[Entry]) -> list[str]:
 
 
 def _run(comparison: Comparison, root: str | None) -> list[str]:
-    """Device, inputs, versions and files, as a list."""
+    """Return device, inputs, versions and files, as a list."""
     verification = comparison.verification
     device, inputs = verification.device, verification.inputs
     used, asked = device.get("used"), device.get("asked")
@@ -118,7 +118,7 @@ def _run(comparison: Comparison, root: str | None) -> list[str]:
 
 
 def _badness(entry: Entry) -> tuple[int, float, float]:
-    """Sorts the worst first: by verdict, then by ratio, then by ulps; NaN is worse than any number."""
+    """Return a key that sorts the worst first: by verdict, then ratio, then ulps; NaN is worse than any number."""
     order = ("fail", "inconclusive", "pass").index(entry.verdict)
     figures = [entry.figures[name] or 0.0 for name in ("error_ratio", "max_ulp")]
     ratio, ulp = (math.inf if math.isnan(value) else value for value in figures)
@@ -130,7 +130,7 @@ def _figures(entry: Entry, *names: str) -> list[str]:
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """A Markdown table, with the blank line that ends it. The cells are Markdown already."""
+    """Return a Markdown table, with the blank line that ends it. The cells are Markdown already."""
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
     return [lines[0], "|---" * len(head) + "|", *lines[1:], ""]
 
@@ -140,12 +140,12 @@ _SPECIAL = re.compile(r"[\\`*_\[\]#|<>&~$:@^!]|(?<=www)\.", re.IGNORECASE)
 
 
 def _markdown(text: str) -> str:
-    """``text`` as Markdown that shows just that text: special characters as numeric references, on one line."""
+    """Return Markdown that shows just ``text``: special characters as numeric references, on one line."""
     text = visible(text)
     text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
     return _SPECIAL.sub(lambda match: f"&#{ord(match[0])};", text)
 
 
 def _code(text: str) -> str:
-    """A name: as code, by HTML, since no backtick can quote every name and GitHub links nothing in it."""
+    """Return a name as code, by HTML, since no backtick can quote every name and GitHub links nothing in it."""
     return f"<code>{_markdown(text)}</code>"

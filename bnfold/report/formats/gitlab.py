@@ -10,7 +10,7 @@ SEVERITIES = {"fail": "critical", "inconclusive": "minor"}
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """The array, empty if everything passed. Every entry lies in line 1: GitLab wants a line, a model has none."""
+    """Return the array, empty if everything passed. Every entry lies in line 1: GitLab wants one, a model has none."""
     entries = []
     for entry in problems(comparison.verification):
         said = entry.message if entry.subject == "check" else f"{entry.title}: {entry.message}"

@@ -23,7 +23,7 @@ LISTS = {"pass": "passedTests", "inconclusive": "warnedTests", "fail": "failedTe
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """The statement. ``root`` changes nothing: files are known by their digest, and called by their own name.
+    """Return the statement. ``root`` changes nothing: files are known by their digest, and called by their own name.
 
     Raises InputError if a data file has changed since it was read.
     """
@@ -47,7 +47,7 @@ def render(comparison: Comparison, root: str | None = None) -> str:
 
 
 def _files(model: ModelInfo, data: DataFiles) -> list[dict[str, Any]]:
-    """A model's file by its own name, then its data files by the names that the model gives them."""
+    """Return a model's file by its own name, then its data files by the names that the model gives them."""
     digests = {PurePath(model.path).name: model.sha256}
     for name, digest in data.sha256().items():
         digests.setdefault(name, digest)
@@ -55,7 +55,7 @@ def _files(model: ModelInfo, data: DataFiles) -> list[dict[str, Any]]:
 
 
 def _tool(comparison: Comparison) -> dict[str, Any]:
-    """What bnfold ran on, and what it found. The names' prefix keeps them from those of others."""
+    """Return what bnfold ran on, and what it found. The names' prefix keeps them from those of others."""
     found = comparison.verification.to_dict()
     return {
         "name": "bnfold",

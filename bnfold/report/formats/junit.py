@@ -18,7 +18,7 @@ from bnfold.results.verification import Comparison
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """One suite with a test case for each check, fold and output; what is inconclusive is skipped. Pure ASCII."""
+    """Return one suite, a test case for each check, fold and output; what is inconclusive is skipped. Pure ASCII."""
     judged = entries(comparison.verification)
     counts = Counter(entry.verdict for entry in judged)
     totals = {"tests": str(len(judged)), "failures": str(counts["fail"]), "errors": "0"}
@@ -36,7 +36,7 @@ def render(comparison: Comparison, root: str | None = None) -> str:
 
 
 def _about(comparison: Comparison, root: str | None) -> list[tuple[str, Any]]:
-    """What holds for the whole run."""
+    """Return what holds for the whole run."""
     found: list[tuple[str, Any]] = [("verdict", comparison.verdict), ("summary", headline(comparison, root))]
     for role, model in (("original", comparison.original), ("folded", comparison.folded)):
         found += [(f"{role}.path", relative(model.path, root)), (f"{role}.sha256", model.sha256)]
@@ -47,7 +47,7 @@ def _about(comparison: Comparison, root: str | None) -> list[tuple[str, Any]]:
 
 
 def _class(comparison: Comparison, entry: Entry) -> str:
-    """``bnfold.MODEL.DEVICE.PART``; the dots are those of a Java class, so the words have none."""
+    """Return ``bnfold.MODEL.DEVICE.PART``; the dots are those of a Java class, so the words have none."""
     model = PurePath(comparison.folded.path).name
     device = comparison.verification.device.get("used") or "not_run"
     part = "checks" if entry.subject == "check" else entry.check
@@ -69,7 +69,7 @@ def _add(suite: ET.Element, entry: Entry, classname: str) -> None:
 
 
 def _text(value: Any) -> str:
-    """A value on one line: numbers as they are (``nan`` and ``inf`` too), lists and objects as JSON."""
+    """Return a value on one line: numbers as they are (``nan`` and ``inf`` too), lists and objects as JSON."""
     if isinstance(value, (dict, list, tuple)):
         return json.dumps(finite(value))
     return visible(str(value))

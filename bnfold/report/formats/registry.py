@@ -25,7 +25,7 @@ FORMATS: dict[str, str] = {
 
 
 def render(kind: str, comparison: Comparison, root: str | None = None) -> str:
-    """``comparison`` in the format ``kind``, one of ``FORMATS``; the text ends with a newline.
+    """Return ``comparison`` in the format ``kind``, one of ``FORMATS``; the text ends with a newline.
 
     ``root`` is the folder that absolute paths beneath it are given relative to, such as the repository's (json gives
     the paths as they are, intoto the files' names). Nothing is read or written, and the same result always gives the

@@ -39,7 +39,7 @@ OTHER = ("The verification's other demands hold.", "A check that this version of
 
 
 def render(comparison: Comparison, root: str | None = None) -> str:
-    """One run over the folded model: failures are errors, what is inconclusive is a warning."""
+    """Return one run over the folded model: failures are errors, what is inconclusive is a warning."""
     found = problems(comparison.verification)
     rules = list(dict.fromkeys([*RULES, *(entry.check for entry in found)]))
     place = uri(comparison.folded.path, root)
@@ -80,7 +80,7 @@ def _rule(check: str) -> dict[str, Any]:
 
 
 def _result(comparison: Comparison, entry: Entry, rule: int, root: str | None) -> dict[str, Any]:
-    """One result. Its region is the first line since GitHub wants a line, and a model has none."""
+    """Return one result. Its region is the first line since GitHub wants a line, and a model has none."""
     said = entry.message if entry.subject == "check" else f"{entry.title}: {entry.message}"
     mark = fingerprint(comparison, entry, root)
     location: dict[str, Any] = {
@@ -106,5 +106,5 @@ def _result(comparison: Comparison, entry: Entry, rule: int, root: str | None) -
 
 
 def _plain(text: str) -> str:
-    """Text as SARIF's plain messages have it: braces doubled (§3.11.5), nothing that reads as a link (§3.11.6)."""
+    """Return text as SARIF's plain messages have it: braces doubled (§3.11.5), nothing like a link (§3.11.6)."""
     return visible(text).replace("{", "{{").replace("}", "}}").replace("](", "] (")

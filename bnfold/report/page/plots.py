@@ -65,7 +65,7 @@ def _errors(pyplot: Any, ratios: Sequence[tuple[str, float, str]], limit: float 
 
 
 def _histograms(pyplot: Any, weights: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Any:
-    """The entries of each changed weight, before and after."""
+    """Draw the entries of each changed weight, before and after."""
     columns = min(3, len(weights))
     rows = -(-len(weights) // columns)
     size = (2.5 * columns + 0.5, 1.7 * rows + 0.3)
@@ -91,7 +91,7 @@ def _entries(part: NDArray[Any]) -> NDArray[Any]:
 
 
 def _svg(figure: Any) -> Any:
-    """The figure as an element of a page."""
+    """Return the figure as an element of a page."""
     from matplotlib import pyplot
 
     buffer = io.StringIO()

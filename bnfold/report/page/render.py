@@ -24,7 +24,7 @@ def check_installed() -> None:
 
 
 def render(data: ReportData) -> str:
-    """The page. Raises UsageError where what draws it is missing."""
+    """Render the page. Raises UsageError where what draws it is missing."""
     check_installed()
     import jinja2
 
@@ -58,7 +58,7 @@ MOST_PICTURES = 40
 
 
 def _neighbourhoods(inspection: Inspection | None) -> list[tuple[str, Any]]:
-    """A picture of what is around each kept BatchNorm."""
+    """Draw what is around each kept BatchNorm."""
     from markupsafe import Markup
 
     from bnfold.report import drawing
