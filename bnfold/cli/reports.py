@@ -13,6 +13,7 @@ import click
 
 from bnfold.cli.files import same_file, write_text
 from bnfold.errors import OutputError, UsageError
+from bnfold.report.formats.registry import FORMATS, render
 
 if TYPE_CHECKING:
     from bnfold.report.report_data import ReportData
@@ -24,10 +25,16 @@ NAME = "{name}"
 HTML = "html"
 """A page for people, which shows more than the verification (:mod:`bnfold.report.page.render`)."""
 
+WITH_FILE = (HTML, *(kind for kind, form in FORMATS.items() if form.start))
+STARTS = ("<", *(form.start for form in FORMATS.values() if form.start))
+"""What reports begin with: an existing file that begins otherwise is never replaced."""
+
+HELP = f"{', '.join(f'{kind}=F' for kind in WITH_FILE)}, or github (annotations and step summary)."
+
 
 @dataclass(frozen=True)
 class Report:
-    """One report to write; ``github`` has no file."""
+    """One report to write; a format that is printed has no file."""
 
     kind: str
     path: Path | None
@@ -42,8 +49,6 @@ def wanted(
     """
     if not texts:
         return []
-    from bnfold.report.formats.registry import FORMATS
-
     known = (*FORMATS, HTML)
     found: list[Report] = []
     for text in texts:
@@ -54,8 +59,8 @@ def wanted(
             near = get_close_matches(kind, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             raise UsageError(f"--report {text}: no such report", hint)
-        if (kind == "github") == bool(file):
-            form = "github takes no file" if file else f"write {kind}=FILE"
+        if bool(file) != (kind in WITH_FILE):
+            form = f"{kind} takes no file" if file else f"write {kind}=FILE"
             raise UsageError(f"--report {text}: {form}")
         if kind == HTML:
             from bnfold.report.page.render import check_installed
@@ -89,15 +94,15 @@ def _checked(path: Path, models: list[str]) -> Path:
 
 
 def _may_be_a_report(path: Path) -> bool:
-    """Return True for a text that begins as JSON, XML or HTML do: not for weights, data or models of any kind."""
+    """Return True for a text that begins as reports do: not for weights, data or models of any kind."""
     with path.open("rb") as file:
         head = file.read(4096)
     try:
         text = head.decode("utf-8").lstrip()
     except UnicodeDecodeError as error:
         text = "" if error.start < len(head) - 4 else head[: error.start].decode("utf-8").lstrip()
-        return text[:1] in ("{", "[", "<") if text else False
-    return "\0" not in text and (not text or text[0] in "{[<")
+        return text.startswith(STARTS)
+    return "\0" not in text and (not text or text.startswith(STARTS))
 
 
 def only_html(texts: tuple[str, ...], models: list[str]) -> list[Report]:
@@ -121,7 +126,6 @@ def write_page(reports: list[Report], collect: Callable[[], ReportData]) -> None
 def write(reports: list[Report], comparison: Comparison, *, to_stderr: bool) -> None:
     """Write every report but the pages. Raises OutputError."""
     from bnfold.report.formats import github
-    from bnfold.report.formats.registry import render
 
     for report in reports:
         if report.kind == HTML:

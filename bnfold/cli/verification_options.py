@@ -25,6 +25,7 @@ from bnfold.cli.params import (
     shapes_of,
     words,
 )
+from bnfold.cli.reports import HELP
 from bnfold.errors import UsageError
 from bnfold.options import (
     CHECKS,
@@ -36,8 +37,6 @@ from bnfold.options import (
     Tolerances,
     VerifyOptions,
 )
-
-REPORTS_HELP = "html=F, json=F, junit=F, sarif=F, gitlab=F, intoto=F, or github (annotations and step summary)."
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ class VerificationParams:
     time_limit: float | None = option(
         "--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]"
     )
-    reports: tuple[str, ...] = option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=REPORTS_HELP)
+    reports: tuple[str, ...] = option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=HELP)
     rtol: float | None = option("--rtol", type=float, help="Judge by tolerances instead (reported as such).")
     atol: float | None = option("--atol", type=float, help="See --rtol.")
 

@@ -5,23 +5,31 @@ Each is a pure function from a result to text, for CI systems, code scanners and
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
-
-from bnfold.report.formats.common import dumps
 
 if TYPE_CHECKING:
     from bnfold.results.verification import Comparison
 
-FORMATS: dict[str, str] = {
-    "json": "bnfold's own JSON",
-    "junit": "JUnit XML: a test case for each check, fold and output",
-    "github": "GitHub's workflow commands: annotations",
-    "gitlab": "GitLab's Code Quality JSON",
-    "sarif": "SARIF 2.1.0",
-    "intoto": "an unsigned in-toto statement with a test result",
+
+@dataclass(frozen=True)
+class Format:
+    """What a format is, and what its texts ``start`` with; without a ``start`` it is printed and has no file."""
+
+    description: str
+    start: str
+
+
+FORMATS = {
+    "json": Format("bnfold's own JSON", "{"),
+    "junit": Format("JUnit XML: a test case for each check, fold and output", "<"),
+    "sarif": Format("SARIF 2.1.0", "{"),
+    "gitlab": Format("GitLab's Code Quality JSON", "["),
+    "intoto": Format("an unsigned in-toto statement with a test result", "{"),
+    "github": Format("GitHub's workflow commands: annotations", ""),
 }
-"""The formats by name, each with what it is. All but ``json`` have a module of that name, which holds ``render``."""
+"""The formats by name. All but ``json`` have a module of that name, which holds ``render``."""
 
 
 def render(kind: str, comparison: Comparison, root: str | None = None) -> str:
@@ -34,5 +42,7 @@ def render(kind: str, comparison: Comparison, root: str | None = None) -> str:
     if kind not in FORMATS:
         raise ValueError(f"{kind!r} is not one of {', '.join(FORMATS)}")
     if kind == "json":
+        from bnfold.report.formats.common import dumps
+
         return dumps(comparison.to_dict())
     return str(import_module(f"bnfold.report.formats.{kind}").render(comparison, root))
