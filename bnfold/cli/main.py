@@ -13,7 +13,6 @@ from typing import Any, NoReturn
 import click
 
 from bnfold import ONE_THREAD, __version__
-from bnfold.cli import project
 from bnfold.cli.commands import COMMANDS, Context, command_named
 from bnfold.errors import BnfoldError, OutputError, UsageError
 from bnfold.report.terminal import echo, echo_error, echo_lines, redirect_warnings
@@ -137,6 +136,8 @@ def main(context: click.Context) -> None:
     bnfold fold model.onnx                      writes model.folded.onnx, verified
     bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
     """
+    from bnfold.cli import project
+
     name = context.invoked_subcommand
     if name in project.COMMANDS:
         context.default_map = {name: project.defaults(project.find(), command_named(name))}
