@@ -51,7 +51,7 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        from bnfold import __version__
+        from bnfold.version import __version__
 
         return {
             "schema_version": 1,
@@ -64,7 +64,7 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Look at everything. Devices are tried with a tiny model, in processes of their own."""
-    from bnfold import __version__
+    from bnfold.version import __version__
 
     machine = (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"

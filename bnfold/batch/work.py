@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from bnfold import __version__
 from bnfold.batch.data import Fed, with_data
 from bnfold.errors import BnfoldError, Refused, one_line
 from bnfold.options import FoldOptions
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from bnfold.results.folding import Comparison, Folding

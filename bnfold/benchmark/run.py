@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from bnfold import __version__
 from bnfold.errors import InconclusiveError, InputError
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, load
@@ -26,6 +25,7 @@ from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.inputs import Sample
 from bnfold.verification.runtime.measure import generated, inconclusive_device, sample_candidates
 from bnfold.verification.runtime.runner import RunFailed
+from bnfold.version import __version__
 
 WORKER = "bnfold.benchmark.worker"
 CONFIDENCE = 0.95

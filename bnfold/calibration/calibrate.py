@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold import __version__
 from bnfold.calibration.data import Batches, Data
 from bnfold.calibration.layers import Layer
 from bnfold.calibration.measure import Found, checked, in_one_pass, sequentially
@@ -30,6 +29,7 @@ from bnfold.results.calibration import CalibratedRow, Calibration, Drift
 from bnfold.results.folding import ModelInfo, Written, onnx_info
 from bnfold.rules.normalization import in_training
 from bnfold.rules.reasons import Refusal
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from bnfold.frontends.onnx.workflow import Goal

@@ -13,10 +13,11 @@ from typing import Any, NoReturn
 
 import click
 
-from bnfold import ONE_THREAD, __version__
 from bnfold.errors import BnfoldError, OutputError, UsageError
+from bnfold.isolation import ONE_THREAD
 from bnfold.report.escaping import harmless, visible
 from bnfold.report.terminal import echo, echo_error, echo_lines, hear_warnings
+from bnfold.version import __version__
 
 COMMANDS = {
     "fold": "Remove BatchNorms from a model, verify the result, write it.",

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.numerics.linear import Scaled
-
-if TYPE_CHECKING:
-    from bnfold.ir.constant_folding import Constants
 
 Shape = tuple[int | str | None, ...]
 
@@ -93,6 +90,25 @@ class Node:
     def attr(self, name: str, default: Any = None) -> Any:
         """The attribute's value, or ``default``."""
         return self.attrs.get(name, default)
+
+
+class Constants(Protocol):
+    """The constants of one model (:mod:`bnfold.ir.constant_folding`), and what rules remember of them.
+
+    ``parameters`` and ``rounding`` are for what rules make of constants and ask for again and again.
+    """
+
+    parameters: dict[Node, Any]
+    rounding: dict[Graph, frozenset[Node]]
+
+    def is_constant(self, value: Value | None) -> bool:
+        """Return True if the value is the same on every run; no data is read for that."""
+
+    def depends_on_overridable(self, value: Value) -> bool:
+        """Return True if the value would be constant if no caller could override an initializer."""
+
+    def evaluate(self, value: Value) -> NDArray[Any]:
+        """Return the data of a constant, floats that were computed in float64. Raises NotEvaluable."""
 
 
 Types = Callable[[str], tuple["np.dtype[Any] | None", "Shape | None"]]

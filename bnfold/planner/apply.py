@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Editor, Graph, Node
-from bnfold.numerics.affine import is_float, rounded, smallest_normal
 from bnfold.numerics.linear import Scaled
+from bnfold.numerics.rounding import is_float, rounded, smallest_normal
 from bnfold.planner.branch_merging import Merge
 from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable, lookup
+from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable
+from bnfold.rules.table import lookup
 
 DEAD = 2.0**-100
 """A channel whose weights are this much smaller than those of its layer is dead in any type."""

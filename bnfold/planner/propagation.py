@@ -14,7 +14,8 @@ from bnfold.planner.plan import ResidualOp
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
 from bnfold.rules.rounding_additions import rounding_nodes
-from bnfold.rules.rule import INCONSISTENT_MODEL, Assignments, lookup, no_rule
+from bnfold.rules.rule import INCONSISTENT_MODEL, Assignments
+from bnfold.rules.table import lookup, no_rule
 
 TOO_FAR = Refusal("consumers", "the map would reach too many operators")
 

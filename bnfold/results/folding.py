@@ -294,6 +294,6 @@ def _health(op: AffineOp) -> list[Finding]:
 
 def head(command: str) -> dict[str, Any]:
     """What every JSON begins with."""
-    from bnfold import __version__
+    from bnfold.version import __version__
 
     return {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": command}

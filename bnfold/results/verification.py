@@ -129,7 +129,7 @@ def versions() -> dict[str, str]:
     import platform
     from importlib.metadata import PackageNotFoundError, version
 
-    from bnfold import __version__
+    from bnfold.version import __version__
 
     found = {"bnfold": __version__, "python": platform.python_version()}
     for package in ("onnx", "numpy", "onnxruntime", "onnxruntime-gpu"):

@@ -6,7 +6,8 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, lookup
+from bnfold.rules.rule import INCONSISTENT_MODEL
+from bnfold.rules.table import lookup
 
 
 class _SingleInput:

@@ -8,8 +8,9 @@ import numpy as np
 
 from bnfold.ir.constant_folding import SMALL
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import Affine, is_float
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.batchnorm import ONNX_EPSILON, BatchNorm
+from bnfold.numerics.rounding import is_float
 from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (

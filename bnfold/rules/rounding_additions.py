@@ -27,7 +27,8 @@ from bnfold.rules import normalization
 from bnfold.rules.elementwise import aligned_constant, as_affine, split_operands
 from bnfold.rules.forward_transform import forward_transform
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, constant, lookup
+from bnfold.rules.rule import INCONSISTENT_MODEL, constant
+from bnfold.rules.table import lookup
 
 Array = NDArray[np.float64]
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import prod
 from typing import Any, Protocol
 
@@ -21,8 +20,9 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import Affine, is_float
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled, Weight
+from bnfold.numerics.rounding import is_float
 from bnfold.rules.reasons import Refusal
 
 Assignments = Sequence[tuple[Value, Affine]]
@@ -153,49 +153,3 @@ def singular(map_: Affine, node: Node) -> Refusal | None:
     if map_.invertible:
         return None
     return Refusal("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
-
-
-def lookup(op: str) -> Rule | None:
-    """The rule of an operator; None pins it."""
-    return table().get(op)
-
-
-def no_rule(node: Node) -> Refusal:
-    """Why an operator without a rule carries no map."""
-    where = f"{node.op} {node.name!r}"
-    if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
-        return Refusal("quantized-activation", f"{where} rounds the value to integers")
-    if node.op in ("If", "Loop", "Scan"):
-        return Refusal("control-flow", f"{where} is control flow")
-    if node.op == "Cast":
-        return Refusal("unsupported-dtype", f"{where} changes the type")
-    if node.op in KNOWN:
-        return Refusal("nonlinear", f"{where} does not carry the map")
-    return Refusal("unknown-op", f"{where} has no rule")
-
-
-KNOWN = frozenset(
-    """
-    Abs Acos Acosh Asin Asinh Atan Atanh BitShift Celu Ceil Clip Cos Cosh CumSum Einsum Elu Equal Erf Exp Floor
-    GRU GatherElements GatherND Gelu GlobalLpPool GridSample Greater GreaterOrEqual GroupNormalization Hardmax
-    HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less
-    LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool Mean MeanVarianceNormalization Min Mish Mod
-    NonMaxSuppression OneHot PRelu Pow RNN Reciprocal Relu RMSNormalization RoiAlign Round Selu Shrink Sigmoid
-    Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu TopK Where
-    """.split()  # noqa: SIM905
-)
-
-
-@cache
-def table() -> dict[str, Rule]:
-    """Every rule, by operator."""
-    from bnfold.rules import activation, elementwise, layout, normalization, pooling, recurrent
-    from bnfold.rules import conv as linear
-    from bnfold.rules import identity as transparent
-    from bnfold.rules import matmul as products
-    from bnfold.rules import slicing as blocks
-
-    families = (
-        linear, products, recurrent, normalization, elementwise, activation, pooling, layout, blocks, transparent,
-    )  # fmt: skip
-    return {op: rule for family in families for op, rule in family.RULES.items()}

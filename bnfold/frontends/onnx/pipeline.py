@@ -7,7 +7,6 @@ from difflib import get_close_matches
 
 from onnx import ModelProto
 
-from bnfold import __version__
 from bnfold.errors import InputError, UsageError
 from bnfold.frontends.onnx.editor import OnnxEditor
 from bnfold.frontends.onnx.functions import batch_norms_inlined
@@ -20,6 +19,7 @@ from bnfold.planner.branch_merging import merges
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
 from bnfold.rules.reasons import Refusal
+from bnfold.version import __version__
 
 
 def _weighted(

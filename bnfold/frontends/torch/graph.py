@@ -18,7 +18,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from bnfold.frontends.torch.aten.call import OnnxView, Operand, translate
+from bnfold.frontends.torch.aten.call import OnnxView, Operand
+from bnfold.frontends.torch.aten.table import translate
 from bnfold.frontends.torch.constants import Computed
 from bnfold.frontends.torch.functionalize import functionalized, mutated
 from bnfold.frontends.torch.tensors import np_dtype, to_numpy

@@ -6,9 +6,9 @@ import io
 import json
 from typing import TYPE_CHECKING
 
-from bnfold import __version__
 from bnfold.errors import InputError, one_line
 from bnfold.frontends.torch.load import NOTES, LoadedProgram, import_torch, quiet
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

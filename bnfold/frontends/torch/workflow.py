@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bnfold import __version__
 from bnfold.frontends.torch.convert import output_names, to_onnx
 from bnfold.frontends.torch.load import LoadedProgram, load_program
 from bnfold.frontends.torch.pipeline import calls, prepare_program, rewrite_program
@@ -34,6 +33,7 @@ from bnfold.results.folding import (
 from bnfold.results.verification import Verification
 from bnfold.timing import StageTimer
 from bnfold.verification.judge import refuse_swapped
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram

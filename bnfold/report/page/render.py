@@ -60,12 +60,12 @@ def render(story: ReportData) -> str:
     check_installed()
     import jinja2
 
-    from bnfold import __version__
     from bnfold.calibration.health import FINDINGS
     from bnfold.report.escaping import visible
     from bnfold.report.formats.common import finite, number
     from bnfold.report.page import plots
     from bnfold.rules.reasons import REASONS
+    from bnfold.version import __version__
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

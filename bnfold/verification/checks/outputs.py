@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.options import K_PLAIN, PLAIN_KINDS, Tolerances
 from bnfold.results.verification import CheckResult, Judgement, OutputResult
 from bnfold.verification.error_model import ErrorAccumulator

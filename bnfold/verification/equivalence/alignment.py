@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from bnfold.ir.graph import Graphs, Node, Value
-from bnfold.numerics.affine import Affine, ulp
+from bnfold.numerics.affine import Affine
+from bnfold.numerics.rounding import ulp
 from bnfold.planner.branch_merging import merges
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, ValueNumbering, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import FEW, NotEvaluable, evaluate_node, refuse_absurd
 from bnfold.ir.graph import Graphs, Node, Value
-from bnfold.numerics.affine import IDENTITY, Affine, is_float
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.numerics.rounding import is_float
 from bnfold.planner.branch_merging import Merge, merges
 from bnfold.rules.forward_transform import forward_transform
 from bnfold.rules.rounding_additions import rounding_nodes

@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from bnfold.frontends.onnx.type_inference import reads
 from bnfold.io.load import LoadedModel
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
 from bnfold.verification.equivalence.alignment import Alignment, suspect_layers
 

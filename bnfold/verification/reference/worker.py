@@ -23,7 +23,7 @@ from bnfold.errors import BnfoldError, one_line
 from bnfold.frontends.onnx.editor import SUFFIX
 from bnfold.frontends.onnx.pipeline import prepare, rewrite
 from bnfold.io.load import LoadedModel, load
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.options import PlanOptions
 from bnfold.progress import listening, to_file
 from bnfold.verification.equivalence.subgraphs import Subgraph, extract

@@ -13,7 +13,7 @@ from bnfold.io.external import tensors_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.io.save import staged
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode

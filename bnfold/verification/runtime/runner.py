@@ -18,8 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold import ONE_THREAD, isolation
+from bnfold import isolation
 from bnfold.io.folders import temporary
+from bnfold.isolation import ONE_THREAD
 from bnfold.options import Limits
 from bnfold.progress import is_listening, report
 from bnfold.verification.runtime.devices import RunMode

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.ir.graph import Node
-from bnfold.numerics.affine import Affine, is_float
+from bnfold.numerics.affine import Affine
+from bnfold.numerics.rounding import is_float
 from bnfold.rules.elementwise import aligned_constant, split_operands
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import constant

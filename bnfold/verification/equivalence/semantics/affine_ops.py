@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import FLOATS, Affine, is_float
+from bnfold.numerics.affine import Affine
+from bnfold.numerics.rounding import FLOATS, is_float
 from bnfold.rules import elementwise, normalization
 from bnfold.rules.elementwise import split_operands
 from bnfold.rules.reasons import Refusal

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
-from bnfold.numerics.affine import IDENTITY, Affine, ulp
+from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
+from bnfold.numerics.rounding import ulp
 from bnfold.rules.elementwise import split_operands
 from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Numbers, aligned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnfold.ir.graph import Node
-from bnfold.numerics.affine import is_float
+from bnfold.numerics.rounding import is_float
 from bnfold.rules.rule import constant_shape
 
 
