@@ -19,7 +19,8 @@ from bnfold.report.escaping import harmless, visible
 from bnfold.report.formats.common import entries, relative, uri
 from bnfold.report.formats.github import step_summary
 from bnfold.report.formats.registry import FORMATS, render
-from bnfold.results.folding import Comparison, ModelInfo
+from bnfold.results.folding import Comparison
+from bnfold.results.model import ModelInfo
 from bnfold.results.verification import CheckResult, LayerResult, OutputResult, Verification
 
 SCHEMAS = Path(__file__).parent / "data" / "report_schemas"

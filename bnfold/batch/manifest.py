@@ -72,7 +72,7 @@ def digest_of(path: Path) -> str:
     """The sha256 of a model file and of the data files that it names. Raises InputError."""
     from bnfold.io.external import external_tensors
     from bnfold.io.load import parsed, readable
-    from bnfold.loading import kind_of_source
+    from bnfold.io.sniff import kind_of_source
 
     source = FileSource(path)
     source.hash_ahead()

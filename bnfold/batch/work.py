@@ -171,12 +171,12 @@ def _stands(known: Record) -> bool:
 def _is_left_over(task: Task, target: str | None) -> bool:
     """True if the target was made from the model, by a run that was cut off before it could note that."""
     from bnfold.io.source import FileSource
-    from bnfold.loading import noted_source
+    from bnfold.loading import load_any
 
     place = Path(task.place)
     path = Path(target) if target is not None else place.with_name(f"{place.stem}.folded{place.suffix}")
     try:
         digest = FileSource(place).sha256
-        return path.is_file() and (FileSource(path).sha256 == digest or noted_source(path)[1] == digest)
+        return path.is_file() and (FileSource(path).sha256 == digest or load_any(path).source()[1] == digest)
     except BnfoldError:
         return False

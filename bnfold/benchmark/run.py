@@ -17,8 +17,9 @@ import numpy as np
 from bnfold.errors import InconclusiveError, InputError
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, load
+from bnfold.models.onnx import onnx_info
 from bnfold.options import BenchOptions
-from bnfold.results.folding import ModelInfo, onnx_info
+from bnfold.results.model import ModelInfo
 from bnfold.results.verification import versions
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode

@@ -166,5 +166,8 @@ class Editor(Protocol):
     def replace(self, op: str, nodes: list[Node], source: Value, data: NDArray[Any]) -> None:
         """Put one ``op(source, data)`` in the place of ``nodes``, under the name of what they made."""
 
+    def mark_changed(self, value: Value) -> None:
+        """Note that ``value`` holds other numbers from now on: annotations may speak of it."""
+
     def finish(self) -> None:
         """Drop what nobody reads any more because of the edits."""

@@ -89,18 +89,6 @@ def _weights(original: str, folded: str) -> dict[str, Any]:
 
 def _tensors(path: str) -> dict[str, Any]:
     """The weights of linear layers, each as a call that reads it."""
-    from bnfold.api import FoldOptions
-    from bnfold.frontends.onnx.graph import OnnxGraphs
-    from bnfold.io.load import LoadedModel
     from bnfold.loading import load_any
 
-    model = load_any(path, FoldOptions(verify=None))
-    if not isinstance(model, LoadedModel):
-        state = model.program.state_dict
-        return {name: (lambda t=t: t.detach().float().numpy()) for name, t in state.items() if t.dim() > 1}
-    found: dict[str, Any] = {}
-    for node in OnnxGraphs(model.proto, model.external).scopes[0].nodes:
-        for value in node.inputs[:2] if node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") else ():
-            if value is not None and value.tensor is not None and node.name not in found:
-                found[node.name] = value.tensor
-    return found
+    return load_any(path).weights()

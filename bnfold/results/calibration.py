@@ -11,7 +11,7 @@ from bnfold.calibration.health import DRIFT, Finding, of_parameters
 from bnfold.calibration.layers import Layer
 from bnfold.calibration.moments import distance
 from bnfold.numerics.batchnorm import Array, BatchNorm, Statistics
-from bnfold.results.folding import ModelInfo, Written, head
+from bnfold.results.model import ModelInfo, Written, head
 
 
 @dataclass(frozen=True, eq=False)

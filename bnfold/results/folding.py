@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from bnfold.calibration.health import Finding, findings, of_parameters
 from bnfold.errors import Refused
 from bnfold.io.digests import DataFiles
-from bnfold.io.load import LoadedModel
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
+from bnfold.results.model import ModelInfo, Written, head
 from bnfold.results.verification import CheckResult, Verification, nothing_ran, versions
 from bnfold.rules.reasons import Refusal
 
@@ -22,34 +22,6 @@ if TYPE_CHECKING:
 
 DataPair = tuple[DataFiles, DataFiles]
 """The data files of an original and of its fold."""
-
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """A model file: where it lies, the sha256 of its bytes, what it declares (versions: ONNX alone)."""
-
-    path: str
-    sha256: str
-    format: str
-    ir_version: int | None
-    opset: int | None
-
-
-@dataclass(frozen=True, eq=False)
-class Written:
-    """A model that was written; its digest is computed when it is asked for."""
-
-    path: str
-    digest: Callable[[], str]
-
-    @property
-    def sha256(self) -> str:
-        """Of the model file."""
-        return self.digest()
-
-    def to_dict(self) -> dict[str, str]:
-        """As JSON."""
-        return {"path": self.path, "sha256": self.sha256}
 
 
 @dataclass(frozen=True)
@@ -249,12 +221,6 @@ def refuse_different(name: str, folding: Folding) -> None:
         raise Refused(f"{name}: the {cause.check} check fails: {cause.detail}", folding)
 
 
-def onnx_info(loaded: LoadedModel) -> ModelInfo:
-    """What a report says of an ONNX model."""
-    opset = next((entry.version for entry in loaded.proto.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    return ModelInfo(loaded.name, loaded.sha256, "onnx", loaded.proto.ir_version, opset)
-
-
 def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:
     """One row per affine operator, in the order of the graphs."""
     return [_row(op, outcome, done) for planned in plans for op, outcome in planned.outcomes]
@@ -290,10 +256,3 @@ def _health(op: AffineOp) -> list[Finding]:
     if op.form != "BatchNormalization":
         return []
     return findings(op.nodes[0]) if op.statistics is None else of_parameters(op.statistics)
-
-
-def head(command: str) -> dict[str, Any]:
-    """What every JSON begins with."""
-    from bnfold.version import __version__
-
-    return {"schema_version": 1, "tool": {"name": "bnfold", "version": __version__}, "command": command}

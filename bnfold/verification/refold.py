@@ -12,12 +12,13 @@ from dataclasses import replace
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import BnfoldError
-from bnfold.frontends.onnx.pipeline import prepare, rewrite
+from bnfold.frontends.onnx.fold import OnnxFoldable
 from bnfold.io.external import tensors_of
 from bnfold.io.load import LoadedModel
 from bnfold.io.provenance import OPTIONS, PREFIX, provenance_of
 from bnfold.io.tensor_data import little_endian
 from bnfold.options import PlanOptions
+from bnfold.planner.prepare import prepare, rewrite
 from bnfold.rules.rule import NotRepresentable
 
 DATA = (
@@ -39,8 +40,9 @@ def is_refolded(original: LoadedModel, folded: LoadedModel) -> bool:
         copy = ModelProto()
         copy.CopyFrom(original.proto)  # a rewrite works in place
         try:
-            ready = prepare(replace(original, proto=copy), options, defer_range_checks=defer_range_checks)
-            return ready.changed and _same_model(rewrite(ready)[0], folded)
+            again = OnnxFoldable(replace(original, proto=copy))
+            ready = prepare(again, options, defer_range_checks=defer_range_checks)
+            return ready.changed and _same_model(rewrite(ready).loaded, folded)
         except NotRepresentable:
             continue
         except BnfoldError:

@@ -17,14 +17,15 @@ from torch.export.graph_signature import InputKind
 
 from bnfold.errors import BnfoldError
 from bnfold.frontends.torch.convert import to_onnx
+from bnfold.frontends.torch.fold import TorchFoldable
 from bnfold.frontends.torch.graph import TorchGraphs
 from bnfold.frontends.torch.load import LoadedProgram
-from bnfold.frontends.torch.pipeline import prepare_program, rewrite_program
 from bnfold.frontends.torch.run import run_programs
 from bnfold.frontends.torch.save import provenance_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.options import PlanOptions, VerifyOptions
+from bnfold.planner.prepare import prepare, rewrite
 from bnfold.results.verification import (
     CheckResult,
     LayerResult,
@@ -140,12 +141,12 @@ def is_refolded(original: LoadedProgram, folded: LoadedProgram) -> bool:
     if options is None:
         return False
     try:
-        ready = prepare_program(original, options)
+        ready = prepare(TorchFoldable(original), options)
     except BnfoldError:
         return False
     if not ready.changed:
         return False
-    made = rewrite_program(ready)
+    made = rewrite(ready).loaded.program
     first, second = ({**p.state_dict, **p.constants} for p in (made, folded.program))
     if _text(made) != _text(folded.program) or first.keys() != second.keys():
         return False

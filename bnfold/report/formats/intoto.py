@@ -12,7 +12,8 @@ from typing import Any
 
 from bnfold.io.digests import DataFiles
 from bnfold.report.formats.common import dumps, entries
-from bnfold.results.folding import Comparison, ModelInfo
+from bnfold.results.folding import Comparison
+from bnfold.results.model import ModelInfo
 from bnfold.version import __version__
 
 STATEMENT = "https://in-toto.io/Statement/v1"

@@ -21,10 +21,11 @@ from onnx import ModelProto, helper, numpy_helper
 
 from bnfold.errors import BnfoldError, one_line
 from bnfold.frontends.onnx.editor import SUFFIX
-from bnfold.frontends.onnx.pipeline import prepare, rewrite
+from bnfold.frontends.onnx.fold import OnnxFoldable
 from bnfold.io.load import LoadedModel, load
 from bnfold.numerics.rounding import ulp
 from bnfold.options import PlanOptions
+from bnfold.planner.prepare import prepare, rewrite
 from bnfold.progress import listening, to_file
 from bnfold.verification.equivalence.subgraphs import Subgraph, extract
 from bnfold.verification.error_model import ErrorAccumulator
@@ -84,8 +85,8 @@ def _numbered(outputs: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
 def _correctly_rounded_fold(original: LoadedModel) -> LoadedModel | None:
     """The original as bnfold folds it; None if nothing is folded."""
     try:
-        ready = prepare(original, PlanOptions(freeze=True))
-        return rewrite(ready)[0] if ready.changed else None
+        ready = prepare(OnnxFoldable(original), PlanOptions(freeze=True))
+        return rewrite(ready).loaded if ready.changed else None
     except BnfoldError:
         return None
 
