@@ -261,7 +261,7 @@ def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> N
     else:
         size = float(sum(data.size for data in held))
     if size > min(room, MOST_ELEMENTS):
-        raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
+        raise NotEvaluable(f"{node.label} asks for {size:.3g} elements")
 
 
 def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
@@ -296,4 +296,4 @@ def evaluate_node(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray
     except MemoryError:
         raise  # says nothing about the node
     except Exception as error:  # an invalid node may raise anything at all
-        raise NotEvaluable(f"{node.op} {node.name!r} can't be evaluated: {error}") from error
+        raise NotEvaluable(f"{node.label} can't be evaluated: {error}") from error

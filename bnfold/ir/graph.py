@@ -72,6 +72,11 @@ class Node:
     handle: Any = None
     settings: Hashable = ()
 
+    @property
+    def label(self) -> str:
+        """The operator and its name, for a message; the name is data from a file."""
+        return f"{self.op} {self.name!r}"
+
     def input(self, index: int) -> Value | None:
         """The value read at ``index``, or None where the input is absent."""
         return self.inputs[index] if index < len(self.inputs) else None

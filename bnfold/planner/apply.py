@@ -94,8 +94,8 @@ def _cause(node: Node, error: Exception) -> Refusal:
     if isinstance(error, NotEvaluable):
         return Refusal("dynamic-weights", str(error))
     if isinstance(error, ZeroDivisionError):
-        return Refusal("overflow", f"the maps around {node.op} {node.name!r} vanish")
-    return Refusal("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
+        return Refusal("overflow", f"the maps around {node.label} vanish")
+    return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
 
 
 def _responsible_fold(planned: Plan, node: Node) -> str:
@@ -111,7 +111,7 @@ def _stored(
 
     A weight that is still to be computed stays so, and judges itself whenever it is computed.
     """
-    where = f"input {index} of {node.op} {node.name!r}"
+    where = f"input {index} of {node.label}"
     dtype = _type_of(node, index)
     if dtype is None:
         return Refusal("unknown-shape", f"the type of {where} is not known")

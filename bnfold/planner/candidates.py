@@ -12,7 +12,8 @@ from bnfold.ir.constant_folding import FEW, GROWTH, SMALL, NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.batchnorm import BatchNorm
-from bnfold.rules import elementwise, normalization
+from bnfold.rules import normalization
+from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
 from bnfold.rules.rounding_additions import rounding_nodes
@@ -130,7 +131,7 @@ def _elementwise(node: Node) -> tuple[Value, Affine] | None:
     if not node.outputs or node.outputs[0] is None:
         return None
     try:
-        own = elementwise.as_affine(node)
+        own = as_affine(node)
     except NotEvaluable:
         return None
     if own is None or isinstance(own, Refusal) or node.graph.constants.is_constant(own[0]):

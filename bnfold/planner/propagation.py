@@ -170,9 +170,9 @@ class Propagation:
         except NotEvaluable as error:
             return Refusal("dynamic-weights", str(error))
         except INCONSISTENT_MODEL:
-            return Refusal("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
+            return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
         except ZeroDivisionError:
-            return Refusal("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+            return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")
         if isinstance(alternatives, Refusal):
             return self._reattribute(node, alternatives)
         self.state.nodes[node] = None
@@ -183,7 +183,7 @@ class Propagation:
     def _reattribute(self, node: Node, refusal: Refusal) -> Refusal:
         """A node that merely reads the same value as the operator is another consumer, whatever it is."""
         if self.candidate.source in node.inputs and self.candidate.source in self.state.maps:
-            return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.op} {node.name!r} too")
+            return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.label} too")
         return refusal
 
 

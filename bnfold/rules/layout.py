@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.graph import Node, Shape
+from bnfold.ir.graph import Node, Shape, Value
 from bnfold.numerics.affine import Affine
 from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
@@ -62,12 +62,12 @@ def pass_moved(node: Node, context: RuleContext, forward: Move, backward: Move, 
             return [[(source, moved(after, target.rank, backward))]]
         carried = moved(before, source.rank, forward)
     except Unmovable as error:
-        return Refusal("channel-axis", f"{node.op} {node.name!r}: {error}")
+        return Refusal("channel-axis", f"{node.label}: {error}")
     if after is None:
         return [[(target, carried)]]
     if carried.agrees(after):
         return ABSORBED
-    return Refusal("consumers", f"{node.op} {node.name!r} would need two different maps")
+    return Refusal("consumers", f"{node.label} would need two different maps")
 
 
 def _transpose(node: Node, context: RuleContext) -> Alternatives:
@@ -214,6 +214,18 @@ def _only_channels(array: Array) -> None:
 
 
 _ORDER = "moves with the entries; it must come out constant along whole axes"
+
+
+def length_of(value: Value, axis: int) -> int | None:
+    """Return the size of an axis where it is known, and not huge."""
+    size = None if value.shape is None else value.shape[axis]
+    return size if isinstance(size, int) and size <= MOST_ENTRIES else None
+
+
+def with_size(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """Return ``shape`` with another size along ``axis``."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
 
 RULES = {
     "Transpose": Rule("moves with the axes", "moves with the axes", _transpose),

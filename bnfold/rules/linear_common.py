@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant_shape
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled
 from bnfold.rules import quantized
-from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, constant_shape, off_axis, singular
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, off_axis, singular
 
 Array = NDArray[np.float64]
 Transforms = Callable[[Value], Affine]

@@ -8,23 +8,13 @@ import numpy as np
 
 from bnfold.ir.constant_folding import SMALL
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant, constant_shape
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.batchnorm import ONNX_EPSILON, BatchNorm
 from bnfold.numerics.rounding import is_float
 from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import (
-    ABSORBED,
-    Alternatives,
-    Rewrite,
-    Rule,
-    RuleContext,
-    constant,
-    constant_shape,
-    not_constant,
-    off_axis,
-    singular,
-)
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, off_axis, singular
 
 
 def in_training(node: Node) -> str | None:

@@ -7,20 +7,10 @@ from collections.abc import Callable
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant, constant_shape
 from bnfold.numerics.affine import Affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import (
-    ABSORBED,
-    Alternatives,
-    Rewrite,
-    Rule,
-    RuleContext,
-    constant,
-    constant_shape,
-    not_constant,
-    off_axis,
-    singular,
-)
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, off_axis, singular
 
 FEATURES = 2
 """The axis of the features in X, whichever comes first, time or batch."""
@@ -30,7 +20,7 @@ def _propagate(node: Node, context: RuleContext) -> Alternatives:
     """A map of X's features goes into W (directions, checks * hidden, input) and the first half of B."""
     others = [*node.inputs[1:], *node.live_outputs]
     if any(context.proposed(value) is not None for value in others):
-        return Refusal("nonlinear", f"only the first input of {node.op} {node.name!r} carries a map")
+        return Refusal("nonlinear", f"only the first input of {node.label} carries a map")
     if refusal := not_constant(node, 1, 3):
         return refusal
     before = context.proposed(node.inputs[0])

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import SMALL, NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.op_views import constant, split_operands
 from bnfold.numerics.affine import Affine, leading
 from bnfold.rules import normalization
-from bnfold.rules.elementwise import aligned_constant, as_affine, split_operands
 from bnfold.rules.forward_transform import forward_transform
+from bnfold.rules.operands import aligned_constant, as_affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, constant
+from bnfold.rules.rule import INCONSISTENT_MODEL
 from bnfold.rules.table import lookup
 
 Array = NDArray[np.float64]
@@ -66,7 +67,7 @@ class _Step:
 
 def refusal(node: Node) -> Refusal:
     """Why an addition that rounds carries no map."""
-    return Refusal("nonlinear", f"{node.op} {node.name!r} adds a constant so large that it rounds the activations")
+    return Refusal("nonlinear", f"{node.label} adds a constant so large that it rounds the activations")
 
 
 def rounding_nodes(graph: Graph) -> frozenset[Node]:

@@ -12,14 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled, Weight
 from bnfold.numerics.rounding import is_float
@@ -43,9 +41,6 @@ Alternatives = list[Assignments] | Refusal
 """Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``ABSORBED``."""
 
 ABSORBED: list[Assignments] = [[]]
-
-LONGEST = 4096
-"""Entries of a constant that is a list: of axes, sizes, places."""
 
 
 @dataclass(frozen=True)
@@ -81,13 +76,6 @@ class Rule:
     rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
 
 
-def constant(node: Node, index: int) -> NDArray[Any]:
-    """The data of a constant input. Raises NotEvaluable."""
-    value = node.inputs[index]
-    assert value is not None
-    return node.graph.constants.evaluate(value)
-
-
 def weight(node: Node, index: int, shape: tuple[int, int, int, int], *, inputs_first: bool = False) -> Weight:
     """A constant input as a weight of ``shape``, read when it is needed, also after edits. Raises NotEvaluable."""
     value = node.inputs[index]
@@ -107,33 +95,11 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Re
             return Refusal("unknown-shape", f"the type of {value.name!r} is not known")
         if not constants.is_constant(value):
             if constants.depends_on_overridable(value):
-                return Refusal("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
-            return Refusal(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
+                return Refusal("overridable", f"{value.name!r} of {node.label} is an input with a default")
+            return Refusal(code, f"{value.name!r} of {node.label} is computed at run time")
         if not is_float(value.dtype):
-            return Refusal("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
+            return Refusal("unsupported-dtype", f"{value.name!r} of {node.label} has type {value.dtype}")
     return None
-
-
-def integers(node: Node, name: str, index: int) -> list[int] | None:
-    """A list of integers that older opsets give as an attribute and newer ones as a constant input."""
-    if name in node.attrs:
-        return [int(value) for value in node.attrs[name]]
-    value = node.input(index)
-    if value is None or not node.graph.constants.is_constant(value):
-        return None
-    if prod(constant_shape(node, index)) > LONGEST:
-        raise NotEvaluable(f"{value.name!r} is too long to be a list of axes, sizes or places")
-    return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
-
-
-def constant_shape(node: Node, index: int) -> tuple[int, ...]:
-    """The shape of a constant input, read off without its data where that is possible."""
-    value = node.inputs[index]
-    assert value is not None
-    shape = value.shape
-    if shape is not None and all(isinstance(n, int) for n in shape):
-        return tuple(int(n) for n in shape if n is not None)
-    return np.shape(constant(node, index))
 
 
 def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
@@ -141,10 +107,10 @@ def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
     if map_.vectors(axis, size) is not None:
         return None
     if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
-        return Refusal("per-activation", f"the map varies over the positions of {node.op} {node.name!r}")
+        return Refusal("per-activation", f"the map varies over the positions of {node.label}")
     return Refusal(
         "channel-axis",
-        f"the map has shape {list(map_.gain.shape)}, {node.op} {node.name!r} has {size} channels on axis {axis}",
+        f"the map has shape {list(map_.gain.shape)}, {node.label} has {size} channels on axis {axis}",
     )
 
 
@@ -152,4 +118,9 @@ def singular(map_: Affine, node: Node) -> Refusal | None:
     """Why a reader can't undo ``map_``; None if it can."""
     if map_.invertible:
         return None
-    return Refusal("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+    return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")
+
+
+def proposed_around(node: Node, context: RuleContext) -> list[Affine]:
+    """Return the transforms that are proposed for the data input and the output, those that are."""
+    return [map_ for map_ in (context.proposed(node.inputs[0]), context.proposed(node.output)) if map_ is not None]

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 from bnfold.ir.graph import Node
 from bnfold.rules import (
-    activation,
+    add,
+    clip,
+    concat,
     conv,
-    elementwise,
     identity,
     layout,
     matmul,
+    mul,
     normalization,
+    pad,
     pooling,
     recurrent,
+    reduction,
+    relu,
+    resize,
     slicing,
 )
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import Rule
 
-FAMILIES = (conv, matmul, recurrent, normalization, elementwise, activation, pooling, layout, slicing, identity)
+FAMILIES = (
+    conv, matmul, recurrent, normalization, add, mul, relu, clip, pooling, reduction, resize, pad,
+    layout, concat, slicing, identity,
+)  # fmt: skip
 
 RULES: dict[str, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}
 """Every rule, by operator."""
@@ -43,7 +52,7 @@ def lookup(op: str) -> Rule | None:
 
 def no_rule(node: Node) -> Refusal:
     """Why an operator without a rule carries no map."""
-    where = f"{node.op} {node.name!r}"
+    where = f"{node.label}"
     if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
         return Refusal("quantized-activation", f"{where} rounds the value to integers")
     if node.op in ("If", "Loop", "Scan"):

@@ -87,7 +87,7 @@ def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResul
         before = {node.name: node for node in layers_before(mismatch.node)}
         if not failing & before.keys():
             node = next(iter(before.values()), mismatch.node)
-            name = f"{node.op} {node.name!r} (seen by {mismatch.name})"
+            name = f"{node.label} (seen by {mismatch.name})"
             results.append(LayerResult(name, None, None, None, mismatch.channels, "weights", "fail", node.name))
     if not found.mismatches:
         for output, channels in found.wrong_outputs.items():

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import clip_bounds, constant, split_operands
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import is_float
-from bnfold.rules.elementwise import aligned_constant, split_operands
+from bnfold.rules.operands import aligned_constant
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
@@ -17,13 +17,17 @@ from bnfold.verification.equivalence.semantics.operands import keeps_shape
 
 def clip(interpreter: Interpreter, node: Node) -> bool:
     """Relu, Clip, and Max or Min with a constant: one family, ``clip(x, low, high)``."""
-    low: Array | None = np.asarray(-np.inf)
-    high: Array | None = np.asarray(np.inf)
+    low, high = np.asarray(-np.inf), np.asarray(np.inf)
     data = 0
     if node.op == "Relu":
         low = np.asarray(0.0)
     elif node.op == "Clip":
-        low, high = (_bound(node, name, place) for name, place in (("min", 1), ("max", 2)))
+        bounds = clip_bounds(node)
+        if bounds is None:
+            return False
+        low, high = (
+            np.asarray(end if bound is None else bound) for bound, end in zip(bounds, (low, high), strict=True)
+        )
     else:
         operands = split_operands(node)
         bound = None if operands is None or not keeps_shape(node, operands[1]) else aligned_constant(node, *operands)
@@ -31,23 +35,12 @@ def clip(interpreter: Interpreter, node: Node) -> bool:
             return False
         data = operands[0]
         low, high = (bound, high) if node.op == "Max" else (low, bound)
-    if low is None or high is None or node.output.dtype is None or not is_float(node.output.dtype):
+    if node.output.dtype is None or not is_float(node.output.dtype):
         return False
     interpreter.abstract[node.output] = clipped(
         interpreter, node, interpreter.abstract_of(node.inputs[data]), low, high
     )
     return True
-
-
-def _bound(node: Node, name: str, place: int) -> Array | None:
-    if name in node.attrs:
-        return np.asarray(node.attrs[name], np.float64)
-    if node.input(place) is None:
-        return np.asarray(-np.inf if name == "min" else np.inf)
-    if not node.graph.constants.is_constant(node.input(place)):
-        return None
-    value = constant(node, place)
-    return value.astype(np.float64).reshape(()) if value.size == 1 else None
 
 
 def clipped(interpreter: Interpreter, node: Node, abstract: AbstractValue, low: Array, high: Array) -> AbstractValue:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant, split_operands
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import FLOATS, is_float
-from bnfold.rules import elementwise, normalization
-from bnfold.rules.elementwise import split_operands
+from bnfold.rules import normalization
+from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import AbstractValue, Array
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats, keeps_shape
@@ -46,7 +46,7 @@ def instance_norm(interpreter: Interpreter, node: Node) -> bool:
 
 def arithmetic(interpreter: Interpreter, node: Node) -> bool:
     """Add, Sub, Mul and Div: with a constant a map, else a sum or a product."""
-    own = elementwise.as_affine(node)
+    own = as_affine(node)
     if own is not None and not isinstance(own, Refusal):
         data = split_operands(node)
         widens = data is not None and not keeps_shape(node, data[1])

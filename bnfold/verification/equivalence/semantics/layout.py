@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import constant, integers, pad_value, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.rules.rule import constant, integers
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
@@ -26,7 +26,7 @@ def carried(interpreter: Interpreter, node: Node) -> bool:
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
         abstract = interpreter.positive(node, abstract)
     if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not abstract.is_plain:
-        if _filling(node) != 0:
+        if pad_value(node) != 0:
             return False
         abstract = interpreter.unshifted(node, abstract, interpreter.eps(node.inputs[0]))
     abstract_values = interpreter.carried(node, abstract)
@@ -71,17 +71,14 @@ def _cut(interpreter: Interpreter, node: Node, base: int) -> tuple[object, ...] 
 
     Slices of different axes in a row are one.
     """
-    lists = [integers(node, name, place) for place, name in enumerate(("starts", "ends", "axes", "steps"), start=1)]
-    starts, ends, axes, steps = lists
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    missing = [node.input(place + 1) is not None and found is None for place, found in enumerate(lists)]
-    if starts is None or ends is None or shape is None or any(missing):
+    spans = slices(node)
+    if shape is None or spans is None:
         return None
     inner, cut = interpreter.cuts.get(base, (base, {}))
     cut = dict(cut)
-    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = (axes[place] if axes else place) % len(shape)
-        step, size = steps[place] if steps else 1, shape[axis]
+    for axis, span in spans:
+        start, end, step, size = span.start, span.stop, span.step, shape[axis]
         if isinstance(size, int) and step > 0:
             start, end, step = slice(start, end, step).indices(size)
             end = _END if end == size else end
@@ -102,15 +99,7 @@ def _zero_pads(node: Node) -> list[int] | None:
     if pads is None or rank is None or node.attr("mode", "constant") != "constant" or node.input(3) is not None:
         return None
     outer = [*pads[:2], *pads[rank : rank + 2]]
-    return None if _filling(node) != 0 or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
-
-
-def _filling(node: Node) -> float:
-    """What a Pad puts around; NaN where that is not known."""
-    if node.input(2) is None:
-        return float(node.attr("value", 0.0))
-    value = constant(node, 2) if node.graph.constants.is_constant(node.input(2)) else np.asarray(np.nan)
-    return float(np.max(np.abs(value.astype(np.float64)), initial=0.0))
+    return None if pad_value(node) != 0 or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
 
 
 def concat(interpreter: Interpreter, node: Node) -> bool:

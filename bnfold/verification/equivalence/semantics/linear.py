@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import ConvView, MatrixView, constant, gemm_term_fits
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
-from bnfold.rules.elementwise import split_operands
-from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter, Layer
 from bnfold.verification.equivalence.semantics.activations import clipped, leaky_relu_of
@@ -44,36 +43,35 @@ class Product:
 def conv(interpreter: Interpreter, node: Node) -> bool:
     """Conv and ConvTranspose: rows of weights per output channel, on axis 1."""
     shape = floats(node, 1)
-    if shape is None or len(shape) < 3 or (node.input(2) is not None and floats(node, 2) is None):
+    if shape is None or (node.input(2) is not None and floats(node, 2) is None):
         return False
-    group, transposed = node.attr("group", 1), node.op == "ConvTranspose"
-    if group < 1 or shape[0] % group or 0 in shape:
+    view = ConvView(node, shape)
+    if not view.is_valid:
         return False
     abstract = interpreter.abstract_of(node.inputs[0])
-    padding = _padding(node, shape)
+    padding = view.pads()
     eps = interpreter.eps(node.inputs[1])
-    if abstract.map.has_shift and (transposed or padding is None or any(padding)):
+    if abstract.map.has_shift and (view.is_transposed or padding is None or any(padding)):
         abstract = interpreter.unshifted(node, abstract, eps)
     base = abstract.base
-    if base in interpreter.pads and not transposed and padding is not None and not abstract.map.has_shift:
+    if base in interpreter.pads and not view.is_transposed and padding is not None and not abstract.map.has_shift:
         base, extra = interpreter.pads[base]
         padding = [a + b for a, b in zip(padding, extra, strict=True)]
-    inner = shape[0] if transposed else shape[1] * group
-    view = conv_transpose_view if transposed else conv_view
+    rows = conv_transpose_view if view.is_transposed else conv_view
     settings = [
         (name, value)
         for name, value in interpreter.attributes(node)
         if name not in _SPELLINGS and not (name in _PLAIN and set(value) <= _PLAIN[name])
     ]
-    ways: list[Hashable] = [] if padding is None else [tuple(padding)]
-    if node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        ways.append(node.attr("auto_pad"))
+    spellings: list[Hashable] = [] if padding is None else [tuple(padding)]
+    if view.auto_pad not in ("NOTSET", "VALID"):
+        spellings.append(view.auto_pad)
 
     def key(base: int) -> Either:
-        return Either(tuple((node.op, base, shape, *settings, way) for way in ways))
+        return Either(tuple((node.op, base, shape, *settings, spelling) for spelling in spellings))
 
-    seen = Product(lambda: view(constant(node, 1), group), key, inner)
-    return _linear(interpreter, node, abstract, base, seen)
+    product = Product(lambda: rows(constant(node, 1), view.group), key, view.inputs)
+    return _linear(interpreter, node, abstract, base, product)
 
 
 _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
@@ -82,78 +80,41 @@ _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
 _PLAIN = {"strides": {1}, "dilations": {1}, "output_padding": {0}}
 
 
-def _padding(node: Node, shape: tuple[int, ...]) -> list[int] | None:
-    """Begins and ends of the padding where they can be told, else None (then the attributes tell)."""
-    mode, axes = node.attr("auto_pad", "NOTSET"), range(len(shape) - 2)
-    if mode == "NOTSET":
-        pads = list(node.attr("pads", [0 for _ in (*axes, *axes)]))
-        return pads if len(pads) == 2 * len(axes) else None
-    if mode == "VALID":
-        return [0 for _ in (*axes, *axes)]
-    source = node.inputs[0].shape if node.inputs[0] is not None else None
-    if node.op == "ConvTranspose" or source is None or len(source) != len(shape):
-        return None
-    strides, dilations = node.attr("strides", [1] * len(axes)), node.attr("dilations", [1] * len(axes))
-    begin, end = [], []
-    for k in axes:
-        size = source[k + 2]
-        if not isinstance(size, int):
-            return None
-        total = max((-(-size // strides[k]) - 1) * strides[k] + dilations[k] * (shape[k + 2] - 1) + 1 - size, 0)
-        less = total // 2 if mode == "SAME_UPPER" else total - total // 2
-        begin.append(less)
-        end.append(total - less)
-    return begin + end
-
-
 def gemm(interpreter: Interpreter, node: Node) -> bool:
     """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
-    shape = floats(node, 1)
-    if shape is None or len(shape) != 2 or node.attr("transA", 0):
+    if floats(node, 1) is None or node.attr("transA", 0) or (node.input(2) is not None and floats(node, 2) is None):
         return False
-    terms = floats(node, 2) if node.input(2) is not None else ()
-    transposed = bool(node.attr("transB", 0)) or node.op == "Linear"
-    rank = None if node.inputs[0] is None else node.inputs[0].rank
-    axis = 1 if node.op == "Gemm" else (rank or 0) - 1
-    if axis < 0:
-        return False
-    outer, inner = shape if transposed else shape[::-1]
-    if terms is None or terms[-1:] not in ((), (1,), (outer,)) or len(terms) > 2:
+    view = MatrixView.of(node)
+    if view is None or not gemm_term_fits(node, view.outer):
         return False
     abstract = interpreter.abstract_of(node.inputs[0])
-    seen = Product(
-        lambda: gemm_view(constant(node, 1), transposed),
-        lambda base: ("product", base, inner, outer, axis),
-        inner,
-        axis,
+    product = Product(
+        lambda: gemm_view(constant(node, 1), view.rows_are_outputs),
+        lambda base: ("product", base, view.inner, view.outer, view.axis),
+        view.inner,
+        view.axis,
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
     )
-    return _linear(interpreter, node, abstract, abstract.base, seen)
+    return _linear(interpreter, node, abstract, abstract.base, product)
 
 
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
-    operands = split_operands(node)
-    if operands is None:
+    view = MatrixView.of(node)
+    if view is None or floats(node, view.weight) is None:
         return False
-    data, index = operands
-    source, shape = node.inputs[data], floats(node, index)
-    rank = None if source is None else source.rank
-    if rank is None or rank < 2 or shape is None or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
-        return False
-    axis = rank - 1 if data == 0 else rank - 2
-    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
-    abstract = interpreter.abstract_of(source)
+    abstract = interpreter.abstract_of(node.inputs[view.data])
 
-    def view() -> Array:
-        weight = constant(node, index)
-        return gemm_view(weight.reshape(weight.shape[-2:]), transposed=index == 0)
+    def rows() -> Array:
+        matrix = constant(node, view.weight)
+        return gemm_view(matrix.reshape(matrix.shape[-2:]), view.rows_are_outputs)
 
     def key(base: int) -> Hashable:
-        return ("product", base, inner, outer, axis)
+        return ("product", base, view.inner, view.outer, view.axis)
 
-    return _linear(interpreter, node, abstract, abstract.base, Product(view, key, inner, axis, weight=index, bias=None))
+    product = Product(rows, key, view.inner, view.axis, weight=view.weight, bias=None)
+    return _linear(interpreter, node, abstract, abstract.base, product)
 
 
 def fused(interpreter: Interpreter, node: Node) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Hashable
 import numpy as np
 
 from bnfold.ir.graph import Node
-from bnfold.rules.rule import constant
+from bnfold.ir.op_views import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats

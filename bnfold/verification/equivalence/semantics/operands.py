@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import constant_shape
 from bnfold.numerics.rounding import is_float
-from bnfold.rules.rule import constant_shape
 
 
 def floats(node: Node, index: int) -> tuple[int, ...] | None:

@@ -1,20 +1,29 @@
-"""Nonlinear operators that some maps pass all the same: Relu and its kin are homogeneous, Clip has bounds to move."""
+"""Relu, LeakyRelu and PRelu: homogeneous, so gains pass where they are positive."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import (
+    constant_shape,
+)
 from bnfold.numerics.affine import Affine
-from bnfold.rules.elementwise import aligned_constant, like
 from bnfold.rules.identity import parameter_refusal, pass_on
+from bnfold.rules.layout import Array
+from bnfold.rules.operands import aligned_constant, like
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, constant, constant_shape, not_constant
+from bnfold.rules.rule import (
+    ABSORBED,
+    Alternatives,
+    Rewrite,
+    Rule,
+    RuleContext,
+    not_constant,
+)
 
-Array = NDArray[np.float64]
 Transforms = Callable[[Value], Affine]
 
 
@@ -24,7 +33,7 @@ def _positive_gains(node: Node, context: RuleContext) -> Alternatives:
         map_ = context.proposed(value)
         if map_ is not None and (map_.has_shift or not map_.positive):
             what = "a shift" if map_.has_shift else "a gain that is not positive"
-            return Refusal("nonlinear", f"{what} does not pass {node.op} {node.name!r}")
+            return Refusal("nonlinear", f"{what} does not pass {node.label}")
     return pass_on(node, context)
 
 
@@ -80,59 +89,6 @@ def _full(array: Array, rank: int) -> Array:
     return array.reshape(array.shape + (1,) * (rank - array.ndim))
 
 
-def _propagate_clip(node: Node, context: RuleContext) -> Alternatives:
-    """The bounds move with the map: each must stay one number. Negative gains swap them."""
-    low, high = _bounds(node)
-    source = node.inputs[0]
-    assert source is not None
-    if isinstance(low, Refusal):
-        return low
-    for value in (source, node.output):
-        map_ = context.proposed(value)
-        if map_ is None:
-            continue
-        total = map_.after(context.current(value))
-        if not total.positive and (not (total.gain < 0).all() or low is None or high is None or low > high):
-            return Refusal("nonlinear", f"gains that are not positive don't pass Clip {node.name!r}")
-        if any(bound is not None and _moved_bound(total, bound) is None for bound in (low, high)):
-            return Refusal("nonlinear", f"the bounds of Clip {node.name!r} would differ from channel to channel")
-    return pass_on(node, context)
-
-
-def _moved_bound(map_: Affine, bound: float) -> float | None:
-    """Where the map takes a bound; None if that differs from channel to channel."""
-    places = np.unique(map_.gain * bound + map_.shift)
-    return float(places[0]) if len(places) == 1 else None
-
-
-def _bounds(node: Node) -> tuple[float | Refusal | None, float | None]:
-    if node.opset < 11:
-        return node.attr("min"), node.attr("max")
-    if refusal := not_constant(node, 1, 2):
-        return refusal, None
-    low, high = (float(constant(node, i).reshape(())) if node.input(i) is not None else None for i in (1, 2))
-    return low, high
-
-
-def _rewrite_clip(node: Node, current: Transforms) -> Rewrite:
-    map_ = current(node.output)
-    low, high = _bounds(node)
-    bounds = (low, high) if map_.positive else (high, low)
-    rewrite = Rewrite()
-    for index, (old, bound) in enumerate(zip((low, high), bounds, strict=True), start=1):
-        if bound is None or isinstance(bound, Refusal):
-            continue
-        new = _moved_bound(map_, bound)
-        assert new is not None
-        if new == old:
-            continue
-        if node.opset < 11:
-            rewrite.attributes[node, "min" if index == 1 else "max"] = new
-        else:
-            rewrite.constants[node, index] = np.asarray(new)
-    return rewrite
-
-
 RULES = {
     "Relu": Rule("positive gains, no shift", "positive gains, no shift", _positive_gains),
     "LeakyRelu": Rule("positive gains, no shift", "positive gains, no shift", _positive_gains),
@@ -141,11 +97,5 @@ RULES = {
         "gains without shift; a negative one inverts the slope, which must not be 0",
         _propagate_prelu,
         _rewrite_prelu,
-    ),
-    "Clip": Rule(
-        "any map that takes each bound to one number; the bounds move, negative gains swap them",
-        "likewise",
-        _propagate_clip,
-        _rewrite_clip,
     ),
 }
