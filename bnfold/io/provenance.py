@@ -24,5 +24,5 @@ def write_provenance(model: ModelProto, notes: Mapping[str, str]) -> None:
 
 
 def provenance_of(model: ModelProto) -> dict[str, str]:
-    """Return what is noted in a model, whoever wrote it: data from a file."""
+    """Return what is noted in a model, whatever wrote it: data from a file."""
     return {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)}

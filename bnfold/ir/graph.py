@@ -23,7 +23,7 @@ class Value:
     """A tensor between nodes.
 
     ``readers`` holds a node once per input that reads it, at any depth of nesting. ``captured`` says that
-    a nested graph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute),
+    a subgraph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute),
     ``part`` some of its elements where not all of it need be read for that.
     """
 
@@ -157,7 +157,7 @@ class Editor(Protocol):
         """Let ``node`` read a new constant at ``index``; the old one stays for its other readers."""
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
-        """Like :meth:`set_constant`, but under the old name where nobody else reads the constant."""
+        """Like :meth:`set_constant`, but under the old name where no other node reads the constant."""
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""

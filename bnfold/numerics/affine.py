@@ -1,4 +1,4 @@
-"""Per-channel affine maps ``v' = gain * v + shift``: compose, invert, compare.
+"""Per-channel affine transforms ``v' = gain * v + shift``: compose, invert, compare.
 
 All of it is float64. What a linear operator makes of them is in
 :mod:`bnfold.numerics.linear`.
@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 
 LARGEST = 2**24
-"""Entries that a composed map may have: constants along different axes, a few bytes each, make their product."""
+"""Entries that a composed transform may have: constants along different axes, a few bytes each, make their product."""
 
 VANISHING = 2.0**-64
 """A gain this many times smaller than the largest is as good as zero: weight decay leaves such channels."""
@@ -26,10 +26,10 @@ VANISHING = 2.0**-64
 class Affine:
     """``v' = gain * v + shift``, broadcast from the *leading* axes of ``v``.
 
-    ``gain`` and ``shift`` are float64 of one shape, aligned with the first axes of the tensor: a map per
-    channel of ``(N, C, H, W)`` has shape ``(1, C)``, whatever the number of positions, and a scalar map
-    has shape ``()``. Axes along which the map is constant are length 1, trailing ones are dropped: equal
-    maps have equal shapes. Build one with :meth:`along` or :meth:`of`.
+    ``gain`` and ``shift`` are float64 of one shape, aligned with the first axes of the tensor: a transform per
+    channel of ``(N, C, H, W)`` has shape ``(1, C)``, whatever the number of positions, and a scalar transform
+    has shape ``()``. Axes along which the transform is constant are length 1, trailing ones are dropped: equal
+    transforms have equal shapes. Build one with :meth:`along` or :meth:`of`.
     """
 
     gain: Array
@@ -37,12 +37,12 @@ class Affine:
 
     @classmethod
     def of(cls, gain: ArrayLike, shift: ArrayLike) -> Affine:
-        """The map with leading-aligned ``gain`` and ``shift``, in its smallest shape."""
+        """The transform with leading-aligned ``gain`` and ``shift``, in its smallest shape."""
         return cls(*_compressed(*leading(np.asarray(gain, np.float64), np.asarray(shift, np.float64))))
 
     @classmethod
     def along(cls, axis: int, gain: ArrayLike, shift: ArrayLike) -> Affine:
-        """The map whose vectors (or blocks ``(C, D1, …)``) start on ``axis``, which is not negative."""
+        """The transform whose vectors (or blocks ``(C, D1, …)``) start on ``axis``, which is not negative."""
         gain, shift = np.asarray(gain, np.float64), np.asarray(shift, np.float64)
         return cls.of(gain.reshape((1,) * axis + gain.shape), shift.reshape((1,) * axis + shift.shape))
 
@@ -73,7 +73,7 @@ class Affine:
         return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
 
     def __call__(self, x: ArrayLike) -> Array:
-        """The map applied to a tensor, in float64."""
+        """The transform applied to a tensor, in float64."""
         values = np.asarray(x, np.float64)
         trailing = (1,) * (values.ndim - self.gain.ndim)
         return np.asarray(
@@ -85,13 +85,13 @@ class Affine:
         gain, other = leading(self.gain, first.gain)
         shift, between = leading(self.shift, first.shift)
         if prod(map(max, zip(gain.shape, other.shape, strict=True))) > LARGEST:
-            raise ValueError("a map that varies along several axes has too many entries")
+            raise ValueError("a transform that varies along several axes has too many entries")
         return Affine.of(gain * other, gain * between + shift)
 
     def inverse(self) -> Affine:
-        """The map that undoes this one. Raises ZeroDivisionError where a gain is zero."""
+        """The transform that undoes this one. Raises ZeroDivisionError where a gain is zero."""
         if not self.invertible:
-            raise ZeroDivisionError("a map with a gain of zero has no inverse")
+            raise ZeroDivisionError("a transform with a scale of zero has no inverse")
         return Affine.of(1.0 / self.gain, -self.shift / self.gain)
 
     def fits(self, other: Affine) -> bool:
@@ -99,7 +99,7 @@ class Affine:
         return all(a == b or 1 in (a, b) for a, b in zip(self.gain.shape, other.gain.shape, strict=False))
 
     def agrees(self, other: Affine) -> bool:
-        """True if both are one map up to a few roundings in float64 (the ulps of their computation)."""
+        """True if both are one transform up to a few roundings in float64 (the ulps of their computation)."""
         if self is other:
             return True
         if not self.fits(other):
@@ -109,7 +109,7 @@ class Affine:
         return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
 
     def vectors(self, axis: int, size: int) -> tuple[Array, Array] | None:
-        """Gain and shift as two vectors of ``size`` along ``axis``; None if the map varies along another."""
+        """Gain and shift as two vectors of ``size`` along ``axis``; None if the transform varies along another."""
         shape = self.gain.shape
         if self.gain.ndim > axis + 1 or any(n != 1 for n in shape[:axis]):
             return None
@@ -121,11 +121,11 @@ class Affine:
         )
 
     def gain_only(self) -> Affine:
-        """The same map without its shift."""
+        """The same transform without its shift."""
         return Affine.of(self.gain, 0.0)
 
     def shift_only(self) -> Affine:
-        """The same map without its gain: the shift is added to an unscaled value."""
+        """The same transform without its gain: the shift is added to an unscaled value."""
         return Affine.of(1.0, self.shift)
 
 
@@ -137,7 +137,7 @@ def _close(first: Array, second: Array, least: float) -> bool:
 
 
 def leading(first: Array, second: Array) -> tuple[Array, Array]:
-    """Return both arrays with trailing axes of length 1, up to one rank: maps go by the first axes of a tensor."""
+    """Return both arrays with trailing axes of length 1, up to one rank: transforms align with the first axes."""
     first, second = np.asarray(first), np.asarray(second)
     rank = max(first.ndim, second.ndim)
     return (
@@ -163,4 +163,4 @@ def _compressed(gain: Array, shift: Array) -> tuple[Array, Array]:
 
 
 IDENTITY = Affine.of(1.0, 0.0)
-"""The map that changes nothing."""
+"""The transform that changes nothing."""

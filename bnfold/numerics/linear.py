@@ -1,4 +1,4 @@
-"""The weights of linear operators, and how they take maps in.
+"""The weights of linear operators, and how they take transforms in.
 
 A linear op ``y = W x + c`` that is to read ``x' = g_x x + h_x`` in place of ``x`` and to produce
 ``y' = g_y y + h_y`` in place of ``y`` needs::

@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-"""The types that maps are carried in."""
+"""The types that transforms are carried in."""
 
 
 @cache
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """True for a type of FLOATS. (Numpy makes a type's name anew each time.)"""
+    """True for a type of FLOATS. (Numpy builds a type's name at each access.)"""
     return dtype.name in FLOATS
 
 

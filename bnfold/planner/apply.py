@@ -94,7 +94,7 @@ def _cause(node: Node, error: Exception) -> Refusal:
     if isinstance(error, NotEvaluable):
         return Refusal("dynamic-weights", str(error))
     if isinstance(error, ZeroDivisionError):
-        return Refusal("overflow", f"the maps around {node.label} vanish")
+        return Refusal("overflow", f"the transforms around {node.label} vanish")
     return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
 
 

@@ -34,7 +34,7 @@ MOST_CANCELLED = 2.0**12
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One summand: a convolution (None: the input itself), then a map per channel; ``nodes`` are all of it."""
+    """One summand: a convolution (None: the input itself), then a transform per channel; ``nodes`` are all of it."""
 
     conv: Node | None
     map: Affine

@@ -82,7 +82,7 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
 
 
 def _composed(second: Affine, first: Affine) -> Affine | None:
-    """One map after another; None where they vary along so many axes that the chain ends there."""
+    """One transform after another; None where they vary along so many axes that the chain ends there."""
     try:
         return second.after(first)
     except ValueError:
@@ -90,7 +90,7 @@ def _composed(second: Affine, first: Affine) -> Affine | None:
 
 
 def room_for_large(graph: Graph) -> int:
-    """Elements that large maps may have together: a few bytes can make a constant, and many operators read it."""
+    """Elements that large transforms may have together: a few bytes can make a constant, and many operators read it."""
     read = {value for node in graph.nodes for value in node.inputs if value is not None and value.tensor}
     return max(FEW, GROWTH * sum(prod(value.tensor_type[1]) for value in read if value.tensor_type))
 

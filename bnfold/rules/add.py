@@ -28,7 +28,7 @@ from bnfold.rules.rule import (
 
 
 class _Shifted(Sequence[tuple[Value, Affine]]):
-    """``plain``, but for the map at ``place``: as many as there are operands, and none of them a list as long."""
+    """``plain``, but for the transform at ``place``: as many as there are operands, and none of them a list as long."""
 
     def __init__(self, plain: Assignments, place: int, map_: Affine) -> None:
         self._plain, self._place, self._map = plain, place, map_
@@ -78,7 +78,7 @@ def _constant_takes_shift(node: Node, data: list[Value], context: RuleContext, g
 
 
 def _stretched(node: Node, data: list[Value], maps: list[Affine]) -> Refusal | None:
-    """A map passes a sum only if no operand is stretched along an axis on which the map varies."""
+    """A transform passes a sum only if no operand is stretched along an axis on which the transform varies."""
     varying = dict.fromkeys((axis, size) for map_ in maps for axis, size in enumerate(map_.gain.shape) if size > 1)
     for axis, size in varying:
         for value in (node.output, *data):
@@ -106,7 +106,7 @@ def _balance(node: Node, data: list[Value], signs: list[float], context: RuleCon
         return [plain]
     takers = [index for index, (value, _) in enumerate(plain) if free.get(value, -1.0)]
     if not takers:
-        return Refusal("consumers", f"the shifts at {node.label} don't add up")
+        return Refusal("consumers", f"the offsets at {node.label} don't add up")
     takers.sort(key=lambda index: _travels(plain[index][0], node))
     weights = {index: free.get(plain[index][0], -1.0) for index in takers}
     shifted = {weight: Affine.of(1.0, total.shift / weight).after(gain) for weight in set(weights.values())}
@@ -155,17 +155,17 @@ def _propagate_negation(node: Node, context: RuleContext) -> Alternatives:
         return [[(node.output if after is None else source, opposite)]]
     if opposite.agrees(after):
         return ABSORBED
-    return Refusal("consumers", f"Neg {node.name!r} would need two different maps")
+    return Refusal("consumers", f"Neg {node.name!r} would need two different transforms")
 
 
 RULES = {
     "Add": Rule(
-        "one gain for all operands, the shift to one of them; a constant takes any shift",
-        "likewise; the shifts add up",
+        "one scale for all operands, the offset to one of them; a constant takes any offset",
+        "likewise; the offsets add up",
         _propagate_sum,
         _rewrite_sum,
     ),
     "Sub": Rule("as Add, with the sign", "as Add, with the sign", _propagate_sum, _rewrite_sum),
     "Sum": Rule("as Add, for any number of operands", "as Add", _propagate_sum, _rewrite_sum),
-    "Neg": Rule("the same gain, the opposite shift", "likewise", _propagate_negation),
+    "Neg": Rule("the same scale, the opposite offset", "likewise", _propagate_negation),
 }

@@ -25,7 +25,7 @@ Transforms = Callable[[Value], Affine]
 
 
 def _propagate_clip(node: Node, context: RuleContext) -> Alternatives:
-    """The bounds move with the map: each must stay one number. Negative gains swap them."""
+    """The bounds move with the transform: each must stay one number. Negative gains swap them."""
     bounds = _bounds(node)
     if isinstance(bounds, Refusal):
         return bounds
@@ -38,14 +38,14 @@ def _propagate_clip(node: Node, context: RuleContext) -> Alternatives:
             continue
         total = map_.after(context.current(value))
         if not total.positive and (not (total.gain < 0).all() or low is None or high is None or low > high):
-            return Refusal("nonlinear", f"gains that are not positive don't pass Clip {node.name!r}")
+            return Refusal("nonlinear", f"scales that are not positive don't pass Clip {node.name!r}")
         if any(bound is not None and _moved_bound(total, bound) is None for bound in (low, high)):
             return Refusal("nonlinear", f"the bounds of Clip {node.name!r} would differ from channel to channel")
     return pass_on(node, context)
 
 
 def _moved_bound(map_: Affine, bound: float) -> float | None:
-    """Where the map takes a bound; None if that differs from channel to channel."""
+    """Where the transform takes a bound; None if that differs from channel to channel."""
     places = np.unique(map_.gain * bound + map_.shift)
     return float(places[0]) if len(places) == 1 else None
 
@@ -78,7 +78,7 @@ def _rewrite_clip(node: Node, current: Transforms) -> Rewrite:
 
 RULES = {
     "Clip": Rule(
-        "any map that takes each bound to one number; the bounds move, negative gains swap them",
+        "any transform that takes each bound to one number; the bounds move, negative scales swap them",
         "likewise",
         _propagate_clip,
         _rewrite_clip,

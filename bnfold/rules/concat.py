@@ -22,7 +22,7 @@ from bnfold.rules.rule import (
 
 
 def _concat(node: Node, context: RuleContext) -> Alternatives:
-    """Along the axis: a piece of the output's map to each input; along others: the same map to all."""
+    """Along the axis: a piece of the output's transform to each input; along others: the same transform to all."""
     values = [value for value in node.inputs if value is not None]
     target = node.output
     rank = target.rank
@@ -41,7 +41,7 @@ def _split(node: Node, context: RuleContext) -> Alternatives:
 
 
 def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value], axis: int) -> Alternatives:
-    """A whole and its parts along ``axis``: either side's maps determine the other's."""
+    """A whole and its parts along ``axis``: either side's transforms determine the other's."""
     constants = node.graph.constants
     proposed = context.proposed(whole)
     maps = [context.proposed(part) for part in parts]
@@ -62,7 +62,7 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
         pieces = _pieces(proposed, whole.rank, axis, lengths)
         clash = any(m is not None and not m.agrees(piece) for m, piece in zip(maps, pieces, strict=True))
         if clash:
-            return Refusal("consumers", f"{node.label} would need two different maps")
+            return Refusal("consumers", f"{node.label} would need two different transforms")
         assignments = zip(parts, pieces, strict=True)
         return [[(v, m) for v, m in assignments if context.proposed(v) is None and not constants.is_constant(v)]]
     filled = [Affine.of(1.0, 0.0) if map_ is None else map_ for map_ in maps]
@@ -77,7 +77,7 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
 
 
 def _pieces(map_: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:
-    """A map cut along ``axis``; one that does not vary there is the same for each piece."""
+    """A transform cut along ``axis``; one that does not vary there is the same for each piece."""
     ends = np.cumsum([0, *sizes])
 
     def cut(index: int) -> Move:
@@ -98,7 +98,7 @@ def _joined(arrays: list[Array], rank: int, axis: int, sizes: list[int]) -> Arra
 
 
 def _rewrite_concat(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
-    """Constants among the inputs take their piece of the output's map."""
+    """Constants among the inputs take their piece of the output's transform."""
     constants, rank = node.graph.constants, node.output.rank
     fixed = [i for i, value in enumerate(node.inputs) if value is not None and constants.is_constant(value)]
     map_ = current(node.output)

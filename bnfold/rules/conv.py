@@ -24,7 +24,7 @@ def _propagate_conv(node: Node, context: RuleContext) -> Alternatives:
         return Refusal("unknown-shape", f"the bias of {node.label} is not one number per channel")
     before = context.proposed(node.inputs[0])
     if before is not None and before.has_shift and (view.is_transposed or view.may_read_padding):
-        return Refusal("padding", f"{node.label} sees zeros beyond the border")
+        return Refusal("padding", f"{node.label} reads zeros from its padding")
     return absorb(node, context, _ends(view), view.output_axis)
 
 
@@ -46,14 +46,14 @@ def _rewrite_conv(node: Node, current: Transforms) -> Rewrite:
 
 RULES = {
     "Conv": Rule(
-        "any map, whatever the pads, groups, strides and dilations",
-        "any gain but 0; a shift only without padding",
+        "any transform, whatever the pads, groups, strides and dilations",
+        "any scale but 0; an offset only without padding",
         _propagate_conv,
         _rewrite_conv,
     ),
     "ConvTranspose": Rule(
-        "any map, whatever the pads, groups and output padding",
-        "any gain but 0; a shift never",
+        "any transform, whatever the pads, groups and output padding",
+        "any scale but 0; an offset never",
         _propagate_conv,
         _rewrite_conv,
     ),

@@ -122,20 +122,20 @@ def _rewrite_matmul(node: Node, current: Transforms) -> Rewrite:
 
 RULES = {
     "Gemm": Rule(
-        "any map; beta goes into C, alpha stays",
-        "any gain but 0 and any shift, without transA",
+        "any transform; beta goes into C, alpha stays",
+        "any scale but 0 and any offset, without transA",
         _propagate_gemm,
         _rewrite_gemm,
     ),
     "Linear": Rule(
-        "any map on the last axis (torch's own operator)",
-        "any gain but 0 and any shift, on the last axis",
+        "any transform on the last axis (torch's own operator)",
+        "any scale but 0 and any offset, on the last axis",
         _propagate_gemm,
         _rewrite_gemm,
     ),
     "MatMul": Rule(
-        "any gain; a shift needs a constant Add behind, else the BatchNorm becomes one",
-        "any gain but 0; a shift goes on to the output",
+        "any scale; an offset needs a constant Add behind, else the BatchNorm becomes one",
+        "any scale but 0; an offset goes on to the output",
         _propagate_matmul,
         _rewrite_matmul,
     ),

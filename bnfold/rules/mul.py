@@ -52,12 +52,12 @@ def _propagate_product(node: Node, context: RuleContext) -> Alternatives:
         if not after.has_shift:
             return ABSORBED
         if not scaled.invertible:
-            return Refusal("consumers", f"{node.label} has no constant to take a shift")
+            return Refusal("consumers", f"{node.label} has no constant to take an offset")
         return [[(source, scaled.inverse().after(after.shift_only()).shift_only())]]
     arrived = scaled.after(before.gain_only().inverse()).after(Affine.of(1.0, before.shift))
     if arrived.shift_only().agrees(after.shift_only()):
         return ABSORBED
-    return Refusal("consumers", f"{node.label} has no constant to take a shift")
+    return Refusal("consumers", f"{node.label} has no constant to take an offset")
 
 
 def _rewrite_product(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
@@ -75,8 +75,8 @@ def _rewrite_product(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
 
 RULES = {
     "Mul": Rule(
-        "a constant factor takes any gain; a shift goes on, divided by it",
-        "a constant factor takes any gain but 0; a shift goes on, multiplied by it",
+        "a constant factor takes any scale; an offset goes on, divided by it",
+        "a constant factor takes any scale but 0; an offset goes on, multiplied by it",
         _propagate_product,
         _rewrite_product,
     ),

@@ -79,7 +79,7 @@ def _fits(node: Node, values: Array, shape: tuple[int | str | None, ...]) -> Ref
 
 
 def as_affine(node: Node) -> tuple[Value, Affine] | Refusal | None:
-    """The node as a map of its data operand: Add, Sub, Mul or Div with a constant. None for anything else."""
+    """The node as a transform of its data operand: Add, Sub, Mul or Div with a constant. None for anything else."""
     operands = split_operands(node) if node.op in ("Add", "Sub", "Mul", "Div") else None
     if operands is None or (node.op == "Div" and operands[0] == 1):
         return None

@@ -25,7 +25,7 @@ from bnfold.rules.rule import (
 
 
 def _propagate_pad(node: Node, context: RuleContext) -> Alternatives:
-    """Copies of the border carry any map; a constant border must still be one number afterwards."""
+    """Copies of edge values carry any transform; constant padding must still be one number afterwards."""
     pads = integers(node, "pads", 1) or integers(node, "paddings", 1)
     maps = proposed_around(node, context)
     source = node.inputs[0]
@@ -44,7 +44,7 @@ def _propagate_pad(node: Node, context: RuleContext) -> Alternatives:
             return value
         total = [known.after(context.current(source)) for known in maps[:1]]
         if total and np.unique(total[0](np.full((1,) * max(total[0].gain.ndim, 1), value))).size > 1:
-            return Refusal("padding", f"the border of Pad {node.name!r} would no longer be one number")
+            return Refusal("padding", f"the padding of Pad {node.name!r} would no longer be one number")
     return pass_on(node, context)
 
 
@@ -71,7 +71,7 @@ def _rewrite_pad(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
 
 RULES = {
     "Pad": Rule(
-        "any map that does not vary along a padded axis; a constant border must stay one number",
+        "any transform that does not vary along a padded axis; constant padding must stay one number",
         "likewise",
         _propagate_pad,
         _rewrite_pad,

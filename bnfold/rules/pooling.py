@@ -15,18 +15,18 @@ from bnfold.rules.rule import (
     proposed_around,
 )
 
-_ANY = "any map per channel"
+_ANY = "any transform per channel"
 
 
 def _per_channel(node: Node, context: RuleContext) -> Refusal | None:
-    """Why the map is not one per channel on axis 1, the only axis that a pool leaves alone besides the batch."""
+    """Why the transform is not one per channel on axis 1, the only axis that a pool leaves alone besides the batch."""
     if all(map_.gain.ndim <= 2 for map_ in proposed_around(node, context)):
         return None
-    return Refusal("channel-axis", f"the map varies over the positions that {node.label} combines")
+    return Refusal("channel-axis", f"the transform varies over the positions that {node.label} combines")
 
 
 def _blind(node: Node) -> Refusal | None:
-    """Why a window may lie beyond the border altogether, where a pool makes a number out of nothing.
+    """Why a window may lie in the padding altogether, where a pool makes a number out of nothing.
 
     One with gaps may straddle an input that is smaller than they are.
     """
@@ -38,27 +38,27 @@ def _blind(node: Node) -> Refusal | None:
     sizes = [None] * len(dilations) if shape is None else shape[2:]
     if all(isinstance(size, int) and size >= step for size, step in zip(sizes, dilations, strict=True)):
         return None
-    return Refusal("padding", f"{node.label} has windows that may lie beyond the border")
+    return Refusal("padding", f"{node.label} has windows that may lie in the padding altogether")
 
 
 def _maximum(node: Node, context: RuleContext) -> Alternatives:
-    """``max(a x + b) = a max(x) + b`` for ``a >= 0``; borders are minus infinity and stay so."""
+    """``max(a x + b) = a max(x) + b`` for ``a >= 0``; padding is minus infinity and stays so."""
     if refusal := _per_channel(node, context) or _blind(node):
         return refusal
     if len(node.live_outputs) > 1:
         return Refusal("unknown-op", f"the indices of {node.label} are read")
     if any((map_.gain < 0).any() for map_ in proposed_around(node, context)):
-        return Refusal("nonlinear", f"a negative gain does not pass {node.label}")
+        return Refusal("nonlinear", f"a negative scale does not pass {node.label}")
     return pass_on(node, context)
 
 
 def _average(node: Node, context: RuleContext) -> Alternatives:
-    """Zeros that are counted at the border would have to be shifted too."""
+    """Zeros that are counted as padding would have to be shifted too."""
     if refusal := _per_channel(node, context) or _blind(node):
         return refusal
     counted = node.attr("count_include_pad", 0) and (pool_is_padded(node) or node.attr("ceil_mode", 0))
     if counted and any(map_.has_shift for map_ in proposed_around(node, context)):
-        return Refusal("padding", f"{node.label} averages zeros beyond the border")
+        return Refusal("padding", f"{node.label} counts padding zeros")
     return pass_on(node, context)
 
 
@@ -67,10 +67,10 @@ def _global_average(node: Node, context: RuleContext) -> Alternatives:
 
 
 RULES = {
-    "MaxPool": Rule("gains >= 0, any shift, any pads, if each window sees its input", "likewise", _maximum),
-    "GlobalMaxPool": Rule("gains >= 0, any shift", "likewise", _maximum),
+    "MaxPool": Rule("scales >= 0, any offset, any pads, if each window sees its input", "likewise", _maximum),
+    "GlobalMaxPool": Rule("scales >= 0, any offset", "likewise", _maximum),
     "AveragePool": Rule(
-        "any map, if each window sees its input; no shift where padding is counted", "likewise", _average
+        "any transform, if each window sees its input; no offset where padding is counted", "likewise", _average
     ),
     "GlobalAveragePool": Rule(_ANY, _ANY, _global_average),
 }

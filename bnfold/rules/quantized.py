@@ -33,7 +33,7 @@ def refusal(node: Node, index: int, axis: int | None) -> Refusal | None:
         return None
     where = f"{node.label}, whose weights are integers"
     if axis is None:
-        return Refusal("unsupported-dtype", f"{where} with scales that can't take a gain on this axis")
+        return Refusal("unsupported-dtype", f"{where} with scales that can't take a scale on this axis")
     scale, quantized = dequantize.input(1), dequantize.input(0)
     if dequantize.attr("block_size", 0) or scale is None or quantized is None or scale.shape is None:
         return Refusal("unsupported-dtype", f"{where} in blocks")

@@ -17,10 +17,10 @@ FEATURES = 2
 
 
 def _propagate(node: Node, context: RuleContext) -> Alternatives:
-    """A map of X's features goes into W (directions, checks * hidden, input) and the first half of B."""
+    """A transform of X's features goes into W (directions, checks * hidden, input) and the first half of B."""
     others = [*node.inputs[1:], *node.live_outputs]
     if any(context.proposed(value) is not None for value in others):
-        return Refusal("nonlinear", f"only the first input of {node.label} carries a map")
+        return Refusal("nonlinear", f"only the first input of {node.label} carries a transform")
     if refusal := not_constant(node, 1, 3):
         return refusal
     before = context.proposed(node.inputs[0])
@@ -45,6 +45,6 @@ def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
 
 
 _NEVER = "never"
-_INTO = "into the input weights and their bias, any gain but 0"
+_INTO = "into the input weights and their bias, any scale but 0"
 
 RULES = {op: Rule(_NEVER, _INTO, _propagate, _rewrite) for op in ("LSTM", "GRU", "RNN")}

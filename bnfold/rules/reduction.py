@@ -18,11 +18,11 @@ from bnfold.rules.rule import (
     proposed_around,
 )
 
-_REDUCED = "any map that does not vary along the reduced axes"
+_REDUCED = "any transform that does not vary along the reduced axes"
 
 
 def _reduce(node: Node, context: RuleContext) -> Alternatives:
-    """Over axes along which the map does not vary: means pass any map, sums multiply the shift, maxima need a >= 0."""
+    """Means pass any transform that does not vary along the axes, sums multiply the shift, maxima need a >= 0."""
     source = node.inputs[0]
     assert source is not None
     rank = source.rank
@@ -33,7 +33,7 @@ def _reduce(node: Node, context: RuleContext) -> Alternatives:
         axes = [] if node.attr("noop_with_empty_axes", 0) else list(range(rank))
     reduced = sorted({axis % rank for axis in axes})
     if node.op in ("ReduceMax", "ReduceMin") and any((map_.gain < 0).any() for map_ in proposed_around(node, context)):
-        return Refusal("nonlinear", f"a negative gain does not pass {node.label}")
+        return Refusal("nonlinear", f"a negative scale does not pass {node.label}")
     factor = _count(source, reduced) if node.op == "ReduceSum" else 1
     if factor is None:
         if any(map_.has_shift for map_ in proposed_around(node, context)):
@@ -56,7 +56,7 @@ def _reducing(
 
     def forward(array: Array, fill: float) -> Array:
         if any(array.shape[axis] != 1 for axis in reduced):
-            raise Unmovable("the map varies along an axis that it reduces")
+            raise Unmovable("the transform varies along an axis that it reduces")
         array = array * factor if fill == 0 else array
         return array if keep else array.reshape([n for axis, n in enumerate(array.shape) if axis not in reduced])
 
@@ -64,7 +64,7 @@ def _reducing(
         array = array / factor if fill == 0 else array
         if keep:
             if any(array.shape[axis] != 1 for axis in reduced):
-                raise Unmovable("the map varies along an axis that it reduces")
+                raise Unmovable("the transform varies along an axis that it reduces")
             return array
         sizes = iter(array.shape)
         return array.reshape([1 if axis in reduced else next(sizes) for axis in range(rank)])
@@ -74,7 +74,7 @@ def _reducing(
 
 RULES = {
     "ReduceMean": Rule(_REDUCED, _REDUCED, _reduce),
-    "ReduceSum": Rule(f"{_REDUCED}; the shift is divided by their number", "multiplied by it", _reduce),
-    "ReduceMax": Rule(f"{_REDUCED}, gains >= 0", f"{_REDUCED}, gains >= 0", _reduce),
-    "ReduceMin": Rule(f"{_REDUCED}, gains >= 0", f"{_REDUCED}, gains >= 0", _reduce),
+    "ReduceSum": Rule(f"{_REDUCED}; the offset is divided by their number", "multiplied by it", _reduce),
+    "ReduceMax": Rule(f"{_REDUCED}, scales >= 0", f"{_REDUCED}, scales >= 0", _reduce),
+    "ReduceMin": Rule(f"{_REDUCED}, scales >= 0", f"{_REDUCED}, scales >= 0", _reduce),
 }

@@ -32,7 +32,7 @@ def _positive_gains(node: Node, context: RuleContext) -> Alternatives:
     for value in (node.inputs[0], node.output):
         map_ = context.proposed(value)
         if map_ is not None and (map_.has_shift or not map_.positive):
-            what = "a shift" if map_.has_shift else "a gain that is not positive"
+            what = "an offset" if map_.has_shift else "a scale that is not positive"
             return Refusal("nonlinear", f"{what} does not pass {node.label}")
     return pass_on(node, context)
 
@@ -47,21 +47,21 @@ def _propagate_prelu(node: Node, context: RuleContext) -> Alternatives:
     before, after = context.proposed(source), context.proposed(node.output)
     for map_ in (before, after):
         if map_ is not None and (map_.has_shift or not map_.invertible):
-            return Refusal("nonlinear", f"a shift or a gain of zero does not pass PRelu {node.name!r}")
+            return Refusal("nonlinear", f"an offset or a scale of zero does not pass PRelu {node.name!r}")
     if before is not None:
         gain = _full(before.gain, slope.ndim)
         if ((gain < 0) & (slope == 0)).any():
-            return Refusal("nonlinear", f"a negative gain does not pass PRelu {node.name!r}, whose slope is 0 there")
+            return Refusal("nonlinear", f"a negative scale does not pass PRelu {node.name!r}, whose slope is 0 there")
         with np.errstate(divide="ignore", invalid="ignore"):
             carried = Affine.of(np.where(gain > 0, gain, gain / slope), 0.0)
         if after is None:
             return [[(node.output, carried)]]
-        return ABSORBED if carried.agrees(after) else Refusal("consumers", f"PRelu {node.name!r} would need two maps")
+        return ABSORBED if carried.agrees(after) else Refusal("consumers", f"{node.label} would need two transforms")
     if after is None:
         return parameter_refusal(node)
     gain = _full(after.gain, slope.ndim)
     if ((gain < 0) & (slope <= 0)).any():
-        return Refusal("nonlinear", f"a negative gain does not pass PRelu {node.name!r}, whose slope is not positive")
+        return Refusal("nonlinear", f"a negative scale does not pass PRelu {node.name!r}, whose slope is not positive")
     return [[(source, Affine.of(np.where(gain > 0, gain, gain * slope), 0.0))]]
 
 
@@ -90,11 +90,11 @@ def _full(array: Array, rank: int) -> Array:
 
 
 RULES = {
-    "Relu": Rule("positive gains, no shift", "positive gains, no shift", _positive_gains),
-    "LeakyRelu": Rule("positive gains, no shift", "positive gains, no shift", _positive_gains),
+    "Relu": Rule("positive scales, no offset", "positive scales, no offset", _positive_gains),
+    "LeakyRelu": Rule("positive scales, no offset", "positive scales, no offset", _positive_gains),
     "PRelu": Rule(
-        "gains without shift; a negative one inverts the slope, which must be positive",
-        "gains without shift; a negative one inverts the slope, which must not be 0",
+        "scales without offset; a negative one inverts the slope, which must be positive",
+        "scales without offset; a negative one inverts the slope, which must not be 0",
         _propagate_prelu,
         _rewrite_prelu,
     ),

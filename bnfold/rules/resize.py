@@ -17,7 +17,7 @@ from bnfold.rules.rule import (
 
 
 def _resize(node: Node, context: RuleContext) -> Alternatives:
-    """Interpolation takes weights that sum to 1, so it carries any map that does not vary along a resized axis."""
+    """The weights of interpolation sum to 1: it carries any transform that does not vary along a resized axis."""
     if node.attr("coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         return Refusal("padding", f"{node.label} extrapolates with a fixed value")
     source, target = node.inputs[0], node.output
@@ -66,6 +66,6 @@ def _scales(node: Node) -> list[float] | None:
 
 
 RULES = {
-    "Resize": Rule("any map that does not vary along a resized axis; no tf_crop_and_resize", "likewise", _resize),
-    "Upsample": Rule("any map that does not vary along a resized axis", "likewise", _resize),
+    "Resize": Rule("any transform that does not vary along a resized axis; no tf_crop_and_resize", "likewise", _resize),
+    "Upsample": Rule("any transform that does not vary along a resized axis", "likewise", _resize),
 }

@@ -1,4 +1,4 @@
-"""Additions that round: a constant so large beside the activations that adding it is no affine map.
+"""Additions that round: a constant so large beside the activations that adding it is no affine transform.
 
 ``(k x + 1.5 * 2**23) - 1.5 * 2**23`` is ``round(k x)`` in float32: fake quantization without a Round. In float64, in
 which folds are computed, it is ``k x``, and a fold that takes the constants together, or moves a scale through them,
@@ -66,7 +66,7 @@ class _Step:
 
 
 def refusal(node: Node) -> Refusal:
-    """Why an addition that rounds carries no map."""
+    """Why an addition that rounds carries no transform."""
     return Refusal("nonlinear", f"{node.label} adds a constant so large that it rounds the activations")
 
 
@@ -92,7 +92,7 @@ def _found(graph: Graph) -> Iterator[Node]:
                 else:
                     yield from _taken_back(node, step)
         except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
-            continue  # a node that contradicts itself has no map either
+            continue  # a node that contradicts itself has no transform either
 
 
 def _shifts_far(norm: Node) -> bool:
@@ -230,7 +230,7 @@ def _larger(numbers: Array, bound: Array, *, every: bool) -> bool:
 
 
 def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
-    """Each addition or multiplication behind a node, with the map from before the node to behind it."""
+    """Each addition or multiplication behind a node, with the transform from before the node to behind it."""
     pending = [(node.output, start)]
     seen: set[Node] = set()
     while pending and len(seen) < FARTHEST:

@@ -1,11 +1,12 @@
-"""The rules: what each operator does with a map on the values around it.
+"""What a rule is: how an operator propagates the transforms of its tensors, and how it absorbs them.
 
-The planner floods the graph: it puts a map on a value and asks every operator that makes or reads that
-value what follows. A rule's ``spread`` answers with what the operator's *other* values must carry, or
-with the reason that it can't be; its ``rewrite`` computes the operator's new constants once all maps are
-settled. An operator without a rule pins all its values.
+The planner assigns a transform to a value and asks every operator that produces or consumes the value what follows. A
+rule's ``propagate`` answers with what the operator's *other* values must carry, or with the reason why it can't;
+its ``rewrite`` computes the operator's new constants once all transforms are known. Values of an operator without a
+rule are immovable.
 
-Adding a rule is one entry in the table of one file here, one test, one row in ``docs/rules.md``.
+Adding a rule is one entry in the table of one file here, its semantics for verification, a test file, and one row in
+``docs/rules.md``.
 """
 
 from __future__ import annotations
@@ -24,17 +25,17 @@ from bnfold.numerics.rounding import is_float
 from bnfold.rules.reasons import Refusal
 
 Assignments = Sequence[tuple[Value, Affine]]
-"""Maps that further values must carry."""
+"""Transforms that further values must carry."""
 
 
 class RuleContext(Protocol):
     """What a rule sees of the planner's work."""
 
     def proposed(self, value: Value | None) -> Affine | None:
-        """The map that this flood has put on ``value``; None while it is free."""
+        """The transform that this propagation has assigned to ``value``; None while it is free."""
 
     def current(self, value: Value) -> Affine:
-        """The map that ``value`` carries already from earlier folds, before this flood."""
+        """The transform that ``value`` carries already from earlier folds, before this propagation."""
 
 
 Alternatives = list[Assignments] | Refusal
@@ -68,7 +69,7 @@ class NotRepresentable(Exception):
 
 @dataclass(frozen=True)
 class Rule:
-    """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input."""
+    """What an operator does with transforms: ``upstream`` ones on its output, ``downstream`` ones on its input."""
 
     upstream: str
     downstream: str
@@ -107,10 +108,10 @@ def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
     if map_.vectors(axis, size) is not None:
         return None
     if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
-        return Refusal("per-activation", f"the map varies over the positions of {node.label}")
+        return Refusal("per-activation", f"the transform varies over the positions of {node.label}")
     return Refusal(
         "channel-axis",
-        f"the map has shape {list(map_.gain.shape)}, {node.label} has {size} channels on axis {axis}",
+        f"the transform has shape {list(map_.gain.shape)}, {node.label} has {size} channels on axis {axis}",
     )
 
 

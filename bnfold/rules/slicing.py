@@ -55,7 +55,7 @@ def _slice(node: Node, context: RuleContext) -> Alternatives:
 
 
 def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice]], shape: Shape) -> list[Assignments]:
-    """A second way to carry a slice's map back: on the part that is cut out, the rest untouched."""
+    """A second way to carry a slice's transform back: on the part that is cut out, the rest untouched."""
     source, after = node.inputs[0], context.proposed(node.output)
     assert source is not None
     if after is None or context.proposed(source) is not None or len(cut) != 1:
@@ -76,7 +76,7 @@ def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice]], sh
 
 
 def _select(node: Node, context: RuleContext, axis: int, picked: NDArray[np.integer]) -> Alternatives:
-    """Entries ``picked`` along ``axis``; those not picked carry no map."""
+    """Entries ``picked`` along ``axis``; those not picked carry no transform."""
     source = node.inputs[0]
     assert source is not None
     size = length_of(source, axis)
@@ -105,7 +105,7 @@ def _scattered(array: Array, axis: int, picked: NDArray[np.integer], size: int, 
     place[axis] = picked % size  # type: ignore[call-overload]
     result[tuple(place)] = array
     if not np.array_equal(np.take(result, picked, axis), array):
-        raise Unmovable("an entry that it repeats would need two different maps")
+        raise Unmovable("an entry that it repeats would need two different transforms")
     return result
 
 

@@ -51,7 +51,7 @@ def lookup(op: str) -> Rule | None:
 
 
 def no_rule(node: Node) -> Refusal:
-    """Why an operator without a rule carries no map."""
+    """Why an operator without a rule carries no transform."""
     where = f"{node.label}"
     if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
         return Refusal("quantized-activation", f"{where} rounds the value to integers")
@@ -60,5 +60,5 @@ def no_rule(node: Node) -> Refusal:
     if node.op == "Cast":
         return Refusal("unsupported-dtype", f"{where} changes the type")
     if node.op in KNOWN:
-        return Refusal("nonlinear", f"{where} does not carry the map")
+        return Refusal("nonlinear", f"{where} does not carry the transform")
     return Refusal("unknown-op", f"{where} has no rule")

@@ -1,6 +1,6 @@
 """Write a plan's edits into an exported program: the :class:`bnfold.ir.graph.Editor` of :class:`TorchGraphs`.
 
-The result is a valid program: graph, signature and tensors change together. A weight that nobody else reads keeps its
+The result is a valid program: graph, signature and tensors change together. A weight that no other node reads keeps its
 name in the state_dict; what only a removed BatchNorm owned goes with it.
 """
 
@@ -69,7 +69,7 @@ class TorchEditor:
             fx_node.target = getattr(fx_node.target.overloadpacket, "Tensor")  # noqa: B009
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
-        """The same: a tensor that nobody else reads keeps its name."""
+        """The same: a tensor that no other node reads keeps its name."""
         self.set_constant(node, index, data)
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:

@@ -143,7 +143,7 @@ class TorchGraphs:
         if seen is not None and seen.op != "Cast" and not self._one_type(node, seen):
             seen = None
         if node in self.mutated and seen is not None and seen.op != "BatchNormalization" and not self._is_copy(node):
-            seen = None  # what it makes is overwritten: no constant, and no map
+            seen = None  # what it makes is overwritten: no constant, and no transform
         op = f"torch::{node.target}" if seen is None else seen.op
         attrs = {} if seen is None else dict(seen.attrs)
         name, handle = module_path(node) or node.name, Handle(node, seen)
