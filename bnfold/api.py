@@ -77,7 +77,7 @@ def calibrate(
     is calibrated into a new one, ``Calibration.model``, unless a target is given.
     Raises InputError, InconclusiveError (the model can't be run, or makes numbers that are not finite), OutputError.
 
-    >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "mended.onnx")
+    >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "recalibrated.onnx")
     >>> result.calibrated, result.data["rows"]
     (3, 1437)
     """
@@ -131,7 +131,7 @@ def fold(
 def verify(original: str | Path | None, folded: str | Path, options: VerifyOptions | None = None) -> Comparison:
     """Judge whether ``folded`` computes what ``original`` computes.
 
-    Without an original it is found by what ``fold`` noted in the folded model. Raises InputError, UsageError.
+    Without an original it is found by the provenance metadata of the folded model. Raises InputError, UsageError.
 
     >>> _ = fold("sample_models/digits.onnx", "sample_models/digits.small.onnx")
     >>> found = verify(None, "sample_models/digits.small.onnx")

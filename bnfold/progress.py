@@ -42,7 +42,7 @@ def is_listening() -> bool:
 
 @contextmanager
 def listening(listener: Listener) -> Iterator[None]:
-    """Let ``listener`` hear what is told inside of the block, in this thread."""
+    """Let ``listener`` receive what is reported inside of the block, in this thread."""
     token = _listener.set(listener)
     try:
         yield

@@ -27,4 +27,4 @@ def drifts(network: Network, data: Data, batch: int | None) -> tuple[dict[str, D
     for layer, statistics in found.items():
         checked(layer, statistics)
     drift_of = {layer.node.output.name: Drift.between(layer, statistics) for layer, statistics in found.items()}
-    return drift_of, batches.told()
+    return drift_of, batches.summary()

@@ -102,7 +102,7 @@ def _harmless(found: str) -> bool:
 
 
 def _globals(data: bytes) -> Iterator[str]:
-    """Every global that a pickle asks for, as ``module name``; ``?`` where that can't be told without running it."""
+    """Every global that a pickle asks for, as ``module name``; ``?`` where only running it would show it."""
     import pickletools
 
     file = io.BytesIO(data)

@@ -116,7 +116,7 @@ class ConvView:
         return self.node.attr("auto_pad", "NOTSET") or "NOTSET"
 
     def pads(self) -> list[int] | None:
-        """Return the zeros before each axis of positions, then those behind; None where they can't be told."""
+        """Return the zeros before each axis of positions, then those behind; None where they are not known."""
         positions = range(len(self.shape) - 2)
         none = [0 for _ in (*positions, *positions)]
         if self.auto_pad == "NOTSET":

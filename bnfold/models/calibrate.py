@@ -36,7 +36,7 @@ def calibrate(
         editor.finish()
         convention = options.convention or model.convention
         result = Calibration(
-            info, rows, options.mode, options.momentum, convention, batches.told(), seconds=timer.seconds
+            info, rows, options.mode, options.momentum, convention, batches.summary(), seconds=timer.seconds
         )
         if destination.dry_run:
             return result

@@ -142,7 +142,7 @@ class _Planner:
         return _most_telling(refusals)
 
     def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
-        """True for a strategy that a large scale group rules out; in a small one a propagation explains the refusal better."""
+        """True for a strategy that a large scale group rules out; among few, a propagation explains the refusal."""
         direction, start = strategy
         if budget == BUDGETS[0] and not self.scale_groups.many(start, budget):
             return False
@@ -187,7 +187,7 @@ class _Planner:
     def _cheapest(
         self, op: AffineOp, strategies: list[Strategy], budget: int, refusals: dict[str, Refusal]
     ) -> tuple[tuple[PropagationState, str] | None, list[Strategy]]:
-        """The success that changes the fewest weights, and the ways that ran out of budget."""
+        """The success that changes the fewest weights, and the strategies that ran out of budget."""
         best: tuple[PropagationState, str] | None = None
         farther: list[Strategy] = []
         for direction, start in strategies:
@@ -279,7 +279,7 @@ class _Planner:
 
 
 def _strategies(op: AffineOp, map_: Affine) -> Iterator[Strategy]:
-    """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
+    """The strategies to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
 
     Each says what both ends carry, so that a transform that reaches the other end by another path is a contradiction.
     """

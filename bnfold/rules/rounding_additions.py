@@ -85,7 +85,7 @@ def _found(graph: Graph) -> Iterator[Node]:
             if node.op in BIASES:
                 yield from _bias_taken_back(node)
             elif node.op == "BatchNormalization" and not _shifts_far(node):
-                continue  # nearly all of them: told at a glance
+                continue  # nearly all of them: decided at a glance
             elif (step := _step(node)) is not None:
                 if step.floats in BITS and _has_no_fraction_left(step.offset, step.floats):
                     yield node

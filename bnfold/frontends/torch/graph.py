@@ -184,15 +184,15 @@ class TorchGraphs:
         if seen is None:
             yield from (self._values[used] for used in node.all_input_nodes)
             return
-        told = set()
+        passed = set()
         for operand in seen.inputs:
             if isinstance(operand, Operand):
                 found = argument(node, operand)
-                told.add(found)
+                passed.add(found)
                 yield self._operand(node, operand, found)
             else:
                 yield None if operand is None else self._fixed(node, operand)
-        others = [used for used in node.all_input_nodes if used not in told]
+        others = [used for used in node.all_input_nodes if used not in passed]
         for used in others:  # sizes that are computed on the way
             self._values[used].captured |= used.meta.get("val") is not None and isinstance(used.meta["val"], Tensor)
 

@@ -1,4 +1,4 @@
-"""A program as the bytes of a ``.pt2``, with a note of where it came from."""
+"""A program as the bytes of a ``.pt2``, with its provenance metadata."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def program_bytes(
 
 
 def provenance_of(loaded: LoadedProgram) -> dict[str, str]:
-    """What bnfold noted when it folded the program; empty if it did not."""
+    """Return the provenance metadata of a program that bnfold folded; empty for others."""
     try:
         found = json.loads(loaded.extra.get(NOTES, "{}"))
     except ValueError:
