@@ -15,8 +15,8 @@ class Refusal:
 
 REASONS: dict[str, tuple[str, str]] = {
     "consumers": (
-        "The tensor has another consumer and could not undo the change (nobody can undo a scale of zero).",
-        "Give the other consumer its own copy of the layer, let it read the normalised value, or prune dead channels.",
+        "The tensor has another consumer, which could not undo the change (a scale of zero never can be undone).",
+        "Give the other consumer its own copy of the layer, let it consume the normalised value, or prune dead channels.",
     ),
     "graph-output": (
         "The value is an output of the model: callers would see the change.",
