@@ -177,8 +177,8 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     if kinds[0] == "onnx":
         if kinds[1] != "onnx":
             raise UsageError(f"{folded} is a model of torch, {original} one of ONNX", "name the original first")
+        from bnfold.frontends.onnx.verify import verify_files
         from bnfold.results.folding import Comparison, onnx_info
-        from bnfold.verification.judge import verify_files
 
         verification, first, second = verify_files(Path(original), Path(folded), options)
         beside = first.external.files(), second.external.files()

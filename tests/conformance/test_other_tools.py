@@ -15,8 +15,8 @@ sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
 from architectures import FAMILIES  # noqa: E402
 from faults.networks import NETWORKS  # noqa: E402
 
+from bnfold.frontends.onnx.verify import verify_files  # noqa: E402
 from bnfold.options import CHECKS, VerifyOptions  # noqa: E402
-from bnfold.verification.judge import verify_files  # noqa: E402
 
 
 def by_onnxruntime(level: str) -> Callable[[Path, Path], None]:

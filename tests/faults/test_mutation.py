@@ -14,9 +14,9 @@ from pathlib import Path
 import onnx
 import pytest
 
+from bnfold.frontends.onnx.verify import verify_files
 from bnfold.options import CHECKS, VerifyOptions
 from bnfold.results.verification import Verification
-from bnfold.verification.judge import verify_files
 from faults.faults import FAULTS, Case, cases, network
 from faults.networks import NETWORKS
 

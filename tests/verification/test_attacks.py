@@ -7,8 +7,8 @@ from build import batch_norm, bn_node, make, node, tensor, weights
 from onnx import helper
 
 from bnfold.api import FoldOptions, fold
+from bnfold.frontends.onnx.verify import verify_files
 from bnfold.options import VerifyOptions
-from bnfold.verification.judge import verify_files
 
 PROOFS = ("structure", "weights")
 

@@ -6,8 +6,8 @@ import pytest
 from build import batch_norm, bn_node, make, node, tensor, weights
 
 from bnfold.api import FoldOptions, fold, verify
+from bnfold.frontends.onnx.inputs import size_choices
 from bnfold.options import InputOptions, RunOptions, VerifyOptions
-from bnfold.verification.runtime.inputs import size_choices
 
 PROOFS = VerifyOptions(("structure", "weights"))
 OUTPUTS = VerifyOptions(("outputs",))

@@ -103,7 +103,7 @@ def _fold(
 
 
 def _verify_staged(original: LoadedModel, files: Staged, options: VerifyOptions) -> Verification:
-    from bnfold.verification.judge import verify_files
+    from bnfold.frontends.onnx.verify import verify_files
 
     if original.path is not None:
         return verify_files(original.path, files.model, options)[0]

@@ -1,8 +1,10 @@
-"""Run programs in torch and their ONNX models on onnxruntime: everything that the layers and outputs checks judge."""
+"""Run exported programs in torch, and ONNX models made of them on onnxruntime, for the layers and outputs checks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,178 +14,186 @@ from onnx import ModelProto, helper
 from bnfold.errors import InconclusiveError
 from bnfold.frontends.torch.load import LoadedProgram, tensors_fed
 from bnfold.frontends.torch.tensors import np_dtype
+from bnfold.frontends.torch.worker import ProgramJob, ProgramResult
 from bnfold.io.load import load
 from bnfold.options import VerifyOptions, limit_of
-from bnfold.results.verification import CheckResult, LayerResult, OutputResult, nothing_ran
-from bnfold.verification.checks.layers import check_layers
-from bnfold.verification.checks.outputs import check_outputs
 from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.devices import RunMode, modes_of
-from bnfold.verification.runtime.inputs import Sample, Sizes, generated_samples, user_samples
-from bnfold.verification.runtime.measure import Measured, Outputs, generated
+from bnfold.verification.runtime.devices import RunMode, run_modes
+from bnfold.verification.runtime.inputs import (
+    Sample,
+    SampleSet,
+    Sizes,
+    described,
+    generated_samples,
+    model_inputs,
+    user_sample_set,
+)
 from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
-from bnfold.verification.runtime.runner import RunFailed
+from bnfold.verification.runtime.runner import Run, RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 
 WORKER = "bnfold.frontends.torch.worker"
 
 
-@dataclass
-class Ran:
-    """What the checks that run something judge, or why nothing could be run."""
+@dataclass(frozen=True)
+class ProgramRuns:
+    """How a program is run in torch, as it is and in float64, and beside it the ``folded`` program, if there is one."""
 
-    device: dict[str, Any]
-    fed: dict[str, Any]
-    measured: Measured | None = None
-    failure: str | None = None
-    torch: str | None = None
+    original: LoadedProgram
+    folded: Path | None
+    options: VerifyOptions
 
-    def layers(self, cut: list[Subgraph], options: VerifyOptions) -> tuple[CheckResult, list[LayerResult]]:
-        """The layers check."""
-        if self.measured is None:
-            return CheckResult("layers", "inconclusive", str(self.failure)), []
-        return check_layers(self.measured, cut, options.tolerances.k)
+    def unavailable(self) -> str | None:
+        """Return None: whoever has loaded a program has torch."""
+        return None
 
-    def outputs(self, options: VerifyOptions) -> tuple[CheckResult, list[OutputResult]]:
-        """The outputs check."""
-        if self.measured is None:
-            return CheckResult("outputs", "inconclusive", str(self.failure)), []
-        return check_outputs(self.measured, options.tolerances)
+    def missing_device(self, error: runtime.DeviceMissing) -> InconclusiveError:
+        """Return what to tell a user whose device is not there."""
+        return InconclusiveError(f"--device {self.options.runs.device}: {error}", "install a torch with CUDA")
 
+    def placement(self, _measured: Measured) -> dict[str, Any]:
+        """Return the device: torch runs every operator there."""
+        return {"used": self.options.runs.device}
 
-def run_programs(
-    original: LoadedProgram,
-    folded: Path | None,
-    cut: list[Subgraph],
-    options: VerifyOptions,
-    *,
-    exact: bool,
-    slack: float,
-    onnx: Path | None = None,
-) -> Ran:
-    """Run the original in torch, as it is and in float64, and the folded model where it belongs."""
-    assert original.path is not None
-    runs = options.runs
-    device, fed = nothing_ran(runs.device, runs.inputs.seed)
-    ran = Ran(device, fed)
-    if not set(options.checks) & {"layers", "outputs"}:
-        return ran
-    job = {
-        "original": str(original.path.absolute()),
-        "folded": None if folded is None else str(folded.absolute()),
-        "device": runs.device,
-        "pieces": [subgraph.to_dict() for subgraph in cut],
-        "exact": exact,
-        "slack": slack,
-        "moved": None,
-    }
-    try:
-        samples, measured, result = _run(original, job, options)
-        measured.moved = lambda: _moved(original, job, samples, options)
-        ran.fed = measured.fed
-        if onnx is not None:
-            measured.folded = _on_onnxruntime(onnx, samples, measured, options)
-    except runtime.DeviceMissing as error:
-        raise InconclusiveError(f"--device {runs.device}: {error}", "install a torch with CUDA") from None
-    except (RunFailed, InconclusiveError) as error:
-        ran.failure = f"the original can't be run: {error}"
-        return ran
-    measured.slack, measured.subgraphs = slack, result["pieces"]
-    ran.measured, ran.torch = measured, result["torch"]
-    ran.device["used"] = runs.device
-    return ran
+    def measure(self, spec: ReferenceSpec, cut: list[Subgraph], *, outputs: bool) -> Measured:
+        """Run samples that the original accepts: of two sizes where its dimensions are free, else of one.
 
+        The layers need the outputs too (``outputs``): these are run anyway. Raises RunFailed, InconclusiveError.
+        """
+        types = interface_of(self.original)[1]
+        failure = ""
+        for fed in _sample_sets(self.original, self.options):
+            job = self._job(fed.samples, types, spec, cut, limit_of(fed.kinds[0], self.options.tolerances.k))
+            with runtime.job_folder(fed.samples) as folder:
+                result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)
+                if "original" not in result.failed:
+                    perturbed = partial(self._perturbed, replace(job, folded=None, subgraphs=[], k=0.0), fed.samples)
+                    return _measured(result, folder, fed, perturbed, spec.slack)
+                failure = result.failed["original"]
+        raise RunFailed(failure)
 
-def _run(
-    original: LoadedProgram, job: dict[str, Any], options: VerifyOptions
-) -> tuple[list[Sample], Measured, dict[str, Any]]:
-    """Run samples that the original accepts: of two sizes where its dimensions are free, else of one.
+    def _job(
+        self, samples: list[Sample], types: list[str], spec: ReferenceSpec, cut: list[Subgraph], k: float
+    ) -> ProgramJob:
+        assert self.original.path is not None
+        return ProgramJob(
+            original=str(self.original.path.absolute()),
+            folded=None if self.folded is None else str(self.folded.absolute()),
+            inputs=list(samples[0]),
+            types=types,
+            samples=len(samples),
+            subgraphs=cut,
+            device=self.options.runs.device,
+            exact=spec.exact,
+            slack=spec.slack,
+            k=k,
+            perturbation_seed=None,
+        )
 
-    Raises RunFailed, InconclusiveError.
-    """
-    types, choices = _samples(original, options)
-    for samples, kinds, fed in choices:
-        with runtime.job_folder(samples) as folder:
-            told = {"inputs": list(samples[0]), "types": types, "samples": len(samples)}
-            told["k"] = limit_of(kinds[0], options.tolerances.k)
-            result = runtime.spawn(WORKER, folder, {**job, **told}, options.runs.limits)
-            if result["original"] is None or samples is choices[-1][0]:
-                return samples, _measured(result, folder, len(samples), kinds, fed), result
-    raise AssertionError("there is always a choice")
+    def _perturbed(self, job: ProgramJob, samples: list[Sample]) -> Outputs:
+        """Return the original's outputs with its own numbers and its inputs moved by an ulp. Raises RunFailed."""
+        seed = self.options.runs.inputs.seed
+        rng = np.random.default_rng(seed)
+        moved = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
+        with runtime.job_folder(moved) as folder:
+            job = replace(job, perturbation_seed=seed)
+            result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)
+            if "original" in result.failed:
+                raise RunFailed(result.failed["original"])
+            return _stored(result, folder, "original", len(samples))
 
 
-def _moved(original: LoadedProgram, job: dict[str, Any], samples: list[Sample], options: VerifyOptions) -> Outputs:
-    """The original's outputs with its own numbers, and what it is fed, moved by an ulp. Raises RunFailed."""
-    seed = options.runs.inputs.seed
-    rng = np.random.default_rng(seed)
-    stirred = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
-    with runtime.job_folder(stirred) as folder:
-        told = {"inputs": list(samples[0]), "types": interface_of(original)[1], "samples": len(samples), "k": 0.0}
-        alone: dict[str, Any] = {"folded": None, "pieces": [], "moved": seed}
-        result = runtime.spawn(WORKER, folder, {**job, **told, **alone}, options.runs.limits)
-        return _measured(result, folder, len(samples), [], {}).original.outputs[0]
+@dataclass(frozen=True)
+class ConvertedRuns(ProgramRuns):
+    """How a program is run in torch, and the ONNX model that was made of it (``model``) on onnxruntime."""
+
+    model: Path
+
+    def measure(self, spec: ReferenceSpec, cut: list[Subgraph], *, outputs: bool) -> Measured:
+        """Run both; the original's outputs count for each mode in which onnxruntime runs the model."""
+        found = super().measure(spec, cut, outputs=outputs)
+        modes = run_modes(self.options.runs)
+        folded = self._on_onnxruntime(found, modes)
+        original = found.original
+        if isinstance(folded, Run):
+            original = replace(original, outputs=original.outputs * len(modes), version=folded.version)
+        else:
+            modes = found.modes
+        return replace(found, modes=modes, original=original, folded=folded)
+
+    def _on_onnxruntime(self, found: Measured, modes: list[RunMode]) -> Run | RunFailed:
+        """Return the model's outputs, under the names of the original's. Raises DeviceMissing."""
+        samples, runs = found.fed.samples, self.options.runs
+        names = [info.name for info in model_inputs(load(self.model).proto)]
+        if len(names) != len(samples[0]):
+            return RunFailed(f"it takes {len(names)} inputs, not {len(samples[0])}")
+        fed = [dict(zip(names, sample.values(), strict=True)) for sample in samples]
+        try:
+            run = runtime.run(self.model, fed, modes, runs.device, runs.limits)
+        except runtime.DeviceMissing:
+            raise
+        except RunFailed as error:
+            return error
+        known = found.original.names
+        if len(run.names) != len(known):
+            return RunFailed(f"it makes {len(run.names)} outputs, not {len(known)}")
+        renamed = [[dict(zip(known, sample.values(), strict=True)) for sample in mode] for mode in run.outputs]
+        return Run(renamed, known, run.on_cpu, run.version)
 
 
-def _measured(result: dict[str, Any], folder: Path, samples: int, kinds: list[str], fed: dict[str, Any]) -> Measured:
-    """What a worker left. Raises RunFailed if the original did not run."""
-    if result["original"] is not None:
-        raise RunFailed(result["original"])
-    names: list[str] = result["outputs"]
-    positions = [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names)]
+def _names(result: ProgramResult) -> list[str]:
+    """Return a name for each output: its own, or with its place where several outputs are one value."""
+    names = result.outputs
+    return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names)]
 
-    def outputs(what: str) -> list[dict[str, Any]]:
-        return [load_arrays(folder / f"{what}-{k}.npz", positions) for k in range(samples)]
 
-    def run(what: str) -> runtime.Run | RunFailed | None:
-        if what not in result:
-            return None
-        if result[what] is not None:
-            return RunFailed(result[what])
-        return runtime.Run([outputs(what)], positions, [], result["torch"])
+def _stored(result: ProgramResult, folder: Path, what: str, samples: int) -> Outputs:
+    return [load_arrays(folder / f"{what}-{k}.npz", _names(result)) for k in range(samples)]
 
-    first = run("original")
-    assert isinstance(first, runtime.Run)
-    measured = Measured(fed, kinds, [RunMode("disable")], first, run("folded"))
-    if result["bfloat16"]:
-        import ml_dtypes
 
-        measured.held = {positions[place]: np.dtype(ml_dtypes.bfloat16) for place in result["bfloat16"]}
-    if result["wide"] is None:
-        measured.reference = outputs("true")
-        measured.correctly_rounded = outputs("ideal") if result.get("ideal", "") is None else None
+def _measured(result: ProgramResult, folder: Path, fed: SampleSet, perturbed: Any, slack: float) -> Measured:
+    """Read what a worker has left; the original has run."""
+
+    def outputs(what: str) -> Outputs:
+        return _stored(result, folder, what, len(fed.samples))
+
+    def run(what: str) -> Run | RunFailed | None:
+        if what in result.failed:
+            return RunFailed(result.failed[what])
+        return Run([outputs(what)], _names(result), [], result.torch) if what in result.ran else None
+
+    original = Run([outputs("original")], _names(result), [], result.torch)
+    failure = result.failed.get("reference")
+    if failure is None:
+        best = outputs("correctly_rounded") if "correctly_rounded" in result.ran else None
+        reference = Reference(outputs("reference"), best)
     else:
-        measured.reference, measured.fallback_reason = first.outputs[0], result["wide"]
-        measured.subgraphs_failed = result["wide"]
-    return measured
+        reference = Reference(original.outputs[0], None, failure)
+    return Measured(
+        fed,
+        [RunMode("disable")],
+        original,
+        run("folded"),
+        reference,
+        SubgraphRuns(result.subgraphs, failure),
+        perturbed,
+        slack,
+        {_names(result)[place]: _bfloat16() for place in result.bfloat16},
+        {"torch": result.torch},
+    )
 
 
-def _on_onnxruntime(model: Path, samples: list[Sample], found: Measured, options: VerifyOptions) -> Any:
-    """The folded model's outputs, under the names of the original's."""
-    names = [info.name for info in load(model).proto.graph.input]
-    held = {tensor.name for tensor in load(model).proto.graph.initializer}
-    names = [name for name in names if name not in held]
-    if len(names) != len(samples[0]):
-        return RunFailed(f"it takes {len(names)} inputs, not {len(samples[0])}")
-    fed = [dict(zip(names, sample.values(), strict=True)) for sample in samples]
-    modes = modes_of(options.runs)
-    try:
-        run = runtime.run(model, fed, modes, options.runs.device, options.runs.limits)
-    except runtime.DeviceMissing:
-        raise
-    except RunFailed as error:
-        return error
-    known = found.original.names
-    if len(run.names) != len(known):
-        return RunFailed(f"it makes {len(run.names)} outputs, not {len(known)}")
-    renamed = [[dict(zip(known, sample.values(), strict=True)) for sample in mode] for mode in run.outputs]
-    found.modes = modes
-    found.original = runtime.Run(found.original.outputs * len(modes), known, [], run.version)
-    return runtime.Run(renamed, known, run.on_cpu, run.version)
+def _bfloat16() -> np.dtype[Any]:
+    import ml_dtypes
+
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype
 
 
 def interface_of(loaded: LoadedProgram, *, second: bool = False) -> tuple[ModelProto, list[str]]:
-    """The program's inputs as an ONNX model without nodes, from which inputs are generated, and their types in torch.
+    """Return the program's inputs as an ONNX model without nodes, for the generation of inputs, and their torch types.
 
     Free dimensions take the size that the program was exported with, or a ``second`` one. Raises InconclusiveError for
     other inputs.
@@ -201,34 +211,28 @@ def interface_of(loaded: LoadedProgram, *, second: bool = False) -> tuple[ModelP
 
 
 def _size(dimension: Any, loaded: LoadedProgram, *, second: bool) -> int:
-    """A dimension, or the size that stood for it in the export; else the smallest that is allowed."""
+    """Return a dimension, or the size that stood for it in the export; else the smallest that is allowed."""
     if isinstance(dimension, int):
         return dimension
     hint = getattr(dimension.node, "hint", None)
     allowed = loaded.program.range_constraints.get(dimension.node.expr)
     first = hint if isinstance(hint, int) else 2 if allowed is None else max(2, int(allowed.lower))
-    if not second or allowed is None:  # a size that follows from others stays what it was: the run will tell
+    if not second or allowed is None:  # a size that follows from others stays as it is: the run shows if it fits
         return first
     return first + 1 if first < allowed.upper else max(first - 1, int(allowed.lower))
 
 
-def _samples(loaded: LoadedProgram, options: VerifyOptions) -> tuple[list[str], list[Choice]]:
-    """The types of the inputs in torch, and samples to try, with their kinds and what the report says of them."""
+def _sample_sets(loaded: LoadedProgram, options: VerifyOptions) -> Iterator[SampleSet]:
+    """Yield samples to try, best first. Raises InconclusiveError, InputError."""
     inputs = options.runs.inputs
-    interface, types = interface_of(loaded)
+    interface, _ = interface_of(loaded)
     if inputs.data is not None:
-        samples = list(user_samples(inputs, interface))
-        fed = {"source": str(inputs.data), "seed": inputs.seed, "samples": len(samples)}
-        return types, [(samples, ["data"] * len(samples), fed)]
+        yield user_sample_set(inputs, interface)
+        return
     first, kinds = generated_samples(inputs, interface, Sizes())
     other = interface_of(loaded, second=True)[0]
-    one = (first, kinds, generated(inputs, first))
-    if other == interface or inputs.shapes:
-        return types, [one]
-    more = generated_samples(inputs, other, Sizes())[0]
-    mixed = [pair[index % 2] for index, pair in enumerate(zip(first, more, strict=True))]
-    return types, [(mixed, kinds, generated(inputs, mixed)), one]
-
-
-Choice = tuple[list[Sample], list[str], dict[str, Any]]
-"""Samples, their kinds, what the report says of them."""
+    if other != interface and not inputs.shapes:
+        more = generated_samples(inputs, other, Sizes())[0]
+        mixed = [pair[index % 2] for index, pair in enumerate(zip(first, more, strict=True))]
+        yield SampleSet(mixed, kinds, described(inputs, mixed))
+    yield SampleSet(first, kinds, described(inputs, first))

@@ -1,11 +1,10 @@
-"""Load a pickled or scripted module, whatever it runs, and export it.
+"""Load a pickled or scripted module, which runs what it holds, and export it.
 
-In a process of its own, never in that of the tool itself.
+This is done in a process of its own, never in that of the tool itself.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from pathlib import Path
@@ -13,29 +12,23 @@ from typing import Any
 
 import torch
 
-
-def main(job_path: str) -> None:
-    """Do what the job file says and leave ``result.json`` beside it."""
-    job = json.loads(Path(job_path).read_text())
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            result = run(job)
-    except Exception as error:  # a stranger's module may raise anything at all
-        result = {"error": f"{type(error).__name__}: {error}"}
-    Path(job_path).with_name("result.json").write_text(json.dumps(result))
+from bnfold.errors import InputError
+from bnfold.frontends.torch.unsafe import Exported, ExportJob
+from bnfold.verification.runtime.jobs import serve
 
 
-def run(job: dict[str, Any]) -> dict[str, Any]:
-    """Export the module for inputs of the shapes given."""
-    module = _loaded(job["model"])
-    if any(getattr(part, "training", False) for part in module.modules()):  # frozen scripts have no such thing
-        return {"error": "it is in training mode: call eval() on it and save it again"}
-    inputs = tuple(torch.randn(shape) for shape in job["shapes"])
-    if isinstance(module, torch.jit.ScriptModule):
-        module = _unscripted(module, inputs)
-    torch.export.save(torch.export.export(module, inputs), job["target"])
-    return {}
+def run(job: ExportJob, _folder: Path) -> Exported:
+    """Export the module. Raises InputError for one in training mode, and whatever the module itself raises."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module = _loaded(job.model)
+        if any(getattr(part, "training", False) for part in module.modules()):  # frozen scripts have no such attribute
+            raise InputError("it is in training mode: call eval() on it and save it again")
+        inputs = tuple(torch.randn(shape) for shape in job.shapes)
+        if isinstance(module, torch.jit.ScriptModule):
+            module = _unscripted(module, inputs)
+        torch.export.save(torch.export.export(module, inputs), job.target)
+    return Exported()
 
 
 def _loaded(path: str) -> torch.nn.Module:
@@ -49,11 +42,11 @@ def _loaded(path: str) -> torch.nn.Module:
 
 
 def _unscripted(module: torch.jit.ScriptModule, inputs: tuple[torch.Tensor, ...]) -> torch.nn.Module:
-    """A scripted module as one that torch.export takes."""
+    """Return a scripted module as one that torch.export takes."""
     from torch._export.converter import TS2EPConverter
 
     return TS2EPConverter(module, inputs).convert().module()
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[1], ExportJob, run, InputError)

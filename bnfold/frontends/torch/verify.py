@@ -7,7 +7,9 @@ that what the exporter changes and what the fold changes are told apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -16,122 +18,81 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from bnfold.errors import BnfoldError
+from bnfold.frontends.onnx.verify import verify_files
 from bnfold.frontends.torch.convert import to_onnx
 from bnfold.frontends.torch.graph import TorchGraphs
 from bnfold.frontends.torch.load import LoadedProgram
 from bnfold.frontends.torch.pipeline import prepare_program, rewrite_program
-from bnfold.frontends.torch.run import run_programs
+from bnfold.frontends.torch.run import ConvertedRuns, ProgramRuns
 from bnfold.frontends.torch.save import provenance_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.options import PlanOptions, VerifyOptions
-from bnfold.results.verification import (
-    CheckResult,
-    LayerResult,
-    OutputResult,
-    Verification,
-    nothing_ran,
-    origin_of,
-    versions,
-)
-from bnfold.verification.checks.structure import judge_graph
-from bnfold.verification.checks.weights import OTHERS, check_weights
+from bnfold.results.verification import CheckResult, Verification, nothing_ran, versions
+from bnfold.verification.checks.weights import OTHERS
 from bnfold.verification.equivalence.alignment import Alignment, align
-from bnfold.verification.equivalence.subgraphs import Subgraph, subgraphs
-from bnfold.verification.judge import verify_files
+from bnfold.verification.judge import run_checks, verify
+from bnfold.verification.measured import ReferenceSpec
 
 
 def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: VerifyOptions) -> Verification:
     """Judge one program against another. Both must be files. Raises InconclusiveError if a device is not there."""
-    ours = is_refolded(original, folded)
-    proof = _Proof(original, folded, ours, options)
-    checks: list[CheckResult] = []
-    if "structure" in options.checks:
-        checks.append(proof.structure())
-    layers: list[LayerResult] = []
-    if "weights" in options.checks:
-        check, layers = check_weights(proof.found, options.ulps, ours=proof.ours)
-        checks.append(check)
-    cut = proof.subgraphs() if "layers" in options.checks else []
-    ran = run_programs(original, folded.path, cut, options, exact=proof.proved, slack=0.0 if ours else OTHERS / 2)
-    if "layers" in options.checks and isinstance(proof.found, str):
-        checks.append(CheckResult("layers", "inconclusive", proof.found))
-    elif "layers" in options.checks:
-        check, more = ran.layers(cut, options)
-        checks.append(check)
-        layers += more
-    outputs: list[OutputResult] = []
-    if "outputs" in options.checks:
-        check, outputs = ran.outputs(options)
-        checks.append(check)
-    used = versions() if ran.torch is None else {**versions(), "torch": ran.torch}
-    origin = origin_of(ours, says="version" in provenance_of(folded))
-    return Verification(checks, layers, outputs, ran.device, ran.fed, used, origin)
+    return verify(ProgramComparison(original, folded.path, options, folded), options)
 
 
 def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel]:
     """Judge an ONNX model against a program: proofs and layers against the original in ONNX, outputs against torch."""
     model = load(folded)
-    with temporary() as folder:
-        counterpart = folder / "original.onnx"
-        counterpart.write_bytes(to_onnx(original.program, original.name).SerializeToString())
-        proofs = [check for check in options.checks if check != "outputs"]
-        found = None
-        if proofs:
-            told = VerifyOptions(proofs, options.runs, options.tolerances, options.ulps)
-            found = verify_files(counterpart, folded, told)[0]
-    checks = [] if found is None else list(found.checks)
-    layers = [] if found is None else found.layers
-    device, fed = nothing_ran() if found is None else (found.device, found.inputs)
-    outputs: list[OutputResult] = []
+    found = Verification([], [], [], *nothing_ran(), versions())
+    if proofs := [check for check in options.checks if check != "outputs"]:
+        with temporary() as folder:
+            counterpart = folder / "original.onnx"
+            counterpart.write_bytes(to_onnx(original.program, original.name).SerializeToString())
+            found = verify_files(counterpart, folded, replace(options, checks=proofs))[0]
+    found = replace(found, versions=versions(), origin="other")  # of the program it is no fold that could be repeated
     if "outputs" in options.checks:
-        ran = run_programs(original, None, [], options, exact=False, slack=OTHERS / 2, onnx=folded)
-        check, outputs = ran.outputs(options)
-        checks.append(check)
-        device, fed = ran.device, ran.fed
-    return Verification(checks, layers, outputs, device, fed, versions()), model
+        runs = ConvertedRuns(original, None, options, folded)
+        spec = ReferenceSpec(OTHERS / 2, exact=False, k=options.tolerances.k)
+        ran = run_checks(runs, replace(options, checks=["outputs"]), spec, [])
+        checks = [*found.checks, *ran.checks]
+        found = replace(found, checks=checks, outputs=ran.outputs, device=ran.device, inputs=ran.inputs)
+    return found, model
 
 
-@dataclass
-class _Proof:
-    """What can be said of two programs without running them."""
+@dataclass(frozen=True)
+class ProgramComparison(ProgramRuns):
+    """Two programs (see :class:`bnfold.verification.judge.Comparison`)."""
 
-    original: LoadedProgram
-    folded: LoadedProgram
-    ours: bool
-    options: VerifyOptions
-    found: Alignment | str = ""
+    second: LoadedProgram
 
-    def __post_init__(self) -> None:
-        if set(self.options.checks) & {"structure", "weights", "layers"}:
-            self.found = _aligned(self.original, self.folded, sure=self.ours)
+    @cached_property
+    def refolded(self) -> bool:
+        """True if folding the original again gives the folded program itself."""
+        return is_refolded(self.original, self.second)
 
     @property
-    def proved(self) -> bool:
-        """True if bnfold made it, and the proof finds nothing wrong: then it is itself the best fold there is."""
-        found = self.found
-        return self.ours and not isinstance(found, str) and not found.mismatches and not found.wrong_outputs
+    def says_folded(self) -> bool:
+        """True if the folded program records that bnfold has folded it."""
+        return "version" in provenance_of(self.second)
 
-    def structure(self) -> CheckResult:
-        """The same inputs and outputs, and a graph that follows from folds."""
-        if changed := _interface(self.original, self.folded):
-            return CheckResult("structure", "fail", changed)
-        return judge_graph(self.found)
+    def interface(self) -> CheckResult | None:
+        """Compare inputs, outputs and free dimensions."""
+        changed = _interface_change(self.original, self.second)
+        return None if changed is None else CheckResult("structure", "fail", changed)
 
-    def subgraphs(self) -> list[Subgraph]:
-        """What differs, cut out between values that both share."""
-        return [] if isinstance(self.found, str) else subgraphs(self.found, proved=self.proved)
+    def aligned(self) -> Alignment | str:
+        """Align both programs. What a program overwrites is only followed in bnfold's own folds."""
+        try:
+            graphs = [TorchGraphs(loaded.program) for loaded in (self.original, self.second)]
+            if not self.refolded and any(one.mutated for one in graphs):
+                return "a program overwrites tensors while others look at them, which is not followed"
+            return align(*graphs)
+        except (ValueError, IndexError, ArithmeticError, BnfoldError) as error:
+            return f"the programs can't be followed: {' '.join(str(error).split())[:200]}"
 
-
-def _aligned(original: LoadedProgram, folded: LoadedProgram, *, sure: bool) -> Alignment | str:
-    """Both programs read side by side, or why they can't be. ``sure``: what they overwrite is known to be the same."""
-    try:
-        graphs = [TorchGraphs(loaded.program) for loaded in (original, folded)]
-        if not sure and any(one.mutated for one in graphs):
-            return "a program overwrites tensors while others look at them, which is not followed"
-        return align(*graphs)
-    except (ValueError, IndexError, ArithmeticError, BnfoldError) as error:
-        return f"the programs can't be followed: {' '.join(str(error).split())[:200]}"
+    def hidden_values(self) -> Collection[str]:
+        """Return no names: every value of a program can be fed and read."""
+        return ()
 
 
 def is_refolded(original: LoadedProgram, folded: LoadedProgram) -> bool:
@@ -170,8 +131,8 @@ def _text(program: ExportedProgram) -> str:
     return "\n".join([*parts, str(program.graph_signature)])
 
 
-def _interface(original: LoadedProgram, folded: LoadedProgram) -> str | None:
-    """What callers would notice."""
+def _interface_change(original: LoadedProgram, folded: LoadedProgram) -> str | None:
+    """Return what callers would notice; None if there is nothing."""
     first, second = (_ends(loaded) for loaded in (original, folded))
     for what, old, new in zip(("inputs", "outputs"), first, second, strict=True):
         if len(old) != len(new):
@@ -185,15 +146,15 @@ def _interface(original: LoadedProgram, folded: LoadedProgram) -> str | None:
 
 
 def _ends(loaded: LoadedProgram) -> tuple[list[str], list[str]]:
-    """Inputs and outputs: what kind, which type, which shape."""
+    """Return the inputs and the outputs: their kinds, types and shapes."""
     program = loaded.program
     nodes = {node.name: node for node in program.graph.nodes}
     signature = program.graph_signature
 
-    def told(name: str) -> str:
+    def described(name: str) -> str:
         held = nodes[name].meta.get("val") if name in nodes else None
         return f"{held.dtype} {[str(n) for n in held.shape]}" if isinstance(held, Tensor) else str(type(held).__name__)
 
     inputs = [s.arg.name for s in signature.input_specs if s.kind is InputKind.USER_INPUT]
     outputs = [(s.kind.name, getattr(s.arg, "name", "")) for s in signature.output_specs]
-    return [f"{name}: {told(name)}" for name in inputs], [f"{kind} {told(name)}" for kind, name in outputs]
+    return [f"{name}: {described(name)}" for name in inputs], [f"{kind} {described(name)}" for kind, name in outputs]

@@ -6,14 +6,12 @@ A piece begins and ends at values that both models share, so that both halves ca
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from bnfold.frontends.onnx.type_inference import reads
-from bnfold.io.load import LoadedModel
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
@@ -49,16 +47,6 @@ class Subgraph:
     terms: list[float]
     norms: list[float]
     sure: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        """For the job of a worker."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Subgraph:
-        """The piece that :meth:`to_dict` wrote."""
-        ends = {side: [End(**end) for end in data[side]] for side in ("inputs", "outputs")}
-        return cls(**{**data, **ends})
 
 
 def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Subgraph]:
@@ -209,48 +197,3 @@ def _sizes(found: Alignment, node: Node) -> tuple[list[float], list[float]]:
     rows = layer.rows().values
     norms = np.sqrt(np.square(rows).sum(axis=-1)).reshape(-1)
     return (target.shift_error / (LOOSE * eps)).reshape(-1).tolist(), norms.tolist()
-
-
-def extract(model: LoadedModel, inputs: dict[str, int], outputs: list[str]) -> ModelProto | None:
-    """The part of a model's main graph that makes ``outputs`` from ``inputs`` (names and element types).
-
-    None if it needs anything else from outside. Its weights are inside.
-    """
-    graph = model.proto.graph
-    made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    held = {tensor.name: tensor for tensor in graph.initializer}
-    sparse = {entry.values.name: entry for entry in graph.sparse_initializer}
-    picked: set[int] = set()
-    weights: dict[str, None] = {}
-    pending = list(outputs)
-    while pending:
-        name = pending.pop()
-        if name in inputs or name in weights:
-            continue
-        if name in held or name in sparse:
-            weights[name] = None
-        elif name in made:
-            if made[name] not in picked:
-                picked.add(made[name])
-                pending += list(reads(graph.node[made[name]]))
-        else:
-            return None
-    part = ModelProto(ir_version=model.proto.ir_version)
-    part.opset_import.extend(model.proto.opset_import)
-    part.functions.extend(model.proto.functions)
-    part.graph.name = "piece"
-    part.graph.node.extend(graph.node[index] for index in sorted(picked))
-    model.external.fill(part.graph)
-    for name, kind in inputs.items():
-        part.graph.input.append(helper.make_tensor_value_info(name, kind, None))
-    part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
-    for name in weights:
-        if name in sparse:
-            part.graph.sparse_initializer.append(sparse[name])
-            continue
-        tensor = part.graph.initializer.add()
-        tensor.CopyFrom(numpy_helper.from_array(model.external.read(held[name]), name))
-        tensor.data_type = held[name].data_type
-        if part.ir_version < 4:
-            part.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
-    return part
