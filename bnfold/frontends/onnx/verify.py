@@ -17,7 +17,8 @@ from bnfold.io.load import LoadedModel, load, readable
 from bnfold.io.provenance import SOURCE_DIGEST, VERSION, provenance_of
 from bnfold.options import RunOptions, VerifyOptions
 from bnfold.results.verification import CheckResult, Verification
-from bnfold.verification.equivalence.alignment import Alignment, align
+from bnfold.verification.equivalence.alignment import align
+from bnfold.verification.equivalence.findings import Alignment
 from bnfold.verification.equivalence.ort_nchwc import BLOCKS, is_nchwc, nchwc_values, without_nchwc
 from bnfold.verification.equivalence.subgraphs import Subgraph
 from bnfold.verification.judge import InvalidModel, refuse_swapped, verify

@@ -30,7 +30,8 @@ from bnfold.io.load import LoadedModel, load
 from bnfold.options import PlanOptions, VerifyOptions
 from bnfold.results.verification import CheckResult, Verification, nothing_ran, versions
 from bnfold.verification.checks.weights import OTHERS
-from bnfold.verification.equivalence.alignment import Alignment, align
+from bnfold.verification.equivalence.alignment import align
+from bnfold.verification.equivalence.findings import Alignment
 from bnfold.verification.judge import run_checks, verify
 from bnfold.verification.measured import ReferenceSpec
 

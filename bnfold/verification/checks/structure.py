@@ -8,7 +8,7 @@ checked before, by the frontend.
 from __future__ import annotations
 
 from bnfold.results.verification import CheckResult
-from bnfold.verification.equivalence.alignment import Alignment
+from bnfold.verification.equivalence.findings import Alignment
 
 
 def check_graph(found: Alignment | str) -> CheckResult:

@@ -14,7 +14,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.batchnorm import ONNX_EPSILON
 from bnfold.results.verification import CheckResult, Judgement, LayerResult
-from bnfold.verification.equivalence.alignment import Alignment, layers_before
+from bnfold.verification.equivalence.findings import Alignment, layers_before
 
 OTHERS = 4.0
 """Ulps that a folded weight may be off: what a fold costs that was computed in the storage type."""
