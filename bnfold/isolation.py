@@ -67,7 +67,8 @@ def main() -> None:
     _, passed, module, *arguments = sys.argv
     sys.path[:] = search_path(sys.path, json.loads(passed))
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__")
+    # With alter_sys the names of a worker's types are resolved in the worker, not here.
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

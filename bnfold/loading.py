@@ -75,7 +75,7 @@ def _file(model: str | Path, unsafe_shapes: UnsafeShapes | None) -> Model:
             f"{model}: {KINDS[kind]}: loading it runs what it holds",
             "give the .pt2 that torch.export.save wrote; or, if you trust it, --allow-unsafe-load and --shape",
         )
-    from bnfold.frontends.torch.unsafe import load_unsafe
+    from bnfold.models.unsafe import load_unsafe
 
     return _torch(load_unsafe(Path(model), unsafe_shapes))
 

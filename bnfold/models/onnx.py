@@ -142,7 +142,7 @@ class OnnxModel(Model):
         """Judge an ONNX model against this one."""
         from bnfold.io.sniff import kind_of_source
         from bnfold.io.source import FileSource
-        from bnfold.verification.judge import verify_files
+        from bnfold.verification.onnx.verify import verify_files
 
         if kind_of_source(FileSource(folded)) != "onnx":
             raise UsageError(f"{folded} is a model of torch, {self.name} one of ONNX", "name the original first")

@@ -131,10 +131,10 @@ class TorchModel(Model):
 
     def verify(self, folded: Path, options: VerifyOptions) -> Comparison:
         """Judge a program, or the ONNX model that one became, against this one."""
-        from bnfold.frontends.torch.verify import verify_converted, verify_programs
         from bnfold.io.sniff import kind_of_source
         from bnfold.io.source import FileSource
         from bnfold.verification.judge import refuse_swapped
+        from bnfold.verification.torch.verify import verify_converted, verify_programs
 
         with temporary() as folder:
             source = self._on_disk(folder)

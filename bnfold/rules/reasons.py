@@ -16,7 +16,7 @@ class Refusal:
 REASONS: dict[str, tuple[str, str]] = {
     "consumers": (
         "The tensor has another consumer, which could not undo the change (a scale of zero never can be undone).",
-        "Give the other consumer its own copy of the layer, let it consume the normalised value, or prune dead channels.",
+        "Give the other consumer its own copy of the layer, let it read the normalized value, or prune dead channels.",
     ),
     "graph-output": (
         "The value is an output of the model: callers would see the change.",
