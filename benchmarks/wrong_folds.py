@@ -21,7 +21,7 @@ from faults.faults import FAULTS, network  # noqa: E402
 
 from bnfold.options import VerifyOptions  # noqa: E402
 from bnfold.results.verification import Verification  # noqa: E402
-from bnfold.verification.judge import verify_files  # noqa: E402
+from bnfold.verification.onnx.verify import verify_files  # noqa: E402
 
 PAGE = ROOT / "docs/verification.md"
 MARKS = "<!-- faults: written by benchmarks/wrong_folds.py -->", "<!-- /faults -->"

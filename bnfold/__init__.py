@@ -13,10 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
-
-ONE_THREAD = "01"
-"""A value of OPENBLAS_NUM_THREADS that says who set it: bnfold's own program, which computes no large products."""
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from bnfold.api import calibrate, fold, inspect, verify

@@ -12,15 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import Refused, UsageError
-from bnfold.io.source import FileSource
-from bnfold.loading import find_original, kind_of_source, load_any
+from bnfold.loading import find_original, is_path, load_any
 from bnfold.options import CalibrateOptions, FoldOptions, VerifyOptions
 from bnfold.timing import StageTimer
 
 if TYPE_CHECKING:
     from bnfold.calibration.data import Data
-    from bnfold.loading import Model
-    from bnfold.options import Format
+    from bnfold.loading import Loadable
     from bnfold.results.calibration import Calibration
     from bnfold.results.folding import Folding, Inspection
     from bnfold.results.verification import Comparison
@@ -29,7 +27,7 @@ __all__ = ["CalibrateOptions", "FoldOptions", "Refused", "calibrate", "find_orig
 
 
 def inspect(
-    model: Model,
+    model: Loadable,
     options: FoldOptions | None = None,
     *,
     example_inputs: Sequence[Any] | None = None,
@@ -50,27 +48,20 @@ def inspect(
     >>> drifted.rows[0].warnings, round(drifted.rows[0].drift.rms, 2)
     (['drift'], 0.81)
     """
+    from bnfold.models import fold as workflow
+
     options = options or FoldOptions()
-    original = load_any(model, options, example_inputs)
-    from bnfold.io.load import LoadedModel
-
-    if isinstance(original, LoadedModel):
-        from bnfold.frontends.onnx.workflow import inspect_onnx
-
-        found = inspect_onnx(original, options)
-    else:
-        from bnfold.frontends.torch.workflow import inspect_program
-
-        found = inspect_program(original, options)
+    original = load_any(model, options.unsafe_shapes, example_inputs)
+    found = workflow.inspect(original, options)
     if data is None:
         return found
     from bnfold.calibration.drift import drifts
 
-    return found.with_drifts(*drifts(original, data, batch))
+    return found.with_drifts(*drifts(original.reloaded().network(), data, batch))
 
 
 def calibrate(
-    model: Model,
+    model: Loadable,
     data: Data,
     target: str | Path | None = None,
     options: CalibrateOptions | None = None,
@@ -87,31 +78,24 @@ def calibrate(
     is calibrated into a new one, ``Calibration.model``, unless a target is given.
     Raises InputError, InconclusiveError (the model can't be run, or makes numbers that are not finite), OutputError.
 
-    >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "mended.onnx")
+    >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "recalibrated.onnx")
     >>> result.calibrated, result.data["rows"]
     (3, 1437)
     """
     timer = StageTimer("load", "measure", "write")
-    original = load_any(model, FoldOptions(verify=None, unsafe_shapes=unsafe_shapes), example_inputs)
-    from bnfold.calibration.calibrate import calibrate_onnx, calibrate_program
-    from bnfold.frontends.onnx.workflow import Goal, target_of
-    from bnfold.io.load import LoadedModel
+    original = load_any(model, unsafe_shapes, example_inputs)
+    from bnfold.models import calibrate as workflow
 
     timer.record("load")
-    options = options or CalibrateOptions()
-    keep = not isinstance(model, str | Path) and target is None
-    kind: Format = "onnx" if isinstance(original, LoadedModel) else "pt2"
-    place = None if keep else target_of(original, target, kind, force or dry_run, "calibrated")
-    goal = Goal(place, force, keep, dry_run)
-    if isinstance(original, LoadedModel):
-        return calibrate_onnx(original, goal, data, options, timer)
-    if place is None and not keep:
-        raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
-    return calibrate_program(original, goal, data, options, timer)
+    live = not is_path(model)
+    destination = original.destination(
+        target, original.format, mark="calibrated", live=live, force=force, dry_run=dry_run
+    )
+    return workflow.calibrate(original, destination, data, options or CalibrateOptions(), timer)
 
 
 def fold(
-    model: Model,
+    model: Loadable,
     target: str | Path | None = None,
     options: FoldOptions | None = None,
     *,
@@ -135,32 +119,20 @@ def fold(
     """
     options = options or FoldOptions()
     timer = StageTimer()
-    original = load_any(model, options, example_inputs)
-    from bnfold.frontends.onnx.workflow import Goal, fold_onnx, target_of
-    from bnfold.io.load import LoadedModel
+    original = load_any(model, options.unsafe_shapes, example_inputs)
+    from bnfold.models import fold as workflow
 
-    live = not isinstance(model, str | Path)
     timer.record("load")
-    if isinstance(original, LoadedModel):
-        if options.to == "pt2":
-            raise UsageError(f"{original.name}: ONNX can't become a program of torch", "leave out --to pt2")
-        place = None if live and target is None else target_of(original, target, "onnx", force or dry_run)
-        return fold_onnx(original, Goal(place, force, live and target is None, dry_run), options, timer)
-    from bnfold.frontends.torch.workflow import fold_program
-
-    to = options.to or "pt2"
-    place = None if live and target is None else target_of(original, target, to, force or dry_run)
-    if place is None and not live:
-        raise UsageError(f"{original.name}: a program is not written to standard output", "name a file with -o")
-    return fold_program(
-        original, place, options, options.verify, timer, to=to, external=options.external, dry_run=dry_run, force=force
-    )
+    to = original.output_format(options.to)
+    live = not is_path(model)
+    destination = original.destination(target, to, mark="folded", live=live, force=force, dry_run=dry_run)
+    return workflow.fold(original, destination, to, options, timer)
 
 
 def verify(original: str | Path | None, folded: str | Path, options: VerifyOptions | None = None) -> Comparison:
     """Judge whether ``folded`` computes what ``original`` computes.
 
-    Without an original it is found by what ``fold`` noted in the folded model. Raises InputError, UsageError.
+    Without an original it is found by the provenance metadata of the folded model. Raises InputError, UsageError.
 
     >>> _ = fold("sample_models/digits.onnx", "sample_models/digits.small.onnx")
     >>> found = verify(None, "sample_models/digits.small.onnx")
@@ -174,19 +146,4 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     if original is None:
         original = find_original(Path(folded))
         notes.append(f"original: {original}, found by the provenance in {folded}")
-    kinds = [kind_of_source(FileSource(Path(path))) for path in (original, folded)]
-    if kinds[0] == "onnx":
-        if kinds[1] != "onnx":
-            raise UsageError(f"{folded} is a model of torch, {original} one of ONNX", "name the original first")
-        from bnfold.frontends.onnx.info import onnx_info
-        from bnfold.results.verification import Comparison
-        from bnfold.verification.judge import verify_files
-
-        verification, first, second = verify_files(Path(original), Path(folded), options)
-        beside = first.external.files(), second.external.files()
-        return Comparison(onnx_info(first), onnx_info(second), verification, notes, beside)
-    from bnfold.frontends.torch.load import load_program
-    from bnfold.frontends.torch.workflow import verify_program
-
-    found = verify_program(load_program(Path(original)), Path(folded), options, program=kinds[1] != "onnx")
-    return replace(found, notes=notes)
+    return replace(load_any(original).verify(Path(folded), options), notes=notes)

@@ -62,7 +62,7 @@ class Diagnosis:
 
 def diagnose() -> Diagnosis:
     """Check everything. Devices are tried with a tiny model, in processes of their own."""
-    from bnfold import __version__
+    from bnfold.version import __version__
 
     machine = (
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors, Python {platform.python_version()}"
@@ -114,7 +114,7 @@ def _devices() -> list[Finding]:
     from bnfold.io.folders import temporary
     from bnfold.options import Limits
     from bnfold.verification.runtime import runner as runtime
-    from bnfold.verification.runtime.devices import RunMode
+    from bnfold.verification.runtime.devices import DEVICES, RunMode
     from bnfold.verification.runtime.runner import RunFailed
 
     one = helper.make_tensor_value_info("x", TensorProto.FLOAT, [4])
@@ -125,14 +125,12 @@ def _devices() -> list[Finding]:
     with temporary() as folder:
         path = folder / "probe.onnx"
         path.write_bytes(model.SerializeToString())
-        for device, remedy in (
-            ("cpu", "pip install --force-reinstall onnxruntime"),
-            ("cuda:0", "for a GPU: pip install 'bnfold[cuda]', with a driver that fits its CUDA"),
-        ):
+        for kind in DEVICES:
+            device, remedy = f"{kind.name}:0" if kind.numbered else kind.name, kind.remedy
             try:
                 runtime.run(path, [{"x": np.ones(4, np.float32)}], [RunMode("disable")], device, Limits(60.0))
                 found.append(Finding(f"device {device}", "ok", "ran a model"))
             except RunFailed as error:
-                state = "broken" if device == "cpu" else "missing"
+                state = "broken" if kind.is_host else "missing"
                 found.append(Finding(f"device {device}", state, str(error), remedy))
     return found

@@ -13,6 +13,9 @@ import os
 import sys
 from pathlib import Path
 
+ONE_THREAD = "01"
+"""A value of OPENBLAS_NUM_THREADS that says who set it: bnfold's own program, which computes no large products."""
+
 HERE = Path(__file__).absolute()
 
 INSTALLED = (".dist-info", ".egg-info")
@@ -64,7 +67,8 @@ def main() -> None:
     _, passed, module, *arguments = sys.argv
     sys.path[:] = search_path(sys.path, json.loads(passed))
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__")
+    # With alter_sys the names of a worker's types are resolved in the worker, not here.
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Open a model, whatever it is: a path, a live object; ONNX, a program of torch. What it needs is imported now."""
+"""Load a model, whatever it is: a path, a live object; ONNX, a program of torch. What it needs is imported now."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import InputError, UsageError
+from bnfold.io.sniff import kind_of_source
 from bnfold.io.source import FileSource
 
 if TYPE_CHECKING:
@@ -14,73 +15,88 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from bnfold.frontends.torch.load import LoadedProgram
     from bnfold.io.load import LoadedModel
-    from bnfold.io.sniff import Kind
-    from bnfold.options import FoldOptions
+    from bnfold.models.model import Model
 
-    Model = str | Path | ModelProto | ExportedProgram | nn.Module
+    Loadable = str | Path | ModelProto | ExportedProgram | nn.Module
+
+UnsafeShapes = Mapping[str, tuple[int, ...]]
+"""Shapes of the inputs of a TorchScript or pickled module, by any names, in order."""
 
 
 def load_any(
-    model: Model, options: FoldOptions, example_inputs: Sequence[Any] | None = None
-) -> LoadedModel | LoadedProgram:
-    """The model. Raises InputError for what can't be read, UsageError for what is no model."""
+    model: Loadable, unsafe_shapes: UnsafeShapes | None = None, example_inputs: Sequence[Any] | None = None
+) -> Model:
+    """Return the model. Raises InputError for what can't be read, UsageError for what is no model.
+
+    ``unsafe_shapes`` allows to load TorchScript and pickled modules, which runs what they hold, in another process.
+    """
     if isinstance(model, str | Path):
-        return _file(model, options)
+        return _file(model, unsafe_shapes)
     from onnx import ModelProto
 
     if isinstance(model, ModelProto):
         from bnfold.io.load import load_bytes
 
-        return load_bytes(model.SerializeToString())
+        return _onnx(load_bytes(model.SerializeToString()))
     from bnfold.frontends.torch.live import from_live, is_live
 
     if is_live(model):
-        return from_live(model, example_inputs)
+        return _torch(from_live(model, example_inputs))
     raise UsageError(f"a {type(model).__name__} is no model", "give a path, a ModelProto, a program or a module")
 
 
-def _file(model: str | Path, options: FoldOptions) -> LoadedModel | LoadedProgram:
+def is_path(model: Loadable) -> bool:
+    """Return True for a file, or standard input; False for a live object."""
+    return isinstance(model, str | Path)
+
+
+def _file(model: str | Path, unsafe_shapes: UnsafeShapes | None) -> Model:
     """A model file. It is digested while what reads it is imported."""
     if str(model) == "-":
         from bnfold.io.load import load
 
-        return load(model)
+        return _onnx(load(model))
     source = FileSource(Path(model))
     source.hash_ahead()
     kind = kind_of_source(source)
     if kind == "onnx":
         from bnfold.io.load import parsed
 
-        return parsed(source, Path(model))
-    from bnfold.frontends.torch.load import load_program
-
+        return _onnx(parsed(source, Path(model)))
     if kind == "pt2":
-        return load_program(Path(model))
-    if options.unsafe_shapes is None:
+        from bnfold.frontends.torch.load import load_program
+
+        return _torch(load_program(Path(model)))
+    if unsafe_shapes is None:
         from bnfold.io.load import KINDS
 
         raise InputError(
             f"{model}: {KINDS[kind]}: loading it runs what it holds",
             "give the .pt2 that torch.export.save wrote; or, if you trust it, --allow-unsafe-load and --shape",
         )
-    from bnfold.frontends.torch.unsafe import load_unsafe
+    from bnfold.models.unsafe import load_unsafe
 
-    return load_unsafe(Path(model), options.unsafe_shapes)
+    return _torch(load_unsafe(Path(model), unsafe_shapes))
 
 
-def kind_of_source(source: FileSource) -> Kind:
-    """What a file is, by its content; only what may be torch's is read whole for that. Raises InputError."""
-    from bnfold.io.sniff import kind_of, may_be_torch
+def _onnx(loaded: LoadedModel) -> Model:
+    from bnfold.frontends.onnx.fold import OnnxFoldable
+    from bnfold.models.onnx import OnnxModel
 
-    head = source.read(0, min(16, source.size))
-    return kind_of(source.read(0, source.size), source.name) if may_be_torch(head) else "onnx"
+    return OnnxModel(OnnxFoldable(loaded))
+
+
+def _torch(loaded: Any) -> Model:
+    from bnfold.frontends.torch.fold import TorchFoldable
+    from bnfold.models.torch import TorchModel
+
+    return TorchModel(TorchFoldable(loaded))
 
 
 def find_original(folded: Path) -> Path:
-    """The file that ``fold`` made ``folded`` from, if it is still there and unchanged. Raises InputError."""
-    name, digest = noted_source(folded)
+    """Return the file that ``fold`` made ``folded`` from, if it is still there and unchanged. Raises InputError."""
+    name, digest = load_any(folded).source()
     if not name or not digest:
         raise InputError(f"{folded}: it does not say what it was folded from", "name the original too")
     path = folded.parent / Path(name).name
@@ -89,18 +105,3 @@ def find_original(folded: Path) -> Path:
     if FileSource(path).sha256 != digest:
         raise InputError(f"{path}: it has changed since {folded.name} was folded from it", "fold it again")
     return path
-
-
-def noted_source(folded: Path) -> tuple[str | None, str | None]:
-    """Name and sha256 of what a model was folded from, as it says itself."""
-    if kind_of_source(FileSource(folded)) == "onnx":
-        from bnfold.io.load import load
-        from bnfold.io.provenance import SOURCE, SOURCE_DIGEST, provenance_of
-
-        entries = provenance_of(load(folded).proto)
-        return entries.get(SOURCE), entries.get(SOURCE_DIGEST)
-    from bnfold.frontends.torch.load import load_program
-    from bnfold.frontends.torch.save import provenance_of as provenance_of_program
-
-    write_provenance = provenance_of_program(load_program(folded))
-    return write_provenance.get("source"), write_provenance.get("source_sha256")

@@ -19,7 +19,7 @@ External = Literal["auto", "keep", "always", "never"]
 Format = Literal["onnx", "pt2"]
 
 CalibrationMode = Literal["sequential", "single-pass", "moving-average"]
-"""How statistics are computed anew."""
+"""How statistics are recalibrated."""
 
 
 @dataclass(frozen=True)

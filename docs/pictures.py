@@ -71,10 +71,8 @@ def before_and_after(target: Path, model: Path) -> None:
                 arrow = {"arrowstyle": "->", "color": "#777777"}
                 axis.annotate("", (place - 0.36, height), (place - 0.64, height), arrowprops=arrow)
     checks = {check.check: check for check in result.verification.checks} if result.verification else {}
-    ratio = checks["outputs"].figures["ratio"]
-    line = (
-        f"{result.verdict}: proved from the files, and run: {ratio:.2g} times the error that rounding makes unavoidable"
-    )
+    ratio = checks["outputs"].figures["error_ratio"]
+    line = f"{result.verdict}: proved from the files, and run: {ratio:.2g} times the expected rounding error"
     axis.text(-0.2, -0.45, line, fontsize=9, color="#146c2e")
     axis.text(
         7.7, 0.0, "green: weights that took a\nBatchNorm in, rounded once", fontsize=8, va="center", color="#555555"

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from bnfold.numerics.affine import IDENTITY, Affine, rounded, smallest_normal, ulp
+from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import Weight, conv_transpose_view, conv_view, fold_linear, gemm_view
+from bnfold.numerics.rounding import rounded, smallest_normal, ulp
 
 gains = hnp.arrays(np.float64, 4, elements=st.floats(0.01, 100) | st.floats(-100, -0.01))
 shifts = hnp.arrays(np.float64, 4, elements=st.floats(-100, 100))

@@ -7,7 +7,6 @@ from conftest import run
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bnfold.numerics.affine import ulp
 from bnfold.numerics.batchnorm import (
     BatchNorm,
     batch_statistics,
@@ -18,6 +17,7 @@ from bnfold.numerics.batchnorm import (
     training_step,
     update_running,
 )
+from bnfold.numerics.rounding import ulp
 
 
 def layer(channels, seed=0, epsilon=1e-5):

@@ -12,7 +12,7 @@ import bnfold.planner.apply
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import InputError
 from bnfold.ir.constant_folding import NotEvaluable
-from bnfold.rules.elementwise import like
+from bnfold.rules.operands import like
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import NotRepresentable
 

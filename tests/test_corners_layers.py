@@ -10,7 +10,7 @@ from conftest import assert_same, feeds_for, fold_proto, run
 from test_corners import chain
 
 from bnfold.errors import InputError
-from bnfold.rules.rule import constant_shape
+from bnfold.ir.op_views import constant_shape
 
 
 def exactly(gain, shift, channels=4):

@@ -11,7 +11,7 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import load_bytes
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.rules.layout import MOST_ENTRIES, PRIMES, Unmovable, reshaped
-from bnfold.rules.rule import lookup
+from bnfold.rules.table import lookup
 
 
 def between_factors(middle, held, shape, behind, factor):

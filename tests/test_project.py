@@ -215,7 +215,7 @@ def test_verification_tells_how_far_it_is(tmp_path, samples):
     is_listening = []
     with listening(lambda *words: is_listening.append(words)):
         fold(samples / "digits.onnx", tmp_path / "out.onnx")
-    assert {what for _, _, what in is_listening} >= {"the float64 run and the pieces", "MiB written"}
+    assert {what for _, _, what in is_listening} >= {"the float64 run and the subgraphs", "MiB written"}
 
 
 # --- completion, suggestions, the doctor

@@ -12,7 +12,6 @@ from typing import Any
 from bnfold.batch.records import Record, Task
 from bnfold.errors import InputError, OutputError
 from bnfold.io.source import FileSource
-from bnfold.loading import kind_of_source
 
 START = b'{"command"'
 """What a line begins with, even an incomplete one."""
@@ -73,6 +72,7 @@ def digest_of(path: Path) -> str:
     """Return the sha256 of a model file and of the data files that it names. Raises InputError."""
     from bnfold.io.external import external_tensors
     from bnfold.io.load import parsed, readable
+    from bnfold.io.sniff import kind_of_source
 
     source = FileSource(path)
     source.hash_ahead()

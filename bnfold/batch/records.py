@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from bnfold import __version__
 from bnfold.options import FoldOptions
 from bnfold.results.model import head
 from bnfold.results.verification import Comparison
+from bnfold.version import __version__
 
 Command = Literal["fold", "inspect"]
 

@@ -11,7 +11,7 @@ from bnfold.batch.manifest import digest_of
 from bnfold.batch.records import Outcome, Record, Task
 from bnfold.errors import BnfoldError, Refused, one_line
 from bnfold.io.source import FileSource
-from bnfold.loading import noted_source
+from bnfold.loading import load_any
 from bnfold.results.folding import Folding, as_comparison
 
 
@@ -98,6 +98,6 @@ def _is_left_over(task: Task) -> bool:
     target = Path(task.target) if task.target is not None else model.with_name(f"{model.stem}.folded{model.suffix}")
     try:
         digest = FileSource(model).sha256
-        return target.is_file() and (FileSource(target).sha256 == digest or noted_source(target)[1] == digest)
+        return target.is_file() and (FileSource(target).sha256 == digest or load_any(target).source()[1] == digest)
     except BnfoldError:
         return False

@@ -14,16 +14,18 @@ from typing import Any
 
 import numpy as np
 
+from bnfold.benchmark.worker import BenchJob, BenchResult
 from bnfold.errors import InconclusiveError, InputError
-from bnfold.frontends.onnx.info import onnx_info
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, load
+from bnfold.models.onnx import onnx_info
 from bnfold.options import BenchOptions
 from bnfold.results.benchmark import CONFIDENCE, Benchmark, Level, Timing
+from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode
-from bnfold.verification.runtime.inputs import Sample
-from bnfold.verification.runtime.measure import generated, inconclusive_device, sample_candidates
+from bnfold.verification.runtime.devices.registry import device_missing
+from bnfold.verification.runtime.inputs import Sample, described
 from bnfold.verification.runtime.runner import RunFailed
 
 WORKER = "bnfold.benchmark.worker"
@@ -41,18 +43,18 @@ def bench(original: str | Path, folded: str | Path, options: BenchOptions | None
     try:
         sample, fed = _feed(models[0], options)
         with runtime.job_folder([sample]) as folder:
-            job = {
-                "models": [str(Path(path).absolute()) for path in (original, folded)],
-                "inputs": list(sample),
-                "levels": list(options.levels),
-                "device": options.device,
-                "runs": options.runs,
-                "warmup": options.warmup,
-                "threads": options.threads or 0,
-            }
-            times = runtime.spawn(WORKER, folder, job, options.limits)["levels"]
+            job = BenchJob(
+                models=[str(Path(path).absolute()) for path in (original, folded)],
+                inputs=list(sample),
+                levels=list(options.levels),
+                device=options.device,
+                runs=options.runs,
+                warmup=options.warmup,
+                threads=options.threads or 0,
+            )
+            times = runtime.spawn(WORKER, folder, job, BenchResult, options.limits).levels
     except runtime.DeviceMissing as error:
-        raise inconclusive_device(options.device, error) from None
+        raise device_missing(options.device, error) from None
     except RunFailed as error:
         raise InconclusiveError(f"{original} and {folded} can't be run side by side: {error}") from None
     levels = [_level(level, *found) for level, found in zip(options.levels, times, strict=True)]
@@ -71,17 +73,17 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
     """One sample that the original accepts, and what the report says of it. Raises RunFailed, InputError."""
     assert model.path is not None
     failure: RunFailed | None = None
-    for samples, _, fed, _ in sample_candidates(
-        model, replace(options.inputs, samples=None if options.inputs.data else 1)
-    ):
+    inputs = replace(options.inputs, samples=None if options.inputs.data else 1)
+    for fed, _ in sample_candidates(model, inputs):
         try:
-            runtime.run(model.path, samples[:1], [RunMode("disable")], "cpu", options.limits)
+            runtime.run(model.path, fed.samples[:1], [RunMode("disable")], "cpu", options.limits)
         except RunFailed as error:
             if options.inputs.data is not None:
                 raise InputError(f"{options.inputs.data}: the model does not run on it: {error}") from None
             failure = failure or error
             continue
-        return samples[0], {**fed, "samples": 1} if options.inputs.data else generated(options.inputs, samples[:1])
+        sample = fed.samples[0]
+        return sample, {**fed.description, "samples": 1} if inputs.data else described(options.inputs, [sample])
     assert failure is not None
     raise failure
 

@@ -1,4 +1,4 @@
-"""Running statistics: whether they are healthy, how far data has drifted from them, and how to compute them anew.
+"""Running statistics: whether they are healthy, how far data has drifted from them, and how to compute them again.
 
-What they decide, and when they go wrong, is told in ``docs/statistics.md``.
+What they decide, and when they go wrong, is described in ``docs/statistics.md``.
 """

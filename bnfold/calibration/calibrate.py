@@ -1,13 +1,9 @@
-"""Compute the running statistics of a model anew: the calibration itself, for ONNX models and programs of torch."""
+"""Recalibrate BatchNorm statistics: observe a network over data, and write what was found into its layers."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
-import numpy as np
-
-from bnfold import __version__
 from bnfold.calibration.data import Batches, Data
 from bnfold.calibration.drift import drift_of
 from bnfold.calibration.layers import Layer
@@ -15,101 +11,20 @@ from bnfold.calibration.measure import Found, checked, in_one_pass, sequentially
 from bnfold.calibration.moments import Estimator, MovingAverage, Population
 from bnfold.calibration.network import Network
 from bnfold.errors import InconclusiveError, InputError
-from bnfold.frontends.onnx.editor import OnnxEditor
-from bnfold.frontends.onnx.functions import batch_norms_inlined
-from bnfold.frontends.onnx.graph import OnnxGraphs
-from bnfold.frontends.onnx.info import onnx_info
 from bnfold.io.folders import temporary
-from bnfold.io.load import LoadedModel, readable
-from bnfold.io.provenance import PREFIX, write_provenance
-from bnfold.io.save import staged, staged_bytes
-from bnfold.io.serialize import in_memory
 from bnfold.ir.graph import Editor, Graphs, Node
 from bnfold.numerics.batchnorm import Momentum, Statistics
 from bnfold.options import CalibrateOptions
 from bnfold.planner.candidates import candidates_of
-from bnfold.results.calibration import CalibratedRow, Calibration
-from bnfold.results.model import ModelInfo, Written
+from bnfold.results.calibration import CalibratedRow
 from bnfold.rules.normalization import in_training
 from bnfold.rules.reasons import Refusal
-
-if TYPE_CHECKING:
-    from bnfold.frontends.onnx.workflow import Goal
-    from bnfold.frontends.torch.load import LoadedProgram
-    from bnfold.timing import StageTimer
 
 FREEZE = "--freeze-training-mode makes inference operators of them, with the statistics of the data"
 
 
-@np.errstate(invalid="ignore", over="ignore")
-def calibrate_onnx(
-    loaded: LoadedModel, goal: Goal, data: Data, options: CalibrateOptions, timer: StageTimer
-) -> Calibration:
-    """Recompute the statistics of an ONNX model and write it. Raises InputError, InconclusiveError, OutputError."""
-    from bnfold.calibration.onnx_network import OnnxNetwork
-
-    with readable((loaded.name, loaded.proto)):
-        info = onnx_info(loaded)
-        inlined = batch_norms_inlined(loaded.proto)
-        loaded = loaded if inlined is None else replace(loaded, proto=inlined)
-        graphs = OnnxGraphs(loaded.proto, loaded.external)
-        _freeze(graphs, OnnxEditor(graphs), loaded.name, options)
-        network = OnnxNetwork(loaded)
-        found, batches = _measured(network, data, options, "onnx", loaded.name)
-        timer.record("measure")
-        editor = OnnxEditor(network.graphs)
-        rows = _written(network, found, editor)
-        editor.finish()
-        write_provenance(loaded.proto, {PREFIX + "calibrated": __version__})
-        result = _result(info, rows, options, "onnx", batches, timer)
-        if goal.dry_run:
-            return result
-        with staged(loaded, goal.place, external=options.external, replace=goal.force) as files:
-            timer.record("write")
-            if goal.keep:
-                return replace(result, model=in_memory(loaded.proto, loaded.external))
-            files.publish()
-        return replace(result, output=Written(str(goal.place or "-"), lambda: files.sha256))
-
-
-@np.errstate(invalid="ignore", over="ignore")
-def calibrate_program(
-    loaded: LoadedProgram, goal: Goal, data: Data, options: CalibrateOptions, timer: StageTimer
-) -> Calibration:
-    """The same for a program of torch."""
-    from bnfold.calibration.torch_network import TorchNetwork, separated
-    from bnfold.frontends.torch.editor import TorchEditor
-    from bnfold.frontends.torch.graph import TorchGraphs
-    from bnfold.frontends.torch.load import quiet
-    from bnfold.frontends.torch.save import program_bytes
-    from bnfold.frontends.torch.workflow import program_info
-
-    info = program_info(loaded)
-    graphs = TorchGraphs(loaded.program)
-    editor = TorchEditor(graphs)
-    with quiet():
-        _freeze(graphs, editor, loaded.name, options)
-    network = TorchNetwork(replace(loaded, program=separated(editor.program)))
-    found, batches = _measured(network, data, options, "torch", loaded.name)
-    timer.record("measure")
-    editor = TorchEditor(network.graphs)
-    rows = _written(network, found, editor)
-    with quiet():
-        editor.finish()
-    result = _result(info, rows, options, "torch", batches, timer)
-    if goal.dry_run:
-        return result
-    if goal.keep:
-        return replace(result, model=editor.program)
-    assert goal.place is not None
-    with staged_bytes(program_bytes(editor.program, loaded, calibrated=True), goal.place, replace=goal.force) as files:
-        files.publish()
-        timer.record("write")
-        return replace(result, output=Written(str(goal.place), lambda: files.sha256))
-
-
-def _freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions) -> None:
-    """Make inference operators of the layers in training mode, if that is wanted.
+def freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions) -> bool:
+    """Make inference operators of the layers in training mode, if that is wanted; return whether there were any.
 
     Raises InputError for layers that train and may not be frozen: what they hold is not what they normalise by.
     """
@@ -126,11 +41,13 @@ def _freeze(graphs: Graphs, editor: Editor, name: str, options: CalibrateOptions
         )
     if frozen:
         editor.finish()
+    return bool(frozen)
 
 
-def _measured(
+def observe(
     network: Network, data: Data, options: CalibrateOptions, kind: Momentum, name: str
 ) -> tuple[Found, Batches]:
+    """Feed the data and return the new statistics of each layer. Raises InconclusiveError, InputError."""
     if not network.layers:
         why = f" ({network.left[0][1].detail})" if network.left else ""
         raise InconclusiveError(
@@ -157,8 +74,8 @@ def _estimator(layer: Layer, options: CalibrateOptions, kind: Momentum) -> Estim
     return MovingAverage(bn.mean, bn.var, options.momentum, options.convention or kind)
 
 
-def _written(network: Network, found: Found, editor: Editor) -> list[CalibratedRow]:
-    """Put the statistics in their places, and tell what became of every BatchNormalization."""
+def write_statistics(network: Network, found: Found, editor: Editor) -> list[CalibratedRow]:
+    """Put the statistics in their places, and return what became of every BatchNormalization."""
     written_out = _decomposed(network.graphs)
     rows = {}
     for layer in network.layers:
@@ -203,15 +120,3 @@ def _decomposed(graphs: Graphs) -> list[CalibratedRow]:
     refusal = Refusal("decomposed", "it is written out as factors and terms, which hold no mean and no variance apart")
     ops = [op for scope in graphs.scopes for op in candidates_of(scope) if op.form == "decomposed"]
     return [replace(_left(op.nodes[-1], refusal), name=op.name) for op in ops]
-
-
-def _result(
-    info: ModelInfo,
-    rows: list[CalibratedRow],
-    options: CalibrateOptions,
-    kind: Momentum,
-    batches: Batches,
-    timer: StageTimer,
-) -> Calibration:
-    convention = options.convention or kind
-    return Calibration(info, rows, options.mode, options.momentum, convention, batches.told(), seconds=timer.seconds)

@@ -107,7 +107,7 @@ class Batches:
         if start < rows:
             yield from self._cut(batch, rows, start)
 
-    def told(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """What was used and what was not, as JSON; ``note`` has why, where rows are left out."""
         note = f"the model takes {self._size} rows at once: {self.lost} fill no batch and are left out"
         found = {"source": self.name, "rows": self.rows, "batches": self.count, "left_out": self.lost}
@@ -201,8 +201,8 @@ def _of_path(path: Path, names: list[str]) -> Iterator[tuple[str, Mapping[str, A
     except InputError:
         raise
     except Exception as error:  # numpy and zipfile raise whatever a damaged file makes them
-        told = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
-        raise InputError(f"{path}: {told}", LAYOUT) from None
+        cause = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
+        raise InputError(f"{path}: {cause}", LAYOUT) from None
 
 
 def _read(file: Path, names: list[str]) -> Mapping[str, Any]:

@@ -13,7 +13,8 @@ from math import prod
 from bnfold.calibration.layers import Level, held
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.rules.rule import INCONSISTENT_MODEL, constant, constant_shape, integers
+from bnfold.ir.op_views import constant, constant_shape, integers
+from bnfold.rules.rule import INCONSISTENT_MODEL
 
 Check = Callable[[Node, set[Value]], bool]
 

@@ -1,4 +1,4 @@
-"""The BatchNorms of a network whose statistics can be computed anew, and the levels in which that goes on.
+"""The BatchNorms of a network whose statistics can be computed again, and the levels in which that goes on.
 
 The level of a node is the number of such layers that its input has passed through. Nodes of one level can run as soon
 as the statistics of the level below are known; what later levels need of what has been made is the level's *frontier*.
@@ -65,7 +65,7 @@ def _layer(node: Node, source: Value, main: bool) -> Layer | Refusal:
         return Refusal("dynamic-weights", f"{node.name!r} normalises a constant")
     if not main:
         return Refusal(
-            "control-flow", f"{node.name!r} is inside of a nested graph, whose inputs can't be seen from outside"
+            "control-flow", f"{node.name!r} is inside of a subgraph, whose inputs can't be seen from outside"
         )
     if trains and any(value.readers or value.is_output for value in node.live_outputs[1:]):
         return Refusal("training-mode", f"the updated statistics of {node.name!r} are read by others")

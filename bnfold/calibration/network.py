@@ -11,6 +11,7 @@ from bnfold.calibration.data import Input
 from bnfold.calibration.layers import Layer, Level
 from bnfold.ir.graph import Graphs, Node
 from bnfold.numerics.batchnorm import Array
+from bnfold.planner.prepare import Foldable
 from bnfold.rules.reasons import Refusal
 
 Values = dict[str, NDArray[Any]]
@@ -22,6 +23,10 @@ Fed = tuple[Array, Array]
 
 class Network(Protocol):
     """A model that can be run up to each of its BatchNorms."""
+
+    @property
+    def source(self) -> Foldable[Any, Any]:
+        """What is run, as it is edited."""
 
     @property
     def graphs(self) -> Graphs:

@@ -15,7 +15,7 @@ from bnfold.calibration.layers import Layer, Level, divide, held, layers_of, rea
 from bnfold.calibration.network import Fed, Values
 from bnfold.errors import InconclusiveError, one_line
 from bnfold.frontends.onnx.editor import normalise_by_stored
-from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.frontends.onnx.fold import OnnxFoldable
 from bnfold.frontends.onnx.type_inference import np_dtype
 from bnfold.io.load import LoadedModel
 from bnfold.ir.graph import Node, Value
@@ -28,9 +28,10 @@ INSTALL = "pip install 'bnfold[cpu]'"
 class OnnxNetwork:
     """The :class:`bnfold.calibration.network.Network` of a loaded model. Sessions are made when they are first used."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
-        self.graphs = OnnxGraphs(loaded.proto, loaded.external)
+    def __init__(self, source: OnnxFoldable) -> None:
+        self.source = source
+        self.loaded = loaded = source.loaded
+        self.graphs = source.graphs()
         self.layers, self.left = layers_of(self.graphs)
         self._reads = reading(self.graphs)
         self.levels = divide(self.graphs.scopes[0], self.layers, self._reads)

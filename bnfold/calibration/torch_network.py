@@ -15,10 +15,9 @@ from bnfold.calibration.layers import Layer, divide, layers_of, reading
 from bnfold.calibration.network import Fed, Values
 from bnfold.errors import InconclusiveError
 from bnfold.frontends.torch.calls import uses
-from bnfold.frontends.torch.editor import TorchEditor
 from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
-from bnfold.frontends.torch.graph import TorchGraphs
-from bnfold.frontends.torch.load import LoadedProgram, quiet, tensors_fed
+from bnfold.frontends.torch.fold import TorchFoldable
+from bnfold.frontends.torch.load import quiet, tensors_fed
 from bnfold.frontends.torch.tensors import from_numpy, np_dtype, to_numpy
 
 
@@ -29,9 +28,10 @@ class TorchNetwork:
     what a BatchNorm reads is seen when it reads it.
     """
 
-    def __init__(self, loaded: LoadedProgram) -> None:
-        self.loaded = loaded
-        self.graphs = TorchGraphs(loaded.program)
+    def __init__(self, source: TorchFoldable) -> None:
+        self.source = separated(source)
+        self.loaded = loaded = self.source.loaded
+        self.graphs = self.source.graphs()
         self.layers, self.left = layers_of(self.graphs)
         self.levels = divide(self.graphs.graph, self.layers, reading(self.graphs))
         self._evaluator = Evaluator(loaded.program)
@@ -71,13 +71,13 @@ class TorchNetwork:
         """Nothing is held per level."""
 
 
-def separated(program: ExportedProgram) -> ExportedProgram:
+def separated(source: TorchFoldable) -> TorchFoldable:
     """The program with statistics of its own for each BatchNorm, which nothing else reads.
 
     A layer that is called twice shares them between its calls, and a program may read them for something else.
     """
-    graphs = TorchGraphs(program)
-    editor, seen, changed = TorchEditor(graphs), set(), False
+    graphs = source.graphs()
+    editor, seen, changed = source.editor(graphs), set(), False
     layers = layers_of(graphs)[0]
     reads = Counter(layer.node.inputs[index] for layer in layers for index in (3, 4))
     for layer in layers:
@@ -88,10 +88,10 @@ def separated(program: ExportedProgram) -> ExportedProgram:
                 editor.set_constant(layer.node, index, data.astype(value.dtype))
                 changed = True
             seen.add(value)
-    if changed:
-        with quiet():
-            editor.finish()
-    return editor.program if changed else program
+    if not changed:
+        return source
+    editor.finish()
+    return source.edited(editor)
 
 
 def _inputs(program: ExportedProgram) -> list[Input]:

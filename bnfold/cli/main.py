@@ -12,10 +12,11 @@ from typing import Any, NoReturn
 
 import click
 
-from bnfold import ONE_THREAD, __version__
 from bnfold.cli.commands import COMMANDS, Context, command_named
 from bnfold.errors import BnfoldError, OutputError, UsageError
+from bnfold.isolation import ONE_THREAD
 from bnfold.report.terminal import echo, echo_error, echo_lines, redirect_warnings
+from bnfold.version import __version__
 
 
 class Commands(click.Group):

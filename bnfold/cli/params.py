@@ -106,8 +106,9 @@ SMALLEST_MEMORY = 2**20
 
 def checked_device(text: str) -> str:
     """Return ``cpu``, ``cuda`` or ``cuda:N``. Raises UsageError."""
-    if not re.fullmatch(r"cpu|cuda(:\d+)?", text):
-        raise UsageError(f"--device {text}: not a device", "use cpu, cuda or cuda:N")
+    from bnfold.verification.runtime.devices import device_of
+
+    device_of(text)
     return text
 
 

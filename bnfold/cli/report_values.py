@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import BnfoldError
@@ -52,10 +50,11 @@ def changed_weights(original: str, folded: str) -> Weights:
     """Return the first tensors that a fold has changed, as many as a page shows; none where a model can't be read."""
     import numpy as np
 
+    from bnfold.loading import load_any
     from bnfold.report.report_data import MOST_HISTOGRAMS
 
     try:
-        before, after = _tensors(original), _tensors(folded)
+        before, after = load_any(original).weights(), load_any(folded).weights()
     except BnfoldError:
         return {}
     found: dict[str, tuple[Any, Any]] = {}
@@ -65,26 +64,3 @@ def changed_weights(original: str, folded: str) -> Weights:
             if old.size > 1 and not np.array_equal(old, new):
                 found[name] = old, new
     return found
-
-
-def _tensors(path: str) -> dict[str, Callable[[], Any]]:
-    """Return the weights of linear layers by name, each as a call that reads it."""
-    from bnfold.frontends.onnx.graph import OnnxGraphs
-    from bnfold.io.load import LoadedModel
-    from bnfold.loading import load_any
-    from bnfold.options import FoldOptions
-
-    model = load_any(path, FoldOptions(verify=None))
-    if not isinstance(model, LoadedModel):
-        state = model.program.state_dict
-        return {name: partial(_as_array, tensor) for name, tensor in state.items() if tensor.dim() > 1}
-    found: dict[str, Callable[[], Any]] = {}
-    for node in OnnxGraphs(model.proto, model.external).scopes[0].nodes:
-        for value in node.inputs[:2] if node.op in ("Conv", "ConvTranspose", "Gemm", "MatMul") else ():
-            if value is not None and value.tensor is not None and node.name not in found:
-                found[node.name] = value.tensor
-    return found
-
-
-def _as_array(tensor: Any) -> Any:
-    return tensor.detach().float().numpy()

@@ -1,4 +1,4 @@
-"""What bnfold notes in the metadata of an ONNX model that it wrote: by whom it was made, from what, and how."""
+"""Provenance metadata of an ONNX model: which bnfold wrote it, from which source, with which options."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SOURCE, SOURCE_DIGEST = PREFIX + "source", PREFIX + "source_sha256"
 
 
 def write_provenance(model: ModelProto, notes: Mapping[str, str]) -> None:
-    """Write notes; each replaces the one of the same name."""
+    """Write entries; each replaces the one of the same key."""
     for key, value in notes.items():
         entry = next((entry for entry in model.metadata_props if entry.key == key), None)
         if entry is None:
@@ -24,5 +24,5 @@ def write_provenance(model: ModelProto, notes: Mapping[str, str]) -> None:
 
 
 def provenance_of(model: ModelProto) -> dict[str, str]:
-    """Return what is noted in a model, whoever wrote it: data from a file."""
+    """Return the provenance metadata of a model, whatever wrote it: data from a file."""
     return {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith(PREFIX)}

@@ -3,7 +3,7 @@
 ``torch.export.load`` runs code that a file can hold in seven places: pickled sample inputs, pickled weights, opaque
 constants, symbolic shapes (sympy evaluates their text), compiled libraries, guards, and names, which become a line of
 Python when a graph is compiled. Here every member is parsed as data
-and held against a short list of what torch.export writes. What passes is packed anew, so that torch reads what was
+and held against a short list of what torch.export writes. What passes is packed again, so that torch reads what was
 checked and nothing else.
 """
 
@@ -94,7 +94,7 @@ def _json(archive: Archive, member: str) -> Json:
 
 
 def _harmless_sample(sample: bytes, name: str) -> bytes:
-    """The sample inputs, packed anew, if they are nothing but tensors; else none: a program does without."""
+    """The sample inputs, packed again, if they are nothing but tensors; else none: a program does without."""
     if not sample.startswith(b"PK"):
         return b""
     inside = read_archive(sample, f"{name}, sample inputs")

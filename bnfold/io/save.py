@@ -129,15 +129,18 @@ def staged(
 
 
 @contextlib.contextmanager
-def staged_bytes(data: bytes, target: Path, *, replace: bool = False) -> Iterator[Staged]:
-    """Write a model that is one file into a folder beside ``target``; gone when the block ends."""
+def staged_bytes(data: bytes, target: Path | None, *, replace: bool = False) -> Iterator[Staged]:
+    """Write a model that is one file into a folder beside ``target``; gone when the block ends.
+
+    Without a target it is not to be published.
+    """
 
     def fill(path: Path) -> tuple[Path, ...]:
         """The model, which has no data beside it."""
         _write_file([data], path)
         return ()
 
-    with _staging(target, target.name, fill, replace) as files:
+    with _staging(target, "model.pt2", fill, replace) as files:
         yield files
 
 

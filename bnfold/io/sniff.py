@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from bnfold.errors import InputError
+from bnfold.io.source import FileSource
 
 Kind = Literal["onnx", "pt2", "torchscript", "pickle"]
 
@@ -43,6 +44,14 @@ def kind_of(data: bytes, name: str, size: int | None = None) -> Kind:
         return "pickle"
     _refuse_others(data[:64], len(data) if size is None else size, name)
     return "onnx"
+
+
+def kind_of_source(source: FileSource) -> Kind:
+    """What a file is, by its content; only what may be torch's is read whole for that. Raises InputError."""
+    from bnfold.io.sniff import kind_of, may_be_torch
+
+    head = source.read(0, min(16, source.size))
+    return kind_of(source.read(0, source.size), source.name) if may_be_torch(head) else "onnx"
 
 
 def _archive(data: bytes, name: str) -> Kind:
@@ -93,7 +102,7 @@ def _harmless(found: str) -> bool:
 
 
 def _globals(data: bytes) -> Iterator[str]:
-    """Every global that a pickle asks for, as ``module name``; ``?`` where that can't be told without running it."""
+    """Every global that a pickle asks for, as ``module name``; ``?`` where only running it would show it."""
     import pickletools
 
     file = io.BytesIO(data)

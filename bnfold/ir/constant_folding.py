@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_value import Known
+from bnfold.ir.constant_value import ConstantValue
 from bnfold.ir.graph import Graph, Node, Value
-from bnfold.numerics.affine import is_float, rounded
 from bnfold.numerics.dequantize import dequantized
+from bnfold.numerics.rounding import is_float, rounded
 
 MOST_ELEMENTS = 2**28
 """A constant of more elements than this is not computed, whatever the file stores (2 GiB in float64)."""
@@ -62,14 +62,11 @@ class NotEvaluable(Exception):
 
 
 class Constants:
-    """Evaluates values of one model, lazily, and remembers the small results.
-
-    ``parameters`` and ``rounding`` are for what rules make of constants and ask for again and again.
-    """
+    """Evaluates values of one model, lazily, and remembers the small results."""
 
     def __init__(self) -> None:
         self._known: dict[Value, bool] = {}
-        self._small: dict[Value, Known] = {}
+        self._small: dict[Value, ConstantValue] = {}
         self._remembered = 0
         self._computed = 0
         self._read: dict[Value, int] = {}
@@ -105,7 +102,7 @@ class Constants:
             raise
         return known.exact
 
-    def _evaluated(self, value: Value) -> Known:
+    def _evaluated(self, value: Value) -> ConstantValue:
         """One value, by all that it is computed from."""
         order = list(_producers_first(value, self._small))
         held = _Held(order, self._small)
@@ -120,7 +117,7 @@ class Constants:
                 self._remember(visited, known)
         return known
 
-    def _remember(self, value: Value, known: Known) -> None:
+    def _remember(self, value: Value, known: ConstantValue) -> None:
         self._small[value] = known
         self._remembered += known.size
         while self._remembered > REMEMBERED:
@@ -144,18 +141,18 @@ class Constants:
 class _Held:
     """What an evaluation holds: each result until its last reader has it, and together no more than they may take."""
 
-    def __init__(self, order: list[Value], small: Mapping[Value, Known]) -> None:
+    def __init__(self, order: list[Value], small: Mapping[Value, ConstantValue]) -> None:
         makers = [value.producer for value in order if not value.tensor and value.producer]
         self._readers = Counter(used for node in makers for used in _needed(node))
         self._results = {used: small[used] for used in self._readers if used in small}
         stored = sum(prod(value.tensor_type[1]) for value in order if value.tensor and value.tensor_type)
         self._room = max(FEW, GROWTH * stored) - sum(known.size for known in self._results.values())
 
-    def add(self, value: Value) -> Known:
+    def add(self, value: Value) -> ConstantValue:
         """Compute, or read, the next value. Raises NotEvaluable."""
         if value.tensor:
             data = value.tensor()
-            known = Known(data, data)
+            known = ConstantValue(data, data)
         else:
             assert value.producer is not None
             known = self._run(value.producer, value)
@@ -167,13 +164,13 @@ class _Held:
         self._room -= known.size
         return known
 
-    def _run(self, node: Node, value: Value) -> Known:
+    def _run(self, node: Node, value: Value) -> ConstantValue:
         source = node.inputs[0]
         if node.op == "Shape":
             assert source is not None
             shape = np.asarray(source.shape, np.int64)
             part = shape[node.attr("start", 0) : node.attr("end", len(shape))]
-            return Known(part, part)
+            return ConstantValue(part, part)
         inputs = [None if v is None else self._results.get(v) for v in node.inputs]
         stored = [None if known is None else known.stored for known in inputs]
         one = all(known is None or known.exact is known.stored for known in inputs)
@@ -183,7 +180,7 @@ class _Held:
         if node.op in ARITHMETIC | {"DequantizeLinear"}:
             floats = [data.dtype for data in stored if data is not None and is_float(data.dtype)]
             other = rounded(other, floats[0]) if floats and floats[0] != other.dtype else other
-        return Known(made, other)
+        return ConstantValue(made, other)
 
 
 def _owned(data: NDArray[Any]) -> NDArray[Any]:
@@ -264,7 +261,7 @@ def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> N
     else:
         size = float(sum(data.size for data in held))
     if size > min(room, MOST_ELEMENTS):
-        raise NotEvaluable(f"{node.op} {node.name!r} asks for {size:.3g} elements")
+        raise NotEvaluable(f"{node.label} asks for {size:.3g} elements")
 
 
 def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
@@ -299,4 +296,4 @@ def evaluate_node(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray
     except MemoryError:
         raise  # says nothing about the node
     except Exception as error:  # an invalid node may raise anything at all
-        raise NotEvaluable(f"{node.op} {node.name!r} can't be evaluated: {error}") from error
+        raise NotEvaluable(f"{node.label} can't be evaluated: {error}") from error

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.numerics.affine import is_float, ulp
+from bnfold.numerics.rounding import is_float, ulp
 
 ROUNDINGS = 64
 """How many roundings of the largest entry may lie between a constant and what a runtime makes of it."""
@@ -18,7 +18,7 @@ PIECE = 2**18
 
 
 @dataclass(frozen=True)
-class Known:
+class ConstantValue:
     """A constant: ``exact``, floats in float64 where they were computed with, and as a runtime has it, ``stored``."""
 
     exact: NDArray[Any]

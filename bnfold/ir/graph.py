@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.numerics.linear import Scaled
-
-if TYPE_CHECKING:
-    from bnfold.ir.constant_folding import Constants
 
 Shape = tuple[int | str | None, ...]
 
@@ -26,7 +23,7 @@ class Value:
     """A tensor between nodes.
 
     ``readers`` holds a node once per input that reads it, at any depth of nesting. ``captured`` says that
-    a nested graph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute),
+    a subgraph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute),
     ``part`` some of its elements where not all of it need be read for that.
     """
 
@@ -75,6 +72,11 @@ class Node:
     handle: Any = None
     settings: Hashable = ()
 
+    @property
+    def label(self) -> str:
+        """The operator and its name, for a message; the name is data from a file."""
+        return f"{self.op} {self.name!r}"
+
     def input(self, index: int) -> Value | None:
         """The value read at ``index``, or None where the input is absent."""
         return self.inputs[index] if index < len(self.inputs) else None
@@ -93,6 +95,25 @@ class Node:
     def attr(self, name: str, default: Any = None) -> Any:
         """The attribute's value, or ``default``."""
         return self.attrs.get(name, default)
+
+
+class Constants(Protocol):
+    """The constants of one model (:mod:`bnfold.ir.constant_folding`), and what rules remember of them.
+
+    ``parameters`` and ``rounding`` are for what rules make of constants and ask for again and again.
+    """
+
+    parameters: dict[Node, Any]
+    rounding: dict[Graph, frozenset[Node]]
+
+    def is_constant(self, value: Value | None) -> bool:
+        """Return True if the value is the same on every run; no data is read for that."""
+
+    def depends_on_overridable(self, value: Value) -> bool:
+        """Return True if the value would be constant if no caller could override an initializer."""
+
+    def evaluate(self, value: Value) -> NDArray[Any]:
+        """Return the data of a constant, floats that were computed in float64. Raises NotEvaluable."""
 
 
 Types = Callable[[str], tuple["np.dtype[Any] | None", "Shape | None"]]
@@ -136,7 +157,7 @@ class Editor(Protocol):
         """Let ``node`` read a new constant at ``index``; the old one stays for its other readers."""
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
-        """Like :meth:`set_constant`, but under the old name where nobody else reads the constant."""
+        """Like :meth:`set_constant`, but under the old name where no other node reads the constant."""
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
@@ -149,6 +170,9 @@ class Editor(Protocol):
 
     def replace(self, op: str, nodes: list[Node], source: Value, data: NDArray[Any]) -> None:
         """Put one ``op(source, data)`` in the place of ``nodes``, under the name of what they made."""
+
+    def mark_changed(self, value: Value) -> None:
+        """Note that ``value`` holds other numbers from now on: annotations may speak of it."""
 
     def finish(self) -> None:
         """Drop what nobody reads any more because of the edits."""

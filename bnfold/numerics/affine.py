@@ -1,15 +1,13 @@
-"""Per-channel affine maps ``v' = gain * v + shift``: compose, invert, compare; and rounding, once, to a stored type.
+"""Per-channel affine transforms ``v' = gain * v + shift``: compose, invert, compare.
 
-All of it is float64; :func:`rounded` rounds once, at the end. What a linear operator makes of them is in
+All of it is float64. What a linear operator makes of them is in
 :mod:`bnfold.numerics.linear`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
 from math import prod
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,11 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 Array = NDArray[np.float64]
 
 
-FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
-"""The types that maps are carried in."""
-
 LARGEST = 2**24
-"""Entries that a composed map may have: constants along different axes, a few bytes each, make their product."""
+"""Entries that a composed transform may have: constants along different axes, a few bytes each, make their product."""
 
 VANISHING = 2.0**-64
 """A gain this many times smaller than the largest is as good as zero: weight decay leaves such channels."""
@@ -31,10 +26,10 @@ VANISHING = 2.0**-64
 class Affine:
     """``v' = gain * v + shift``, broadcast from the *leading* axes of ``v``.
 
-    ``gain`` and ``shift`` are float64 of one shape, aligned with the first axes of the tensor: a map per
-    channel of ``(N, C, H, W)`` has shape ``(1, C)``, whatever the number of positions, and a scalar map
-    has shape ``()``. Axes along which the map is constant are length 1, trailing ones are dropped: equal
-    maps have equal shapes. Build one with :meth:`along` or :meth:`of`.
+    ``gain`` and ``shift`` are float64 of one shape, aligned with the first axes of the tensor: a transform per
+    channel of ``(N, C, H, W)`` has shape ``(1, C)``, whatever the number of positions, and a scalar transform
+    has shape ``()``. Axes along which the transform is constant are length 1, trailing ones are dropped: equal
+    transforms have equal shapes. Build one with :meth:`along` or :meth:`of`.
     """
 
     gain: Array
@@ -42,12 +37,12 @@ class Affine:
 
     @classmethod
     def of(cls, gain: ArrayLike, shift: ArrayLike) -> Affine:
-        """The map with leading-aligned ``gain`` and ``shift``, in its smallest shape."""
+        """The transform with leading-aligned ``gain`` and ``shift``, in its smallest shape."""
         return cls(*_compressed(*leading(np.asarray(gain, np.float64), np.asarray(shift, np.float64))))
 
     @classmethod
     def along(cls, axis: int, gain: ArrayLike, shift: ArrayLike) -> Affine:
-        """The map whose vectors (or blocks ``(C, D1, …)``) start on ``axis``, which is not negative."""
+        """The transform whose vectors (or blocks ``(C, D1, …)``) start on ``axis``, which is not negative."""
         gain, shift = np.asarray(gain, np.float64), np.asarray(shift, np.float64)
         return cls.of(gain.reshape((1,) * axis + gain.shape), shift.reshape((1,) * axis + shift.shape))
 
@@ -78,7 +73,7 @@ class Affine:
         return bool(np.isfinite(self.gain).all() and np.isfinite(self.shift).all())
 
     def __call__(self, x: ArrayLike) -> Array:
-        """The map applied to a tensor, in float64."""
+        """The transform applied to a tensor, in float64."""
         values = np.asarray(x, np.float64)
         trailing = (1,) * (values.ndim - self.gain.ndim)
         return np.asarray(
@@ -90,13 +85,13 @@ class Affine:
         gain, other = leading(self.gain, first.gain)
         shift, between = leading(self.shift, first.shift)
         if prod(map(max, zip(gain.shape, other.shape, strict=True))) > LARGEST:
-            raise ValueError("a map that varies along several axes has too many entries")
+            raise ValueError("a transform that varies along several axes has too many entries")
         return Affine.of(gain * other, gain * between + shift)
 
     def inverse(self) -> Affine:
-        """The map that undoes this one. Raises ZeroDivisionError where a gain is zero."""
+        """The transform that undoes this one. Raises ZeroDivisionError where a gain is zero."""
         if not self.invertible:
-            raise ZeroDivisionError("a map with a gain of zero has no inverse")
+            raise ZeroDivisionError("a transform with a scale of zero has no inverse")
         return Affine.of(1.0 / self.gain, -self.shift / self.gain)
 
     def fits(self, other: Affine) -> bool:
@@ -104,7 +99,7 @@ class Affine:
         return all(a == b or 1 in (a, b) for a, b in zip(self.gain.shape, other.gain.shape, strict=False))
 
     def agrees(self, other: Affine) -> bool:
-        """True if both are one map up to a few roundings in float64 (the ulps of their computation)."""
+        """True if both are one transform up to a few roundings in float64 (the ulps of their computation)."""
         if self is other:
             return True
         if not self.fits(other):
@@ -114,7 +109,7 @@ class Affine:
         return _close(gain, gain2, 0.0) and _close(shift, shift2, 1e-14 * float(np.abs(shift).max(initial=0)))
 
     def vectors(self, axis: int, size: int) -> tuple[Array, Array] | None:
-        """Gain and shift as two vectors of ``size`` along ``axis``; None if the map varies along another."""
+        """Gain and shift as two vectors of ``size`` along ``axis``; None if the transform varies along another."""
         shape = self.gain.shape
         if self.gain.ndim > axis + 1 or any(n != 1 for n in shape[:axis]):
             return None
@@ -126,64 +121,12 @@ class Affine:
         )
 
     def gain_only(self) -> Affine:
-        """The same map without its shift."""
+        """The same transform without its shift."""
         return Affine.of(self.gain, 0.0)
 
     def shift_only(self) -> Affine:
-        """The same map without its gain: the shift is added to an unscaled value."""
+        """The same transform without its gain: the shift is added to an unscaled value."""
         return Affine.of(1.0, self.shift)
-
-
-@cache
-def is_float(dtype: np.dtype[Any]) -> bool:
-    """True for a type of FLOATS. (Numpy makes a type's name anew each time.)"""
-    return dtype.name in FLOATS
-
-
-def rounded(values: ArrayLike, dtype: Any, out: NDArray[Any] | None = None) -> NDArray[Any]:
-    """Float64 ``values`` rounded once, to nearest even, to ``dtype`` (a numpy or ml_dtypes type).
-
-    bfloat16 is reached through float32: rounding that step to odd keeps the whole a single rounding
-    (Boldo and Melquiond, "When double rounding is odd", 2005). Overflow gives infinities, silently.
-    """
-    values, dtype = np.asarray(values, np.float64), np.dtype(dtype)
-    with np.errstate(over="ignore"):
-        if dtype.name != "bfloat16":
-            if out is None:
-                return values.astype(dtype)
-            np.copyto(out, values, casting="same_kind")
-            return out
-        near = values.astype(np.float32)
-        bits = near.view(np.uint32) if near.ndim else near.reshape(1).view(np.uint32).reshape(())
-        toward = np.where(np.abs(near.astype(np.float64)) > np.abs(values), bits - 1, bits)
-        inexact = near.astype(np.float64) != values
-        odd = np.where(inexact & np.isfinite(near), toward | 1, bits).astype(np.uint32)
-        return odd.view(np.float32).astype(dtype)
-
-
-def smallest_normal(dtype: Any) -> float:
-    """The smallest positive number of ``dtype`` with all its bits."""
-    return float(_finfo(dtype).smallest_normal)
-
-
-def ulp(values: Array, dtype: Any) -> Array:
-    """The distance between neighbouring numbers of ``dtype`` at ``values``, in float64; NaN where they overflow."""
-    if np.dtype(dtype).name != "bfloat16":
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray(np.spacing(np.abs(np.asarray(values, dtype))), np.float64)
-    info = _finfo(dtype)
-    stored = np.abs(rounded(values, dtype).astype(np.float64))
-    exponent = np.frexp(np.maximum(stored, float(info.smallest_normal)))[1]
-    return np.where(np.isfinite(stored), np.ldexp(1.0, exponent - 1 - info.nmant), np.nan)
-
-
-def _finfo(dtype: Any) -> Any:
-    if np.dtype(dtype).name != "bfloat16":
-        return np.finfo(dtype)
-    import ml_dtypes
-
-    finfo: Any = ml_dtypes.finfo
-    return finfo(dtype)
 
 
 def _close(first: Array, second: Array, least: float) -> bool:
@@ -194,7 +137,7 @@ def _close(first: Array, second: Array, least: float) -> bool:
 
 
 def leading(first: Array, second: Array) -> tuple[Array, Array]:
-    """Return both arrays with trailing axes of length 1, up to one rank: maps go by the first axes of a tensor."""
+    """Return both arrays with trailing axes of length 1, up to one rank: transforms align with the first axes."""
     first, second = np.asarray(first), np.asarray(second)
     rank = max(first.ndim, second.ndim)
     return (
@@ -220,4 +163,4 @@ def _compressed(gain: Array, shift: Array) -> tuple[Array, Array]:
 
 
 IDENTITY = Affine.of(1.0, 0.0)
-"""The map that changes nothing."""
+"""The transform that changes nothing."""

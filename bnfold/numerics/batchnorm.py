@@ -1,6 +1,6 @@
 """The reference: what a BatchNormalization computes, in training and at inference.
 
-At **inference** the stored (running, "population") statistics are used and the layer is one affine map
+At **inference** the stored (running, "population") statistics are used and the layer is one affine transform
 per channel::
 
     y = scale * (x - mean) / sqrt(var + epsilon) + bias  =  gain * x + shift
@@ -77,9 +77,9 @@ class BatchNorm:
         return self.scale.size + self.bias.size + self.mean.size + self.var.size
 
     def affine(self, channel_axis: int = 1) -> Affine:
-        """The inference map with its channels on ``channel_axis`` (following axes: positions).
+        """The inference transform with its channels on ``channel_axis`` (following axes: positions).
 
-        Raises ValueError where ``var + epsilon`` is not positive: the map does not exist.
+        Raises ValueError where ``var + epsilon`` is not positive: the transform does not exist.
         """
         spread = self.var + self.epsilon
         if not (spread > 0).all():

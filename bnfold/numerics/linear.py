@@ -1,4 +1,4 @@
-"""The weights of linear operators, and how they take maps in.
+"""The weights of linear operators, and how they take transforms in.
 
 A linear op ``y = W x + c`` that is to read ``x' = g_x x + h_x`` in place of ``x`` and to produce
 ``y' = g_y y + h_y`` in place of ``y`` needs::
@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from bnfold.numerics.affine import Array, rounded
+from bnfold.numerics.affine import Array
+from bnfold.numerics.rounding import rounded
 
 BLOCK = 2**18
 """Elements of a weight that are read and in float64 at a time: with their result they fit into a processor's cache."""

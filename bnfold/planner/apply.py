@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Editor, Graph, Node
-from bnfold.numerics.affine import is_float, rounded, smallest_normal
 from bnfold.numerics.linear import Scaled
+from bnfold.numerics.rounding import is_float, rounded, smallest_normal
 from bnfold.planner.branch_merging import Merge
 from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable, lookup
+from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable
+from bnfold.rules.table import lookup
 
 DEAD = 2.0**-100
 """A channel whose weights are this much smaller than those of its layer is dead in any type."""
@@ -93,8 +94,8 @@ def _cause(node: Node, error: Exception) -> Refusal:
     if isinstance(error, NotEvaluable):
         return Refusal("dynamic-weights", str(error))
     if isinstance(error, ZeroDivisionError):
-        return Refusal("overflow", f"the maps around {node.op} {node.name!r} vanish")
-    return Refusal("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
+        return Refusal("overflow", f"the transforms around {node.label} vanish")
+    return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
 
 
 def _responsible_fold(planned: Plan, node: Node) -> str:
@@ -110,7 +111,7 @@ def _stored(
 
     A weight that is still to be computed stays so, and judges itself whenever it is computed.
     """
-    where = f"input {index} of {node.op} {node.name!r}"
+    where = f"input {index} of {node.label}"
     dtype = _type_of(node, index)
     if dtype is None:
         return Refusal("unknown-shape", f"the type of {where} is not known")

@@ -20,10 +20,11 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.op_views import ConvView, constant, constant_shape
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.planner.candidates import AffineOp, candidates_of, room_for_large
 from bnfold.rules.rounding_additions import rounding_nodes
-from bnfold.rules.rule import constant, constant_shape, not_constant
+from bnfold.rules.rule import not_constant
 
 Array = NDArray[np.float64]
 
@@ -33,7 +34,7 @@ MOST_CANCELLED = 2.0**12
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One summand: a convolution (None: the input itself), then a map per channel; ``nodes`` are all of it."""
+    """One summand: a convolution (None: the input itself), then a transform per channel; ``nodes`` are all of it."""
 
     conv: Node | None
     map: Affine
@@ -166,13 +167,14 @@ def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None
 
 def _centred(conv: Node, strides: list[int]) -> bool:
     """True for an odd kernel padded by half on each side: it sees the same centres as a 1×1 kernel."""
-    kernel = constant_shape(conv, 1)[2:]
+    view = ConvView.of(conv)
+    kernel = view.shape[2:]
     ones = [1] * len(kernel)
     half = [size // 2 for size in kernel]
     return (
         all(size % 2 for size in kernel)
-        and conv.attr("auto_pad", "NOTSET") == "NOTSET"
-        and conv.attr("pads", [0] * 2 * len(kernel)) == half * 2
+        and view.auto_pad == "NOTSET"
+        and view.pads() == half * 2
         and conv.attr("strides", ones) == strides
         and conv.attr("dilations", ones) == ones
     )

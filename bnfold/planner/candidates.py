@@ -12,7 +12,8 @@ from bnfold.ir.constant_folding import FEW, GROWTH, SMALL, NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.batchnorm import BatchNorm
-from bnfold.rules import elementwise, normalization
+from bnfold.rules import normalization
+from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
 from bnfold.rules.rounding_additions import rounding_nodes
@@ -81,7 +82,7 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
 
 
 def _composed(second: Affine, first: Affine) -> Affine | None:
-    """One map after another; None where they vary along so many axes that the chain ends there."""
+    """One transform after another; None where they vary along so many axes that the chain ends there."""
     try:
         return second.after(first)
     except ValueError:
@@ -89,7 +90,7 @@ def _composed(second: Affine, first: Affine) -> Affine | None:
 
 
 def room_for_large(graph: Graph) -> int:
-    """Elements that large maps may have together: a few bytes can make a constant, and many operators read it."""
+    """Elements that large transforms may have together: a few bytes can make a constant, and many operators read it."""
     read = {value for node in graph.nodes for value in node.inputs if value is not None and value.tensor}
     return max(FEW, GROWTH * sum(prod(value.tensor_type[1]) for value in read if value.tensor_type))
 
@@ -130,7 +131,7 @@ def _elementwise(node: Node) -> tuple[Value, Affine] | None:
     if not node.outputs or node.outputs[0] is None:
         return None
     try:
-        own = elementwise.as_affine(node)
+        own = as_affine(node)
     except NotEvaluable:
         return None
     if own is None or isinstance(own, Refusal) or node.graph.constants.is_constant(own[0]):

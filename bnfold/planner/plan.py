@@ -1,4 +1,4 @@
-"""What a plan says: which affine operators go, where their maps went, what every value carries."""
+"""What a plan says: which affine operators go, where their transforms went, what every value carries."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ class ResidualOp:
     constant: Affine
 
     def propagate(self, before: Affine | None, after: Affine | None) -> list[Assignments] | Refusal:
-        """An Add ties the gains and takes any shift; a Max passes any map with positive gains."""
+        """An Add ties the gains and takes any shift; a Max passes any transform with positive gains."""
         known = before if before is not None else after
         assert known is not None
         if self.op == "Max" and not known.positive:
-            return Refusal("nonlinear", f"a gain that is not positive does not pass the Max at {self.target.name!r}")
+            return Refusal("nonlinear", f"a scale that is not positive does not pass the Max at {self.target.name!r}")
         passed = known.gain_only() if self.op == "Add" else known
         if before is None or after is None:
             return [[(self.target if after is None else self.source, passed)]]
         agreed = passed.agrees(after.gain_only() if self.op == "Add" else after)
-        return [[]] if agreed else Refusal("consumers", f"{self.target.name!r} would need two different maps")
+        return [[]] if agreed else Refusal("consumers", f"{self.target.name!r} would need two different transforms")
 
     def data(self, current: Callable[[Value], Affine]) -> Affine:
-        """The constant that the settled maps leave, as the shift of a map."""
+        """The constant that the settled transforms leave, as the shift of a transform."""
         before, after = current(self.source), current(self.target)
         if self.op == "Add":
             moved = after.after(self.constant).shift_only()
@@ -50,7 +50,7 @@ class ResidualOp:
 
 @dataclass(frozen=True)
 class Fold:
-    """An affine operator that goes: which way its map went, through which operators, into which nodes.
+    """An affine operator that goes: which way its transform went, through which operators, into which nodes.
 
     ``residual`` is what stays in its place, if anything does.
     """

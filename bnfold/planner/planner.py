@@ -1,12 +1,13 @@
-"""The planner: which maps to put on which values, so that affine operators become the identity.
+"""The planner: which transforms to put on which values, so that affine operators become the identity.
 
-The new graph may carry ``A(v) = gain * v + shift`` (the value's *gauge*) in place of any value ``v`` as long as
-whoever makes it and whoever reads it agree. An affine operator ``y = M x`` disappears where ``A(x) = A(y) M``. The
-planner removes them one after the other, last ones first. For each it tries to push the map to the producer's side,
-to the readers' side, or gain and shift to different sides; each try is a *flood*: the operators around are asked by
-their rules what follows, until all is absorbed or one refuses. A flood changes nothing until it has succeeded, and
-the cheapest success is taken. Rules see the graph as it stands after the folds so far
-(:class:`bnfold.rules.rule.Propagation`), so maps add up and a later fold may pass through an earlier one.
+The new graph may carry ``A(v) = gain * v + shift`` (the *transform* of the value) in place of any value ``v`` as long
+as its producer and its consumers agree. An affine operator ``y = M x`` disappears where ``A(x) = A(y) M``. The
+planner removes them one after the other, last ones first. For each it tries to move the transform to the producer, to
+the consumers, or scale and offset to different sides; each attempt is a *propagation*
+(:mod:`bnfold.planner.propagation`): the operators around are asked by their rules what follows, until all of it is
+absorbed or one refuses. A propagation changes nothing until it has succeeded, and the cheapest success is taken. Rules
+see the graph as it stands after the folds so far (:class:`bnfold.rules.rule.RuleContext`), so transforms compose and a
+later fold may pass through an earlier one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import Assignments
 
 BUDGETS = (32, 512, 20_000)
-"""Operators that one flood may ask before it gives up: near solutions first, then farther ones."""
+"""Operators that one propagation may ask before it gives up: near solutions first, then farther ones."""
 
 WORST_CONDITION = 64.0
 """How many times larger than the activations a shift around other readers may be."""
@@ -41,7 +42,7 @@ class Attempt:
 
 
 Strategy = tuple[str, Assignments]
-"""A direction, and the maps that it puts on the two ends of an affine operator."""
+"""A direction, and the transforms that it puts on the two ends of an affine operator."""
 
 
 def plan(
@@ -75,7 +76,7 @@ class _Planner:
         self.scale_groups = ScaleGroups(graph)
 
     def current(self, value: Value) -> Affine:
-        """The map that earlier folds left on ``value``: it is now this map of what it was."""
+        """The transform that earlier folds left on ``value``: it is now this transform of what it was."""
         return self.transforms.get(value, IDENTITY)
 
     def solve(self, only: frozenset[str], skip: frozenset[str], refused: Mapping[str, Refusal], scales: bool) -> Plan:
@@ -117,9 +118,9 @@ class _Planner:
         try:
             map_ = self.current(op.target).after(op.map).after(self.current(op.source).inverse())
         except ValueError:
-            return Refusal("channel-axis", f"the map of {op.name!r} varies along several axes")
+            return Refusal("channel-axis", f"the transform of {op.name!r} varies along several axes")
         if not map_.finite:
-            return Refusal("overflow", f"the map of {op.name!r} is not finite")
+            return Refusal("overflow", f"the transform of {op.name!r} is not finite")
         refusals: dict[str, Refusal] = {}
         strategies = list(_strategies(op, map_))
         for budget in BUDGETS:
@@ -141,7 +142,7 @@ class _Planner:
         return _most_telling(refusals)
 
     def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
-        """True for a way that many values in one class rule out; among few, a flood tells better what is wrong."""
+        """True for a strategy that a large scale group rules out; among few, a propagation explains the refusal."""
         direction, start = strategy
         if budget == BUDGETS[0] and not self.scale_groups.many(start, budget):
             return False
@@ -186,7 +187,7 @@ class _Planner:
     def _cheapest(
         self, op: AffineOp, strategies: list[Strategy], budget: int, refusals: dict[str, Refusal]
     ) -> tuple[tuple[PropagationState, str] | None, list[Strategy]]:
-        """The success that changes the fewest weights, and the ways that ran out of budget."""
+        """The success that changes the fewest weights, and the strategies that ran out of budget."""
         best: tuple[PropagationState, str] | None = None
         farther: list[Strategy] = []
         for direction, start in strategies:
@@ -206,7 +207,7 @@ class _Planner:
     def _propagate(
         self, op: AffineOp, budget: int, start: Assignments, limit: int | None
     ) -> PropagationState | Refusal:
-        """One flood; a far one asks last those around the end that has a great many readers."""
+        """One propagation; a far one asks last those around the end that has a great many readers."""
         if budget > BUDGETS[0] and any(len(value.readers) > BUDGETS[0] for value, _ in start):
             start = sorted(start, key=lambda assignment: len(assignment[0].readers))
         return Propagation(self, op, budget, self.seen, limit).run(start)
@@ -225,7 +226,7 @@ class _Planner:
         return readers
 
     def _check(self, op: AffineOp, state: PropagationState) -> PropagationState | Refusal:
-        """Numbers of a sensible size must be left on values that others read: they undo the map."""
+        """Numbers of a sensible size must be left on values that others read: they undo the transform."""
         before = state.maps[op.source]
         shared = any(map_.has_shift and len(value.readers) > 1 for value, map_ in state.maps.items())
         if not shared or not before.invertible:
@@ -239,13 +240,13 @@ class _Planner:
         with np.errstate(divide="ignore", invalid="ignore"):
             condition = float(np.where(offset > 0, offset / size, 0.0).max(initial=0.0))
         if condition > WORST_CONDITION:
-            return Refusal("conditioning", f"the shift of {op.name!r} is {condition:.3g} times its activations")
+            return Refusal("conditioning", f"the offset of {op.name!r} is {condition:.3g} times its activations")
         return state
 
     def _contract(self, value: Value) -> None:
         """Take a value out of the bridges once only operators that are gone knew it: what it joined, it joins no more.
 
-        A chain of folds, or a thousand from one value, would be walked along by every flood that comes by.
+        A chain of folds, or a thousand from one value, would be walked along by every propagation that comes by.
         """
         around = {value.producer, *value.readers}
         if not around <= self.removed or immovable(value) is not None:
@@ -278,9 +279,9 @@ class _Planner:
 
 
 def _strategies(op: AffineOp, map_: Affine) -> Iterator[Strategy]:
-    """The ways to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
+    """The strategies to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
 
-    Each says what both ends carry, so that a map that reaches the other end by another way is a contradiction.
+    Each says what both ends carry, so that a transform that reaches the other end by another path is a contradiction.
     """
     gain, shift = map_.gain_only(), map_.shift_only()
     both = map_.has_shift and not gain.is_identity

@@ -1,4 +1,4 @@
-"""A flood: put maps on values and ask the operators around what follows, until all rests or one refuses."""
+"""Propagation: assign transforms to values and ask the operators around what follows, to a fixpoint or a refusal."""
 
 from __future__ import annotations
 
@@ -14,12 +14,13 @@ from bnfold.planner.plan import ResidualOp
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
 from bnfold.rules.rounding_additions import rounding_nodes
-from bnfold.rules.rule import INCONSISTENT_MODEL, Assignments, lookup, no_rule
+from bnfold.rules.rule import INCONSISTENT_MODEL, Assignments
+from bnfold.rules.table import lookup, no_rule
 
-TOO_FAR = Refusal("consumers", "the map would reach too many operators")
+TOO_FAR = Refusal("consumers", "the transform would reach too many operators")
 
 MOST_ALTERNATIVES = 64
-"""Untried alternatives that one flood remembers."""
+"""Untried alternatives that one propagation remembers."""
 
 
 class PlannerState(Protocol):
@@ -31,12 +32,12 @@ class PlannerState(Protocol):
     residuals: dict[Node, ResidualOp]
 
     def current(self, value: Value) -> Affine:
-        """The map that ``value`` carries from earlier folds."""
+        """The transform that ``value`` carries from earlier folds."""
 
 
 @dataclass
 class PropagationState:
-    """How far a flood has come: the maps it put on values, the operators that it met, those that absorbed.
+    """How far a propagation has come: the transforms of values, the operators that it met, those that absorbed.
 
     Entries are only ever added, so going back means forgetting the latest (:meth:`rewind`).
     """
@@ -78,11 +79,11 @@ class Propagation:
         self.asked: dict[Node, int] = {}
 
     def proposed(self, value: Value | None) -> Affine | None:
-        """The map that this flood has put on ``value``."""
+        """The transform that this propagation has assigned to ``value``."""
         return None if value is None else self.state.maps.get(value)
 
     def current(self, value: Value) -> Affine:
-        """The map that ``value`` carries from earlier folds."""
+        """The transform that ``value`` carries from earlier folds."""
         return self.planner.current(value)
 
     def run(self, start: Assignments) -> PropagationState | Refusal:
@@ -118,27 +119,27 @@ class Propagation:
         return first
 
     def _accept(self, assignments: Assignments, queue: list[Node]) -> Refusal | None:
-        """Put maps on values; refuse what is pinned, or contradicts what is there already."""
+        """Assign transforms to values; refuse for immovable ones, and for what contradicts an earlier assignment."""
         assignments = list(assignments)
         while assignments:
             value, map_ = assignments.pop()
             known = self.state.maps.get(value)
             if known is not None:
                 if not known.agrees(map_):
-                    return Refusal("consumers", f"{value.name!r} would have to carry two different maps")
+                    return Refusal("consumers", f"{value.name!r} would have to carry two different transforms")
                 continue
             self.state.maps[value] = map_
             self.seen.add(value)
             if map_.is_identity:
                 continue
             if not map_.finite:
-                return Refusal("overflow", f"the map of {value.name!r} is not finite")
+                return Refusal("overflow", f"the transform of {value.name!r} is not finite")
             if self.planner.graph.constants.is_constant(value):
                 return Refusal("dynamic-weights", f"{value.name!r} is a constant that its reader can't change")
             if held := immovable(value):
                 return held
             if not map_.fits(self.current(value)):
-                return Refusal("unknown-shape", f"{value.name!r} has a map over another number of channels already")
+                return Refusal("unknown-shape", f"{value.name!r} has a transform of another number of channels")
             assignments.extend((other, map_) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
         return None
@@ -149,14 +150,14 @@ class Propagation:
                 yield node
 
     def _has_news(self, node: Node) -> bool:
-        """True if a value around ``node`` got its map since it was asked: maps are added, never changed."""
+        """True if a value around ``node`` got its transform since it was asked: transforms are added, never changed."""
         count = sum(value in self.state.maps for value in (*node.inputs, *node.outputs))
         news = self.asked.get(node) != count
         self.asked[node] = count
         return news
 
     def _ask(self, node: Node) -> list[Assignments] | Refusal:
-        """What ``node`` makes of the maps around it."""
+        """What ``node`` makes of the transforms around it."""
         if (residual := self.planner.residuals.get(node)) is not None:
             return residual.propagate(self.proposed(residual.source), self.proposed(residual.target))
         rule = lookup(node.op)
@@ -169,9 +170,9 @@ class Propagation:
         except NotEvaluable as error:
             return Refusal("dynamic-weights", str(error))
         except INCONSISTENT_MODEL:
-            return Refusal("unknown-shape", f"{node.op} {node.name!r} contradicts the shapes around it")
+            return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
         except ZeroDivisionError:
-            return Refusal("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+            return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")
         if isinstance(alternatives, Refusal):
             return self._reattribute(node, alternatives)
         self.state.nodes[node] = None
@@ -182,7 +183,7 @@ class Propagation:
     def _reattribute(self, node: Node, refusal: Refusal) -> Refusal:
         """A node that merely reads the same value as the operator is another consumer, whatever it is."""
         if self.candidate.source in node.inputs and self.candidate.source in self.state.maps:
-            return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.op} {node.name!r} too")
+            return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.label} too")
         return refusal
 
 
@@ -190,7 +191,7 @@ def immovable(value: Value) -> Refusal | None:
     """Why ``value`` must stay what it is, whatever makes or reads it."""
     nested = bool(value.graph.name)
     if value.captured:
-        return Refusal("control-flow", f"{value.name!r} is read by a nested graph")
+        return Refusal("control-flow", f"{value.name!r} is read by a subgraph")
     if value.producer is None and not value.is_input:
         return Refusal("dynamic-weights", f"{value.name!r} is stored data that can't be changed here")
     if value.is_output:

@@ -1,8 +1,8 @@
-"""Which values must share one gain, and which can't have any: known at once for all floods to come.
+"""Which values must share one scale, and which can't have any: known at once for all propagations to come.
 
-Sums give all their operands one gain, whichever of them takes the shift. A flood finds out step by step, and tries the
-shift everywhere before it gives up; in a wide graph that is long. Here such values are one class, merged as folds join
-them (a fold only ever ties more), so that a flood that can't succeed need not be begun.
+Sums give all their operands one scale, whichever of them takes the offset. A propagation finds out step by step, and
+tries the offset everywhere before it gives up; in a wide graph that is long. Here such values are one group, merged as
+folds join them (a fold only ever ties more), so that a propagation that can't succeed need not be begun.
 """
 
 from __future__ import annotations
@@ -89,12 +89,12 @@ class ScaleGroups:
         return any(self._sizes[self._root(value)] > few or len(value.readers) > few for value, _ in assignments)
 
     def refusal(self, assignments: Assignments) -> Refusal | None:
-        """Why no flood that begins with these maps can succeed; None where one may."""
+        """Why no propagation that begins with these transforms can succeed; None where one may."""
         gains: dict[Value, Affine] = {}
         for value, map_ in assignments:
             root, gain = self._root(value), map_.gain_only()
             if not gain.is_identity and root in self._immovable:
                 return self._immovable[root]
             if not gains.setdefault(root, gain).agrees(gain):
-                return Refusal("consumers", f"{value.name!r} would have to carry two different maps")
+                return Refusal("consumers", f"{value.name!r} would have to carry two different transforms")
         return None

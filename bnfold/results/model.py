@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from bnfold import __version__
 from bnfold.io.digests import DataFiles
+from bnfold.version import __version__
 
 DataPair = tuple[DataFiles, DataFiles]
 """The data files of an original and of its fold."""

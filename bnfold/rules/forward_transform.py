@@ -1,4 +1,4 @@
-"""The rules of folding, asked outside of a fold: what an operator makes of a map on its first input."""
+"""The rules of folding, asked outside of a fold: what an operator makes of a transform on its first input."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, lookup
+from bnfold.rules.rule import INCONSISTENT_MODEL
+from bnfold.rules.table import lookup
 
 
 class _SingleInput:
-    """What a rule may ask, where only the first input carries a map (see :class:`bnfold.rules.rule.RuleContext`)."""
+    """The :class:`bnfold.rules.rule.RuleContext` where only the first input carries a transform."""
 
     def __init__(self, value: Value, map_: Affine) -> None:
         self._value, self._map = value, map_
 
     def proposed(self, value: Value | None) -> Affine | None:
-        """The map of the one value that carries one."""
+        """The transform of the one value that carries one."""
         return self._map if value is self._value else None
 
     def current(self, _: Value) -> Affine:
@@ -25,7 +26,7 @@ class _SingleInput:
 
 
 def forward_transform(node: Node, map_: Affine) -> dict[Value, Affine] | None:
-    """The maps of the outputs by the operator's rule, if the first input carries ``map_``."""
+    """The transforms of the outputs by the operator's rule, if the first input carries ``map_``."""
     rule, source = lookup(node.op), node.input(0)
     if rule is None or source is None:
         return None

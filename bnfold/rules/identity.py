@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import constant
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext, constant
+from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext
 
 
 def parameter_refusal(node: Node) -> Refusal:
-    """Why a map stops at an operator that reads its value as something else than data."""
-    return Refusal("dynamic-weights", f"{node.op} {node.name!r} reads the value as a parameter")
+    """Why a transform stops at an operator that reads its value as something else than data."""
+    return Refusal("dynamic-weights", f"{node.label} reads the value as a parameter")
 
 
 def pass_on(node: Node, context: RuleContext) -> Alternatives:
-    """The first input and the first output carry the same map."""
+    """The first input and the first output carry the same transform."""
     source = node.inputs[0]
     assert source is not None
     before, after = context.proposed(source), context.proposed(node.output)
     if before is not None and after is not None:
         if before.agrees(after):
             return ABSORBED
-        return Refusal("consumers", f"{node.op} {node.name!r} would need two different maps")
+        return Refusal("consumers", f"{node.label} would need two different transforms")
     known = before if before is not None else after
     if known is None:
         return parameter_refusal(node)
@@ -46,16 +47,16 @@ def _shape_only(node: Node, context: RuleContext) -> Alternatives:
     """Shape and Size don't look at the values, CastLike not at those of its second input."""
     read = node.inputs[0] if node.op == "CastLike" else None
     if context.proposed(read) is not None or any(context.proposed(value) is not None for value in node.live_outputs):
-        return Refusal("unsupported-dtype", f"{node.op} {node.name!r} changes the type")
+        return Refusal("unsupported-dtype", f"{node.label} changes the type")
     return ABSORBED
 
 
-_SHAPE = Rule("never", "any map: only the shape is read", _shape_only)
+_SHAPE = Rule("never", "any transform: only the shape is read", _shape_only)
 
 RULES = {
     "Shape": _SHAPE,
     "Size": _SHAPE,
-    "CastLike": Rule("never", "any map on the second input: only the type is read", _shape_only),
+    "CastLike": Rule("never", "any transform on the second input: only the type is read", _shape_only),
     "Identity": Rule("passes", "passes", pass_on),
     "Dropout": Rule("passes at inference", "passes at inference", _dropout),
 }

@@ -1,9 +1,9 @@
-"""Operators that move values about without computing: a map moves as they do.
+"""Layout operators (Transpose, Reshape, Expand, ...): they compute nothing, a transform moves as the entries do.
 
-Each operator is described by how it moves an array that is laid out like the map, from input to output
+Each operator is described by how it moves an array that is laid out like the transform, from input to output
 (``forward``) and back (``backward``). Such an array has the tensor's rank and length 1 along the axes on which the
-map does not vary, so a batch of unknown size costs nothing. Where a map comes out that no longer varies along
-whole axes alone, the array says so and the linear operators refuse it.
+transform does not vary, so a batch of unknown size costs nothing. Where a transform comes out that no longer varies
+along whole axes alone, the array says so and the linear operators refuse it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.graph import Node, Shape
+from bnfold.ir.graph import Node, Shape, Value
 from bnfold.numerics.affine import Affine
 from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
@@ -22,14 +22,14 @@ from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext
 
 Array = NDArray[np.float64]
 Move = Callable[[Array, float], Array]
-"""An array laid out like the map, and what stands where the map says nothing (gain 1, shift 0)."""
+"""An array laid out like the transform, and what stands where the transform says nothing (gain 1, shift 0)."""
 
 MOST_ENTRIES = 2**22
-"""Entries of a map that an operator may spread it over: a few bytes can declare axes of any size."""
+"""Entries of a transform that an operator may spread it over: a few bytes can declare axes of any size."""
 
 
 class Unmovable(Exception):
-    """The map can't be carried over; the message says why."""
+    """The transform can't be carried over; the message says why."""
 
 
 def moved(map_: Affine, rank: int, move: Move) -> Affine:
@@ -39,9 +39,9 @@ def moved(map_: Affine, rank: int, move: Move) -> Affine:
 
 
 def pass_moved(node: Node, context: RuleContext, forward: Move, backward: Move, *, plain: bool = True) -> Alternatives:
-    """One input, one output: the output's map is the input's, moved.
+    """One input, one output: the output's transform is the input's, moved.
 
-    ``plain``: a map that is the same everywhere passes unchanged, whatever the shapes.
+    ``plain``: a transform that is the same everywhere passes unchanged, whatever the shapes.
     """
     source, target = node.inputs[0], node.output
     assert source is not None
@@ -62,12 +62,12 @@ def pass_moved(node: Node, context: RuleContext, forward: Move, backward: Move, 
             return [[(source, moved(after, target.rank, backward))]]
         carried = moved(before, source.rank, forward)
     except Unmovable as error:
-        return Refusal("channel-axis", f"{node.op} {node.name!r}: {error}")
+        return Refusal("channel-axis", f"{node.label}: {error}")
     if after is None:
         return [[(target, carried)]]
     if carried.agrees(after):
         return ABSORBED
-    return Refusal("consumers", f"{node.op} {node.name!r} would need two different maps")
+    return Refusal("consumers", f"{node.label} would need two different transforms")
 
 
 def _transpose(node: Node, context: RuleContext) -> Alternatives:
@@ -105,10 +105,11 @@ def propagate_over(array: Array, shape: Sequence[int]) -> Array:
 
 
 def reshaped(array: Array, before: Shape, after: Shape) -> Array:
-    """A map's array over ``before``, seen over ``after``.
+    """A transform's array over ``before``, seen over ``after``.
 
     The axes fall into groups of equal product, each reshaped on its own; only the groups along which the
-    map varies are spread out. Unknown dimensions take part as numbers of their own (large primes). Raises Unmovable.
+    transform varies are spread out. Unknown dimensions take part as numbers of their own (large primes).
+    Raises Unmovable.
     """
     one, other = _numbered(before, after)
     pieces: list[tuple[slice, slice]] = []
@@ -163,7 +164,7 @@ def _numbered(before: Shape, after: Shape) -> tuple[list[int], list[int]]:
 
 
 def _expand(node: Node, context: RuleContext) -> Alternatives:
-    """Expand repeats: a map must not vary along what is repeated."""
+    """Expand repeats: a transform must not vary along what is repeated."""
     source, target = node.inputs[0], node.output
     assert source is not None
     if source.shape is None or target.shape is None:
@@ -174,14 +175,14 @@ def _expand(node: Node, context: RuleContext) -> Alternatives:
     def backward(array: Array, _: float) -> Array:
         repeated = [have for have, dim in zip(array.shape, (*[1] * grown, *inner), strict=True) if have not in (1, dim)]
         if repeated:
-            raise Unmovable("it repeats the value along an axis on which the map varies")
+            raise Unmovable("it repeats the value along an axis on which the transform varies")
         return array.reshape(array.shape[grown:])
 
     return pass_moved(node, context, lambda array, _: array.reshape((1,) * grown + array.shape), backward)
 
 
 def _space_to_depth(node: Node, context: RuleContext) -> Alternatives:
-    """Blocks of positions become channels: the map of a channel is repeated for each of them."""
+    """Blocks of positions become channels: the transform of a channel is repeated for each of them."""
     block = node.attr("blocksize", 1) ** 2
     crd = node.attr("mode", "DCR") == "CRD"
 
@@ -200,7 +201,7 @@ def _space_to_depth(node: Node, context: RuleContext) -> Alternatives:
         order = (array.shape[0], channels, block) if crd else (array.shape[0], block, channels)
         split = np.moveaxis(array.reshape(*order, *array.shape[2:]), 2 if crd else 1, 0)
         if (split != split[0]).any():
-            raise Unmovable("it puts channels with different maps into one")
+            raise Unmovable("it puts channels with different transforms into one")
         first: Array = split[0]
         return first
 
@@ -210,10 +211,22 @@ def _space_to_depth(node: Node, context: RuleContext) -> Alternatives:
 
 def _only_channels(array: Array) -> None:
     if any(size != 1 for size in array.shape[2:]):
-        raise Unmovable("it rearranges the positions along which the map varies")
+        raise Unmovable("it rearranges the positions along which the transform varies")
 
 
 _ORDER = "moves with the entries; it must come out constant along whole axes"
+
+
+def length_of(value: Value, axis: int) -> int | None:
+    """Return the size of an axis where it is known, and not huge."""
+    size = None if value.shape is None else value.shape[axis]
+    return size if isinstance(size, int) and size <= MOST_ENTRIES else None
+
+
+def with_size(shape: tuple[int, ...], axis: int, size: int) -> tuple[int, ...]:
+    """Return ``shape`` with another size along ``axis``."""
+    return (*shape[:axis], size, *shape[axis + 1 :])
+
 
 RULES = {
     "Transpose": Rule("moves with the axes", "moves with the axes", _transpose),

@@ -1,5 +1,5 @@
-"""What linear operators with constant weights share: they absorb any map on their output, and on their input what can
-be undone. The algebra is in :mod:`bnfold.numerics.linear`.
+"""What linear operators with constant weights share: they absorb any transform of their output, and invertible ones
+of their input. The algebra is in :mod:`bnfold.numerics.linear`.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant_shape
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled
 from bnfold.rules import quantized
-from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, constant_shape, off_axis, singular
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, off_axis, singular
 
 Array = NDArray[np.float64]
 Transforms = Callable[[Value], Affine]
@@ -35,8 +36,8 @@ class Ends:
         assert self.source is not None
         before = current(self.source).vectors(self.axis_in, self.size_in)
         after = current(node.output).vectors(self.axis_out, self.size_out)
-        assert before is not None, "a map that the plan allowed does not lie on the channel axis"
-        assert after is not None, "a map that the plan allowed does not lie on the channel axis"
+        assert before is not None, "a transform that the plan allowed does not lie on the channel axis"
+        assert after is not None, "a transform that the plan allowed does not lie on the channel axis"
         return before, after
 
 

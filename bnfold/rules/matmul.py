@@ -5,22 +5,12 @@ from __future__ import annotations
 import numpy as np
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import MatrixView, constant, constant_shape, gemm_term_fits, split_operands
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import fold_linear, gemm_view
-from bnfold.rules.elementwise import split_operands
 from bnfold.rules.linear_common import Ends, Transforms, absorb, new_weight
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import (
-    ABSORBED,
-    Alternatives,
-    Rewrite,
-    Rule,
-    RuleContext,
-    constant,
-    constant_shape,
-    not_constant,
-    weight,
-)
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, weight
 
 # --- Gemm: Y = alpha A B + beta C, with constant B and C; channels on axis 1.
 # --- Linear, as torch has it: Y = A B' + C for A of any rank; channels on the last axis.
@@ -29,42 +19,34 @@ from bnfold.rules.rule import (
 def _propagate_gemm(node: Node, context: RuleContext) -> Alternatives:
     if refusal := not_constant(node, 1, 2):
         return refusal
-    shape = constant_shape(node, 1)
-    if len(shape) != 2 or 0 in shape:
-        return Refusal("unknown-shape", f"the weight of {node.op} {node.name!r} has shape {list(shape)}")
-    transposed, axis = _gemm_layout(node)
-    inner, outer = shape[::-1] if transposed else shape
-    if axis is None:
-        return Refusal("unknown-shape", f"the rank of the input of {node.op} {node.name!r} is not known")
+    view = MatrixView.of(node)
+    if view is None:
+        shape = list(constant_shape(node, 1))
+        return Refusal(
+            "unknown-shape", f"the weight of {node.label} has shape {shape}, its input perhaps no known rank"
+        )
     if node.attr("transA", 0) and context.proposed(node.inputs[0]) is not None:
         return Refusal("channel-axis", f"Gemm {node.name!r} transposes its input")
-    terms = constant_shape(node, 2) if node.input(2) is not None else ()
-    if len(terms) > 2 or terms[-1:] not in ((), (1,), (outer,)):
-        return Refusal("unknown-shape", f"C of Gemm {node.name!r} has shape {list(terms)}")
-    return absorb(node, context, Ends(node.inputs[0], axis, inner, axis, outer), 0 if transposed else 1)
+    if not gemm_term_fits(node, view.outer):
+        return Refusal("unknown-shape", f"C of Gemm {node.name!r} has shape {list(constant_shape(node, 2))}")
+    return absorb(node, context, _ends(node, view), 0 if view.rows_are_outputs else 1)
 
 
-def _gemm_layout(node: Node) -> tuple[bool, int | None]:
-    """Whether the weight is stored as rows per output, and the axis of the channels."""
-    if node.op == "Gemm":
-        return bool(node.attr("transB", 0)), 1
-    rank = None if node.inputs[0] is None else node.inputs[0].rank
-    return True, rank - 1 if rank else None
+def _ends(node: Node, view: MatrixView) -> Ends:
+    return Ends(node.inputs[view.data], view.axis, view.inner, view.axis, view.outer)
 
 
 def _rewrite_gemm(node: Node, current: Transforms) -> Rewrite:
     """The factor alpha stays; beta goes into C, whose shape may grow from ``(M, 1)`` to ``(M, N)``."""
-    transposed, axis = _gemm_layout(node)
-    assert axis is not None
-    shape = constant_shape(node, 1)
-    inner, outer = shape[::-1] if transposed else shape
-    before, after = Ends(node.inputs[0], axis, inner, axis, outer).vectors(node, current)
+    view, shape = MatrixView.of(node), constant_shape(node, 1)
+    assert view is not None
+    before, after = _ends(node, view).vectors(node, current)
     gain, shift = after
     none = np.zeros_like(shift)
-    seen = weight(node, 1, (1, shape[0], shape[1], 1), inputs_first=not transposed)
+    seen = weight(node, 1, (1, shape[0], shape[1], 1), inputs_first=not view.rows_are_outputs)
     new, offset = fold_linear(seen, None, before, (gain, none))
     offset = node.attr("alpha", 1.0) * offset + shift
-    rewrite = new_weight(node, 1, new, before, after, 0 if transposed else 1)
+    rewrite = new_weight(node, 1, new, before, after, 0 if view.rows_are_outputs else 1)
     if not (before[1].any() or shift.any() or (gain != 1).any()):
         return rewrite
     beta = node.attr("beta", 1.0)
@@ -80,35 +62,34 @@ def _rewrite_gemm(node: Node, current: Transforms) -> Rewrite:
 # --- MatMul with a constant matrix on either side; there is no bias to take a shift
 
 
-def _matrix(node: Node) -> tuple[int, int, Ends] | Refusal:
+def _matrix(node: Node) -> MatrixView | Refusal:
     """Which operand is the data, which the matrix, and where the channels lie."""
     operands = split_operands(node)
     if operands is None:
         return Refusal("dynamic-weights", f"MatMul {node.name!r} multiplies two computed values")
-    data, index = operands
-    if refusal := not_constant(node, index):
-        return refusal
-    source, shape = node.inputs[data], constant_shape(node, index)
-    rank = None if source is None else source.rank
-    if rank is None or rank < 2 or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]) or 0 in shape:
-        return Refusal("unknown-shape", f"MatMul {node.name!r} needs one constant matrix and an input of known rank")
-    axis = rank - 1 if data == 0 else rank - 2
-    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
-    return data, index, Ends(source, axis, inner, axis, outer)
+    return not_constant(node, operands[1]) or MatrixView.of(node) or _no_matrix(node)
+
+
+def _no_matrix(node: Node) -> Refusal:
+    return Refusal("unknown-shape", f"MatMul {node.name!r} needs one constant matrix and an input of known rank")
+
+
+def _output_axis(node: Node, view: MatrixView) -> int | None:
+    """The axis of the weight that counts the outputs, if it is the last; a matrix on the left counts them before."""
+    return None if view.rows_are_outputs else len(constant_shape(node, view.weight)) - 1
 
 
 def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
-    found = _matrix(node)
-    if isinstance(found, Refusal):
-        return found
-    data, index, ends = found
-    source = node.inputs[data]
+    view = _matrix(node)
+    if isinstance(view, Refusal):
+        return view
+    source = node.inputs[view.data]
     assert source is not None
-    alternatives = absorb(node, context, ends, len(constant_shape(node, index)) - 1 if data == 0 else None, index)
+    alternatives = absorb(node, context, _ends(node, view), _output_axis(node, view), view.weight)
     if isinstance(alternatives, Refusal):
         return alternatives
     before, after = context.proposed(source), context.proposed(node.output)
-    carried = _carried_shift(node, index, ends, context, before)
+    carried = _carried_shift(node, view, context, before)
     if after is None:
         return ABSORBED if carried.is_identity else [[(node.output, carried)]]
     if after.agrees(after.gain_only().after(carried)):
@@ -116,45 +97,45 @@ def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
     return Refusal("no-bias", f"MatMul {node.name!r} has no bias")
 
 
-def _carried_shift(node: Node, index: int, ends: Ends, context: RuleContext, before: Affine | None) -> Affine:
+def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: Affine | None) -> Affine:
     """What a shift of the input adds to the output: ``W (h / g)``, with the weights as they stand now."""
     if before is None or not before.has_shift:
         return IDENTITY
-    (scale_in, _), (scale_out, _) = ends.vectors(node, context.current)
-    carried = before.vectors(ends.axis_in, ends.size_in)
+    (scale_in, _), (scale_out, _) = _ends(node, view).vectors(node, context.current)
+    carried = before.vectors(view.axis, view.inner)
     assert carried is not None
-    data = constant(node, index)
-    rows = gemm_view(data.reshape(data.shape[-2:]), transposed=index == 0)[0, :, :, 0].astype(np.float64)
-    return Affine.along(ends.axis_out, 1.0, (rows @ (carried[1] / carried[0] / scale_in)) * scale_out)
+    data = constant(node, view.weight)
+    rows = gemm_view(data.reshape(data.shape[-2:]), transposed=view.rows_are_outputs)[0, :, :, 0]
+    shift = rows.astype(np.float64) @ (carried[1] / carried[0] / scale_in)
+    return Affine.along(view.axis, 1.0, shift * scale_out)
 
 
 def _rewrite_matmul(node: Node, current: Transforms) -> Rewrite:
-    found = _matrix(node)
-    assert not isinstance(found, Refusal)
-    data, index, ends = found
-    (gain_in, _), (gain, _) = before, after = ends.vectors(node, current)
-    none, shape = np.zeros_like, constant_shape(node, index)
-    seen = weight(node, index, (1, shape[-2], shape[-1], 1), inputs_first=index == 1)
+    view = _matrix(node)
+    assert not isinstance(view, Refusal)
+    (gain_in, _), (gain, _) = before, after = _ends(node, view).vectors(node, current)
+    none, shape = np.zeros_like, constant_shape(node, view.weight)
+    seen = weight(node, view.weight, (1, shape[-2], shape[-1], 1), inputs_first=view.weight == 1)
     new, _ = fold_linear(seen, None, (gain_in, none(gain_in)), (gain, none(gain)))
-    return new_weight(node, index, new, before, after, len(shape) - 1 if data == 0 else None)
+    return new_weight(node, view.weight, new, before, after, _output_axis(node, view))
 
 
 RULES = {
     "Gemm": Rule(
-        "any map; beta goes into C, alpha stays",
-        "any gain but 0 and any shift, without transA",
+        "any transform; beta goes into C, alpha stays",
+        "any scale but 0 and any offset, without transA",
         _propagate_gemm,
         _rewrite_gemm,
     ),
     "Linear": Rule(
-        "any map on the last axis (torch's own operator)",
-        "any gain but 0 and any shift, on the last axis",
+        "any transform on the last axis (torch's own operator)",
+        "any scale but 0 and any offset, on the last axis",
         _propagate_gemm,
         _rewrite_gemm,
     ),
     "MatMul": Rule(
-        "any gain; a shift needs a constant Add behind, else the BatchNorm becomes one",
-        "any gain but 0; a shift goes on to the output",
+        "any scale; an offset needs a constant Add behind, else the BatchNorm becomes one",
+        "any scale but 0; an offset goes on to the output",
         _propagate_matmul,
         _rewrite_matmul,
     ),

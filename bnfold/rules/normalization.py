@@ -1,4 +1,4 @@
-"""BatchNormalization in all its opsets: a map itself, and while it stays an absorber of others' maps."""
+"""BatchNormalization in all its opsets: a transform itself, and while it stays an absorber of others' transforms."""
 
 from __future__ import annotations
 
@@ -8,22 +8,13 @@ import numpy as np
 
 from bnfold.ir.constant_folding import SMALL
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import Affine, is_float
+from bnfold.ir.op_views import constant, constant_shape
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.batchnorm import ONNX_EPSILON, BatchNorm
+from bnfold.numerics.rounding import is_float
 from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import (
-    ABSORBED,
-    Alternatives,
-    Rewrite,
-    Rule,
-    RuleContext,
-    constant,
-    constant_shape,
-    not_constant,
-    off_axis,
-    singular,
-)
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, off_axis, singular
 
 
 def in_training(node: Node) -> str | None:
@@ -41,7 +32,7 @@ def in_training(node: Node) -> str | None:
 
 
 def statistics(node: Node) -> BatchNorm | Refusal:
-    """The node's parameters in float64, or why it is not one fixed map. Raises NotEvaluable."""
+    """The node's parameters in float64, or why it is not one fixed transform. Raises NotEvaluable."""
     if cause := in_training(node):
         return Refusal("training-mode", f"{node.name!r} is in training mode: {cause}")
     if len(node.live_outputs) > 1:
@@ -71,7 +62,7 @@ def stored(node: Node) -> BatchNorm | Refusal:
 
 
 def inference(node: Node) -> tuple[Value, BatchNorm] | Refusal:
-    """What the node normalises, and by which parameters, if it is a map of its input. Raises NotEvaluable."""
+    """What the node normalises, and by which parameters, if it is a transform of its input. Raises NotEvaluable."""
     known: tuple[Value, BatchNorm] | Refusal | None = node.graph.constants.parameters.get(node)
     if known is None:
         known = _inference(node)
@@ -95,7 +86,7 @@ def _inference(node: Node) -> tuple[Value, BatchNorm] | Refusal:
 
 
 def _propagate(node: Node, context: RuleContext) -> Alternatives:
-    """A BatchNormalization that stays takes any map per channel into its scale and bias."""
+    """A BatchNormalization that stays takes any transform per channel into its scale and bias."""
     own = inference(node)
     if isinstance(own, Refusal):
         return own
@@ -143,12 +134,12 @@ def _rewrite_instance(node: Node, current: Callable[[Value], Affine]) -> Rewrite
 
 RULES = {
     "BatchNormalization": Rule(
-        "is removed; one that stays takes any map per channel into scale and bias",
-        "one that stays takes any map but gain 0",
+        "is removed; one that stays takes any transform per channel into scale and bias",
+        "one that stays takes any transform but scale 0",
         _propagate,
         _rewrite,
     ),
     "InstanceNormalization": Rule(
-        "any map per channel, into scale and bias", "never", _propagate_instance, _rewrite_instance
+        "any transform per channel, into scale and bias", "never", _propagate_instance, _rewrite_instance
     ),
 }

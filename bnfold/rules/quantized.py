@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import constant
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import NotRepresentable, Rewrite, constant
+from bnfold.rules.rule import NotRepresentable, Rewrite
 
 Array = NDArray[np.float64]
 
@@ -30,9 +31,9 @@ def refusal(node: Node, index: int, axis: int | None) -> Refusal | None:
     dequantize = source_of(node, index)
     if dequantize is None:
         return None
-    where = f"{node.op} {node.name!r}, whose weights are integers"
+    where = f"{node.label}, whose weights are integers"
     if axis is None:
-        return Refusal("unsupported-dtype", f"{where} with scales that can't take a gain on this axis")
+        return Refusal("unsupported-dtype", f"{where} with scales that can't take a scale on this axis")
     scale, quantized = dequantize.input(1), dequantize.input(0)
     if dequantize.attr("block_size", 0) or scale is None or quantized is None or scale.shape is None:
         return Refusal("unsupported-dtype", f"{where} in blocks")

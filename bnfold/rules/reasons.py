@@ -15,8 +15,8 @@ class Refusal:
 
 REASONS: dict[str, tuple[str, str]] = {
     "consumers": (
-        "Somebody else reads the value too and could not undo the change (nobody can undo a scale of zero).",
-        "Give the other reader its own copy of the layer, let it read the normalised value, or prune dead channels.",
+        "The tensor has another consumer, which could not undo the change (a scale of zero never can be undone).",
+        "Give the other consumer its own copy of the layer, let it read the normalized value, or prune dead channels.",
     ),
     "graph-output": (
         "The value is an output of the model: callers would see the change.",
@@ -27,19 +27,19 @@ REASONS: dict[str, tuple[str, str]] = {
         "Normalise the data before the model, or put a linear layer in front.",
     ),
     "nonlinear": (
-        "An operator in between does not carry the map: f(a·x + b) is not a·f(x) + b.",
+        "An operator in between does not carry the transform: f(a·x + b) is not a·f(x) + b.",
         "Train with the BatchNorm directly before or after a linear layer.",
     ),
     "padding": (
-        "The layer pads with zeros, which would have to become the shifted value: the border would change.",
+        "The layer pads with zeros, which would have to become the offset value: the edge pixels would change.",
         "Pad before the BatchNorm, or train without padding.",
     ),
     "training-mode": (
-        "The BatchNorm computes its statistics from the batch: it is no fixed map.",
+        "The BatchNorm computes its statistics from the batch: it is no fixed transform.",
         "Export the model in evaluation mode (model.eval(), training=False).",
     ),
     "dynamic-weights": (
-        "The weights that would take the map are computed at run time.",
+        "The weights that would take the transform are computed at run time.",
         "Export with constant weights.",
     ),
     "dynamic-statistics": (
@@ -55,15 +55,15 @@ REASONS: dict[str, tuple[str, str]] = {
         "Export with spatial=1 statistics.",
     ),
     "channel-axis": (
-        "The map varies along an axis that the layer's weights don't distinguish.",
+        "The transform varies along an axis that the layer's weights don't distinguish.",
         "Check that the BatchNorm normalises the axis that the layer produces.",
     ),
     "overflow": (
         "A folded weight would not be finite, or would lose its bits, in the type that it is stored in.",
-        "Store the layer in a wider type, or retrain: gains this extreme point to broken statistics.",
+        "Store the layer in a wider type, or retrain: scales this extreme point to broken statistics.",
     ),
     "degenerate-variance": (
-        "Variance plus epsilon is not positive: the BatchNorm has no finite map.",
+        "Variance plus epsilon is not positive: the BatchNorm has no finite transform.",
         "Recompute the statistics.",
     ),
     "unknown-shape": (
@@ -75,7 +75,7 @@ REASONS: dict[str, tuple[str, str]] = {
         "Open an issue if it is linear.",
     ),
     "conditioning": (
-        "Moving the map would add and cancel numbers much larger than the activations, and cost accuracy.",
+        "Moving the transform would add and cancel numbers much larger than the activations, and cost accuracy.",
         "Retrain, or prune the channels whose scale is almost zero.",
     ),
     "quantized-activation": (
@@ -83,7 +83,7 @@ REASONS: dict[str, tuple[str, str]] = {
         "Fold before quantizing.",
     ),
     "control-flow": (
-        "The value crosses the border of a nested graph.",
+        "The value crosses the boundary of a subgraph.",
         "Move the BatchNorm into the same graph as its layer.",
     ),
     "skipped": (

@@ -7,30 +7,20 @@ from collections.abc import Callable
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant, constant_shape
 from bnfold.numerics.affine import Affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import (
-    ABSORBED,
-    Alternatives,
-    Rewrite,
-    Rule,
-    RuleContext,
-    constant,
-    constant_shape,
-    not_constant,
-    off_axis,
-    singular,
-)
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, off_axis, singular
 
 FEATURES = 2
 """The axis of the features in X, whichever comes first, time or batch."""
 
 
 def _propagate(node: Node, context: RuleContext) -> Alternatives:
-    """A map of X's features goes into W (directions, checks * hidden, input) and the first half of B."""
+    """A transform of X's features goes into W (directions, checks * hidden, input) and the first half of B."""
     others = [*node.inputs[1:], *node.live_outputs]
     if any(context.proposed(value) is not None for value in others):
-        return Refusal("nonlinear", f"only the first input of {node.op} {node.name!r} carries a map")
+        return Refusal("nonlinear", f"only the first input of {node.label} carries a transform")
     if refusal := not_constant(node, 1, 3):
         return refusal
     before = context.proposed(node.inputs[0])
@@ -55,6 +45,6 @@ def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
 
 
 _NEVER = "never"
-_INTO = "into the input weights and their bias, any gain but 0"
+_INTO = "into the input weights and their bias, any scale but 0"
 
 RULES = {op: Rule(_NEVER, _INTO, _propagate, _rewrite) for op in ("LSTM", "GRU", "RNN")}

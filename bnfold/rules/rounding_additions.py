@@ -1,4 +1,4 @@
-"""Additions that round: a constant so large beside the activations that adding it is no affine map.
+"""Additions that round: a constant so large beside the activations that adding it is no affine transform.
 
 ``(k x + 1.5 * 2**23) - 1.5 * 2**23`` is ``round(k x)`` in float32: fake quantization without a Round. In float64, in
 which folds are computed, it is ``k x``, and a fold that takes the constants together, or moves a scale through them,
@@ -22,12 +22,14 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import SMALL, NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.op_views import constant, split_operands
 from bnfold.numerics.affine import Affine, leading
 from bnfold.rules import normalization
-from bnfold.rules.elementwise import aligned_constant, as_affine, split_operands
 from bnfold.rules.forward_transform import forward_transform
+from bnfold.rules.operands import aligned_constant, as_affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, constant, lookup
+from bnfold.rules.rule import INCONSISTENT_MODEL
+from bnfold.rules.table import lookup
 
 Array = NDArray[np.float64]
 
@@ -64,8 +66,8 @@ class _Step:
 
 
 def refusal(node: Node) -> Refusal:
-    """Why an addition that rounds carries no map."""
-    return Refusal("nonlinear", f"{node.op} {node.name!r} adds a constant so large that it rounds the activations")
+    """Why an addition that rounds carries no transform."""
+    return Refusal("nonlinear", f"{node.label} adds a constant so large that it rounds the activations")
 
 
 def rounding_nodes(graph: Graph) -> frozenset[Node]:
@@ -83,14 +85,14 @@ def _found(graph: Graph) -> Iterator[Node]:
             if node.op in BIASES:
                 yield from _bias_taken_back(node)
             elif node.op == "BatchNormalization" and not _shifts_far(node):
-                continue  # nearly all of them: told at a glance
+                continue  # nearly all of them: decided at a glance
             elif (step := _step(node)) is not None:
                 if step.floats in BITS and _has_no_fraction_left(step.offset, step.floats):
                     yield node
                 else:
                     yield from _taken_back(node, step)
         except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
-            continue  # a node that contradicts itself has no map either
+            continue  # a node that contradicts itself has no transform either
 
 
 def _shifts_far(norm: Node) -> bool:
@@ -228,7 +230,7 @@ def _larger(numbers: Array, bound: Array, *, every: bool) -> bool:
 
 
 def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
-    """Each addition or multiplication behind a node, with the map from before the node to behind it."""
+    """Each addition or multiplication behind a node, with the transform from before the node to behind it."""
     pending = [(node.output, start)]
     seen: set[Node] = set()
     while pending and len(seen) < FARTHEST:

@@ -1,51 +1,47 @@
-"""The rules: what each operator does with a map on the values around it.
+"""What a rule is: how an operator propagates the transforms of its tensors, and how it absorbs them.
 
-The planner floods the graph: it puts a map on a value and asks every operator that makes or reads that
-value what follows. A rule's ``spread`` answers with what the operator's *other* values must carry, or
-with the reason that it can't be; its ``rewrite`` computes the operator's new constants once all maps are
-settled. An operator without a rule pins all its values.
+The planner assigns a transform to a value and asks every operator that produces or consumes the value what follows. A
+rule's ``propagate`` answers with what the operator's *other* values must carry, or with the reason why it can't;
+its ``rewrite`` computes the operator's new constants once all transforms are known. Values of an operator without a
+rule are immovable.
 
-Adding a rule is one entry in the table of one file here, one test, one row in ``docs/rules.md``.
+Adding a rule is one entry in the table of one file here, its semantics for verification, a test file, and one row in
+``docs/rules.md``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from math import prod
 from typing import Any, Protocol
 
-import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import Affine, is_float
+from bnfold.ir.op_views import constant
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled, Weight
+from bnfold.numerics.rounding import is_float
 from bnfold.rules.reasons import Refusal
 
 Assignments = Sequence[tuple[Value, Affine]]
-"""Maps that further values must carry."""
+"""Transforms that further values must carry."""
 
 
 class RuleContext(Protocol):
     """What a rule sees of the planner's work."""
 
     def proposed(self, value: Value | None) -> Affine | None:
-        """The map that this flood has put on ``value``; None while it is free."""
+        """The transform that this propagation has assigned to ``value``; None while it is free."""
 
     def current(self, value: Value) -> Affine:
-        """The map that ``value`` carries already from earlier folds, before this flood."""
+        """The transform that ``value`` carries already from earlier folds, before this propagation."""
 
 
 Alternatives = list[Assignments] | Refusal
 """Alternatives, best first: each is one consistent way to go on. An absorbing operator answers ``ABSORBED``."""
 
 ABSORBED: list[Assignments] = [[]]
-
-LONGEST = 4096
-"""Entries of a constant that is a list: of axes, sizes, places."""
 
 
 @dataclass(frozen=True)
@@ -73,19 +69,12 @@ class NotRepresentable(Exception):
 
 @dataclass(frozen=True)
 class Rule:
-    """What an operator does with maps: ``upstream`` ones on its output, ``downstream`` ones on its input."""
+    """What an operator does with transforms: ``upstream`` ones on its output, ``downstream`` ones on its input."""
 
     upstream: str
     downstream: str
     propagate: Callable[[Node, RuleContext], Alternatives]
     rewrite: Callable[[Node, Callable[[Value], Affine]], Rewrite] | None = None
-
-
-def constant(node: Node, index: int) -> NDArray[Any]:
-    """The data of a constant input. Raises NotEvaluable."""
-    value = node.inputs[index]
-    assert value is not None
-    return node.graph.constants.evaluate(value)
 
 
 def weight(node: Node, index: int, shape: tuple[int, int, int, int], *, inputs_first: bool = False) -> Weight:
@@ -107,33 +96,11 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Re
             return Refusal("unknown-shape", f"the type of {value.name!r} is not known")
         if not constants.is_constant(value):
             if constants.depends_on_overridable(value):
-                return Refusal("overridable", f"{value.name!r} of {node.op} {node.name!r} is an input with a default")
-            return Refusal(code, f"{value.name!r} of {node.op} {node.name!r} is computed at run time")
+                return Refusal("overridable", f"{value.name!r} of {node.label} is an input with a default")
+            return Refusal(code, f"{value.name!r} of {node.label} is computed at run time")
         if not is_float(value.dtype):
-            return Refusal("unsupported-dtype", f"{value.name!r} of {node.op} {node.name!r} has type {value.dtype}")
+            return Refusal("unsupported-dtype", f"{value.name!r} of {node.label} has type {value.dtype}")
     return None
-
-
-def integers(node: Node, name: str, index: int) -> list[int] | None:
-    """A list of integers that older opsets give as an attribute and newer ones as a constant input."""
-    if name in node.attrs:
-        return [int(value) for value in node.attrs[name]]
-    value = node.input(index)
-    if value is None or not node.graph.constants.is_constant(value):
-        return None
-    if prod(constant_shape(node, index)) > LONGEST:
-        raise NotEvaluable(f"{value.name!r} is too long to be a list of axes, sizes or places")
-    return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
-
-
-def constant_shape(node: Node, index: int) -> tuple[int, ...]:
-    """The shape of a constant input, read off without its data where that is possible."""
-    value = node.inputs[index]
-    assert value is not None
-    shape = value.shape
-    if shape is not None and all(isinstance(n, int) for n in shape):
-        return tuple(int(n) for n in shape if n is not None)
-    return np.shape(constant(node, index))
 
 
 def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
@@ -141,10 +108,10 @@ def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
     if map_.vectors(axis, size) is not None:
         return None
     if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
-        return Refusal("per-activation", f"the map varies over the positions of {node.op} {node.name!r}")
+        return Refusal("per-activation", f"the transform varies over the positions of {node.label}")
     return Refusal(
         "channel-axis",
-        f"the map has shape {list(map_.gain.shape)}, {node.op} {node.name!r} has {size} channels on axis {axis}",
+        f"the transform has shape {list(map_.gain.shape)}, {node.label} has {size} channels on axis {axis}",
     )
 
 
@@ -152,50 +119,9 @@ def singular(map_: Affine, node: Node) -> Refusal | None:
     """Why a reader can't undo ``map_``; None if it can."""
     if map_.invertible:
         return None
-    return Refusal("consumers", f"a scale of zero can't be undone by {node.op} {node.name!r}")
+    return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")
 
 
-def lookup(op: str) -> Rule | None:
-    """The rule of an operator; None pins it."""
-    return table().get(op)
-
-
-def no_rule(node: Node) -> Refusal:
-    """Why an operator without a rule carries no map."""
-    where = f"{node.op} {node.name!r}"
-    if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
-        return Refusal("quantized-activation", f"{where} rounds the value to integers")
-    if node.op in ("If", "Loop", "Scan"):
-        return Refusal("control-flow", f"{where} is control flow")
-    if node.op == "Cast":
-        return Refusal("unsupported-dtype", f"{where} changes the type")
-    if node.op in KNOWN:
-        return Refusal("nonlinear", f"{where} does not carry the map")
-    return Refusal("unknown-op", f"{where} has no rule")
-
-
-KNOWN = frozenset(
-    """
-    Abs Acos Acosh Asin Asinh Atan Atanh BitShift Celu Ceil Clip Cos Cosh CumSum Einsum Elu Equal Erf Exp Floor
-    GRU GatherElements GatherND Gelu GlobalLpPool GridSample Greater GreaterOrEqual GroupNormalization Hardmax
-    HardSigmoid HardSwish InstanceNormalization IsInf IsNaN LRN LSTM LayerNormalization LeakyRelu Less
-    LessOrEqual Log LogSoftmax LpNormalization LpPool Max MaxPool Mean MeanVarianceNormalization Min Mish Mod
-    NonMaxSuppression OneHot PRelu Pow RNN Reciprocal Relu RMSNormalization RoiAlign Round Selu Shrink Sigmoid
-    Sign Sin Sinh Softmax Softplus Softsign Sqrt Swish Tan Tanh ThresholdedRelu TopK Where
-    """.split()  # noqa: SIM905
-)
-
-
-@cache
-def table() -> dict[str, Rule]:
-    """Every rule, by operator."""
-    from bnfold.rules import activation, elementwise, layout, normalization, pooling, recurrent
-    from bnfold.rules import conv as linear
-    from bnfold.rules import identity as transparent
-    from bnfold.rules import matmul as products
-    from bnfold.rules import slicing as blocks
-
-    families = (
-        linear, products, recurrent, normalization, elementwise, activation, pooling, layout, blocks, transparent,
-    )  # fmt: skip
-    return {op: rule for family in families for op, rule in family.RULES.items()}
+def proposed_around(node: Node, context: RuleContext) -> list[Affine]:
+    """Return the transforms that are proposed for the data input and the output, those that are."""
+    return [map_ for map_ in (context.proposed(node.inputs[0]), context.proposed(node.output)) if map_ is not None]

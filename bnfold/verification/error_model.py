@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 
 Array = NDArray[np.float64]
 

@@ -17,7 +17,7 @@ from onnx import ModelProto
 from bnfold.api import FoldOptions, fold
 from bnfold.errors import BnfoldError
 from bnfold.options import VerifyOptions
-from bnfold.verification.judge import verify_files
+from bnfold.verification.onnx.verify import verify_files
 from tests.campaigns.contradictions import contradicted
 from tests.campaigns.forks import in_child
 from tests.campaigns.graphs import input_of, run

@@ -16,7 +16,7 @@ from architectures import FAMILIES  # noqa: E402
 from faults.networks import NETWORKS  # noqa: E402
 
 from bnfold.options import CHECKS, VerifyOptions  # noqa: E402
-from bnfold.verification.judge import verify_files  # noqa: E402
+from bnfold.verification.onnx.verify import verify_files  # noqa: E402
 
 
 def by_onnxruntime(level: str) -> Callable[[Path, Path], None]:

@@ -16,7 +16,7 @@ import pytest
 
 from bnfold.options import CHECKS, VerifyOptions
 from bnfold.results.verification import Verification
-from bnfold.verification.judge import verify_files
+from bnfold.verification.onnx.verify import verify_files
 from faults.faults import FAULTS, Case, cases, network
 from faults.networks import NETWORKS
 

@@ -16,7 +16,8 @@ from onnx import inliner
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import AbstractValue, Numbers, match
-from bnfold.verification.equivalence.alignment import Alignment, align
+from bnfold.verification.equivalence.alignment import align
+from bnfold.verification.equivalence.findings import Alignment
 
 
 def aligned(original: onnx.ModelProto, folded: onnx.ModelProto) -> Alignment:

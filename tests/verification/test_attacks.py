@@ -8,7 +8,7 @@ from onnx import helper
 
 from bnfold.api import FoldOptions, fold
 from bnfold.options import VerifyOptions
-from bnfold.verification.judge import verify_files
+from bnfold.verification.onnx.verify import verify_files
 
 PROOFS = ("structure", "weights")
 

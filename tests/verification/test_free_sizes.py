@@ -7,7 +7,7 @@ from build import batch_norm, bn_node, make, node, tensor, weights
 
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.options import InputOptions, RunOptions, VerifyOptions
-from bnfold.verification.runtime.inputs import size_choices
+from bnfold.verification.onnx.inputs import size_choices
 
 PROOFS = VerifyOptions(("structure", "weights"))
 OUTPUTS = VerifyOptions(("outputs",))

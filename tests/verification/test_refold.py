@@ -13,7 +13,7 @@ from bnfold.api import FoldOptions, fold, verify
 from bnfold.errors import UsageError
 from bnfold.io.load import load
 from bnfold.options import PlanOptions, VerifyOptions
-from bnfold.verification.refold import is_refolded
+from bnfold.verification.onnx.refold import is_refolded
 
 PROOFS = VerifyOptions(("structure", "weights"))
 X, Y = tensor("x", [2, 3, 4, 4]), tensor("y", None)
@@ -191,7 +191,7 @@ def test_one_bit_of_a_weight_is_somebody_elses_fold(pair):
 
 def test_mismatches_of_the_proof_count_whoever_folded(pair, monkeypatch):
     """Even if folding again were to give the same wrong model: a fault of the rules is in both."""
-    from bnfold.verification import judge
+    from bnfold.verification.onnx import verify as judge
 
     def double(model):
         held = next(t for t in model.graph.initializer if t.name.endswith("_bnfold") and len(t.dims) > 1)

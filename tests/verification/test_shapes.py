@@ -6,8 +6,8 @@ import pytest
 from build import ANY, make, node, tensor, weights
 
 from bnfold.options import InputOptions
-from bnfold.verification.runtime.input_shapes import misfit
-from bnfold.verification.runtime.inputs import Sizes, size_choices
+from bnfold.verification.onnx.inputs import misfit, size_choices
+from bnfold.verification.runtime.inputs import Sizes
 
 
 def dense(side: int, op: str):

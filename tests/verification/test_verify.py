@@ -15,7 +15,7 @@ from bnfold.options import RunOptions, Tolerances, VerifyOptions
 from bnfold.verification.checks.outputs import _specials
 from bnfold.verification.runtime import perturbation as noise
 from bnfold.verification.runtime import runner as runtime
-from bnfold.verification.runtime.devices import RunMode
+from bnfold.verification.runtime.devices import RunMode, device_of
 
 
 def change(path, name_part, edit, index=0):
@@ -270,7 +270,7 @@ def test_cuda_that_is_not_there_is_undecided(pair):
 def test_misspelt_provider_options_are_refused(name, value):
     """onnxruntime would print a line and use the CPU."""
     with pytest.raises(ValueError, match=name):
-        RunMode("all", {name: value})
+        device_of("cuda:1").provider_options({name: value})
 
 
 @pytest.mark.parametrize("policy", [0.4, 1e9])

@@ -17,7 +17,7 @@ WHOLE = "GraphCall"
 """The operator of a training step that runs the whole model."""
 
 
-class Onlookers:
+class Annotations:
     """Watches a model that is edited, if anything in it looks on; ``defined`` gives the names that a graph makes."""
 
     def __init__(self, graphs: OnnxGraphs, defined: Callable[[GraphProto], set[str]]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto, helper
 
-from bnfold.frontends.onnx.annotations import Onlookers
+from bnfold.frontends.onnx.annotations import Annotations
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.linear import Scaled
@@ -26,7 +26,7 @@ class OnnxEditor:
 
     New tensors get names that nothing in the model uses; a constant that other nodes read is left to them.
     ``defer`` takes large weights, to be computed when they are written; without it they are computed at once.
-    ``moved`` names the new tensors that take the place of external ones. Tell ``onlookers`` whose values change.
+    ``moved`` names the new tensors that take the place of external ones.
     """
 
     def __init__(self, graphs: OnnxGraphs, defer: Callable[[TensorProto, Scaled], None] | None = None) -> None:
@@ -34,7 +34,7 @@ class OnnxEditor:
         self._defer = defer
         self._model = graphs.model
         self._names = _all_names(self._model.graph)
-        self.onlookers = Onlookers(graphs, _defined)
+        self.annotations = Annotations(graphs, _defined)
         self._tried: dict[str, int] = {}
         self._nested: dict[Graph, set[str]] = {}
         self._aliases: dict[Value, Value] = {}
@@ -55,7 +55,7 @@ class OnnxEditor:
             self.moved.add(inputs[index])
         node.inputs[index] = None
         if old is not None:
-            self.onlookers.replace(old, node.graph)
+            self.annotations.replace(old, node.graph)
             self._forget(old, node)
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
@@ -69,7 +69,7 @@ class OnnxEditor:
             return
         tensor.CopyFrom(TensorProto(name=tensor.name, data_type=tensor.data_type, dims=data.shape))
         tensor.raw_data = _little_endian(data)
-        self.onlookers.change(old)
+        self.annotations.change(old)
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
@@ -110,6 +110,10 @@ class OnnxEditor:
         self._become(last, op, source)
         last.handle.input.append(self._add_initializer(f"{last.output.name}_{op.lower()}", data, last.graph.handle))
 
+    def mark_changed(self, value: Value) -> None:
+        """Note that ``value`` holds other numbers: an annotation of it is untrue."""
+        self.annotations.change(value)
+
     def finish(self) -> None:
         """Drop what nobody reads any more because of the edits, and remove deleted nodes from the protobuf."""
         dropped: dict[Graph, set[str]] = {}
@@ -129,7 +133,7 @@ class OnnxEditor:
             _delete_where(scope.handle.initializer, lambda tensor, names=names: tensor.name in names)
             _delete_where(scope.handle.value_info, lambda info, gone=lost | names: info.name in gone)
         self._shorten_inputs(dropped.get(self._graphs.scopes[0], set()))
-        self.onlookers.drop_annotations()
+        self.annotations.drop_annotations()
 
     def _shorten_inputs(self, dropped: set[str]) -> None:
         """Initializers listed as inputs leave with their data, or all together once they are frozen."""
@@ -144,7 +148,7 @@ class OnnxEditor:
         return value
 
     def _would_shadow(self, target: Value) -> bool:
-        """True if a nested graph defines the name of ``target`` too: made earlier, it would be visible there."""
+        """True if a subgraph defines the name of ``target`` too: made earlier, it would be visible there."""
         names = self._nested.get(target.graph)
         if names is None:
             bodies = list(_bodies(target.graph.handle))[1:]

@@ -38,7 +38,7 @@ def bodies(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
 
 
 def reads(node: NodeProto) -> Iterator[str]:
-    """Every name that a node reads from around it, by itself or inside its nested graphs."""
+    """Every name that a node reads from around it, by itself or inside its subgraphs."""
     yield from (name for name in node.input if name)
     for _, body in bodies(node):
         inner = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}

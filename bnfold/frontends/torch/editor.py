@@ -1,6 +1,6 @@
 """Write a plan's edits into an exported program: the :class:`bnfold.ir.graph.Editor` of :class:`TorchGraphs`.
 
-The result is a valid program: graph, signature and tensors change together. A weight that nobody else reads keeps its
+The result is a valid program: graph, signature and tensors change together. A weight that no other node reads keeps its
 name in the state_dict; what only a removed BatchNorm owned goes with it.
 """
 
@@ -18,6 +18,7 @@ from bnfold.frontends.torch.aten.call import Operand
 from bnfold.frontends.torch.calls import copied, counts, freezable, takes_tensor, uses
 from bnfold.frontends.torch.functionalize import is_view
 from bnfold.frontends.torch.graph import HELD, TorchGraphs, argument, module_path
+from bnfold.frontends.torch.load import quiet
 from bnfold.frontends.torch.tensors import from_numpy
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.linear import Scaled
@@ -68,7 +69,7 @@ class TorchEditor:
             fx_node.target = getattr(fx_node.target.overloadpacket, "Tensor")  # noqa: B009
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
-        """The same: a tensor that nobody else reads keeps its name."""
+        """The same: a tensor that no other node reads keeps its name."""
         self.set_constant(node, index, data)
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
@@ -107,8 +108,15 @@ class TorchEditor:
         constant = self._add_parameter(f"{last.name}_{op.lower()}", from_numpy(data))
         self._become(nodes, self._fx(source), STAND_INS[op], (self._fx(source), constant))
 
+    def mark_changed(self, value: Value) -> None:
+        """Do nothing: a program has no annotations of its tensors."""
+
     def finish(self) -> None:
         """Drop what nobody reads any more because of the edits, and make the new program, which torch validates."""
+        with quiet():
+            self._finish()
+
+    def _finish(self) -> None:
         self._drop_unread()
         for node in self._graph.nodes:
             self._keep_inputs_whole(node)

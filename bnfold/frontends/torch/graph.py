@@ -18,7 +18,8 @@ from torch import Tensor, fx
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec
 
-from bnfold.frontends.torch.aten.call import OnnxView, Operand, translate
+from bnfold.frontends.torch.aten.call import OnnxView, Operand
+from bnfold.frontends.torch.aten.table import translate
 from bnfold.frontends.torch.constants import Computed
 from bnfold.frontends.torch.functionalize import functionalized, mutated
 from bnfold.frontends.torch.tensors import np_dtype, to_numpy
@@ -142,7 +143,7 @@ class TorchGraphs:
         if seen is not None and seen.op != "Cast" and not self._one_type(node, seen):
             seen = None
         if node in self.mutated and seen is not None and seen.op != "BatchNormalization" and not self._is_copy(node):
-            seen = None  # what it makes is overwritten: no constant, and no map
+            seen = None  # what it makes is overwritten: no constant, and no transform
         op = f"torch::{node.target}" if seen is None else seen.op
         attrs = {} if seen is None else dict(seen.attrs)
         name, handle = module_path(node) or node.name, Handle(node, seen)
@@ -183,15 +184,15 @@ class TorchGraphs:
         if seen is None:
             yield from (self._values[used] for used in node.all_input_nodes)
             return
-        told = set()
+        passed = set()
         for operand in seen.inputs:
             if isinstance(operand, Operand):
                 found = argument(node, operand)
-                told.add(found)
+                passed.add(found)
                 yield self._operand(node, operand, found)
             else:
                 yield None if operand is None else self._fixed(node, operand)
-        others = [used for used in node.all_input_nodes if used not in told]
+        others = [used for used in node.all_input_nodes if used not in passed]
         for used in others:  # sizes that are computed on the way
             self._values[used].captured |= used.meta.get("val") is not None and isinstance(used.meta["val"], Tensor)
 

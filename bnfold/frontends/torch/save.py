@@ -1,4 +1,4 @@
-"""A program as the bytes of a ``.pt2``, with a note of where it came from."""
+"""A program as the bytes of a ``.pt2``, with its provenance metadata."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import io
 import json
 from typing import TYPE_CHECKING
 
-from bnfold import __version__
 from bnfold.errors import InputError, one_line
 from bnfold.frontends.torch.load import NOTES, LoadedProgram, import_torch, quiet
+from bnfold.version import __version__
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -47,7 +47,7 @@ def program_bytes(
 
 
 def provenance_of(loaded: LoadedProgram) -> dict[str, str]:
-    """What bnfold noted when it folded the program; empty if it did not."""
+    """Return the provenance metadata of a program that bnfold folded; empty for others."""
     try:
         found = json.loads(loaded.extra.get(NOTES, "{}"))
     except ValueError:

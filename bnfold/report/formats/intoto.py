@@ -10,11 +10,11 @@ from __future__ import annotations
 from pathlib import PurePath
 from typing import Any
 
-from bnfold import __version__
 from bnfold.io.digests import DataFiles
 from bnfold.report.formats.common import dumps, entries
 from bnfold.results.model import ModelInfo
 from bnfold.results.verification import Comparison
+from bnfold.version import __version__
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://in-toto.io/attestation/test-result/v0.1"

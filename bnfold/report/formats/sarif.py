@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from bnfold import __version__
 from bnfold.report.escaping import visible
 from bnfold.report.formats.common import Entry, dumps, fingerprint, problems, uri
 from bnfold.results.verification import Comparison, Verification
+from bnfold.version import __version__
 
 SCHEMA = "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 

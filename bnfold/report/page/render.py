@@ -28,12 +28,12 @@ def render(data: ReportData) -> str:
     check_installed()
     import jinja2
 
-    from bnfold import __version__
     from bnfold.report.escaping import visible
     from bnfold.report.formats.common import finite, number
     from bnfold.report.page import plots
     from bnfold.results.health import FINDINGS
     from bnfold.rules.reasons import REASONS
+    from bnfold.version import __version__
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),

@@ -1,7 +1,7 @@
-"""The outputs check: the whole models on real inputs, each output's error beside the error that is unavoidable.
+"""The outputs check: the whole models on whole inputs, each output's error beside the expected rounding error.
 
-An output that differs in kind (its type, its shape, where NaN stands) is different; one whose yardstick is itself too
-uncertain is inconclusive. The statistic is in :mod:`bnfold.verification.error_model`.
+An output that differs in kind (its type, its shape, the places of NaN) is different; one whose float64 reference is
+itself too uncertain is inconclusive. The error ratio is defined in :mod:`bnfold.verification.error_model`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.options import K_PLAIN, PLAIN_KINDS, Tolerances
 from bnfold.results.verification import CheckResult, Judgement, OutputResult
 from bnfold.verification.error_model import ErrorAccumulator
+from bnfold.verification.measured import Measured
 from bnfold.verification.runtime.devices import RunMode
-from bnfold.verification.runtime.measure import Measured
-from bnfold.verification.runtime.runner import LimitReached, RunFailed
+from bnfold.verification.runtime.runner import LimitReached, Run, RunFailed
 
 BLIND = 1.0
-"""A run that could not have seen a relative error of this size has shown nothing."""
+"""A detection limit (a relative error) above which a run has shown nothing."""
 
 FLIPS = 4
-"""Integers (of an ArgMax, say) that rounding alone may change where the yardstick shows none that do."""
+"""Integers (of an ArgMax, say) that rounding alone may change where the float64 reference changes none."""
 
 
 def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult, list[OutputResult]]:
-    """Judge the outputs of two models that were run."""
+    """Judge the outputs of two models that were run.
+
+    Each output is judged in each mode, over groups of samples: noise, and inputs on which errors don't average out.
+    """
     if isinstance(found.folded, RunFailed):
         stopped = isinstance(found.folded, LimitReached)
         return CheckResult(
@@ -41,9 +44,9 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
         return CheckResult("outputs", "fail", detail), []
     results: list[OutputResult] = []
     doubts: list[CheckResult] = []
-    for number, mode in enumerate(found.modes):
+    for number in range(len(found.modes)):
         for name in found.original.names:
-            outcome = _judge(found, number, mode, name, tolerances)
+            outcome = _judge(found, found.folded, number, name, tolerances)
             if isinstance(outcome, CheckResult):
                 if outcome.verdict == "fail":
                     return outcome, results
@@ -51,31 +54,30 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
             else:
                 results.append(outcome)
     unsure = any(result.verdict == "inconclusive" for result in results)
-    if unsure and found.moved is not None and found.fallback_reason is None:
-        results = _explained(results, found)
+    if unsure and found.reference.fallback_reason is None:
+        results = _explained_by_rounding(results, found, found.folded)
     if tolerances.rtol is not None or tolerances.atol is not None:
         results = [replace(result, verdict="fail" if _beyond(result, tolerances) else "pass") for result in results]
     return _verdict(results, doubts, found, tolerances), results
 
 
-def _judge(
-    found: Measured, number: int, mode: RunMode, name: str, tolerances: Tolerances
-) -> OutputResult | CheckResult:
-    """One output in one mode, over all samples: the worst of the groups of kinds."""
-    assert isinstance(found.folded, type(found.original))
+def _judge(found: Measured, folded: Run, number: int, name: str, tolerances: Tolerances) -> OutputResult | CheckResult:
+    """Judge one output in the mode of this number, over all samples: the worst of the groups of kinds of inputs."""
+    mode = found.modes[number]
     where = f"output {name!r}" + (f" at level {mode.level}" if mode.level != "disable" else "")
     groups: dict[bool, list[tuple[NDArray[Any], ...]]] = {}
-    for sample, kind in enumerate(found.kinds):
-        a, b = found.original.outputs[number][sample][name], found.folded.outputs[number][sample][name]
-        reference = found.reference[sample][name]
-        correctly_rounded = reference if found.correctly_rounded is None else found.correctly_rounded[sample][name]
+    for sample, kind in enumerate(found.fed.kinds):
+        a, b = found.original.outputs[number][sample][name], folded.outputs[number][sample][name]
+        reference = found.reference.outputs[sample][name]
+        best = found.reference.correctly_rounded
+        correctly_rounded = reference if best is None else best[sample][name]
         if a.dtype != b.dtype or a.shape != b.shape:
             detail = f"{where} is {b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
             return CheckResult("outputs", "fail", detail)
         if a.dtype.kind == "f":
-            odd = _specials(a, b, reference)
-            if odd is not None:
-                return CheckResult("outputs", odd[0], f"{where} {odd[1]}")
+            wrong = _specials(a, b, reference)
+            if wrong is not None:
+                return CheckResult("outputs", wrong[0], f"{where} {wrong[1]}")
         if correctly_rounded.shape != reference.shape:
             correctly_rounded = reference
         groups.setdefault(kind in PLAIN_KINDS, []).append((a, b, reference, correctly_rounded))
@@ -86,25 +88,23 @@ def _judge(
     return max(outcomes, key=lambda r: ({"fail": 2, "inconclusive": 1, "pass": 0}[r.verdict], r.error_ratio))
 
 
-def _explained(results: list[OutputResult], found: Measured) -> list[OutputResult]:
-    """Look once more at outputs whose yardstick is too uncertain: can rounding explain how they differ?
+def _explained_by_rounding(results: list[OutputResult], found: Measured, folded_run: Run) -> list[OutputResult]:
+    """Judge again the outputs whose float64 reference is too uncertain: can rounding explain how they differ?
 
     A network may be far from its float64 run because it loses digits; then moving its numbers by an ulp moves its
     outputs as far as a fold does. Or because it rounds on purpose; then that moves hardly anything, and a fold that
-    takes the rounding away differs many times as much.
+    removes the rounding differs many times as much.
     """
-    assert found.moved is not None
-    assert isinstance(found.folded, type(found.original))
     try:
-        moved = found.moved()
+        perturbed = found.perturbed()
     except RunFailed:
         return results
     judged = []
     for result in results:
         if result.verdict == "inconclusive" and result.level == "disable" and not result.tf32:
             name, original = result.name, found.original.outputs[0]
-            accumulator = ErrorAccumulator(found.held.get(name, original[0][name].dtype), slack=found.slack)
-            for reference, folded, other in zip(original, found.folded.outputs[0], moved, strict=True):
+            accumulator = ErrorAccumulator(found.narrow_types.get(name, original[0][name].dtype), slack=found.slack)
+            for reference, folded, other in zip(original, folded_run.outputs[0], perturbed, strict=True):
                 a, b, c = (sample[name].astype(np.float64) for sample in (reference, folded, other))
                 if a.shape == c.shape and np.isfinite([a, b, c]).all():
                     accumulator.add(b, c, a, None)
@@ -115,7 +115,7 @@ def _explained(results: list[OutputResult], found: Measured) -> list[OutputResul
 
 
 def _specials(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any]) -> tuple[Judgement, str] | None:
-    """Where NaN and infinity stand: they must be in the same places."""
+    """Return what is wrong with the places of NaN and infinity, which must be the same; None if they are."""
     with np.errstate(invalid="ignore"):
         same = (np.isfinite(a) & np.isfinite(b)) | (a == b) | (np.isnan(a) & np.isnan(b))
     if same.all():
@@ -129,10 +129,10 @@ def _specials(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any]) -> tupl
 def _group(
     name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, tolerances: Tolerances
 ) -> OutputResult:
-    limit = tolerances.of(kind, found.fallback_reason is not None)
+    limit = tolerances.of(kind, found.reference.fallback_reason is not None)
     if arrays[0][0].dtype.kind != "f":
         return _flips(name, mode, arrays, kind)
-    dtype = found.held.get(name, arrays[0][0].dtype)
+    dtype = found.narrow_types.get(name, arrays[0][0].dtype)
     accumulator = ErrorAccumulator(dtype, slack=found.slack)
     for a, b, reference, correctly_rounded in arrays:
         finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(reference) & np.isfinite(correctly_rounded)
@@ -158,7 +158,7 @@ def _group(
 
 
 def _flips(name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kind: str) -> OutputResult:
-    """Integers and truth values: how many have changed, beside how many rounding alone changes."""
+    """Judge integers and truth values by how many have changed, beside how many rounding alone changes."""
     changed = sum(int((a != b).sum()) for a, b, *_ in arrays)
     total = sum(a.size for a, *_ in arrays)
     noise = sum(max(int((a != t).sum()), int((i != t).sum())) for a, _, t, i in arrays)
@@ -173,7 +173,7 @@ def _flips(name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kin
 def _verdict(
     results: list[OutputResult], doubts: list[CheckResult], found: Measured, tolerances: Tolerances
 ) -> CheckResult:
-    """The check's verdict over all outputs and modes."""
+    """Return the check's verdict over all outputs and modes."""
     if not any(np.isfinite(array).any() for sample in found.original.outputs[0] for array in _numbers(sample)):
         return CheckResult(
             "outputs", "inconclusive", "the original's outputs hold no finite number: nothing was compared"
@@ -181,17 +181,17 @@ def _verdict(
     if tolerances.rtol is not None or tolerances.atol is not None:
         return _by_tolerance(results, tolerances)
     worst = max(results, key=lambda r: r.error_ratio, default=None)
-    figures: dict[str, Any] = {"ratio": worst.error_ratio if worst else None, "reference": "float64"}
-    if found.fallback_reason is not None:
-        figures |= {"reference": "the original", "because": found.fallback_reason}
-    against = "the unavoidable error"
-    if found.fallback_reason is not None:
+    figures: dict[str, Any] = {"error_ratio": worst.error_ratio if worst else None, "reference": "float64"}
+    if found.reference.fallback_reason is not None:
+        figures |= {"reference": "the original", "because": found.reference.fallback_reason}
+    against = "the expected rounding error"
+    if found.reference.fallback_reason is not None:
         against += ", estimated from the original alone"
     wrong = [r for r in results if r.verdict == "fail"]
     if wrong:
         worst = max(wrong, key=lambda r: r.error_ratio)
-        limit = tolerances.of(worst.kind or "normal", found.fallback_reason is not None)
-        figures |= {"ratio": worst.error_ratio, "k": limit}
+        limit = tolerances.of(worst.kind or "normal", found.reference.fallback_reason is not None)
+        figures |= {"error_ratio": worst.error_ratio, "k": limit}
         detail = f"{worst.error_ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
         return CheckResult("outputs", "fail", detail, figures)
     if doubts:
@@ -201,14 +201,15 @@ def _verdict(
         detail = f"output {unsure[0].name!r}: the original's own error is so large that it could hide a fault"
         return CheckResult("outputs", "inconclusive", detail, figures)
     assert worst is not None
-    limit = tolerances.of(worst.kind or "normal", found.fallback_reason is not None)
-    seen = max(r.detection_limit for r in results)
-    if seen > BLIND:
-        detail = f"the unavoidable error is so large here that only an error of {seen:.2g} would have shown"
-        return CheckResult("outputs", "inconclusive", detail, figures | {"k": limit, "sensitivity": seen})
+    limit = tolerances.of(worst.kind or "normal", found.reference.fallback_reason is not None)
+    detection_limit = max(r.detection_limit for r in results)
+    figures |= {"k": limit, "detection_limit": detection_limit}
+    if detection_limit > BLIND:
+        detail = f"the expected rounding error is so large that the detection limit is {detection_limit:.2g}"
+        return CheckResult("outputs", "inconclusive", detail, figures)
     detail = f"{worst.error_ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
-    detail += f"; an error of {seen:.2g} would show"
-    return CheckResult("outputs", "pass", detail, figures | {"k": limit, "sensitivity": seen})
+    detail += f"; detection limit {detection_limit:.2g}"
+    return CheckResult("outputs", "pass", detail, figures)
 
 
 def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -218,13 +219,13 @@ def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
 def _by_tolerance(results: list[OutputResult], tolerances: Tolerances) -> CheckResult:
     rtol, atol = tolerances.rtol or 0.0, tolerances.atol or 0.0
     bad = [r for r in results if r.verdict == "fail"]
-    told = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
+    detail = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
     if bad:
-        told += f"; output {bad[0].name!r} differs by {bad[0].max_abs:.3g}, {bad[0].max_rel:.3g} of the largest"
-    return CheckResult("outputs", "fail" if bad else "pass", told, {"rtol": rtol, "atol": atol})
+        detail += f"; output {bad[0].name!r} differs by {bad[0].max_abs:.3g}, {bad[0].max_rel:.3g} of the largest"
+    return CheckResult("outputs", "fail" if bad else "pass", detail, {"rtol": rtol, "atol": atol})
 
 
 def _beyond(result: OutputResult, tolerances: Tolerances) -> bool:
-    """True if an output differs by more than the tolerances that were asked for."""
+    """Return True if an output differs by more than the tolerances that were asked for."""
     largest = result.max_abs / result.max_rel if result.max_rel else 0.0
     return result.max_abs > (tolerances.atol or 0.0) + (tolerances.rtol or 0.0) * largest

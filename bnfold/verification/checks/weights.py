@@ -14,7 +14,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.batchnorm import ONNX_EPSILON
 from bnfold.results.verification import CheckResult, Judgement, LayerResult
-from bnfold.verification.equivalence.alignment import Alignment, layers_before
+from bnfold.verification.equivalence.findings import Alignment, layers_before
 
 OTHERS = 4.0
 """Ulps that a folded weight may be off: what a fold costs that was computed in the storage type."""
@@ -24,18 +24,18 @@ EXACT = 0.5 + 1e-6
 
 
 def check_weights(
-    found: Alignment | str, tolerance: float | None = None, *, ours: bool = False
+    found: Alignment | str, tolerance: float | None = None, *, refolded: bool = False
 ) -> tuple[CheckResult, list[LayerResult]]:
     """Judge every folded layer beside the original's, through the alignment (a sentence where there is none).
 
-    ``tolerance`` is in ulps, 4 by default. ``ours``: the model is what bnfold makes of the original; no other tool
+    ``tolerance`` is in ulps, 4 by default. ``refolded``: the model is what bnfold makes of the original; no other tool
     folds into the parameters of a BatchNormalization.
     """
     tolerance = OTHERS if tolerance is None else tolerance
     if isinstance(found, str):
         return CheckResult("weights", "inconclusive", found), []
     layers = by_alignment(found, tolerance)
-    layers += wrong_numbers(found, layers) + ([] if ours else _moved_statistics(found))
+    layers += wrong_numbers(found, layers) + ([] if refolded else _moved_statistics(found))
     missing = [mismatch.name for mismatch in found.mismatches if mismatch.kind != "numbers"]
     return judge_tensors(layers, missing, tolerance), layers
 
@@ -87,7 +87,7 @@ def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResul
         before = {node.name: node for node in layers_before(mismatch.node)}
         if not failing & before.keys():
             node = next(iter(before.values()), mismatch.node)
-            name = f"{node.op} {node.name!r} (seen by {mismatch.name})"
+            name = f"{node.label} (seen by {mismatch.name})"
             results.append(LayerResult(name, None, None, None, mismatch.channels, "weights", "fail", node.name))
     if not found.mismatches:
         for output, channels in found.wrong_outputs.items():

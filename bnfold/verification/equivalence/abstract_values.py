@@ -1,12 +1,13 @@
-"""What a value *is*, whatever network computes it: a class of values and a map on it.
+"""Abstract values: the class of a value, whatever network computes it, and an affine transform.
 
-Two values are of one class if they are the same function of the model's inputs, up to an affine map per channel. A
-network with its BatchNorms and the same one folded go through different values, but each folded value is a known map
-of an original one: so both networks are read into one table of classes, and they are the same function where their
-outputs have one class and one map. No plan, and no name inside the graph, is needed for that.
+Two values are of one class if they are the same function of the model's inputs, up to an affine transform per channel.
+A network with its BatchNorms and the same one folded go through different values, but each folded value is a known
+transform of an original one. So both networks are read into one table of classes (a value numbering), and they are the
+same function where their outputs have one class and one transform. Neither a plan nor a name inside the graph is needed
+for that.
 
-Numbers in a folded model are rounded, so maps carry error bars: what rounding every stored number by some ulps may have
-moved them.
+Numbers in a folded model are rounded, so transforms carry error bars: bounds of what rounding each stored number by
+some ulps may have changed.
 """
 
 from __future__ import annotations
@@ -24,49 +25,54 @@ Array = NDArray[np.float64]
 Scale = Literal["any", "positive", "nonnegative", "none"]
 
 LOOSE = 8.0
-"""Ulps that the numbers of two models may differ by and still count as meant to be the same."""
+"""Ulps by which the numbers of two models may differ and still count as the same."""
 
 DEAD = 2.0**-100
-"""Numbers this many times smaller than the largest of their kind are nothing: weight decay leaves such channels."""
+"""Numbers this many times smaller than the largest of their kind count as zero: weight decay leaves such channels."""
 
 FACTOR = 2.0**-48
 """What computing a factor in float64 and multiplying by it again may cost, relative to the number."""
+
+EPSILON = {"float16": 2.0**-10, "bfloat16": 2.0**-7, "float32": 2.0**-23, "float64": 2.0**-52}
+"""The distance from 1 to the next number, by float type."""
 
 ZERO = np.zeros(())
 
 
 @dataclass(frozen=True, eq=False)
 class AbstractValue:
-    """A value as ``map`` of the value of class ``base``; the errors bound what rounding may have moved the map by."""
+    """A value as an ``affine`` transform of that of class ``base``; the errors bound what rounding changes in it."""
 
     base: int
-    map: Affine = IDENTITY
+    affine: Affine = IDENTITY
     gain_error: Array = field(default_factory=lambda: ZERO)
     shift_error: Array = field(default_factory=lambda: ZERO)
 
-    def mapped(self, own: Affine, terms: Array, eps: float, *, rounds: bool = False) -> AbstractValue:
-        """What ``own`` makes of the value; ``terms`` are the sizes of what its shift was added up from.
+    def transformed(self, own: Affine, terms: Array, eps: float, *, rounds: bool = False) -> AbstractValue:
+        """Return the value after the transform ``own``; ``terms`` are the sizes of what its shift was added up from.
 
         ``rounds``: the gain of ``own`` may be a rounded result, which shows where gains cancel in a sum later.
         """
-        arrays = aligned(own.gain, terms, self.map.shift, self.gain_error, self.shift_error)
+        arrays = aligned(own.gain, terms, self.affine.shift, self.gain_error, self.shift_error)
         gain, sizes, shift, gain_error, shift_error = (np.abs(array) for array in arrays)
         moved = gain * shift_error + LOOSE * eps * (gain * shift + sizes)
-        made = own.after(self.map)
+        made = own.after(self.affine)
         errors = aligned(gain * gain_error, np.abs(made.gain) * (LOOSE * eps if rounds else 0.0))
         return AbstractValue(self.base, made, errors[0] + errors[1], moved)
 
     def shifted(self, shift: Array, error: Array) -> AbstractValue:
-        """The value plus ``shift``, whose error is bounded by ``error``; both are laid out like a map."""
-        total, more = aligned(self.map.shift, shift)
+        """Return the value plus ``shift``, whose error is bounded by ``error``; both are laid out like a transform."""
+        total, more = aligned(self.affine.shift, shift)
         bars, extra = aligned(self.shift_error, error)
-        return AbstractValue(self.base, Affine.of(*aligned(self.map.gain, total + more)), self.gain_error, bars + extra)
+        return AbstractValue(
+            self.base, Affine.of(*aligned(self.affine.gain, total + more)), self.gain_error, bars + extra
+        )
 
     def only(self, where: NDArray[np.bool_]) -> AbstractValue:
-        """The same value, of which the channels elsewhere read nothing of their class: any gain would do for them."""
+        """Return the same value with a gain of 0 elsewhere: those channels do not depend on their class."""
         if where.all():
             return self
-        gain, shift, error, there = aligned(self.map.gain, self.map.shift, self.gain_error, where)
+        gain, shift, error, there = aligned(self.affine.gain, self.affine.shift, self.gain_error, where)
         return AbstractValue(
             self.base, Affine.of(np.where(there, gain, 0.0), shift), np.where(there, error, 0.0), self.shift_error
         )
@@ -74,41 +80,43 @@ class AbstractValue:
     @property
     def is_plain(self) -> bool:
         """True if the value is its class's own, exactly."""
-        return self.map.is_identity
+        return self.affine.is_identity
 
     def agrees(self, other: AbstractValue, eps: float) -> NDArray[np.bool_] | None:
-        """Where both maps are one within their errors; None if the classes differ."""
+        """Return where both transforms are equal within their errors; None if the classes differ."""
         if self.base != other.base:
             return None
-        gain, gain2, error, error2 = aligned(self.map.gain, other.map.gain, self.gain_error, other.gain_error)
-        shift, shift2, moved, moved2 = aligned(self.map.shift, other.map.shift, self.shift_error, other.shift_error)
+        gain, gain2, error, error2 = aligned(self.affine.gain, other.affine.gain, self.gain_error, other.gain_error)
+        shift, shift2, moved, moved2 = aligned(
+            self.affine.shift, other.affine.shift, self.shift_error, other.shift_error
+        )
         with np.errstate(invalid="ignore"):
-            near_gain = np.abs(gain - gain2) <= error + error2 + LOOSE * eps * np.abs(gain) + _nothing(gain)
-            near_shift = np.abs(shift - shift2) <= moved + moved2 + LOOSE * eps * np.abs(shift) + _nothing(shift)
+            near_gain = np.abs(gain - gain2) <= error + error2 + LOOSE * eps * np.abs(gain) + _negligible(gain)
+            near_shift = np.abs(shift - shift2) <= moved + moved2 + LOOSE * eps * np.abs(shift) + _negligible(shift)
             same_gain = (near_gain & np.isfinite(gain) & np.isfinite(gain2)) | (gain == gain2)
             same_shift = (near_shift & np.isfinite(shift) & np.isfinite(shift2)) | (shift == shift2)
         return np.asarray(np.logical_and(*aligned(same_gain, same_shift)))
 
     def distance(self, other: AbstractValue) -> float:
-        """How far apart two maps of one class are, for choosing the nearest."""
-        gain, gain2, shift, shift2 = aligned(self.map.gain, other.map.gain, self.map.shift, other.map.shift)
+        """Return how far apart two transforms of one class are, for choosing the nearest."""
+        gain, gain2, shift, shift2 = aligned(self.affine.gain, other.affine.gain, self.affine.shift, other.affine.shift)
         scale = np.abs(gain).max(initial=1e-300)
         return float(np.abs(gain - gain2).sum() / scale + np.abs(shift - shift2).sum() / (scale + np.abs(shift).max()))
 
 
-def _nothing(numbers: Array) -> float:
+def _negligible(numbers: Array) -> float:
     return DEAD * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
 
 
 def aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
-    """Arrays with trailing axes of length 1, up to one rank: maps are aligned with the first axes of a tensor."""
+    """Return arrays with trailing axes of length 1, of one rank: transforms are aligned with a tensor's first axes."""
     rank = max(array.ndim for array in arrays)
     return [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
 
 
 @dataclass(frozen=True)
 class Either:
-    """Keys that mean the same; which of them a reader can tell depends on what it knows of shapes."""
+    """Keys of equal meaning; which of them is known depends on the shapes that are."""
 
     keys: tuple[Hashable, ...]
 
@@ -119,9 +127,9 @@ def _keys(key: Hashable) -> tuple[Hashable, ...]:
 
 @dataclass(frozen=True, eq=False)
 class Numbers:
-    """What tells apart operators of one kind: per channel some numbers, and bounds of their errors.
+    """What distinguishes operators of one kind: per channel some numbers, and bounds of their errors.
 
-    Both are ``(*lead, entries)``: the axes before the last are the first axes of the tensor, as in a map.
+    Both are ``(*lead, entries)``: the axes before the last are the first axes of the tensor, as in a transform.
     """
 
     values: Array
@@ -129,16 +137,25 @@ class Numbers:
 
     @classmethod
     def stacked(cls, values: Sequence[Array], errors: Sequence[Array]) -> Numbers:
-        """Arrays that are laid out like maps, one entry each."""
+        """Return arrays that are laid out like transforms as one, an entry each."""
         spread = np.broadcast_arrays(*aligned(*values, *errors))
         return cls(np.stack(spread[: len(values)], -1), np.stack(spread[len(values) :], -1))
 
 
+@dataclass(frozen=True)
+class Layer:
+    """A linear operator with constant weights: its rows, the type of its weights, the state of its ``output``."""
+
+    rows: Callable[[], Numbers]
+    dtype: Any
+    output: AbstractValue
+
+
 @dataclass(frozen=True, eq=False)
 class Matched:
-    """How each channel's numbers are a multiple of those of a known class; all laid out like a map.
+    """How each channel's numbers are a multiple of those of a known class; all laid out like a transform.
 
-    ``factor`` and a bound of its ``error``; ``same`` says for which channels they are one at all.
+    ``factor`` and a bound of its ``error``; ``same`` says for which channels they are a multiple at all.
     """
 
     factor: Array
@@ -148,7 +165,7 @@ class Matched:
 
 @dataclass(frozen=True, eq=False)
 class Entry:
-    """A class as it was entered: by whom, and the numbers that make it."""
+    """A class as it was entered: the node that it stands for (``owner``), and the numbers that make it."""
 
     base: int
     numbers: Callable[[], Numbers] | None
@@ -156,18 +173,21 @@ class Entry:
 
 
 class ValueNumbering:
-    """The table of classes that two models share. ``notes`` holds what else a meaning remembers of a class."""
+    """The table of classes that two models share.
+
+    ``clip_origins`` holds sign and shift of the first value of a class that was clipped.
+    """
 
     def __init__(self) -> None:
         self._count = 0
         self._table: dict[Hashable, list[Entry]] = {}
         self._by_base: dict[int, Entry] = {}
-        self.notes: dict[int, Any] = {}
+        self.clip_origins: dict[int, Any] = {}
 
     def find(
         self, key: Hashable, numbers: Callable[[], Numbers] | None, scale: Scale
     ) -> tuple[int, Matched | None] | None:
-        """The class under ``key`` whose numbers are those given, up to ``scale`` per channel; None if there is none."""
+        """Return the class under ``key`` whose numbers are those given, up to ``scale`` per channel; None for none."""
         entries = self.entries(key)
         mine = numbers() if numbers is not None and entries else None
         for entry in entries:
@@ -179,7 +199,7 @@ class ValueNumbering:
         return None
 
     def nearest(self, key: Hashable, numbers: Callable[[], Numbers], scale: Scale) -> tuple[Entry, Matched] | None:
-        """Of the classes under ``key`` the one that shares most channels."""
+        """Return that of the classes under ``key`` which shares most channels."""
         best: tuple[Entry, Matched] | None = None
         mine = numbers()
         for entry in self.entries(key):
@@ -189,7 +209,7 @@ class ValueNumbering:
         return best
 
     def enter(self, key: Hashable, numbers: Callable[[], Numbers] | None, owner: Any) -> int:
-        """A new class under ``key``. Its numbers are asked for when another is compared with it."""
+        """Enter a new class under ``key``. Its numbers are computed when another is compared with it."""
         self._count += 1
         entry = self._by_base[self._count] = Entry(self._count, numbers, owner)
         for one in _keys(key):
@@ -197,16 +217,16 @@ class ValueNumbering:
         return self._count
 
     def entries(self, key: Hashable) -> list[Entry]:
-        """All classes under ``key``."""
+        """Return all classes under ``key``."""
         return list(dict.fromkeys(entry for one in _keys(key) for entry in self._table.get(one, ())))
 
     def entry(self, base: int) -> Entry:
-        """How a class was entered."""
+        """Return how a class was entered."""
         return self._by_base[base]
 
 
 def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
-    """The numbers of ``new`` as multiples of those of ``old``, channel by channel; None if the shapes don't fit."""
+    """Return the numbers of ``new`` as multiples of those of ``old``, by channel; None if the shapes don't fit."""
     if new.values.shape == old.values.shape and np.array_equal(new.values, old.values, equal_nan=True):
         lead = new.values.shape[:-1]
         return Matched(np.ones(lead), np.zeros(lead), np.ones(lead, bool))
@@ -232,7 +252,7 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
     factor, error = np.where(exact, 1.0, factor), np.where(exact, 0.0, error)
     if scale in ("positive", "nonnegative"):
         same = same & ((factor > 0) if scale == "positive" else (factor >= 0))
-    allowed = errors_a + np.abs(factor)[..., None] * errors_b + error[..., None] * np.abs(b) + _nothing(a)
+    allowed = errors_a + np.abs(factor)[..., None] * errors_b + error[..., None] * np.abs(b) + _negligible(a)
     allowed = allowed + FACTOR * np.abs(a)
     near = (np.abs(a - factor[..., None] * b) <= allowed).all(axis=-1)
     return Matched(factor, error, same & near)
@@ -241,3 +261,10 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
 def _lead_aligned(*arrays: Array) -> list[Array]:
     rank = max(array.ndim for array in arrays)
     return [array.reshape(array.shape[:-1] + (1,) * (rank - array.ndim) + array.shape[-1:]) for array in arrays]
+
+
+def numbers_of(state: AbstractValue, eps: float) -> Numbers:
+    """Return gain and shift of a transform, as numbers that distinguish classes."""
+    gain, shift = state.affine.gain, state.affine.shift
+    bars = aligned(state.gain_error, np.abs(gain), state.shift_error, np.abs(shift))
+    return Numbers.stacked((gain, shift), (bars[0] + LOOSE * eps * bars[1], bars[2] + LOOSE * eps * bars[3]))

@@ -1,4 +1,4 @@
-"""The attributes of a node that matter: in one spelling, defaults left out."""
+"""The attributes of a node that matter, normalized: defaults are left out."""
 
 from __future__ import annotations
 
@@ -21,9 +21,17 @@ COUNTED_IN_OUTPUT = frozenset({"OneHot", "ConcatFromSequence", "Unsqueeze"})
 SETS_OF_AXES = frozenset({"Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "ReduceProd"})
 """Operators whose ``axes`` are a set, counted in their input."""
 
+MANY_SPELLINGS = frozenset(
+    """
+    LSTM GRU RNN MaxPool AveragePool LpPool Reshape Slice Pad Resize Upsample Expand Squeeze Unsqueeze Tile Gather Split
+    ReduceMean ReduceSum ReduceMax ReduceMin Cast ConstantOfShape Range Shape Size Where Dropout If Loop Scan
+    """.split()  # noqa: SIM905
+)
+"""Operators whose attributes and constants can be written in several ways of one meaning."""
+
 
 def essential(node: Node, rank: int | None) -> tuple[tuple[str, Any], ...]:
-    """Names and values, with axes counted from the first of the ``rank`` of what the node reads."""
+    """Return names and values, with axes counted from the first of the ``rank`` of what the node reads."""
     defaults = {name: _counted(node.op, name, value, rank) for name, value in _defaults(node.op, node.opset).items()}
     found: dict[str, Any] = {}
     for name, value in node.attrs.items():

@@ -16,8 +16,8 @@ class Mismatch:
     """A node of the folded model that does not compute what the original computes.
 
     ``numbers``: the operator is there, its numbers (or those of the layers before it) are others. ``attributes``: the
-    operator is there and set otherwise. ``unknown``: nothing in the original reads the same values in this way.
-    ``twin`` is the node of the original that it was compared with.
+    operator is there with other attributes. ``unknown``: nothing in the original computes this from the same values.
+    ``counterpart`` is the node of the original that it was compared with.
     """
 
     kind: Literal["numbers", "attributes", "unknown"]
@@ -27,12 +27,12 @@ class Mismatch:
 
     @property
     def name(self) -> str:
-        """The node, for a message."""
+        """Operator and name of the node, for a message."""
         return f"{self.node.op} {self.node.name!r}"
 
 
 def channels_of(wrong: NDArray[np.bool_]) -> list[int]:
-    """The channels, on the last axis along which a map varies, that are wrong."""
+    """Return the channels that are wrong, on the last axis along which a transform varies."""
     if wrong.ndim == 0 or wrong.size == 1:
         return []
     others = tuple(range(wrong.ndim - 1))

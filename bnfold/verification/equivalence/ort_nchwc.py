@@ -16,16 +16,16 @@ from bnfold.io.load import LoadedModel
 DOMAIN = "com.microsoft.nchwc"
 
 BLOCKS = (16, 8)
-"""Channels that lie side by side: with AVX-512, and with AVX2. The file does not tell which."""
+"""Channels that lie side by side: with AVX-512, and with AVX2. The file does not say which."""
 
 
 def is_nchwc(model: ModelProto) -> bool:
-    """True if the model has nodes in the blocked layout."""
+    """Return True if the model has nodes in the blocked layout."""
     return any(node.domain == DOMAIN for node in model.graph.node)
 
 
 def nchwc_values(model: ModelProto) -> set[str]:
-    """The names of values that lie in memory in the blocked layout: nobody outside can feed or read them."""
+    """Return the names of values in the blocked layout, which can be neither fed nor read from outside."""
     found: set[str] = set()
     for node in model.graph.node:
         own = node.domain == DOMAIN
@@ -35,7 +35,7 @@ def nchwc_values(model: ModelProto) -> set[str]:
 
 
 def without_nchwc(model: LoadedModel, block: int) -> ModelProto | None:
-    """A copy with the plain operators; None if its channels don't fill blocks of this size.
+    """Return a copy with the plain operators; None if its channels don't fill blocks of this size.
 
     Channels that were added to fill the last block have no weights and no bias; they are left out.
     """

@@ -1,31 +1,29 @@
-"""Cut a folded model and its original into the pieces that differ: say Conv and BatchNorm here, one Conv there.
+"""Cut a folded model and its original into the subgraphs that differ: say Conv and BatchNorm, and one Conv.
 
-A piece begins and ends at values that both models share, so that both halves can be run on the same input.
+A subgraph begins and ends at values that both models share, so that both versions can be run on the same input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
-from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx import TensorProto, helper
 
-from bnfold.frontends.onnx.type_inference import reads
-from bnfold.io.load import LoadedModel
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
-from bnfold.verification.equivalence.alignment import Alignment, suspect_layers
+from bnfold.verification.equivalence.findings import Alignment, suspect_layers
 
 MOST_SUBGRAPHS = 1000
-"""Pieces that are run; of more, this many are taken at even distances."""
+"""Subgraphs that are run; of more, this many are taken at even distances."""
 
 
 @dataclass(frozen=True)
 class End:
-    """A value at the border of a piece: its name and element type in the original and in the folded model."""
+    """A value at the boundary of a subgraph: its name and element type in the original and in the folded model."""
 
     original: str
     folded: str
@@ -35,8 +33,10 @@ class End:
 
 @dataclass(frozen=True)
 class Subgraph:
-    """Per channel, where one layer makes the piece: ``terms`` are the sizes of what its shift was added up from, as
-    rounding sees them, ``norms`` the lengths of its rows of weights.
+    """A part of both models, from ``inputs`` to ``outputs``, whose last layer is ``node``; channels are on ``axis``.
+
+    Where it is one layer, ``terms`` are the sizes of what each channel's shift is rounded at, ``norms`` the lengths of
+    its rows of weights.
 
     ``sure`` is False where the outputs are paired by their names alone: a difference then proves nothing.
     """
@@ -50,22 +50,12 @@ class Subgraph:
     norms: list[float]
     sure: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """For the job of a worker."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> Subgraph:
-        """The piece that :meth:`to_dict` wrote."""
-        ends = {side: [End(**end) for end in data[side]] for side in ("inputs", "outputs")}
-        return cls(**{**data, **ends})
-
 
 def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Subgraph]:
-    """The pieces in which the main graphs differ, in order. They don't begin or end at ``hidden`` values.
+    """The subgraphs in which the main graphs differ, in order. They don't begin or end at ``hidden`` values.
 
-    ``proved``: the folded model is right by what is stored. A layer whose output equals nothing of the original then
-    carries a map, maybe in a few of its channels, and is not taken for one that was meant to be the same.
+    ``proved``: the folded model is right by what is stored. A layer whose output equals nothing of the original is
+    then known to hold a transform of it, maybe in a few of its channels.
     """
     graph = found.folded.graphs.scopes[0]
     changed = [
@@ -76,12 +66,12 @@ def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = 
     made = []
     matched = {
         value: same
-        for value in found.folded.abstract
+        for value in found.folded.states
         if value.name not in hidden and (same := found.folded.exactly(value)) is not None
     }
-    border = _Border(found, matched, hidden, suspect_layers(found), proved)
+    boundary = _Boundary(found, matched, hidden, suspect_layers(found), proved)
     for region in _regions(changed, matched):
-        subgraph = _subgraph(region, border)
+        subgraph = _subgraph(region, boundary)
         if subgraph is not None:
             made.append(subgraph)
     step = max(1, -(-len(made) // MOST_SUBGRAPHS))
@@ -89,7 +79,7 @@ def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = 
 
 
 def _regions(changed: list[Node], matched: dict[Value, Value]) -> Iterator[list[Node]]:
-    """Nodes that are joined by values which the original does not have."""
+    """Yield groups of nodes that are joined by values which the original does not have."""
     leader: dict[Node, Node] = {node: node for node in changed}
 
     def lead(node: Node) -> Node:
@@ -109,8 +99,8 @@ def _regions(changed: list[Node], matched: dict[Value, Value]) -> Iterator[list[
 
 
 @dataclass(frozen=True, eq=False)
-class _Border:
-    """Where pieces may begin and end: at ``anchors``, which both models share, but never at ``hidden`` values."""
+class _Boundary:
+    """Where subgraphs may begin and end: at ``matched`` values, which both models share, never at ``hidden`` ones."""
 
     found: Alignment
     matched: dict[Value, Value]
@@ -119,7 +109,7 @@ class _Border:
     proved: bool
 
     def inputs(self, region: list[Node]) -> dict[Value, Value] | None:
-        """What a region reads, with the original's values; None if the original does not have all of it."""
+        """Return what a region reads, with the original's values; None if the original does not have all of it."""
         inside, constants = set(region), region[0].graph.constants
         ends: dict[Value, Value] = {}
         for value in dict.fromkeys(value for node in region for value in _reads(node, self.found)):
@@ -131,12 +121,12 @@ class _Border:
         return ends
 
     def outputs(self, region: list[Node]) -> dict[Value, Value]:
-        """What a region makes for others, and what its layers make, with what they were meant to be."""
+        """Return what a region makes for others, and what its layers make, with the values of the original."""
         inside = set(region)
         outputs: dict[Value, Value] = {}
         for value in (value for node in region for value in node.live_outputs):
-            seen = value.is_output or value.captured or any(interpreter not in inside for interpreter in value.readers)
-            counterpart = self.matched.get(value) or self.found.folded.known.named.get(value.name)
+            seen = value.is_output or value.captured or any(consumer not in inside for consumer in value.readers)
+            counterpart = self.matched.get(value) or self.found.folded.index.named.get(value.name)
             if value.name not in self.hidden and seen and _can_end(counterpart):
                 outputs[value] = counterpart
         for node in inside & self.found.folded.layers.keys():
@@ -146,23 +136,23 @@ class _Border:
         return outputs
 
     def _meant(self, node: Node) -> Value | None:
-        """The value that a layer's output was meant to be, where no anchor says so."""
+        """Return the value that a layer's output stands for, where it is not matched."""
         folded, value = self.found.folded, node.output
-        abstract = folded.layers[node].abstract
-        if value in self.matched or abstract is not folded.raw.get(value):
+        state = folded.layers[node].output
+        if value in self.matched or state is not folded.raw.get(value):
             return None
         if self.proved:
-            return folded.known.equal(abstract, folded.eps(value), value.name)
-        return folded.meant(abstract, value, nearest=node in self.suspected)
+            return folded.index.equal(state, folded.eps(value), value.name)
+        return folded.meant(state, value, nearest=node in self.suspected)
 
 
 def _can_end(value: Value | None) -> TypeGuard[Value]:
-    """True for a value of the original that its main graph computes."""
+    """Return True for a value of the original that its main graph computes."""
     return value is not None and value.graph.name == "" and value.producer is not None
 
 
-def _subgraph(region: list[Node], border: _Border) -> Subgraph | None:
-    ends, outputs, found = border.inputs(region), border.outputs(region), border.found
+def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
+    ends, outputs, found = boundary.inputs(region), boundary.outputs(region), boundary.found
     if not ends or not outputs:
         return None
     inside = set(region)
@@ -183,7 +173,7 @@ def _subgraph(region: list[Node], border: _Border) -> Subgraph | None:
 
 
 def _reads(node: Node, found: Alignment) -> Iterator[Value | None]:
-    """What a node reads, by itself and inside its nested graphs."""
+    """Yield what a node reads, by itself and inside its subgraphs of control flow."""
     yield from node.inputs
     for _, graph in found.folded.graphs.bodies.get(node, ()):
         values = [*(v for inner in graph.nodes for v in _reads(inner, found)), *graph.outputs]
@@ -199,58 +189,13 @@ def _end(original: Value, folded: Value) -> End:
 
 
 def _sizes(found: Alignment, node: Node) -> tuple[list[float], list[float]]:
-    """The sizes of a layer's shift terms and rows."""
+    """Return the sizes of a layer's shift terms and rows."""
     layer = found.folded.layers.get(node)
-    meant = None if layer is None else found.folded.meant(layer.abstract, node.output, nearest=True)
+    meant = None if layer is None else found.folded.meant(layer.output, node.output, nearest=True)
     if layer is None or meant is None:
         return [], []
-    target = found.original.abstract[meant]
+    target = found.original.states[meant]
     eps = float(ulp(np.ones(()), layer.dtype))
     rows = layer.rows().values
     norms = np.sqrt(np.square(rows).sum(axis=-1)).reshape(-1)
     return (target.shift_error / (LOOSE * eps)).reshape(-1).tolist(), norms.tolist()
-
-
-def extract(model: LoadedModel, inputs: dict[str, int], outputs: list[str]) -> ModelProto | None:
-    """The part of a model's main graph that makes ``outputs`` from ``inputs`` (names and element types).
-
-    None if it needs anything else from outside. Its weights are inside.
-    """
-    graph = model.proto.graph
-    made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
-    held = {tensor.name: tensor for tensor in graph.initializer}
-    sparse = {entry.values.name: entry for entry in graph.sparse_initializer}
-    picked: set[int] = set()
-    weights: dict[str, None] = {}
-    pending = list(outputs)
-    while pending:
-        name = pending.pop()
-        if name in inputs or name in weights:
-            continue
-        if name in held or name in sparse:
-            weights[name] = None
-        elif name in made:
-            if made[name] not in picked:
-                picked.add(made[name])
-                pending += list(reads(graph.node[made[name]]))
-        else:
-            return None
-    part = ModelProto(ir_version=model.proto.ir_version)
-    part.opset_import.extend(model.proto.opset_import)
-    part.functions.extend(model.proto.functions)
-    part.graph.name = "piece"
-    part.graph.node.extend(graph.node[index] for index in sorted(picked))
-    model.external.fill(part.graph)
-    for name, kind in inputs.items():
-        part.graph.input.append(helper.make_tensor_value_info(name, kind, None))
-    part.graph.output.extend(ValueInfoProto(name=name) for name in outputs)
-    for name in weights:
-        if name in sparse:
-            part.graph.sparse_initializer.append(sparse[name])
-            continue
-        tensor = part.graph.initializer.add()
-        tensor.CopyFrom(numpy_helper.from_array(model.external.read(held[name]), name))
-        tensor.data_type = held[name].data_type
-        if part.ir_version < 4:
-            part.graph.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
-    return part

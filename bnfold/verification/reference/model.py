@@ -24,12 +24,8 @@ from bnfold.frontends.onnx.graph import dense
 from bnfold.frontends.onnx.type_inference import bodies, reads
 from bnfold.io.load import LoadedModel
 from bnfold.progress import report
+from bnfold.verification.random_operators import RANDOM
 from bnfold.verification.reference.ops import OPERATORS
-
-RANDOM = frozenset(
-    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
-)
-"""Operators that draw other numbers each time."""
 
 Observer = Callable[[str, NDArray[Any]], None]
 

@@ -1,9 +1,9 @@
-"""What the models are fed: the user's data, or generated samples of the shapes that the model declares."""
+"""The inputs of both models: the user's data, or generated samples of the shapes that the model declares."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,21 +21,40 @@ Sample = dict[str, NDArray[Any]]
 Shape = tuple[int, ...]
 
 
-FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
-"""Sizes to try for free dimensions behind the first one where the graph does not tell which it takes."""
-
-SECOND_SIZES = (64, 128, 8, 256, 32)
-"""Sizes to try beside the first one, cheap and likely ones first."""
-
 CONSTANTS = (0.5, -1.0, 0.0, 2.0, -0.25, 1.0, 0.1, -3.0)
 """What the constant inputs are filled with, one after the other."""
 
-LARGEST_FREE = 2048
-"""Free dimensions are solved for up to this size."""
-
-
 MOST_ELEMENTS = 2**28
 """Elements above which an input is not generated (1 GiB in float32)."""
+
+
+@dataclass(frozen=True)
+class SampleSet:
+    """Samples, the kind of each, and what the report says of them."""
+
+    samples: list[Sample]
+    kinds: list[str]
+    description: dict[str, Any]
+
+
+def user_sample_set(options: InputOptions, model: ModelProto) -> SampleSet:
+    """Return the user's own data. Raises InputError."""
+    samples = user_samples(options, model)
+    description = {"source": str(options.data), "seed": options.seed, "samples": len(samples)}
+    return SampleSet(samples, ["data"] * len(samples), description)
+
+
+def described(options: InputOptions, samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return what the report says of generated samples: ``shapes`` are those that occur, each once, by input."""
+    shapes = [{name: list(array.shape) for name, array in sample.items()} for sample in samples]
+    distinct = [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]]
+    return {
+        "source": "generated",
+        "seed": options.seed,
+        "samples": len(samples),
+        "kinds": list(options.kinds),
+        "shapes": distinct,
+    }
 
 
 def model_inputs(model: ModelProto) -> list[ValueInfoProto]:
@@ -91,11 +110,10 @@ def _folder_sample(folder: Path, names: Sequence[str]) -> Sample:
 
 @dataclass(frozen=True)
 class Sizes:
-    """What free dimensions are set to: a ``batch`` (the first of a shape), sample by sample in turn, and ``others``, of
-    which inputs that look like noise take the first and plain ones the last.
+    """What free dimensions are set to: the ``batch`` (the first of a shape), sample by sample in turn, and ``others``,
+    of which inputs that look like noise take the first and plain ones the last.
 
-    Two sizes tell apart what one can't: a sum over the batch from no sum, a size that was written down from one that
-    was not.
+    Two sizes show what one can't: a sum over the batch, or a size that the model holds as a constant.
     """
 
     batch: tuple[int, ...] = (1,)
@@ -122,7 +140,7 @@ def shapes_of(options: InputOptions, infos: Sequence[ValueInfoProto], batch: int
 
 
 def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) -> tuple[list[Sample], list[str]]:
-    """Samples and the kind of each. Raises InconclusiveError for inputs that nothing sensible can be made for."""
+    """Samples and the kind of each. Raises InconclusiveError for inputs of no known shape, type or range."""
     infos = model_inputs(model)
     unknown = set(options.shapes) | set(options.ranges)
     unknown -= {info.name for info in infos}
@@ -138,46 +156,6 @@ def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) ->
             samples.append({info.name: _generate(info, shapes[info.name], kind, index, options, rng) for info in infos})
             kinds.append(kind)
     return samples, kinds
-
-
-def size_choices(options: InputOptions, model: ModelProto) -> Iterator[Sizes]:
-    """Yield what free dimensions may be set to: two sizes each where the graph allows it, then one, best first."""
-    infos = [info for info in model_inputs(model) if info.name not in options.shapes]
-    free = {bool(axis) for info in infos for axis, dim in enumerate(info.type.tensor_type.shape.dim) if _is_free(dim)}
-    fitting, others = _feasible_sizes(options, model) if True in free else ([1], [])
-    if free:
-        first = (fitting or others)[0]
-        second = next((size for size in SECOND_SIZES if size in fitting and size != first), first)
-        yield Sizes((1, 2), (first, second))
-        if second != first:
-            yield Sizes((1, 2), (first,))
-    for size in (*fitting, *others):
-        yield Sizes((1,), (size,))
-
-
-def _is_free(dim: Any) -> bool:
-    return not dim.HasField("dim_value")
-
-
-def _feasible_sizes(options: InputOptions, model: ModelProto) -> tuple[list[int], list[int]]:
-    """Return sizes for the free dimensions behind the first: what the graph's own shapes allow, and others to try.
-
-    Products and reshapes fix the size of what they read; the size that makes them fit is looked for by bisection over
-    shape inference. Where that tells nothing, some common sizes.
-    """
-    from bnfold.verification.runtime.input_shapes import misfit
-
-    def at(size: int) -> int:
-        return misfit(model, shapes_of(options, model_inputs(model), 1, size))
-
-    fitting = [size for size in FREE_SIZES if at(size) == 0]
-    if fitting:
-        return fitting, [size for size in FREE_SIZES if size not in fitting]
-    low, high = 1, LARGEST_FREE
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (middle + 1, high) if at(middle) < 0 else (low, middle)
-    return ([low] if at(low) == 0 else []), list(FREE_SIZES)
 
 
 def _generate(
@@ -221,8 +199,8 @@ def _pattern(kind: str, index: int, shape: tuple[int, ...], rng: np.random.Gener
         return 16.0 * rng.standard_normal(shape)
     if kind == "constant":
         return np.full(shape, CONSTANTS[index % len(CONSTANTS)])
-    corners = np.zeros(shape)
-    if corners.size:
-        flat = corners.reshape(-1)
+    impulses = np.zeros(shape)
+    if impulses.size:
+        flat = impulses.reshape(-1)
         flat[[index % flat.size, -1 - index % flat.size]] = 1.0
-    return corners
+    return impulses

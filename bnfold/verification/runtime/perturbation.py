@@ -1,4 +1,4 @@
-"""The unavoidable error of a model that can't run in float64: its outputs with its own numbers moved by an ulp."""
+"""The expected rounding error of a model that can't run in float64: its outputs with its numbers moved by an ulp."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bnfold.io.external import tensors_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
 from bnfold.io.save import staged
-from bnfold.numerics.affine import ulp
+from bnfold.numerics.rounding import ulp
 from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode
@@ -25,7 +25,7 @@ MOST_MOVED = 2**27
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
 
-def moved_run(
+def perturbed_run(
     model: LoadedModel, samples: list[Sample], device: str, mode: RunMode, limits: Limits, seed: int
 ) -> runtime.Run:
     """Run the model with its weights and inputs moved at random by up to an ulp. Raises RunFailed."""

@@ -1,21 +1,24 @@
 """Runs of models on onnxruntime, in a process of its own, started by
 :func:`bnfold.verification.runtime.runner.spawn`.
 
-onnxruntime can crash and a hostile model may make it: the tool itself must survive that. This is the only
+onnxruntime can crash, and a hostile model may provoke that: the tool itself must survive. This is the only
 file that imports onnxruntime.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from bnfold.verification.runtime.devices import RunMode, device_of
+from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
 
 LEVELS = {
     "disable": "ORT_DISABLE_ALL",
@@ -26,7 +29,27 @@ LEVELS = {
 
 
 PROGRESS = "progress"
-"""The file, beside the job, in which a worker tells how far it is (:mod:`bnfold.progress`)."""
+"""The file, beside the job, to which a worker writes how far it is (:mod:`bnfold.progress`)."""
+
+
+@dataclass(frozen=True)
+class RunJob:
+    """Run ``model`` in each mode on each of the ``samples``, which hold the ``inputs`` in this order."""
+
+    model: str
+    modes: list[RunMode]
+    device: str
+    inputs: list[str]
+    samples: int
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The names of the ``outputs``; name, operator and domain of each node ``on_cpu``; onnxruntime's ``version``."""
+
+    outputs: list[str]
+    on_cpu: list[list[str]]
+    version: str
 
 
 NUMPY = frozenset(
@@ -39,18 +62,14 @@ NUMPY = frozenset(
         *(f"{u}int{bits}" for u in ("", "u") for bits in (8, 16, 32, 64)),
     )
 )
-"""Types of outputs that numpy knows. Of others onnxruntime gives some as bare bits, which are no numbers."""
-
-
-class DeviceMissing(Exception):
-    """The device asked for is not really there; the message says what onnxruntime offers in its place."""
+"""Types of outputs that numpy knows. onnxruntime returns some others as bare bits, which are no numbers."""
 
 
 class Session:
     """One model on one device at one optimisation level.
 
-    ``device`` is ``cpu`` or ``cuda:N``; ``options`` go to the CUDA provider. A ``frugal`` one keeps no memory for
-    its next run: for those who have one per layer. Raises DeviceMissing where it would silently run on the CPU.
+    ``options`` go to the device's provider. A ``frugal`` one keeps no memory for its next run: for those who have one
+    per layer. Raises DeviceUnavailable where it would silently run on another device.
     """
 
     def __init__(
@@ -72,24 +91,23 @@ class Session:
         settings.use_deterministic_compute = deterministic
         settings.intra_op_num_threads = threads
         settings.enable_cpu_mem_arena = settings.enable_mem_pattern = not frugal
-        wanted = "CPUExecutionProvider"
-        providers: list[Any] = [wanted]
-        if device != "cpu":
-            wanted = "CUDAExecutionProvider"
-            if hasattr(onnxruntime, "preload_dlls"):
+        self._device = device_of(device)
+        wanted = self._device.provider
+        providers: list[Any] = ["CPUExecutionProvider"]
+        if not self._device.is_host:
+            if self._device.preloads and hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()
             if wanted not in onnxruntime.get_available_providers():
-                raise DeviceMissing(f"this onnxruntime {onnxruntime.__version__} has no CUDA")
+                raise DeviceUnavailable(f"this onnxruntime {onnxruntime.__version__} has no {self._device.label}")
             settings.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-            providers = [(wanted, {"device_id": device.partition(":")[2] or "0", **(options or {})}), *providers]
-        self._device = device
+            providers.insert(0, (wanted, self._device.provider_options(options or {})))
         self._session = onnxruntime.InferenceSession(model, settings, providers=providers)
         used = self._session.get_providers()
         if used[0] != wanted:
-            raise DeviceMissing(f"onnxruntime fell back to {used[0]}")
+            raise DeviceUnavailable(f"onnxruntime fell back to {used[0]}")
         self.inputs = [item.name for item in self._session.get_inputs()]
         self.outputs = [item.name for item in self._session.get_outputs()]
-        self.on_cpu = self._assigned_to_cpu() if device != "cpu" else []
+        self.on_cpu = [] if self._device.is_host else self._assigned_to_cpu()
 
     def _assigned_to_cpu(self) -> list[list[str]]:
         """Name, operator and domain of each node that onnxruntime put on the CPU."""
@@ -103,16 +121,15 @@ class Session:
         """A function that runs the model once on ``feed``, which lies on the device already, as its outputs will."""
         import onnxruntime
 
-        if self._device == "cpu":
-            inputs = {name: feed[name] for name in self.inputs if name in feed}
+        inputs = {name: feed[name] for name in self.inputs if name in feed}
+        memory, number = self._device.memory, self._device.number
+        if memory is None:
             return lambda: self._session.run(self.outputs, inputs) and None
-        number = int(self._device.partition(":")[2] or 0)
         binding = self._session.io_binding()
-        for name in self.inputs:
-            if name in feed:
-                binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(feed[name], "cuda", number))
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, onnxruntime.OrtValue.ortvalue_from_numpy(value, memory, number))
         for name in self.outputs:
-            binding.bind_output(name, "cuda", number)
+            binding.bind_output(name, memory, number)
 
         def once() -> None:
             self._session.run_with_iobinding(binding)
@@ -132,34 +149,20 @@ class Session:
         return [np.asarray(value) for value in outputs]
 
 
-def main(job_path: str) -> None:
-    """Do what the job file says and leave ``result.json`` and the outputs beside it."""
-    job = json.loads(Path(job_path).read_text())
-    folder = Path(job_path).parent
-    try:
-        result = run(job, folder)
-    except DeviceMissing as error:
-        result = {"error": str(error), "device": True}
-    except Exception as error:  # whatever onnxruntime raises is the answer
-        result = {"error": f"{type(error).__name__}: {error}"}
-    (folder / "result.json").write_text(json.dumps(result))
-
-
-def run(job: dict[str, Any], folder: Path) -> dict[str, Any]:
+def run(job: RunJob, folder: Path) -> RunResult:
     """Run every sample in each mode, one session after the other; outputs go to ``output-<mode>-<sample>.npz``."""
     import onnxruntime
 
     names: list[str] = []
     on_cpu: list[list[str]] = []
-    for number, mode in enumerate(job["modes"]):
-        session = Session(job["model"], mode["level"], job["device"], mode["options"])
+    for number, mode in enumerate(job.modes):
+        session = Session(job.model, mode.level, job.device, mode.options)
         names, on_cpu = session.outputs, on_cpu or session.on_cpu
-        for sample in range(job["samples"]):
-            outputs = session.run(load_arrays(folder / f"input-{sample}.npz", job["inputs"]))
-            arrays: dict[str, Any] = {f"a{index}": value for index, value in enumerate(outputs)}
-            np.savez(folder / f"output-{number}-{sample}.npz", **arrays)
+        for sample in range(job.samples):
+            outputs = session.run(load_arrays(folder / f"input-{sample}.npz", job.inputs))
+            save_arrays(folder / f"output-{number}-{sample}.npz", outputs)
         del session
-    return {"outputs": names, "on_cpu": on_cpu, "onnxruntime": onnxruntime.__version__}
+    return RunResult(names, on_cpu, onnxruntime.__version__)
 
 
 _READING = threading.Lock()
@@ -172,5 +175,11 @@ def load_arrays(path: Path, names: Sequence[str]) -> dict[str, NDArray[Any]]:
         return {name: stored[f"a{index}"] for index, name in enumerate(names)}
 
 
+def save_arrays(path: Path, arrays: Iterable[NDArray[Any]]) -> None:
+    """Store arrays in order, for :func:`load_arrays`."""
+    stored: dict[str, Any] = {f"a{index}": array for index, array in enumerate(arrays)}
+    np.savez(path, **stored)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(sys.argv[1], RunJob, run)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -84,25 +83,3 @@ Translation = Callable[[Call], OnnxView | None]
 def plain(op: str, name: str = "self", **attrs: Any) -> Translation:
     """An operator of one tensor, by its name alone."""
     return lambda _: OnnxView(op, [Operand(name)], attrs)
-
-
-@cache
-def table() -> dict[str, Translation]:
-    """How each operator is seen, by its name without the namespace and without ``.default``."""
-    from bnfold.frontends.torch.aten import elementwise, layout, linear, pooling
-
-    return {**linear.TABLE, **elementwise.TABLE, **pooling.TABLE, **layout.TABLE}
-
-
-def translate(node: fx.Node) -> OnnxView | None:
-    """A call in ONNX's terms; None if it stays opaque."""
-    name = str(node.target).removeprefix("aten.")
-    found = table().get(name.removesuffix(".default")) or table().get(_functional(name))
-    return None if found is None else found(Call(node))
-
-
-def _functional(name: str) -> str:
-    """``relu_.default`` as ``relu``: what an operator that works in place computes."""
-    operator, _, overload = name.partition(".")
-    plain = operator.removesuffix("_")
-    return plain if overload in ("default", "") else f"{plain}.{overload}"

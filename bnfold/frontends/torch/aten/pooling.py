@@ -1,4 +1,4 @@
-"""Pools, borders, interpolation: what combines positions."""
+"""Pools, padding, interpolation: what combines positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def _max_pool(call: Call) -> OnnxView | None:
 
 
 def _average_pool(call: Call) -> OnnxView | None:
-    """Zeros beyond the border count unless told otherwise."""
+    """Padding zeros count unless the call says otherwise."""
     axes = _axes(call)
     pads = call.integers("padding", axes)
     if pads is None or not _batched(call):

@@ -1,14 +1,15 @@
-"""Piecewise linear activations: two families, ``clip(x, low, high)`` and a bend at zero."""
+"""Piecewise linear activations, in two families: ``clip(x, low, high)`` and the leaky Relu."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bnfold.ir.graph import Node
-from bnfold.numerics.affine import Affine, is_float
-from bnfold.rules.elementwise import aligned_constant, split_operands
+from bnfold.ir.op_views import clip_bounds, constant, split_operands
+from bnfold.numerics.affine import Affine
+from bnfold.numerics.rounding import is_float
+from bnfold.rules.operands import aligned_constant
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
@@ -16,13 +17,17 @@ from bnfold.verification.equivalence.semantics.operands import keeps_shape
 
 def clip(interpreter: Interpreter, node: Node) -> bool:
     """Relu, Clip, and Max or Min with a constant: one family, ``clip(x, low, high)``."""
-    low: Array | None = np.asarray(-np.inf)
-    high: Array | None = np.asarray(np.inf)
+    low, high = np.asarray(-np.inf), np.asarray(np.inf)
     data = 0
     if node.op == "Relu":
         low = np.asarray(0.0)
     elif node.op == "Clip":
-        low, high = (_bound(node, name, place) for name, place in (("min", 1), ("max", 2)))
+        bounds = clip_bounds(node)
+        if bounds is None:
+            return False
+        low, high = (
+            np.asarray(end if bound is None else bound) for bound, end in zip(bounds, (low, high), strict=True)
+        )
     else:
         operands = split_operands(node)
         bound = None if operands is None or not keeps_shape(node, operands[1]) else aligned_constant(node, *operands)
@@ -30,38 +35,25 @@ def clip(interpreter: Interpreter, node: Node) -> bool:
             return False
         data = operands[0]
         low, high = (bound, high) if node.op == "Max" else (low, bound)
-    if low is None or high is None or node.output.dtype is None or not is_float(node.output.dtype):
+    if node.output.dtype is None or not is_float(node.output.dtype):
         return False
-    interpreter.abstract[node.output] = clipped(
-        interpreter, node, interpreter.abstract_of(node.inputs[data]), low, high
-    )
+    interpreter.states[node.output] = clip_state(interpreter, node, interpreter.state_of(node.inputs[data]), low, high)
     return True
 
 
-def _bound(node: Node, name: str, place: int) -> Array | None:
-    if name in node.attrs:
-        return np.asarray(node.attrs[name], np.float64)
-    if node.input(place) is None:
-        return np.asarray(-np.inf if name == "min" else np.inf)
-    if not node.graph.constants.is_constant(node.input(place)):
-        return None
-    value = constant(node, place)
-    return value.astype(np.float64).reshape(()) if value.size == 1 else None
+def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
+    """Return ``clip(g b + h)`` as ``clip(|g| b)`` between moved bounds, plus h; a negative gain swaps the bounds.
 
-
-def clipped(interpreter: Interpreter, node: Node, abstract: AbstractValue, low: Array, high: Array) -> AbstractValue:
-    """``clip(g b + h)`` is ``clip(|g| b)`` between moved bounds, plus h; a negative gain swaps the bounds.
-
-    The class stands for the first such value that was read, so that a network which clips as it did gets no shift.
-    A channel that does not vary is a constant, whatever was clipped.
+    The class stands for the first such value that was read, so that the same clip in the same network has no shift.
+    A channel that does not vary is a constant, whatever is clipped.
     """
-    if abstract.is_plain and abstract.base in interpreter.clips:
-        abstract, inner_low, inner_high = interpreter.clips[abstract.base]
+    if state.is_plain and state.base in interpreter.clips:
+        state, inner_low, inner_high = interpreter.clips[state.base]
         inner_low, inner_high, low, high = aligned(inner_low, inner_high, low, high)
         low, high = (np.minimum(np.maximum(bound, low), high) for bound in (inner_low, inner_high))
     low = np.minimum(*aligned(low, high))
     gain, shift, gain_error, shift_error, low, high = np.broadcast_arrays(
-        *aligned(abstract.map.gain, abstract.map.shift, abstract.gain_error, abstract.shift_error, low, high)
+        *aligned(state.affine.gain, state.affine.shift, state.gain_error, state.shift_error, low, high)
     )
     sign = np.where(gain < 0, -1.0, 1.0)
     bounds = np.where(sign > 0, low, -high) - sign * shift, np.where(sign > 0, high, -low) - sign * shift
@@ -70,10 +62,10 @@ def clipped(interpreter: Interpreter, node: Node, abstract: AbstractValue, low: 
     alive = gain != 0
     bounds = np.where(alive, bounds[0], 0.0), np.where(alive, bounds[1], 0.0)
     numbers = Numbers.stacked((np.abs(gain), *bounds), (gain_error, *bars))
-    made = interpreter.made(node, ("clip", abstract.base), lambda: numbers, "positive")
-    first_sign, first_shift = interpreter.numbering.notes.setdefault(made.base, (sign, shift))
+    made = interpreter.made(node, ("clip", state.base), lambda: numbers, "positive")
+    first_sign, first_shift = interpreter.numbering.clip_origins.setdefault(made.base, (sign, shift))
     factor, error, sign, shift, shift_error, first_sign, first_shift = aligned(
-        made.map.gain, made.gain_error, sign, shift, shift_error, first_sign, first_shift
+        made.affine.gain, made.gain_error, sign, shift, shift_error, first_sign, first_shift
     )
     total = factor * sign * first_sign
     moved = shift - total * first_shift
@@ -83,7 +75,7 @@ def clipped(interpreter: Interpreter, node: Node, abstract: AbstractValue, low: 
         made.base, Affine.of(total, moved), error, shift_error * (moved != 0) + error * np.abs(first_shift)
     )
     if made.is_plain:
-        interpreter.clips.setdefault(made.base, (abstract, low, high))
+        interpreter.clips.setdefault(made.base, (state, low, high))
     return made
 
 
@@ -96,12 +88,12 @@ def leaky_relu(interpreter: Interpreter, node: Node) -> bool:
         if known is None or isinstance(known, Refusal):
             return False
         slope = known
-    interpreter.abstract[node.output] = leaky_relu_of(interpreter, node, interpreter.abstract_of(node.inputs[0]), slope)
+    interpreter.states[node.output] = leaky_relu_state(interpreter, node, interpreter.state_of(node.inputs[0]), slope)
     return True
 
 
 def where(interpreter: Interpreter, node: Node) -> bool:
-    """``x < 0 ? s x : x``, as runtimes write a LeakyRelu out that they have no kernel for."""
+    """Where as ``x < 0 ? s x : x``, which is how runtimes write a LeakyRelu that they have no kernel for."""
     test = None if node.inputs[0] is None else node.inputs[0].producer
     if test is None or test.op != "Less" or len(node.inputs) != 3:
         return False
@@ -111,29 +103,27 @@ def where(interpreter: Interpreter, node: Node) -> bool:
     zero, rank = constant(test, 1), None if test.inputs[0] is None else test.inputs[0].rank
     if zero.size != 1 or zero.any() or rank is None or zero.ndim > rank:
         return False
-    abstract, below, above = (interpreter.abstract_of(value) for value in (test.inputs[0], *node.inputs[1:]))
-    same = above.agrees(abstract, interpreter.eps(node.output))
-    if below.base != abstract.base or same is None or not same.all() or (abstract.map.gain == 0).any():
+    state, below, above = (interpreter.state_of(value) for value in (test.inputs[0], *node.inputs[1:]))
+    same = above.agrees(state, interpreter.eps(node.output))
+    if below.base != state.base or same is None or not same.all() or (state.affine.gain == 0).any():
         return False
-    slope, gain = aligned(below.map.gain, abstract.map.gain)
+    slope, gain = aligned(below.affine.gain, state.affine.gain)
     slope = slope / gain
-    scaled = AbstractValue(
-        abstract.base, Affine.of(slope, 0.0).after(abstract.map), below.gain_error, below.shift_error
-    )
+    scaled = AbstractValue(state.base, Affine.of(slope, 0.0).after(state.affine), below.gain_error, below.shift_error)
     same = scaled.agrees(below, interpreter.eps(node.output))
     if same is None or not same.all():
         return False
     spread = slope.reshape(-1)
     if (np.abs(spread - spread[0]) <= 2 * interpreter.eps(node.output) * abs(spread[0])).all():
         slope = np.asarray(spread[0])
-    interpreter.abstract[node.output] = leaky_relu_of(interpreter, node, abstract, slope)
+    interpreter.states[node.output] = leaky_relu_state(interpreter, node, state, slope)
     return True
 
 
-def leaky_relu_of(interpreter: Interpreter, node: Node, abstract: AbstractValue, slope: Array) -> AbstractValue:
-    """``p max(u, 0) - n max(-u, 0)`` with ``u = |g| b + h``: four numbers per channel, up to any factor."""
+def leaky_relu_state(interpreter: Interpreter, node: Node, state: AbstractValue, slope: Array) -> AbstractValue:
+    """Return ``p max(u, 0) - n max(-u, 0)`` of ``u = |g| b + h``: up to a factor, four numbers per channel."""
     gain, shift, gain_error, shift_error, slope = np.broadcast_arrays(
-        *aligned(abstract.map.gain, abstract.map.shift, abstract.gain_error, abstract.shift_error, slope)
+        *aligned(state.affine.gain, state.affine.shift, state.gain_error, state.shift_error, slope)
     )
     sign = np.where(gain < 0, -1.0, 1.0)
     above, below = np.where(sign > 0, 1.0, -slope), np.where(sign > 0, slope, -1.0)
@@ -145,11 +135,11 @@ def leaky_relu_of(interpreter: Interpreter, node: Node, abstract: AbstractValue,
         (above * size, below * size, above * place, below * place),
         [np.abs(part) * bar for bar in bars for part in (above, below)],
     )
-    made = interpreter.made(node, ("bend", abstract.base), lambda: numbers, "any")
+    made = interpreter.made(node, ("leaky_relu", state.base), lambda: numbers, "any")
     if alive.all():
         return made
     level = np.where(shift > 0, shift, slope * shift)
-    factor, error, alive, level, shift_error = aligned(made.map.gain, made.gain_error, alive, level, shift_error)
+    factor, error, alive, level, shift_error = aligned(made.affine.gain, made.gain_error, alive, level, shift_error)
     return AbstractValue(
         made.base, Affine.of(np.where(alive, factor, 0.0), np.where(alive, 0.0, level)), error, shift_error
     )

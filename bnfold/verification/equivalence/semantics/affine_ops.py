@@ -1,15 +1,16 @@
-"""Operators that are maps of their input: BatchNormalization, arithmetic with constants, casts that lose nothing."""
+"""Affine operators: BatchNormalization, arithmetic with constants, casts that lose nothing."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import FLOATS, Affine, is_float
-from bnfold.rules import elementwise, normalization
-from bnfold.rules.elementwise import split_operands
+from bnfold.ir.op_views import constant, split_operands
+from bnfold.numerics.affine import Affine
+from bnfold.numerics.rounding import FLOATS, is_float
+from bnfold.rules import normalization
+from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import AbstractValue, Array
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats, keeps_shape
@@ -17,7 +18,7 @@ from bnfold.verification.equivalence.semantics.sums import add, product
 
 
 def batch_norm(interpreter: Interpreter, node: Node) -> bool:
-    """At inference a map per channel."""
+    """BatchNormalization: at inference a transform per channel."""
     if node.opset < 9 and not node.attr("spatial", 1):
         return False
     own = normalization.inference(node)
@@ -31,21 +32,21 @@ def batch_norm(interpreter: Interpreter, node: Node) -> bool:
 
 
 def instance_norm(interpreter: Interpreter, node: Node) -> bool:
-    """InstanceNormalization ends in a scale and bias per channel."""
+    """InstanceNormalization: its scale and bias per channel are a transform of what it normalizes."""
     if floats(node, 1) is None or floats(node, 2) is None:
         return False
-    source = interpreter.realised(node, interpreter.abstract_of(node.inputs[0]), interpreter.eps(node.inputs[0]))
+    source = interpreter.materialized(node, interpreter.state_of(node.inputs[0]), interpreter.eps(node.inputs[0]))
     base = interpreter.made(node, (node.op, interpreter.attributes(node), source)).base
     scale, bias = (constant(node, index).astype(np.float64)[None] for index in (1, 2))
-    interpreter.abstract[node.output] = AbstractValue(base).mapped(
+    interpreter.states[node.output] = AbstractValue(base).transformed(
         Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1])
     )
     return True
 
 
 def arithmetic(interpreter: Interpreter, node: Node) -> bool:
-    """Add, Sub, Mul and Div: with a constant a map, else a sum or a product."""
-    own = elementwise.as_affine(node)
+    """Add, Sub, Mul and Div: a transform with a constant, else a sum or a product."""
+    own = as_affine(node)
     if own is not None and not isinstance(own, Refusal):
         data = split_operands(node)
         widens = data is not None and not keeps_shape(node, data[1])
@@ -64,13 +65,13 @@ def negation(interpreter: Interpreter, node: Node) -> bool:
 
 def _affine(interpreter: Interpreter, node: Node, source: Value, own: Affine, terms: Array) -> bool:
     eps = interpreter.eps(source, node.output)
-    interpreter.abstract[node.output] = interpreter.abstract_of(source).mapped(
+    interpreter.states[node.output] = interpreter.state_of(source).transformed(
         own, terms, eps, rounds=interpreter.rounds
     )
     return True
 
 
-def passed(interpreter: Interpreter, node: Node) -> bool:
+def identity(interpreter: Interpreter, node: Node) -> bool:
     """Identity, and Dropout at inference."""
     if len(node.live_outputs) > 1 or node.outputs[0] is None:
         return False
@@ -83,19 +84,19 @@ def passed(interpreter: Interpreter, node: Node) -> bool:
         and (not node.graph.constants.is_constant(training) or constant(node, 2).any())
     ):
         return False
-    interpreter.abstract[node.output] = interpreter.abstract_of(node.inputs[0])
+    interpreter.states[node.output] = interpreter.state_of(node.inputs[0])
     return True
 
 
 def cast(interpreter: Interpreter, node: Node) -> bool:
-    """Between floats: widening changes nothing, narrowing does unless the value has been that narrow before."""
+    """Cast between floats: widening changes nothing, narrowing does unless the value was that narrow before."""
     source, target = node.inputs[0], node.output
     names = [v.dtype.name if v is not None and v.dtype is not None else "" for v in (source, target)]
     if source is None or any(name not in FLOATS for name in names):
         return False
-    if not (names[0] == names[1] or tuple(names) in WIDENING or interpreter.was(source, names[1])):
+    if not (names[0] == names[1] or tuple(names) in WIDENING or interpreter.was_held_in(source, names[1])):
         return False
-    interpreter.abstract[target] = interpreter.abstract_of(source)
+    interpreter.states[target] = interpreter.state_of(source)
     return True
 
 

@@ -1,4 +1,4 @@
-"""What moves values about: the class goes through, and the map moves along as the operator's rule says."""
+"""Layout operators: the class goes through, and the transform moves with it as the operator's rule says."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from math import prod
 import numpy as np
 
 from bnfold.ir.graph import Node
+from bnfold.ir.op_views import constant, integers, pad_value, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.rules.rule import constant, integers
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
@@ -17,34 +17,34 @@ from bnfold.verification.equivalence.semantics.operands import floats
 
 
 def carried(interpreter: Interpreter, node: Node) -> bool:
-    """The class goes through, and the map moves along as the operator's rule says."""
+    """A layout operator: the class goes through, and the transform moves with it as the operator's rule says."""
     constants = node.graph.constants
-    abstract = interpreter.abstract_of(node.inputs[0])
+    state = interpreter.state_of(node.inputs[0])
     others = node.inputs[1:]
     if any(value is not None and not constants.is_constant(value) for value in others):
         return False
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
-        abstract = interpreter.positive(node, abstract)
-    if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not abstract.is_plain:
-        if _filling(node) != 0:
+        state = interpreter.positive(node, state)
+    if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not state.is_plain:
+        if pad_value(node) != 0:
             return False
-        abstract = interpreter.unshifted(node, abstract, interpreter.eps(node.inputs[0]))
-    abstract_values = interpreter.carried(node, abstract)
-    if abstract_values is None:
-        abstract = interpreter.unshifted(node, abstract, interpreter.eps(node.inputs[0]))
-        abstract_values = interpreter.carried(node, abstract)
-    if abstract_values is None:
+        state = interpreter.unshifted(node, state, interpreter.eps(node.inputs[0]))
+    states = interpreter.carried(node, state)
+    if states is None:
+        state = interpreter.unshifted(node, state, interpreter.eps(node.inputs[0]))
+        states = interpreter.carried(node, state)
+    if states is None:
         return False
-    keys = [(*key, version(node)) for key in _moves(interpreter, node, abstract.base)]
+    keys = [(*key, version(node)) for key in _moves(interpreter, node, state.base)]
     for index, value in enumerate(node.outputs):
         if value is not None:
             base = interpreter.made(node, Either(tuple((*key, index) for key in keys))).base
-            moved = abstract_values[value]
-            interpreter.abstract[value] = AbstractValue(base, moved.map, moved.gain_error, moved.shift_error)
-            if (pads := _zero_pads(node)) is not None and not abstract.map.has_shift:
-                interpreter.pads[base] = abstract.base, pads
+            moved = states[value]
+            interpreter.states[value] = AbstractValue(base, moved.affine, moved.gain_error, moved.shift_error)
+            if (pads := _zero_pads(node)) is not None and not state.affine.has_shift:
+                interpreter.pads[base] = state.base, pads
             if node.op == "Slice" and keys[-1][0] == "cut":
-                interpreter.cuts.setdefault(base, (keys[-1][1], dict(keys[-1][2])))  # type: ignore[arg-type, call-overload]
+                interpreter.slices.setdefault(base, (keys[-1][1], dict(keys[-1][2])))  # type: ignore[arg-type, call-overload]
     return True
 
 
@@ -52,8 +52,8 @@ VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
 def _moves(interpreter: Interpreter, node: Node, base: int) -> list[tuple[object, ...]]:
-    """What is moved, and how: as it is written, and by its result where the shapes tell."""
-    others = tuple(interpreter.abstract_of(value).base for value in node.inputs[1:])
+    """Return keys for what is moved and how: as it is written, and by its result where the shapes are known."""
+    others = tuple(interpreter.state_of(value).base for value in node.inputs[1:])
     keys: list[tuple[object, ...]] = [(node.op, base, interpreter.attributes(node), others)]
     if (
         node.op in VIEWS
@@ -61,27 +61,24 @@ def _moves(interpreter: Interpreter, node: Node, base: int) -> list[tuple[object
         and sum(not isinstance(size, int) for size in shape) <= 1
     ):
         keys.append(("view", base, tuple(size if isinstance(size, int) else None for size in shape)))
-    if node.op == "Slice" and (cut := _cut(interpreter, node, base)) is not None:
+    if node.op == "Slice" and (cut := _slice_key(interpreter, node, base)) is not None:
         keys.append(cut)
     return keys
 
 
-def _cut(interpreter: Interpreter, node: Node, base: int) -> tuple[object, ...] | None:
-    """What a Slice takes of each axis, however its bounds are written; None where they can't be told.
+def _slice_key(interpreter: Interpreter, node: Node, base: int) -> tuple[object, ...] | None:
+    """Return what a Slice takes of each axis, however its bounds are written; None where they aren't known.
 
-    Slices of different axes in a row are one.
+    Consecutive slices of different axes are one.
     """
-    lists = [integers(node, name, place) for place, name in enumerate(("starts", "ends", "axes", "steps"), start=1)]
-    starts, ends, axes, steps = lists
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    missing = [node.input(place + 1) is not None and found is None for place, found in enumerate(lists)]
-    if starts is None or ends is None or shape is None or any(missing):
+    spans = slices(node)
+    if shape is None or spans is None:
         return None
-    inner, cut = interpreter.cuts.get(base, (base, {}))
+    inner, cut = interpreter.slices.get(base, (base, {}))
     cut = dict(cut)
-    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
-        axis = (axes[place] if axes else place) % len(shape)
-        step, size = steps[place] if steps else 1, shape[axis]
+    for axis, span in spans:
+        start, end, step, size = span.start, span.stop, span.step, shape[axis]
         if isinstance(size, int) and step > 0:
             start, end, step = slice(start, end, step).indices(size)
             end = _END if end == size else end
@@ -96,40 +93,32 @@ _END = 2**31 - 1
 
 
 def _zero_pads(node: Node) -> list[int] | None:
-    """Padding of the positions by zeros, as a convolution could do it itself."""
+    """Return the zeros that a Pad adds to the positions, as a convolution could do itself; None for other padding."""
     pads = integers(node, "pads", 1) if node.op == "Pad" else None
     rank = node.inputs[0].rank if node.inputs[0] is not None else None
     if pads is None or rank is None or node.attr("mode", "constant") != "constant" or node.input(3) is not None:
         return None
     outer = [*pads[:2], *pads[rank : rank + 2]]
-    return None if _filling(node) != 0 or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
-
-
-def _filling(node: Node) -> float:
-    """What a Pad puts around; NaN where that is not known."""
-    if node.input(2) is None:
-        return float(node.attr("value", 0.0))
-    value = constant(node, 2) if node.graph.constants.is_constant(node.input(2)) else np.asarray(np.nan)
-    return float(np.max(np.abs(value.astype(np.float64)), initial=0.0))
+    return None if pad_value(node) != 0 or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
 
 
 def concat(interpreter: Interpreter, node: Node) -> bool:
-    """Maps stand side by side as the values do."""
+    """Concat: transforms are joined as the values are."""
     rank = node.output.rank
-    abstract_values = [interpreter.abstract_of(value) for value in node.inputs]
+    states = [interpreter.state_of(value) for value in node.inputs]
     if rank is None or None in node.inputs:
         return False
     axis = node.attr("axis", 1) % rank
     sizes = [None if value is None or value.shape is None else value.shape[axis] for value in node.inputs]
-    bases = tuple(abstract.base for abstract in abstract_values)
+    bases = tuple(state.base for state in states)
     base = interpreter.made(node, ("Concat", axis, bases)).base
-    if all(abstract.is_plain for abstract in abstract_values):
-        interpreter.abstract[node.output] = AbstractValue(base)
+    if all(state.is_plain for state in states):
+        interpreter.states[node.output] = AbstractValue(base)
         return True
     if not all(isinstance(size, int) for size in sizes):
         return False
     parts = []
-    for arrays in zip(*((f.map.gain, f.map.shift, f.gain_error, f.shift_error) for f in abstract_values), strict=True):
+    for arrays in zip(*((f.affine.gain, f.affine.shift, f.gain_error, f.shift_error) for f in states), strict=True):
         full = [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
         common = list(np.broadcast_shapes(*((*array.shape[:axis], 1, *array.shape[axis + 1 :]) for array in full)))
         if prod(common) * sum(n for n in sizes if n) > MOST_ENTRIES:
@@ -138,12 +127,12 @@ def concat(interpreter: Interpreter, node: Node) -> bool:
             np.broadcast_to(a, (*common[:axis], n or 0, *common[axis + 1 :])) for a, n in zip(full, sizes, strict=True)
         ]
         parts.append(np.concatenate(wide, axis))
-    interpreter.abstract[node.output] = AbstractValue(base, Affine.of(parts[0], parts[1]), parts[2], parts[3])
+    interpreter.states[node.output] = AbstractValue(base, Affine.of(parts[0], parts[1]), parts[2], parts[3])
     return True
 
 
-def table(interpreter: Interpreter, node: Node) -> bool:
-    """Gather: from a table of constants the rows matter up to a map of its columns; else it moves values."""
+def gather(interpreter: Interpreter, node: Node) -> bool:
+    """Gather: the rows of a constant table matter up to a transform of its columns; else it is a layout operator."""
     shape, indices = floats(node, 0), node.input(1)
     if shape is None or indices is None:
         return carried(interpreter, node)
@@ -154,17 +143,15 @@ def table(interpreter: Interpreter, node: Node) -> bool:
     lead = (1,) * indices.rank
     columns = (held - middle).T.reshape(lead + shape[::-1])
     bars = LOOSE * interpreter.eps(node.inputs[0]) * np.abs(held).T.reshape(lead + shape[::-1])
-    key = ("table", shape, interpreter.abstract_of(indices).base)
-    abstract = interpreter.made(node, key, lambda: Numbers(columns, bars), "any")
+    key = ("table", shape, interpreter.state_of(indices).base)
+    state = interpreter.made(node, key, lambda: Numbers(columns, bars), "any")
     offset = middle.reshape(lead + middle.shape)
-    interpreter.abstract[node.output] = abstract.shifted(
-        offset, LOOSE * interpreter.eps(node.inputs[0]) * np.abs(offset)
-    )
+    interpreter.states[node.output] = state.shifted(offset, LOOSE * interpreter.eps(node.inputs[0]) * np.abs(offset))
     return True
 
 
 def shape_of(interpreter: Interpreter, node: Node) -> bool:
-    """Shape and Size look at no value."""
-    base = interpreter.abstract_of(node.inputs[0]).base
-    interpreter.abstract[node.output] = interpreter.made(node, (node.op, base, interpreter.attributes(node)))
+    """Shape and Size: they don't depend on numbers."""
+    base = interpreter.state_of(node.inputs[0]).base
+    interpreter.states[node.output] = interpreter.made(node, (node.op, base, interpreter.attributes(node)))
     return True

@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
-from bnfold.numerics.affine import IDENTITY, Affine, ulp
+from bnfold.ir.op_views import ConvView, MatrixView, constant, gemm_term_fits
+from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
-from bnfold.rules.elementwise import split_operands
-from bnfold.rules.rule import constant
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Numbers, aligned
-from bnfold.verification.equivalence.interpreter import Interpreter, Layer
-from bnfold.verification.equivalence.semantics.activations import clipped, leaky_relu_of
+from bnfold.numerics.rounding import ulp
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
+from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
 from bnfold.verification.equivalence.semantics.opaque import opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.sums import total_of
@@ -24,7 +24,7 @@ from bnfold.verification.equivalence.semantics.sums import total_of
 
 @dataclass(frozen=True)
 class Product:
-    """How a linear operator ``y = alpha W x + beta c`` is seen.
+    """A linear operator ``y = alpha W x + beta c``.
 
     ``view`` gives W as ``(group, out, in, taps)``, ``key`` the class of ``W x`` for the class of x. ``inner`` channels
     lie on ``axis`` of x and of y; ``weight`` and ``bias`` are the indices of W and c among the inputs.
@@ -43,36 +43,35 @@ class Product:
 def conv(interpreter: Interpreter, node: Node) -> bool:
     """Conv and ConvTranspose: rows of weights per output channel, on axis 1."""
     shape = floats(node, 1)
-    if shape is None or len(shape) < 3 or (node.input(2) is not None and floats(node, 2) is None):
+    if shape is None or (node.input(2) is not None and floats(node, 2) is None):
         return False
-    group, transposed = node.attr("group", 1), node.op == "ConvTranspose"
-    if group < 1 or shape[0] % group or 0 in shape:
+    view = ConvView(node, shape)
+    if not view.is_valid:
         return False
-    abstract = interpreter.abstract_of(node.inputs[0])
-    padding = _padding(node, shape)
+    state = interpreter.state_of(node.inputs[0])
+    padding = view.pads()
     eps = interpreter.eps(node.inputs[1])
-    if abstract.map.has_shift and (transposed or padding is None or any(padding)):
-        abstract = interpreter.unshifted(node, abstract, eps)
-    base = abstract.base
-    if base in interpreter.pads and not transposed and padding is not None and not abstract.map.has_shift:
+    if state.affine.has_shift and (view.is_transposed or padding is None or any(padding)):
+        state = interpreter.unshifted(node, state, eps)
+    base = state.base
+    if base in interpreter.pads and not view.is_transposed and padding is not None and not state.affine.has_shift:
         base, extra = interpreter.pads[base]
         padding = [a + b for a, b in zip(padding, extra, strict=True)]
-    inner = shape[0] if transposed else shape[1] * group
-    view = conv_transpose_view if transposed else conv_view
+    rows = conv_transpose_view if view.is_transposed else conv_view
     settings = [
         (name, value)
         for name, value in interpreter.attributes(node)
         if name not in _SPELLINGS and not (name in _PLAIN and set(value) <= _PLAIN[name])
     ]
-    ways: list[Hashable] = [] if padding is None else [tuple(padding)]
-    if node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        ways.append(node.attr("auto_pad"))
+    spellings: list[Hashable] = [] if padding is None else [tuple(padding)]
+    if view.auto_pad not in ("NOTSET", "VALID"):
+        spellings.append(view.auto_pad)
 
     def key(base: int) -> Either:
-        return Either(tuple((node.op, base, shape, *settings, way) for way in ways))
+        return Either(tuple((node.op, base, shape, *settings, spelling) for spelling in spellings))
 
-    seen = Product(lambda: view(constant(node, 1), group), key, inner)
-    return _linear(interpreter, node, abstract, base, seen)
+    product = Product(lambda: rows(constant(node, 1), view.group), key, view.inputs)
+    return _linear(interpreter, node, state, base, product)
 
 
 _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
@@ -81,78 +80,41 @@ _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
 _PLAIN = {"strides": {1}, "dilations": {1}, "output_padding": {0}}
 
 
-def _padding(node: Node, shape: tuple[int, ...]) -> list[int] | None:
-    """Begins and ends of the padding where they can be told, else None (then the attributes tell)."""
-    mode, axes = node.attr("auto_pad", "NOTSET"), range(len(shape) - 2)
-    if mode == "NOTSET":
-        pads = list(node.attr("pads", [0 for _ in (*axes, *axes)]))
-        return pads if len(pads) == 2 * len(axes) else None
-    if mode == "VALID":
-        return [0 for _ in (*axes, *axes)]
-    source = node.inputs[0].shape if node.inputs[0] is not None else None
-    if node.op == "ConvTranspose" or source is None or len(source) != len(shape):
-        return None
-    strides, dilations = node.attr("strides", [1] * len(axes)), node.attr("dilations", [1] * len(axes))
-    begin, end = [], []
-    for k in axes:
-        size = source[k + 2]
-        if not isinstance(size, int):
-            return None
-        total = max((-(-size // strides[k]) - 1) * strides[k] + dilations[k] * (shape[k + 2] - 1) + 1 - size, 0)
-        less = total // 2 if mode == "SAME_UPPER" else total - total // 2
-        begin.append(less)
-        end.append(total - less)
-    return begin + end
-
-
 def gemm(interpreter: Interpreter, node: Node) -> bool:
     """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
-    shape = floats(node, 1)
-    if shape is None or len(shape) != 2 or node.attr("transA", 0):
+    if floats(node, 1) is None or node.attr("transA", 0) or (node.input(2) is not None and floats(node, 2) is None):
         return False
-    terms = floats(node, 2) if node.input(2) is not None else ()
-    transposed = bool(node.attr("transB", 0)) or node.op == "Linear"
-    rank = None if node.inputs[0] is None else node.inputs[0].rank
-    axis = 1 if node.op == "Gemm" else (rank or 0) - 1
-    if axis < 0:
+    view = MatrixView.of(node)
+    if view is None or not gemm_term_fits(node, view.outer):
         return False
-    outer, inner = shape if transposed else shape[::-1]
-    if terms is None or terms[-1:] not in ((), (1,), (outer,)) or len(terms) > 2:
-        return False
-    abstract = interpreter.abstract_of(node.inputs[0])
-    seen = Product(
-        lambda: gemm_view(constant(node, 1), transposed),
-        lambda base: ("product", base, inner, outer, axis),
-        inner,
-        axis,
+    state = interpreter.state_of(node.inputs[0])
+    product = Product(
+        lambda: gemm_view(constant(node, 1), view.rows_are_outputs),
+        lambda base: ("product", base, view.inner, view.outer, view.axis),
+        view.inner,
+        view.axis,
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
     )
-    return _linear(interpreter, node, abstract, abstract.base, seen)
+    return _linear(interpreter, node, state, state.base, product)
 
 
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
-    operands = split_operands(node)
-    if operands is None:
+    view = MatrixView.of(node)
+    if view is None or floats(node, view.weight) is None:
         return False
-    data, index = operands
-    source, shape = node.inputs[data], floats(node, index)
-    rank = None if source is None else source.rank
-    if rank is None or rank < 2 or shape is None or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
-        return False
-    axis = rank - 1 if data == 0 else rank - 2
-    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
-    abstract = interpreter.abstract_of(source)
+    state = interpreter.state_of(node.inputs[view.data])
 
-    def view() -> Array:
-        weight = constant(node, index)
-        return gemm_view(weight.reshape(weight.shape[-2:]), transposed=index == 0)
+    def rows() -> Array:
+        matrix = constant(node, view.weight)
+        return gemm_view(matrix.reshape(matrix.shape[-2:]), view.rows_are_outputs)
 
     def key(base: int) -> Hashable:
-        return ("product", base, inner, outer, axis)
+        return ("product", base, view.inner, view.outer, view.axis)
 
-    return _linear(interpreter, node, abstract, abstract.base, Product(view, key, inner, axis, weight=index, bias=None))
+    product = Product(rows, key, view.inner, view.axis, weight=view.weight, bias=None)
+    return _linear(interpreter, node, state, state.base, product)
 
 
 def fused(interpreter: Interpreter, node: Node) -> bool:
@@ -164,25 +126,25 @@ def fused(interpreter: Interpreter, node: Node) -> bool:
     if not (conv if plain.op == "Conv" else gemm)(interpreter, plain):
         return False
     interpreter.layers[node] = interpreter.layers.pop(plain)
-    abstract = interpreter.abstract[node.output]
+    state = interpreter.states[node.output]
     if (other := node.input(3)) is not None:
         weight = node.inputs[1]
         rank = None if weight is None else weight.rank
-        abstract = total_of(
-            interpreter, node, [(abstract, 1.0, node.output), (interpreter.abstract_of(other), 1.0, other)], rank
+        state = total_of(
+            interpreter, node, [(state, 1.0, node.output), (interpreter.state_of(other), 1.0, other)], rank
         )
     kind = node.attr("activation", "")
     params = list(node.attr("activation_params", ()))
     if kind in ("Relu", "Clip"):
         low, high = params if kind == "Clip" else (0.0, np.inf)
-        abstract = clipped(interpreter, node, abstract, np.asarray(low, np.float64), np.asarray(high, np.float64))
+        state = clip_state(interpreter, node, state, np.asarray(low, np.float64), np.asarray(high, np.float64))
     elif kind == "LeakyRelu":
-        abstract = leaky_relu_of(interpreter, node, abstract, np.asarray(params[0] if params else 0.01, np.float64))
+        state = leaky_relu_state(interpreter, node, state, np.asarray(params[0] if params else 0.01, np.float64))
     elif kind:
         alone = Node(kind, node.name, 13, node.graph, [node.output], node.outputs, dict(_named(kind, params)))
-        inputs = (interpreter.realised(node, abstract, interpreter.eps(node.output)),)
-        abstract = interpreter.made(node, opaque_key(interpreter, alone, inputs, ()))
-    interpreter.abstract[node.output] = abstract
+        inputs = (interpreter.materialized(node, state, interpreter.eps(node.output)),)
+        state = interpreter.made(node, opaque_key(interpreter, alone, inputs, ()))
+    interpreter.states[node.output] = state
     return True
 
 
@@ -192,98 +154,98 @@ def _named(kind: str, params: list[float]) -> Iterator[tuple[str, float]]:
     return zip(names, params, strict=False)
 
 
-def _linear(interpreter: Interpreter, node: Node, abstract: AbstractValue, base: int, seen: Product) -> bool:
-    """``y = alpha W x + beta c`` with x a map of its class: rows ``W g`` make the class, ``W h`` joins the bias.
+def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: int, product: Product) -> bool:
+    """Set the state of ``y = alpha W x + beta c``: rows ``W g`` make the class, ``W h`` joins the bias.
 
     ``base`` is the class to read, where a padding before the operator has been taken into it.
     """
-    source, axis = node.inputs[0 if seen.weight else 1], seen.axis
-    vectors = abstract.map.vectors(axis, seen.inner)
+    source, axis = node.inputs[0 if product.weight else 1], product.axis
+    vectors = state.affine.vectors(axis, product.inner)
     if vectors is None:
-        gain, rest, error = _divided(abstract, axis, seen.inner)
-        base = interpreter.realised(node, rest, interpreter.eps(source))
-        abstract = AbstractValue(base, IDENTITY, error)
-        vectors = gain, np.zeros(seen.inner)
-    gain_error, shift_error = (_along(error, axis, seen.inner) for error in (abstract.gain_error, abstract.shift_error))
+        gain, rest, error = _divided(state, axis, product.inner)
+        base = interpreter.materialized(node, rest, interpreter.eps(source))
+        state = AbstractValue(base, IDENTITY, error)
+        vectors = gain, np.zeros(product.inner)
+    gain_error, shift_error = (_along(error, axis, product.inner) for error in (state.gain_error, state.shift_error))
     if interpreter.is_exact(source):
         shift_error = np.zeros_like(shift_error)
-    key = seen.key(base)
-    dtype, eps = interpreter.precision(node.inputs[seen.weight], key)
+    key = product.key(base)
+    dtype, eps = interpreter.precision(node.inputs[product.weight], key)
 
     def rows() -> Numbers:
-        return _rows(seen, vectors[0], gain_error, dtype if interpreter.rounds else None)
+        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds else None)
 
-    result = interpreter.made(node, key, rows, "any").only(_reading(seen, vectors[0]))
+    result = interpreter.made(node, key, rows, "any").only(_reading(product, vectors[0]))
     if vectors[1].any() or shift_error.any():
-        result = result.shifted(*_pushed_shift(seen, vectors[1], shift_error, eps))
-    if seen.bias is not None and node.input(seen.bias) is not None:
-        bias = seen.beta * constant(node, seen.bias).astype(np.float64)
+        result = result.shifted(*_forwarded_shift(product, vectors[1], shift_error, eps))
+    if product.bias is not None and node.input(product.bias) is not None:
+        bias = product.beta * constant(node, product.bias).astype(np.float64)
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
         result = result.shifted(bias, LOOSE * eps * np.abs(bias))
     interpreter.layers[node] = Layer(rows, dtype, result)
-    interpreter.abstract[node.output] = result
+    interpreter.states[node.output] = result
     return True
 
 
-def _divided(abstract: AbstractValue, axis: int, size: int) -> tuple[Array, AbstractValue, Array]:
-    """A map that varies elsewhere too, as a gain per channel of ``axis`` and the rest, with the error of that gain.
+def _divided(state: AbstractValue, axis: int, size: int) -> tuple[Array, AbstractValue, Array]:
+    """Return a transform that varies elsewhere too as a gain per channel of ``axis``, the rest, and the gain's error.
 
     The gain is that of the first position, so that a fold which only moved such a gain leaves the same rest.
     """
-    gain = abstract.map.gain
+    gain = state.affine.gain
     if gain.ndim <= axis or gain.shape[axis] != size:
-        return np.ones(size), abstract, np.zeros(())
+        return np.ones(size), state, np.zeros(())
     first = tuple(slice(None) if k == axis else slice(1) for k in range(gain.ndim))
     own = gain[first]
     if not (own != 0).all() or not np.isfinite(own).all():
-        return np.ones(size), abstract, np.zeros(())
-    own, whole, shift, errors, moved = aligned(own, gain, abstract.map.shift, abstract.gain_error, abstract.shift_error)
-    rest = AbstractValue(abstract.base, Affine.of(whole / own, shift / own), errors / np.abs(own), moved / np.abs(own))
+        return np.ones(size), state, np.zeros(())
+    own, whole, shift, errors, moved = aligned(own, gain, state.affine.shift, state.gain_error, state.shift_error)
+    rest = AbstractValue(state.base, Affine.of(whole / own, shift / own), errors / np.abs(own), moved / np.abs(own))
     error = np.broadcast_to(errors, np.broadcast_shapes(errors.shape, whole.shape))[first]
     return own.reshape(-1), rest, np.broadcast_to(error, own.shape).reshape((1,) * axis + (size,))
 
 
-def _reading(seen: Product, gain: Array) -> NDArray[np.bool_]:
-    """Which outputs read anything at all, laid out like a map: not those whose weights are zero where x varies."""
-    stored = seen.view()
+def _reading(product: Product, gain: Array) -> NDArray[np.bool_]:
+    """Return which outputs depend on x, laid out like a transform: not those whose weights are zero where x varies."""
+    stored = product.view()
     groups, outer, width, _ = stored.shape
     varies = gain.reshape(groups, 1, width) != 0
-    found: NDArray[np.bool_] = ((stored[..., 0] != 0) & varies).any(axis=2)  # mostly the first of all taps tells
+    found: NDArray[np.bool_] = ((stored[..., 0] != 0) & varies).any(axis=2)  # mostly the first of all taps decides
     for group, row in np.argwhere(~found):
         found[group, row] = (stored[group, row].any(axis=1) & varies[group, 0]).any()
-    return found.reshape((1,) * seen.axis + (groups * outer,))
+    return found.reshape((1,) * product.axis + (groups * outer,))
 
 
-def _rows(seen: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Numbers:
-    """``W g`` per output channel, with error bars where the weights are rounded to a type."""
-    stored = seen.view()
+def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Numbers:
+    """Return ``W g`` per output channel, with error bars where the weights are rounded to a type."""
+    stored = product.view()
     groups, outer, width, taps = stored.shape
-    rows = (*(1,) * seen.axis, groups * outer)
+    rows = (*(1,) * product.axis, groups * outer)
     gain, gain_error = (vector.reshape(groups, 1, width, 1) for vector in (gain, gain_error))
-    values = (stored * (seen.alpha * gain)).reshape(*rows, width * taps)
+    values = (stored * (product.alpha * gain)).reshape(*rows, width * taps)
     if rounded_to is None:
         return Numbers(values, np.zeros((*rows, 1)))
     bars = ulp(stored, rounded_to)
-    bars *= LOOSE * abs(seen.alpha) * np.abs(gain)
+    bars *= LOOSE * abs(product.alpha) * np.abs(gain)
     if gain_error.any():
         bars += np.abs(stored, dtype=np.float64) * gain_error
     return Numbers(values, bars.reshape(*rows, width * taps))
 
 
-def _pushed_shift(seen: Product, shift: Array, error: Array, eps: float) -> tuple[Array, Array]:
-    """``W h``, laid out like a map, and a bound of its error.
+def _forwarded_shift(product: Product, shift: Array, error: Array, eps: float) -> tuple[Array, Array]:
+    """Return ``W h``, laid out like a transform, and a bound of its error.
 
     The errors of the channels of ``h`` are independent, and so is the rounding of each weight: their sum is as large as
     the root of their squares. A bound by their sizes would grow by ``sum |W|`` from layer to layer, and hide faults of
     biases behind a few wide layers. What a tool loses that adds up in the storage type is in proportion to the sum.
     """
-    weight = seen.alpha * seen.view().astype(np.float64)
+    weight = product.alpha * product.view().astype(np.float64)
     groups, _, width, _ = weight.shape
     taps, squares = weight.sum(axis=-1), np.square(weight).sum(axis=-1)
 
     def through(weights: Array, vector: Array) -> Array:
         sums = np.einsum("goi,gi->go", weights, vector.reshape(groups, width))
-        return np.asarray(sums.reshape((1,) * seen.axis + (-1,)))
+        return np.asarray(sums.reshape((1,) * product.axis + (-1,)))
 
     moved = through(taps, shift)
     spread = np.sqrt(through(np.square(taps), np.square(error)))
@@ -291,7 +253,7 @@ def _pushed_shift(seen: Product, shift: Array, error: Array, eps: float) -> tupl
 
 
 def _along(array: Array, axis: int, size: int) -> Array:
-    """An array laid out like a map as one vector along ``axis``: its largest entries where it varies elsewhere."""
+    """Return a transform's array as one vector along ``axis``: its largest entry where it varies elsewhere."""
     if array.ndim > axis and array.size == array.shape[axis]:
         return np.broadcast_to(array.reshape(-1), (size,))
     return np.full(size, array.max(initial=0.0))

@@ -1,4 +1,4 @@
-"""Operators that are taken for what they are, and those whose weights absorb the map of what they read."""
+"""Opaque operators, and recurrent ones, whose weights absorb the transform of their input."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Hashable
 import numpy as np
 
 from bnfold.ir.graph import Node
-from bnfold.rules.rule import constant
+from bnfold.ir.op_views import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats
-from bnfold.verification.reference.model import RANDOM
+from bnfold.verification.random_operators import RANDOM
 
 
 def opaque(interpreter: Interpreter, node: Node) -> bool:
-    """Some function of its inputs, the same for the same operator and attributes."""
-    abstract_values = [interpreter.abstract_of(value) for value in node.inputs]
-    if interpreter.evaluated(node, abstract_values):
+    """Any operator: some function of its inputs, the same for the same operator and attributes."""
+    states = [interpreter.state_of(value) for value in node.inputs]
+    if interpreter.evaluated(node, states):
         return True
     inputs = [
-        interpreter.realised(node, abstract, interpreter.eps(value))
-        for value, abstract in zip(node.inputs, abstract_values, strict=True)
+        interpreter.materialized(node, state, interpreter.eps(value))
+        for value, state in zip(node.inputs, states, strict=True)
     ]
     if node.op in ("Sum", "Max", "Min", "Mean", "And", "Or", "Equal", "Add", "Mul"):
         inputs.sort()
@@ -29,7 +29,7 @@ def opaque(interpreter: Interpreter, node: Node) -> bool:
     bodies = interpreter.bodies(node, key)
     for index, value in enumerate(node.outputs):
         if value is not None:
-            interpreter.abstract[value] = interpreter.made(
+            interpreter.states[value] = interpreter.made(
                 node, opaque_key(interpreter, node, tuple(inputs), bodies, index)
             )
     return True
@@ -38,23 +38,23 @@ def opaque(interpreter: Interpreter, node: Node) -> bool:
 def opaque_key(
     interpreter: Interpreter, node: Node, inputs: tuple[int, ...], bodies: tuple[Hashable, ...] = (), index: int = 0
 ) -> tuple[Hashable, ...]:
-    """What tells the results of operators apart that are taken for what they are."""
-    drawn = node.op in RANDOM or node.op == "Dropout"  # at inference it is none of these: two of them are not one
+    """Return what distinguishes the results of opaque operators."""
+    drawn = node.op in RANDOM or node.op == "Dropout"  # not at inference: two of them are not one
     own = node.live_outputs[0].name if drawn and node.live_outputs else ""
     return node.op, interpreter.attributes(node), inputs, version(node), own, bodies, index
 
 
 def version(node: Node) -> int:
-    """Opsets tell apart only the few operators whose meaning changed under the same attributes."""
+    """Return 0 or 1: opsets matter only for the few operators whose meaning changed under the same attributes."""
     changed = {"Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Resize": 11, "Upsample": 9}
     return int(node.opset >= changed.get(node.op, 0))
 
 
 def recurrent(interpreter: Interpreter, node: Node) -> bool:
-    """LSTM, GRU and RNN: a map of the features joins the input weights and their bias."""
+    """LSTM, GRU and RNN: a transform of the features is absorbed by the input weights and their bias."""
     shape = floats(node, 1)
-    abstract = interpreter.abstract_of(node.inputs[0])
-    vectors = None if shape is None else abstract.map.vectors(2, shape[2])
+    state = interpreter.state_of(node.inputs[0])
+    vectors = None if shape is None else state.affine.vectors(2, shape[2])
     if shape is None or vectors is None or (node.input(3) is not None and floats(node, 3) is None):
         return False
     weight = constant(node, 1).astype(np.float64)
@@ -66,11 +66,11 @@ def recurrent(interpreter: Interpreter, node: Node) -> bool:
     bars = [eps * np.abs(numbers[0]), eps * terms[..., None], np.zeros_like(numbers[2])]
     stacked = Numbers(np.concatenate(numbers, -1), np.concatenate(bars, -1))
     others = tuple(
-        interpreter.realised(node, interpreter.abstract_of(v), interpreter.eps(v))
+        interpreter.materialized(node, interpreter.state_of(v), interpreter.eps(v))
         for v in (*node.inputs[2:3], *node.inputs[4:])
     )
-    key = (node.op, abstract.base, interpreter.attributes(node), others)
+    key = (node.op, state.base, interpreter.attributes(node), others)
     for index, value in enumerate(node.outputs):
         if value is not None:
-            interpreter.abstract[value] = interpreter.made(node, (*key, index), lambda: stacked)
+            interpreter.states[value] = interpreter.made(node, (*key, index), lambda: stacked)
     return True

@@ -15,21 +15,21 @@ PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
 
 def add(interpreter: Interpreter, node: Node) -> bool:
     """Add, Sub and Sum: gains per class, shifts together."""
-    if _counts(node):
+    if _is_integer(node):
         return False
     terms: list[tuple[AbstractValue, float, Value | None]] = []
     for position, value in enumerate(node.inputs):
         if value is None:
             return False
-        terms.append((interpreter.abstract_of(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
+        terms.append((interpreter.state_of(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
     if node.opset < 7 and node.attr("broadcast", 0):
         return False
-    interpreter.abstract[node.output] = total_of(interpreter, node, terms)
+    interpreter.states[node.output] = total_of(interpreter, node, terms)
     return True
 
 
-def _counts(node: Node) -> bool:
-    """True for integers: they wrap around, and their division rounds."""
+def _is_integer(node: Node) -> bool:
+    """Return True for integers: they wrap around, and their division rounds."""
     types = (value.dtype for value in (node.output, *node.inputs) if value is not None)
     return any(dtype is not None and dtype.kind in "iub" for dtype in types)
 
@@ -40,33 +40,33 @@ def total_of(
     terms: list[tuple[AbstractValue, float, Value | None]],
     rank: int | None = None,
 ) -> AbstractValue:
-    """The sum of forms, each with its sign and the value that it stands for; ``rank`` if all are known to have one."""
+    """Return the sum of states, each with its sign and its value; ``rank`` if all are known to have one."""
     common, rank = rank, rank or node.output.rank
     eps = interpreter.eps(node.output)
     gains: dict[int, tuple[Array, Array]] = {}
     values: dict[int, list[Value | None]] = {}
     shift, moved = np.zeros(()), np.zeros(())
-    for abstract, sign, value in terms:
-        map_ = _lifted(abstract, common or (None if value is None else value.rank), rank)
-        if map_ is None:
-            abstract, map_ = AbstractValue(interpreter.realised(node, abstract, eps)), PLAIN
-        gain, offset, gain_error, shift_error = map_
-        old, old_error = gains.get(abstract.base, (np.zeros(()), np.zeros(())))
-        gains[abstract.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
-        values.setdefault(abstract.base, []).append(value)
+    for state, sign, value in terms:
+        arrays = _lifted(state, common or (None if value is None else value.rank), rank)
+        if arrays is None:
+            state, arrays = AbstractValue(interpreter.materialized(node, state, eps)), PLAIN
+        gain, offset, gain_error, shift_error = arrays
+        old, old_error = gains.get(state.base, (np.zeros(()), np.zeros(())))
+        gains[state.base] = sum_of(old, sign * gain), sum_of(old_error, gain_error)
+        values.setdefault(state.base, []).append(value)
         shift = sum_of(shift, sign * offset)
         moved = sum_of(moved, shift_error, LOOSE * eps * np.abs(offset))
-    bases = _that_count(gains, values)
+    bases = _relevant_bases(gains, values)
     if len(bases) == 1:
         gain, error = gains[bases[0]]
         return AbstractValue(bases[0], Affine.of(*aligned(gain, shift)), error, moved)
     numbers = Numbers.stacked([gains[base][0] for base in bases], [gains[base][1] for base in bases])
-    abstract = interpreter.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
-    return abstract.shifted(shift, moved)
+    state = interpreter.made(node, ("sum", tuple(bases)), lambda: numbers, "any")
+    return state.shifted(shift, moved)
 
 
-def _that_count(gains: dict[int, tuple[Array, Array]], values: dict[int, list[Value | None]]) -> list[int]:
-    """The classes that a sum is made of, in order: not those of gain zero, unless they may give it its shape."""
+def _relevant_bases(gains: dict[int, tuple[Array, Array]], values: dict[int, list[Value | None]]) -> list[int]:
+    """Return the classes that a sum depends on, in order: none of gain 0, unless it may give the sum its shape."""
     alive = sorted(base for base, (gain, _) in gains.items() if gain.any()) or sorted(gains)[:1]
     kept = [value for base in alive for value in values[base]]
     dead = (base for base in gains if base not in alive)
@@ -74,7 +74,7 @@ def _that_count(gains: dict[int, tuple[Array, Array]], values: dict[int, list[Va
 
 
 def _may_widen(value: Value | None, others: list[Value | None]) -> bool:
-    """True unless one of ``others`` is known to have every axis of ``value``, at its length."""
+    """Return True unless one of ``others`` is known to have every axis of ``value``, at its length."""
     shape = None if value is None else value.shape
     if shape is None:
         return True
@@ -88,7 +88,7 @@ def _may_widen(value: Value | None, others: list[Value | None]) -> bool:
 
 
 def sum_of(*arrays: Array) -> Array:
-    """The sum of arrays that are laid out like maps."""
+    """Return the sum of arrays that are laid out like transforms."""
     total = np.zeros(())
     for array in arrays:
         first, second = aligned(total, array)
@@ -96,9 +96,9 @@ def sum_of(*arrays: Array) -> Array:
     return total
 
 
-def _lifted(abstract: AbstractValue, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
-    """A form's four arrays, laid out for a result of ``rank`` axes; None if the axes can't be told."""
-    arrays = (abstract.map.gain, abstract.map.shift, abstract.gain_error, abstract.shift_error)
+def _lifted(state: AbstractValue, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
+    """Return a state's four arrays, laid out for a result of ``rank`` axes; None if the axes aren't known."""
+    arrays = (state.affine.gain, state.affine.shift, state.gain_error, state.shift_error)
     if all(array.ndim == 0 for array in arrays):
         return arrays
     if own is None or rank is None:
@@ -109,27 +109,27 @@ def _lifted(abstract: AbstractValue, own: int | None, rank: int | None) -> tuple
 
 def product(interpreter: Interpreter, node: Node) -> bool:
     """Mul and Div of two computed values: the gains of both come out."""
-    if _counts(node):
+    if _is_integer(node):
         return False
     eps, rank = interpreter.eps(node.output), node.output.rank
     if len(node.inputs) != 2 or (node.opset < 7 and node.attr("broadcast", 0)):
         return False
     gain, error, bases = np.ones(()), np.zeros(()), []
     for position, value in enumerate(node.inputs):
-        abstract = interpreter.unshifted(node, interpreter.abstract_of(value), eps)
-        lifted = _lifted(abstract, None if value is None else value.rank, rank)
+        state = interpreter.unshifted(node, interpreter.state_of(value), eps)
+        lifted = _lifted(state, None if value is None else value.rank, rank)
         if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
-            abstract, lifted = AbstractValue(interpreter.realised(node, abstract, eps)), PLAIN
+            state, lifted = AbstractValue(interpreter.materialized(node, state, eps)), PLAIN
         own, own_error = aligned(lifted[0], lifted[2])
         relative = own_error / np.where(own == 0, 1.0, np.abs(own))
         if node.op == "Div" and position == 1:
             own = 1.0 / own
         a, b, c, d = aligned(gain, own, error, relative)
         gain, error = a * b, c + d
-        bases.append(abstract.base)
+        bases.append(state.base)
     if node.op == "Mul":
         bases.sort()
-    abstract = interpreter.made(node, (node.op, "of values", tuple(bases)))
+    state = interpreter.made(node, (node.op, "of values", tuple(bases)))
     size, error = aligned(np.abs(gain), error)
-    interpreter.abstract[node.output] = AbstractValue(abstract.base, Affine.of(gain, 0.0), size * error)
+    interpreter.states[node.output] = AbstractValue(state.base, Affine.of(gain, 0.0), size * error)
     return True

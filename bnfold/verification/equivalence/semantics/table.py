@@ -1,34 +1,23 @@
-"""What operators mean, as forms: one table, one file per family.
-
-Every function reads the forms of a node's inputs and sets those of its outputs; it answers False where it can't say
-more than :func:`opaque`, which takes an operator for what it is: a function of the very values that it reads.
-"""
+"""What operators compute, as abstract values: one table, one file per family."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from bnfold.ir.graph import Node
-from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.interpreter import Semantics
 from bnfold.verification.equivalence.semantics.activations import clip, leaky_relu, where
 from bnfold.verification.equivalence.semantics.affine_ops import (
     arithmetic,
     batch_norm,
     cast,
+    identity,
     instance_norm,
     negation,
-    passed,
 )
-from bnfold.verification.equivalence.semantics.layout import VIEWS, carried, concat, shape_of, table
+from bnfold.verification.equivalence.semantics.layout import VIEWS, carried, concat, gather, shape_of
 from bnfold.verification.equivalence.semantics.linear import conv, fused, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import opaque, recurrent
 from bnfold.verification.equivalence.semantics.sums import add
 
-__all__ = ["SEMANTICS", "opaque"]
-
-Semantics = Callable[[Interpreter, Node], bool]
-
-SEMANTICS: dict[str, Semantics] = {
+_BY_OPERATOR = {
     "BatchNormalization": batch_norm,
     "Neg": negation,
     "Cast": cast,
@@ -42,10 +31,10 @@ SEMANTICS: dict[str, Semantics] = {
     "Sum": add,
     "Concat": concat,
     "InstanceNormalization": instance_norm,
-    "Gather": table,
+    "Gather": gather,
     "Where": where,
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),
-    **dict.fromkeys(("Identity", "Dropout"), passed),
+    **dict.fromkeys(("Identity", "Dropout"), identity),
     **dict.fromkeys(("Relu", "Clip", "Max", "Min"), clip),
     **dict.fromkeys(("LeakyRelu", "PRelu"), leaky_relu),
     **dict.fromkeys(("Shape", "Size"), shape_of),
@@ -59,4 +48,5 @@ SEMANTICS: dict[str, Semantics] = {
         carried,
     ),
 }  # fmt: skip
-"""What each operator means; one that is not listed is opaque."""
+
+SEMANTICS = Semantics(_BY_OPERATOR, opaque)

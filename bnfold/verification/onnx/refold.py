@@ -1,7 +1,7 @@
 """Fold the original again, with the options that the folded model records: is the result the folded model itself?
 
-A fold is deterministic. So a model that bnfold folded, and that nobody has changed since, is known by its bytes; any
-other is judged like anybody's. That says who folded, not that the fold is right: the proofs and the runs judge that.
+A fold is deterministic. So a model that bnfold folded, and that was not changed since, is recognized by its bytes. That
+says who folded, not that the fold is right: the proofs and the runs judge that, as for the folds of other tools.
 """
 
 from __future__ import annotations
@@ -12,25 +12,26 @@ from dataclasses import replace
 from onnx import ModelProto, TensorProto
 
 from bnfold.errors import BnfoldError
-from bnfold.frontends.onnx.pipeline import prepare, rewrite
+from bnfold.frontends.onnx.fold import OnnxFoldable
 from bnfold.io.external import tensors_of
 from bnfold.io.load import LoadedModel
 from bnfold.io.provenance import OPTIONS, PREFIX, provenance_of
 from bnfold.io.tensor_data import little_endian
 from bnfold.options import PlanOptions
+from bnfold.planner.prepare import prepare, rewrite
 from bnfold.rules.rule import NotRepresentable
 
 DATA = (
     "raw_data", "external_data", "data_location", "float_data", "int32_data", "int64_data", "double_data",
     "uint64_data", "string_data",
 )  # fmt: skip
-"""The fields of a tensor that hold its data, or say where it lies."""
+"""The fields of a tensor that hold its data, or say where it is."""
 
 
 def is_refolded(original: LoadedModel, folded: LoadedModel) -> bool:
     """Return True if folding ``original`` as ``folded`` records gives ``folded``: all but provenance, byte by byte.
 
-    Where the data of a tensor lies (in the file, beside it) makes no difference.
+    Where the data of a tensor is stored (in the file, beside it) makes no difference.
     """
     options = PlanOptions.from_record(provenance_of(folded.proto).get(OPTIONS, ""))
     if options is None:
@@ -39,8 +40,9 @@ def is_refolded(original: LoadedModel, folded: LoadedModel) -> bool:
         copy = ModelProto()
         copy.CopyFrom(original.proto)  # a rewrite works in place
         try:
-            ready = prepare(replace(original, proto=copy), options, defer_range_checks=defer_range_checks)
-            return ready.changed and _same_model(rewrite(ready)[0], folded)
+            again = OnnxFoldable(replace(original, proto=copy))
+            ready = prepare(again, options, defer_range_checks=defer_range_checks)
+            return ready.changed and _same_model(rewrite(ready).loaded, folded)
         except NotRepresentable:
             continue
         except BnfoldError:
@@ -70,7 +72,7 @@ def _structure(model: ModelProto) -> bytes:
 
 
 def _data(model: LoadedModel, tensor: TensorProto) -> Iterator[bytes | memoryview]:
-    """Yield a tensor's data as ``raw_data`` holds it, piece by piece; strings as protobuf does."""
+    """Yield a tensor's data as ``raw_data`` holds it, in chunks; strings as protobuf does."""
     if tensor.data_location == TensorProto.EXTERNAL:
         yield from model.external.data(tensor).chunks()
     elif tensor.HasField("raw_data"):
@@ -82,7 +84,7 @@ def _data(model: LoadedModel, tensor: TensorProto) -> Iterator[bytes | memoryvie
 
 
 def _same_bytes(first: Iterator[bytes | memoryview], second: Iterator[bytes | memoryview]) -> bool:
-    """Compare two streams that are cut into pieces at different places."""
+    """Compare two streams that are cut into chunks at different places."""
     one = two = memoryview(b"")
     while True:
         one = one or memoryview(next(first, b""))

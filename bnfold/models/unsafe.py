@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bnfold.errors import InputError, UsageError
@@ -18,13 +18,28 @@ from bnfold.io.load import read_file
 from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
 
-WORKER = "bnfold.frontends.torch.unsafe_worker"
+WORKER = "bnfold.models.unsafe_worker"
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Export the module in ``model`` to ``target``, for inputs of ``shapes``, in order."""
+
+    model: str
+    target: str
+    shapes: list[list[int]]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The export is done."""
+
 
 SHAPE_HINT = "write --shape x:1,3,224,224, once per input and in their order"
 
 
-def load_unsafe(path: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limits | None = None) -> LoadedProgram:
-    """The model in ``path`` as a program. What the file holds is executed, in another process.
+def load_unsafe(path: Path, shapes: Mapping[str, tuple[int, ...]]) -> LoadedProgram:
+    """Return the model in ``path`` as a program. What the file holds is executed, in another process.
 
     ``shapes`` are those of the inputs, by any names, in order. Raises InputError, UsageError.
     """
@@ -33,9 +48,9 @@ def load_unsafe(path: Path, shapes: Mapping[str, tuple[int, ...]], limits: Limit
         raise UsageError(f"{path}: exporting it takes the shapes of its inputs", SHAPE_HINT)
     with temporary() as folder:
         target = folder / "exported.pt2"
-        job = {"model": str(path.absolute()), "target": str(target), "shapes": [list(s) for s in shapes.values()]}
+        job = ExportJob(str(path.absolute()), str(target), [list(shape) for shape in shapes.values()])
         try:
-            runtime.spawn(WORKER, folder, job, Limits(), trusted=True)
+            runtime.spawn(WORKER, folder, job, Exported, Limits(), task=path.name, trusted=True)
         except runtime.RunFailed as error:
             raise InputError(
                 f"{path}: it can't be exported: {error}", "export it yourself: torch.export.save"

@@ -1,0 +1,248 @@
+"""What an operator says, read once: layouts of weights, padding, bounds, cuts, constant operands.
+
+The rules of folding and the semantics of the equivalence proof both read operators here; what follows from it is
+worked out by each on its own. Source: the ONNX operator pages.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.graph import Node
+
+LONGEST = 4096
+"""Entries of a constant that is a list: of axes, sizes, places."""
+
+
+def constant(node: Node, index: int) -> NDArray[Any]:
+    """Return the data of a constant input. Raises NotEvaluable."""
+    value = node.inputs[index]
+    assert value is not None
+    return node.graph.constants.evaluate(value)
+
+
+def constant_shape(node: Node, index: int) -> tuple[int, ...]:
+    """Return the shape of a constant input, read off without its data where that is possible."""
+    value = node.inputs[index]
+    assert value is not None
+    shape = value.shape
+    if shape is not None and all(isinstance(n, int) for n in shape):
+        return tuple(int(n) for n in shape if n is not None)
+    return np.shape(constant(node, index))
+
+
+def integers(node: Node, name: str, index: int) -> list[int] | None:
+    """Return a list of integers that older opsets give as an attribute and newer ones as a constant input.
+
+    None where it is absent, or computed at run time. Raises NotEvaluable for one that is absurdly long.
+    """
+    if name in node.attrs:
+        return [int(value) for value in node.attrs[name]]
+    value = node.input(index)
+    if value is None or not node.graph.constants.is_constant(value):
+        return None
+    if prod(constant_shape(node, index)) > LONGEST:
+        raise NotEvaluable(f"{value.name!r} is too long to be a list of axes, sizes or places")
+    return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
+
+
+def split_operands(node: Node) -> tuple[int, int] | None:
+    """Return ``(index of the data, index of the constant)`` of a binary operator; None if there are not both."""
+    if len(node.inputs) != 2 or None in node.inputs:
+        return None
+    is_constant = [node.graph.constants.is_constant(value) for value in node.inputs]
+    if is_constant[0] == is_constant[1]:
+        return None
+    return (0, 1) if is_constant[1] else (1, 0)
+
+
+@dataclass(frozen=True)
+class ConvView:
+    """A Conv or ConvTranspose whose weight has a known ``shape``: ``(C_out, C_in / group, *kernel)``, or transposed.
+
+    ``is_transposed`` weights are ``(C_in, C_out / group, *kernel)``; ``is_valid`` is False where the groups don't
+    divide the channels or there is no position.
+    """
+
+    node: Node
+    shape: tuple[int, ...]
+
+    @classmethod
+    def of(cls, node: Node) -> ConvView:
+        """Return the view of a node whose weight is constant. Raises NotEvaluable."""
+        return cls(node, constant_shape(node, 1))
+
+    @property
+    def group(self) -> int:
+        """The number of groups."""
+        return int(self.node.attr("group", 1))
+
+    @property
+    def is_transposed(self) -> bool:
+        """True for ConvTranspose."""
+        return self.node.op == "ConvTranspose"
+
+    @property
+    def is_valid(self) -> bool:
+        """True if the weight has positions, and the groups divide its channels."""
+        return len(self.shape) >= 3 and self.group >= 1 and self.shape[0] % self.group == 0 and 0 not in self.shape
+
+    @property
+    def inputs(self) -> int:
+        """The number of input channels."""
+        return self.shape[0] if self.is_transposed else self.shape[1] * self.group
+
+    @property
+    def outputs(self) -> int:
+        """The number of output channels."""
+        return self.shape[1] * self.group if self.is_transposed else self.shape[0]
+
+    @property
+    def output_axis(self) -> int | None:
+        """The axis of the weight that counts the output channels, if one does so alone."""
+        if not self.is_transposed:
+            return 0
+        return 1 if self.group == 1 else None
+
+    @property
+    def auto_pad(self) -> str:
+        """How the padding is found; an empty text is NOTSET, as onnxruntime reads it."""
+        return self.node.attr("auto_pad", "NOTSET") or "NOTSET"
+
+    def pads(self) -> list[int] | None:
+        """Return the zeros before each axis of positions, then those behind; None where they are not known."""
+        positions = range(len(self.shape) - 2)
+        none = [0 for _ in (*positions, *positions)]
+        if self.auto_pad == "NOTSET":
+            pads = list(self.node.attr("pads", none))
+            return pads if len(pads) == len(none) else None
+        if self.auto_pad == "VALID":
+            return none
+        if self.auto_pad not in ("SAME_UPPER", "SAME_LOWER") or self.is_transposed:
+            return None
+        source = None if self.node.inputs[0] is None else self.node.inputs[0].shape
+        sizes = source[2:] if source is not None and len(source) == len(self.shape) else [None for _ in positions]
+        ones = [1 for _ in positions]
+        strides, dilations = self.node.attr("strides", ones), self.node.attr("dilations", ones)
+        begin, end = [], []
+        for size, kernel, stride, dilation in zip(sizes, self.shape[2:], strides, dilations, strict=True):
+            reach = dilation * (kernel - 1) + 1
+            if not isinstance(size, int) and reach > 1:
+                return None
+            total = max((-(-size // stride) - 1) * stride + reach - size, 0) if isinstance(size, int) else 0
+            less = total // 2 if self.auto_pad == "SAME_UPPER" else total - total // 2
+            begin.append(less)
+            end.append(total - less)
+        return begin + end
+
+    @property
+    def may_read_padding(self) -> bool:
+        """True unless the operator provably reads nothing beyond its input."""
+        pads = self.pads()
+        return pads is None or any(pads)
+
+
+@dataclass(frozen=True)
+class MatrixView:
+    """A product with one constant matrix: Gemm, torch's Linear, MatMul.
+
+    ``inner`` channels of the input ``data`` lie on ``axis``, as the ``outer`` ones of the output do; the matrix is
+    input ``weight``, one row per output if ``rows_are_outputs``.
+    """
+
+    data: int
+    weight: int
+    axis: int
+    inner: int
+    outer: int
+    rows_are_outputs: bool
+
+    @classmethod
+    def of(cls, node: Node) -> MatrixView | None:
+        """Return the view; None without one constant matrix, or where the input's rank is not known."""
+        return _matmul(node) if node.op == "MatMul" else _gemm(node)
+
+
+def _gemm(node: Node) -> MatrixView | None:
+    shape = constant_shape(node, 1)
+    rank = None if node.inputs[0] is None else node.inputs[0].rank
+    axis = 1 if node.op == "Gemm" else rank - 1 if rank else None
+    if axis is None or len(shape) != 2 or 0 in shape:
+        return None
+    rows_are_outputs = node.op == "Linear" or bool(node.attr("transB", 0))
+    outer, inner = shape if rows_are_outputs else shape[::-1]
+    return MatrixView(0, 1, axis, inner, outer, rows_are_outputs)
+
+
+def _matmul(node: Node) -> MatrixView | None:
+    operands = split_operands(node)
+    if operands is None:
+        return None
+    data, index = operands
+    source, shape = node.inputs[data], constant_shape(node, index)
+    rank = None if source is None else source.rank
+    if rank is None or rank < 2 or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]) or 0 in shape:
+        return None
+    axis = rank - 1 if data == 0 else rank - 2
+    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
+    return MatrixView(data, index, axis, inner, outer, index == 0)
+
+
+def gemm_term_fits(node: Node, outer: int) -> bool:
+    """Return True if C of a Gemm is absent, or one number or one per output in each row."""
+    terms = constant_shape(node, 2) if node.input(2) is not None else ()
+    return len(terms) <= 2 and terms[-1:] in ((), (1,), (outer,))
+
+
+def clip_bounds(node: Node) -> tuple[float | None, float | None] | None:
+    """Return the lower and the upper bound of a Clip, None for one that is absent.
+
+    None altogether where a bound is computed at run time, or is not one number.
+    """
+    found: list[float | None] = []
+    for name, index in (("min", 1), ("max", 2)):
+        if node.opset < 11:
+            found.append(node.attr(name))
+        elif node.input(index) is None:
+            found.append(None)
+        elif not node.graph.constants.is_constant(node.input(index)) or constant(node, index).size != 1:
+            return None
+        else:
+            found.append(float(constant(node, index).astype(np.float64).reshape(())))
+    return found[0], found[1]
+
+
+def slices(node: Node) -> list[tuple[int, slice]] | None:
+    """Return what a Slice cuts: axes, counted from the first, and spans as Python's slices.
+
+    None where that is computed at run time or the input's rank is not known.
+    """
+    names = enumerate(("starts", "ends", "axes", "steps"), start=1)
+    lists = [(integers(node, name, index), node.input(index) is not None) for index, name in names]
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    (starts, _), (ends, _), (axes, _), (steps, _) = lists
+    if starts is None or ends is None or shape is None or any(found is None and there for found, there in lists):
+        return None
+    axes = list(range(len(starts))) if axes is None else axes
+    steps = [1] * len(starts) if steps is None else steps
+    return [(axis % len(shape), slice(*span)) for axis, *span in zip(axes, starts, ends, steps, strict=True)]
+
+
+def pool_is_padded(node: Node) -> bool:
+    """Return True if a pool's windows may reach beyond its input."""
+    return any(node.attr("pads", ())) or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+
+def pad_value(node: Node) -> float | None:
+    """Return the number that a Pad of mode *constant* puts around; None where it is computed at run time."""
+    if node.opset < 11 or node.input(2) is None:
+        return float(node.attr("value", 0.0))
+    if not node.graph.constants.is_constant(node.input(2)):
+        return None
+    return float(constant(node, 2).astype(np.float64).reshape(()))

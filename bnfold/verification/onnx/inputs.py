@@ -1,0 +1,132 @@
+"""Inputs for an ONNX model: which sizes its free dimensions may take, by shape inference, and samples to try."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from onnx import ModelProto
+
+from bnfold.frontends.onnx.shape_inference import inferred
+from bnfold.frontends.onnx.type_inference import without_weights
+from bnfold.io.load import LoadedModel
+from bnfold.options import InputOptions
+from bnfold.verification.runtime.inputs import (
+    SampleSet,
+    Sizes,
+    described,
+    generated_samples,
+    model_inputs,
+    shapes_of,
+    user_sample_set,
+)
+
+FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
+"""Sizes to try for free dimensions behind the first one where the graph does not fix them."""
+
+SECOND_SIZES = (64, 128, 8, 256, 32)
+"""Sizes to try beside the first one, cheap and likely ones first."""
+
+LARGEST_FREE = 2048
+"""Free dimensions are solved for up to this size."""
+
+
+def sample_candidates(
+    model: LoadedModel, inputs: InputOptions, known: Sizes | None = None
+) -> Iterator[tuple[SampleSet, Sizes]]:
+    """Yield samples to try, best first, with the sizes of their free dimensions: of ``known`` sizes alone if given."""
+    if inputs.data is not None:
+        yield user_sample_set(inputs, model.proto), Sizes()
+        return
+    for sizes in [known] if known else size_choices(inputs, model.proto):
+        samples, kinds = generated_samples(inputs, model.proto, sizes)
+        yield SampleSet(samples, kinds, described(inputs, samples)), sizes
+
+
+def size_choices(options: InputOptions, model: ModelProto) -> Iterator[Sizes]:
+    """Yield what free dimensions may be set to: two sizes each where the graph allows it, then one, best first."""
+    infos = [info for info in model_inputs(model) if info.name not in options.shapes]
+    free = {bool(axis) for info in infos for axis, dim in enumerate(info.type.tensor_type.shape.dim) if _is_free(dim)}
+    fitting, others = _feasible_sizes(options, model) if True in free else ([1], [])
+    if free:
+        first = (fitting or others)[0]
+        second = next((size for size in SECOND_SIZES if size in fitting and size != first), first)
+        yield Sizes((1, 2), (first, second))
+        if second != first:
+            yield Sizes((1, 2), (first,))
+    for size in (*fitting, *others):
+        yield Sizes((1,), (size,))
+
+
+def _is_free(dim: Any) -> bool:
+    return not dim.HasField("dim_value")
+
+
+def _feasible_sizes(options: InputOptions, model: ModelProto) -> tuple[list[int], list[int]]:
+    """Return sizes for the free dimensions behind the first: what the graph's own shapes allow, and others to try.
+
+    Products and reshapes fix the sizes of their inputs; the size that makes them fit is found by bisection over shape
+    inference. Where that says nothing, some common sizes.
+    """
+
+    def at(size: int) -> int:
+        return misfit(model, shapes_of(options, model_inputs(model), 1, size))
+
+    fitting = [size for size in FREE_SIZES if at(size) == 0]
+    if fitting:
+        return fitting, [size for size in FREE_SIZES if size not in fitting]
+    low, high = 1, LARGEST_FREE
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (middle + 1, high) if at(middle) < 0 else (low, middle)
+    return ([low] if at(low) == 0 else []), list(FREE_SIZES)
+
+
+def misfit(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """0 if nothing speaks against inputs of these shapes, -1 if they are too small somewhere, 1 if too large.
+
+    Looked at are products with constant matrices, reshapes to sizes that are written down, and results of no size.
+    """
+    skeleton = without_weights(model)
+    del skeleton.graph.value_info[:]
+    for info in skeleton.graph.input:
+        if info.name in shapes:
+            dims = info.type.tensor_type.shape
+            dims.ClearField("dim")
+            for size in shapes[info.name]:
+                dims.dim.add(dim_value=size)
+    try:
+        seen = inferred(skeleton)
+    except Exception:  # onnx raises several kinds for models that it takes for invalid
+        return 0
+    known = {
+        info.name: [dim.dim_value if dim.HasField("dim_value") else None for dim in info.type.tensor_type.shape.dim]
+        for info in (*seen.graph.value_info, *seen.graph.input, *seen.graph.output)
+        if info.type.tensor_type.HasField("shape")
+    }
+    known |= {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
+    for node in seen.graph.node:
+        for name in node.output:
+            if any(size is not None and size <= 0 for size in known.get(name, ())):
+                return -1
+        if node.op_type in ("Gemm", "MatMul"):
+            first, second = (known.get(name) for name in node.input[:2])
+            if first and second and len(first) > 1 and len(second) > 1:
+                flags = {a.name: a.i for a in node.attribute}
+                inner = first[-2 if flags.get("transA") else -1], second[-1 if flags.get("transB") else -2]
+                if None not in inner and inner[0] != inner[1]:
+                    return -1 if (inner[0] or 0) < (inner[1] or 0) else 1
+        elif node.op_type == "Reshape" and (source := known.get(node.input[0])) and None not in source:
+            target = known.get(node.output[0])
+            if target and None not in target:
+                before, after = _count(source), _count(target)
+                if before != after:
+                    return -1 if before < after else 1
+    return 0
+
+
+def _count(sizes: list[int | None]) -> int:
+    total = 1
+    for size in sizes:
+        total *= size or 0
+    return total

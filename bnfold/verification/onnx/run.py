@@ -1,0 +1,225 @@
+"""Run two ONNX models and the original in float64 on the same inputs: what the layers and outputs checks judge."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bnfold.errors import InconclusiveError, InputError, UsageError
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.io.load import LoadedModel
+from bnfold.options import InputOptions, RunOptions, limit_of
+from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.error_model import CHANNEL
+from bnfold.verification.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
+from bnfold.verification.onnx.inputs import sample_candidates
+from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
+from bnfold.verification.runtime import runner as runtime
+from bnfold.verification.runtime.devices import RunMode, device_of, run_modes
+from bnfold.verification.runtime.inputs import SampleSet
+from bnfold.verification.runtime.perturbation import perturbed_run
+from bnfold.verification.runtime.runner import Run, RunFailed
+from bnfold.verification.runtime.worker import load_arrays
+
+WORKER = "bnfold.verification.onnx.worker"
+
+SIDE_BY_SIDE = 2**29
+"""Bytes of a model up to which the folded model and the float64 run are run at the same time."""
+
+MOST_SAMPLES = 8
+"""Samples of each kind that are taken for models with small outputs where the user asked for no number."""
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Both models, the inputs that the original accepts, its outputs on them, and how all is run."""
+
+    original: LoadedModel
+    folded: Path
+    options: RunOptions
+    spec: ReferenceSpec
+    modes: list[RunMode]
+    fed: SampleSet
+    run: Run
+
+    def perturbed(self) -> Outputs:
+        """Return the original's outputs with its own numbers moved by an ulp. Raises RunFailed."""
+        options = self.options
+        run = perturbed_run(
+            self.original, self.fed.samples, options.device, self.modes[0], options.limits, options.inputs.seed
+        )
+        return run.outputs[0]
+
+    def folded_run(self) -> Run | RunFailed:
+        """Run the folded model. Raises DeviceMissing."""
+        try:
+            return runtime.run(self.folded, self.fed.samples, self.modes, self.options.device, self.options.limits)
+        except runtime.DeviceMissing:
+            raise
+        except RunFailed as error:
+            return error
+
+    def fallback(self, reason: str) -> Reference:
+        """Measure against the original, and its rounding errors by moving its numbers. Raises RunFailed."""
+        return Reference(self.run.outputs[0], self.perturbed(), reason)
+
+
+def measure(
+    original: LoadedModel,
+    folded: Path,
+    options: RunOptions,
+    spec: ReferenceSpec,
+    cut: list[Subgraph],
+    *,
+    outputs: bool = True,
+) -> Measured:
+    """Run what is to be judged; ``outputs`` False leaves out what the layers check does not need.
+
+    Raises RunFailed or InconclusiveError if the original can't be run, DeviceMissing, InputError or UsageError for
+    inputs of the user that don't fit.
+    """
+    modes = run_modes(options)
+    pair = _Pair(original, folded, options, spec, modes, *_accepted(original, options, modes))
+    with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
+        other = pool.submit(copy_context().run, pair.folded_run) if outputs else None
+        wide = pool.submit(copy_context().run, _in_float64, pair, cut, outputs)
+        folded_run = None if other is None else other.result()
+        failure = wide.exception()
+    if isinstance(failure, runtime.DeviceMissing) or (failure is not None and not isinstance(failure, RunFailed)):
+        raise failure
+    if failure is None:
+        reference, subgraphs = wide.result()
+    else:
+        subgraphs = SubgraphRuns(failure=str(failure))
+        reference = _outputs_alone(pair, str(failure), again=bool(cut)) if outputs else Reference()
+    if outputs and not reference.fallback_reason and (reason := _unlike(reference, pair.run)):
+        reference = pair.fallback(reason)
+    return Measured(pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack)
+
+
+def _outputs_alone(pair: _Pair, failure: str, *, again: bool) -> Reference:
+    """Return the reference for the outputs after the float64 run has failed.
+
+    It is tried ``again`` without the subgraphs: one of them may have crashed onnxruntime. Raises RunFailed.
+    """
+    if again:
+        try:
+            return _in_float64(pair, [], outputs=True)[0]
+        except RunFailed as error:
+            failure = str(error)
+    return pair.fallback(failure)
+
+
+def _in_float64(pair: _Pair, cut: list[Subgraph], outputs: bool) -> tuple[Reference, SubgraphRuns]:
+    """Run the original in float64, and the subgraphs on the way. Raises RunFailed."""
+    if not outputs and not cut:
+        return Reference(), SubgraphRuns()
+    assert pair.original.path is not None
+    samples = pair.fed.samples[: None if outputs else 1]
+    job = ReferenceJob(
+        original=str(pair.original.path.absolute()),
+        folded=str(pair.folded.absolute()),
+        inputs=list(samples[0]),
+        samples=len(samples),
+        correctly_rounded=outputs,
+        subgraphs=cut,
+        device=pair.options.device,
+        mode=pair.modes[0],
+        slack=pair.spec.slack,
+        exact=pair.spec.exact,
+        k=limit_of(pair.fed.kinds[0], pair.spec.k),
+    )
+    task = "the float64 run and the subgraphs"
+    with runtime.job_folder(samples) as folder:
+        try:
+            result = runtime.spawn(WORKER, folder, job, ReferenceResult, pair.options.limits, task=task)
+        except RunFailed as error:
+            where = folder / CURRENT_SUBGRAPH
+            if where.exists() and not isinstance(error, runtime.DeviceMissing):
+                raise RunFailed(f"{error}, in the subgraph of {where.read_text()}") from None
+            raise
+
+        def stored(name: str) -> Outputs:
+            return [load_arrays(folder / f"{name}-{k}.npz", result.outputs) for k in range(len(samples))]
+
+        reference = Reference(stored("reference"), stored("correctly_rounded") if result.correctly_rounded else None)
+        return reference, SubgraphRuns(result.subgraphs)
+
+
+def _unlike(reference: Reference, run: Run) -> str | None:
+    """Return why the float64 outputs can't be compared: onnx's reference sees shapes or types differently."""
+    for expected, actual in zip(reference.outputs, run.outputs[0], strict=True):
+        for name, value in actual.items():
+            wide = expected[name]
+            if wide.shape != value.shape or (wide.dtype.kind == "f") != (value.dtype.kind == "f"):
+                return f"the reference makes {list(wide.shape)} of output {name!r}"
+            if value.dtype.kind == "f" and np.isfinite(value).all() and not np.isfinite(wide).all():
+                return f"the reference makes NaN or infinity of output {name!r}"
+    return None
+
+
+def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode]) -> tuple[SampleSet, Run]:
+    """Return samples that the original accepts, and its outputs on them."""
+    inputs = options.inputs
+    assert model.path is not None
+    failure: RunFailed | None = None
+    for fed, sizes in sample_candidates(model, inputs):
+        try:
+            run = runtime.run(model.path, fed.samples, modes, options.device, options.limits)
+        except runtime.DeviceMissing:
+            raise
+        except RunFailed as error:
+            if inputs.data is not None:
+                raise InputError(f"{inputs.data}: the model does not run on these inputs: {error}") from None
+            if len(sizes.batch) == 1:  # a model that takes one size only is none that can't be run
+                failure = failure or error
+            continue
+        if (more := _enough(run, inputs)) > 1:
+            fed, _ = next(sample_candidates(model, replace(inputs, samples=more), sizes))
+            run = runtime.run(model.path, fed.samples, modes, options.device, options.limits)
+        return fed, run
+    assert failure is not None
+    if inputs.shapes:
+        raise UsageError(f"--shape: the model does not run on inputs of these shapes: {failure}")
+    raise failure
+
+
+def _enough(run: Run, inputs: InputOptions) -> int:
+    """Return how many samples of each kind give the smallest output enough entries, where the user did not say."""
+    if inputs.samples is not None or inputs.data is not None:
+        return 1
+    sizes = [array.size for array in run.outputs[0][0].values() if array.dtype.kind == "f" and array.size]
+    return min(MOST_SAMPLES, -(-CHANNEL // min(sizes, default=CHANNEL)))
+
+
+def placement(original: LoadedModel, measured: Measured, options: RunOptions) -> dict[str, Any]:
+    """Return where the original's nodes really ran. Raises InconclusiveError if that is not what was asked for."""
+    on_cpu, device = measured.original.on_cpu, device_of(options.device)
+    placed: dict[str, Any] = {"used": options.device, "nodes_on_cpu": [name or op for name, op, _ in on_cpu]}
+    if device.is_host:
+        return placed
+    placed["provider_options"] = dict(measured.modes[0].options)
+    wrong = on_cpu if options.cpu_nodes == "none" else []
+    if options.cpu_nodes == "shape":
+        graph = OnnxGraphs(original.proto, original.external).scopes[0]
+        floats = {
+            node.name for node in graph.nodes for v in node.live_outputs if v.dtype is None or v.dtype.kind == "f"
+        }
+        known = {node.name for node in graph.nodes}
+        wrong = [entry for entry in on_cpu if entry[0] in floats or (entry[0] not in known and entry[1] in _COMPUTE)]
+    if wrong:
+        raise InconclusiveError(
+            f"--device {options.device}: {wrong[0][1]} {wrong[0][0]!r} runs on the CPU ({len(wrong)} nodes in all)",
+            f"onnxruntime has no {device.label} kernel for it; --cpu-nodes any accepts that",
+        )
+    return placed
+
+
+_COMPUTE = frozenset(
+    {"Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization", "FusedConv", "LSTM", "GRU", "RNN"}
+)

@@ -1,0 +1,203 @@
+"""The float64 run of ONNX models in a process of its own, started by :func:`bnfold.verification.runtime.runner.spawn`.
+
+It runs the original in float64, and its correctly rounded fold: the folded model itself where that is proved
+(``exact``), else bnfold's own fold. On the way through the original it gives each folded subgraph its input, runs the
+original and the folded subgraph on onnxruntime, and keeps nothing but the errors.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, helper, numpy_helper
+
+from bnfold.errors import BnfoldError, one_line
+from bnfold.frontends.onnx.editor import SUFFIX
+from bnfold.frontends.onnx.extract import extract
+from bnfold.frontends.onnx.fold import OnnxFoldable
+from bnfold.io.load import LoadedModel, load
+from bnfold.numerics.rounding import ulp
+from bnfold.options import PlanOptions
+from bnfold.planner.prepare import prepare, rewrite
+from bnfold.progress import listening, to_file
+from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.reference.model import Float64Model, NotInFloat64
+from bnfold.verification.runtime.devices import RunMode
+from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
+from bnfold.verification.runtime.worker import PROGRESS, Session, load_arrays, save_arrays
+from bnfold.verification.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
+
+CURRENT_SUBGRAPH = "subgraph"
+"""The file, beside the job, that names the subgraph which is being run."""
+
+
+@dataclass(frozen=True)
+class ReferenceJob:
+    """Run ``original`` in float64 on each sample, and ``subgraphs`` on the first, on ``device`` in ``mode``.
+
+    ``correctly_rounded`` asks for the correctly rounded fold too. ``slack``, ``exact``: see
+    :class:`bnfold.verification.measured.ReferenceSpec`. ``k`` is the limit of the error ratio.
+    """
+
+    original: str
+    folded: str
+    inputs: list[str]
+    samples: int
+    correctly_rounded: bool
+    subgraphs: list[Subgraph]
+    device: str
+    mode: RunMode
+    slack: float
+    exact: bool
+    k: float
+
+
+@dataclass(frozen=True)
+class ReferenceResult:
+    """The names of the outputs, whether there is a ``correctly_rounded`` fold, the errors of each subgraph by name."""
+
+    outputs: list[str]
+    correctly_rounded: bool
+    subgraphs: dict[str, SubgraphErrors]
+
+
+def run(job: ReferenceJob, folder: Path) -> ReferenceResult:
+    """Outputs go to ``reference-<sample>.npz`` and ``correctly_rounded-<sample>.npz``. Raises NotInFloat64."""
+    with listening(to_file(folder / PROGRESS)):
+        original = load(job.original)
+        model = Float64Model(original)
+        judged: dict[str, SubgraphErrors] = {}
+        for sample in range(job.samples):
+            feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
+            checker = SubgraphChecker(job, original, folder) if sample == 0 and job.subgraphs else None
+            save_arrays(folder / f"reference-{sample}.npz", model.run(feed, checker).values())
+            judged = checker.judged if checker is not None else judged
+        best = _correctly_rounded_model(job, original) if job.correctly_rounded else None
+        if best is not None and set(best.outputs) == set(model.outputs):
+            for sample in range(job.samples):
+                made = best.run(load_arrays(folder / f"input-{sample}.npz", job.inputs))
+                save_arrays(folder / f"correctly_rounded-{sample}.npz", [made[name] for name in model.outputs])
+        else:
+            best = None
+    return ReferenceResult(model.outputs, best is not None, judged)
+
+
+def _correctly_rounded_model(job: ReferenceJob, original: LoadedModel) -> Float64Model | None:
+    if job.exact:
+        return Float64Model(load(job.folded))
+    fold = _correctly_rounded_fold(original)
+    if fold is None:
+        return None
+    _loosen(fold, job.slack)
+    return Float64Model(fold)
+
+
+def _correctly_rounded_fold(original: LoadedModel) -> LoadedModel | None:
+    """Return the original as bnfold folds it; None if nothing is folded."""
+    try:
+        ready = prepare(OnnxFoldable(original), PlanOptions(freeze=True))
+        return rewrite(ready).loaded if ready.changed else None
+    except BnfoldError:
+        return None
+
+
+def _loosen(model: LoadedModel, ulps: float) -> None:
+    """Move the scale of each folded channel at random, as folding in the storage type may."""
+    rng = np.random.default_rng(0)
+    for tensor in model.proto.graph.initializer if ulps else ():
+        if SUFFIX in tensor.name and tensor.dims:
+            data = model.external.read(tensor)
+            if data.dtype.kind == "f":
+                step = 2 * ulps * (ulp(np.ones(()), data.dtype) / 2)
+                shape = [len(data), *(1 for _ in data.shape[1:])]
+                moved = data.astype(np.float64) * (1 + step * rng.uniform(-1, 1, shape))
+                tensor.CopyFrom(numpy_helper.from_array(moved, tensor.name))
+
+
+class SubgraphChecker:
+    """An observer of the original's float64 run that runs each subgraph as soon as its inputs are there."""
+
+    def __init__(self, job: ReferenceJob, original: LoadedModel, folder: Path) -> None:
+        self._job, self._original, self._folded = job, original, load(job.folded)
+        self._progress = folder / CURRENT_SUBGRAPH
+        self._readers: dict[str, int] = {}
+        self._by_input: dict[str, list[Subgraph]] = {}
+        for subgraph in job.subgraphs:
+            for end in subgraph.inputs:
+                self._readers[end.original] = self._readers.get(end.original, 0) + 1
+            for name in {end.original for end in subgraph.inputs}:
+                self._by_input.setdefault(name, []).append(subgraph)
+        self._seen: dict[str, NDArray[Any]] = {}
+        self.judged: dict[str, SubgraphErrors] = {}
+
+    def __call__(self, name: str, value: NDArray[Any]) -> None:
+        """Take a value of the original that has been computed."""
+        if name not in self._readers:
+            return
+        self._seen[name] = np.asarray(value)
+        for subgraph in self._by_input.get(name, ()):
+            if all(end.original in self._seen for end in subgraph.inputs):
+                self._progress.write_text(subgraph.name)
+                self.judged[subgraph.name] = self._judge(subgraph)
+                for end in subgraph.inputs:
+                    self._readers[end.original] -= 1
+                    if not self._readers[end.original]:
+                        self._seen.pop(end.original, None)
+
+    def _judge(self, subgraph: Subgraph) -> SubgraphErrors:
+        before = extract(
+            self._original, {e.original: e.original_type for e in subgraph.inputs}, _unique(subgraph, "original")
+        )
+        after = extract(self._folded, {e.folded: e.folded_type for e in subgraph.inputs}, _unique(subgraph, "folded"))
+        if before is None or after is None:
+            return SubgraphErrors(skipped="it can't be cut out")
+        values = {e.original: _stored(self._seen[e.original], e.original_type) for e in subgraph.inputs}
+        theirs = {e.folded: _stored(values[e.original], e.folded_type) for e in subgraph.inputs}
+        expected = self._run(before, values)
+        if isinstance(expected, str):
+            return SubgraphErrors(skipped=f"the original subgraph does not run: {expected}")
+        actual = self._run(after, theirs)
+        if isinstance(actual, str):
+            return SubgraphErrors(failed=f"the folded subgraph does not run: {actual}")
+        try:
+            reference = Float64Model(LoadedModel.of(before)).run(values)
+            best: dict[str, NDArray[Any]] | None
+            if self._job.exact:
+                made = Float64Model(LoadedModel.of(after)).run(theirs)
+                best = {e.original: made[e.folded] for e in subgraph.outputs}
+            else:
+                fold = _correctly_rounded_fold(LoadedModel.of(before))
+                best = None if fold is None else Float64Model(fold).run(values)
+        except NotInFloat64 as error:
+            return SubgraphErrors(skipped=str(error))
+        powers = [np.square(value.astype(np.float64)).mean() for value in values.values() if value.dtype.kind == "f"]
+        outputs = SubgraphOutputs(expected, actual, reference, best)
+        return subgraph_errors(subgraph, outputs, powers, self._job.slack, self._job.k)
+
+    def _run(self, model: ModelProto, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
+        """Return a subgraph's outputs on onnxruntime, or why it does not run."""
+        try:
+            session = Session(model.SerializeToString(), "disable", self._job.device, self._job.mode.options)
+            return dict(zip(session.outputs, session.run(feed), strict=True))
+        except DeviceUnavailable:
+            raise
+        except Exception as error:  # whatever onnxruntime raises is the answer
+            return one_line(error)
+
+
+def _unique(subgraph: Subgraph, side: str) -> list[str]:
+    return list(dict.fromkeys(getattr(end, side) for end in subgraph.outputs))
+
+
+def _stored(value: NDArray[Any], element_type: int) -> NDArray[Any]:
+    with np.errstate(over="ignore"):
+        return value.astype(helper.tensor_dtype_to_np_dtype(element_type))
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], ReferenceJob, run, NotInFloat64, BnfoldError)

@@ -1,0 +1,1 @@
+"""PyTorch exported programs as the verification compares them: proofs on their graphs, runs in eager torch."""

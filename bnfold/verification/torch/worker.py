@@ -1,0 +1,185 @@
+"""Runs of programs in a process of their own, started by :func:`bnfold.verification.runtime.runner.spawn`.
+
+The original and, if it is a program too, the folded one: as they are and in float64, each folded subgraph on the way.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from bnfold.errors import BnfoldError
+from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
+from bnfold.frontends.torch.load import load_program
+from bnfold.frontends.torch.tensors import to_numpy
+from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
+from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
+from bnfold.verification.runtime.worker import load_arrays, save_arrays
+from bnfold.verification.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
+
+Feed = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class ProgramJob:
+    """Run ``original``, and ``folded`` if it is given, on each sample of ``inputs``, which have ``types`` in torch.
+
+    ``subgraphs`` are run on the first sample. ``exact``, ``slack``: see
+    :class:`bnfold.verification.measured.ReferenceSpec`. ``k`` is the limit of the error ratio. With a
+    ``perturbation_seed`` the original's numbers are moved by up to an ulp first.
+    """
+
+    original: str
+    folded: str | None
+    inputs: list[str]
+    types: list[str]
+    samples: int
+    subgraphs: list[Subgraph]
+    device: str
+    exact: bool
+    slack: float
+    k: float
+    perturbation_seed: int | None
+
+
+@dataclass(frozen=True)
+class ProgramResult:
+    """What ``ran`` (of original, folded, reference, correctly_rounded), and why what ``failed`` did.
+
+    ``outputs`` are the original's names of them, ``bfloat16`` the places of those of that type. ``subgraphs`` holds the
+    errors of each by name.
+    """
+
+    torch: str
+    outputs: list[str]
+    bfloat16: list[int]
+    ran: list[str]
+    failed: dict[str, str]
+    subgraphs: dict[str, SubgraphErrors]
+
+
+def run(job: ProgramJob, folder: Path) -> ProgramResult:
+    """Run the programs; outputs go to ``<what>-<sample>.npz``. Raises DeviceUnavailable, InputError."""
+    if job.device != "cpu" and not torch.cuda.is_available():
+        raise DeviceUnavailable(f"this torch {torch.__version__} has no CUDA here")
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    programs = {"original": load_program(Path(job.original)).program}
+    if job.perturbation_seed is not None:
+        _perturb(programs["original"], np.random.default_rng(job.perturbation_seed))
+    if job.folded is not None:
+        programs["folded"] = load_program(Path(job.folded)).program
+    plain = {what: Evaluator(program, job.device) for what, program in programs.items()}
+    wide = {what: Evaluator(program, wide=True) for what, program in programs.items()}
+    evaluators = {**plain, "reference": wide["original"]}
+    if "folded" in wide:
+        evaluators["correctly_rounded"] = wide["folded"]
+    ran: list[str] = []
+    failed: dict[str, str] = {}
+    bfloat16: list[int] = []
+    for what, evaluator in evaluators.items():
+        if what == "correctly_rounded" and "reference" in failed:
+            continue
+        try:
+            places = _run_all(evaluator, job, folder, what)
+            bfloat16 = bfloat16 or (places if what in plain else [])
+            ran.append(what)
+        except NotRunnable as error:
+            failed[what] = str(error)
+    judge = job.subgraphs and "correctly_rounded" in ran
+    judged = _subgraphs(job, folder, plain, wide) if judge else {}
+    return ProgramResult(str(torch.__version__), wide["original"].outputs, bfloat16, ran, failed, judged)
+
+
+def _perturb(program: ExportedProgram, rng: np.random.Generator) -> None:
+    """Move a program's own numbers at random by up to an ulp, in place."""
+    with torch.no_grad():
+        for tensor in program.state_dict.values():
+            if tensor.dtype in (torch.float32, torch.float64, torch.float16):
+                tensor.copy_(torch.from_numpy(stirred_by_an_ulp(to_numpy(tensor), rng)))
+
+
+def _run_all(evaluator: Evaluator, job: ProgramJob, folder: Path, what: str) -> list[int]:
+    """Run every sample and store its outputs; return the places of those in bfloat16. Raises NotRunnable."""
+    narrow: list[int] = []
+    for sample in range(job.samples):
+        outputs = evaluator.run(_feed(job, folder, sample, evaluator))
+        made = [outputs[name] for name in evaluator.outputs]
+        narrow = narrow or [place for place, tensor in enumerate(made) if tensor.dtype is torch.bfloat16]
+        stored = (t.float() if t.dtype is torch.bfloat16 else t for t in made)  # which numpy can't store
+        save_arrays(folder / f"{what}-{sample}.npz", map(to_numpy, stored))
+    return narrow
+
+
+def _feed(job: ProgramJob, folder: Path, sample: int, evaluator: Evaluator) -> Feed:
+    """Return a sample under the names of a program's own inputs, which stand in the same order."""
+    arrays = load_arrays(folder / f"input-{sample}.npz", job.inputs)
+    types = [getattr(torch, name) for name in job.types]
+    tensors = [torch.from_numpy(array).to(dtype) for array, dtype in zip(arrays.values(), types, strict=True)]
+    return dict(zip(evaluator.inputs, tensors, strict=True))
+
+
+def _subgraphs(
+    job: ProgramJob, folder: Path, plain: Mapping[str, Evaluator], wide: Mapping[str, Evaluator]
+) -> dict[str, SubgraphErrors]:
+    """Run each folded subgraph beside the original's, on what the float64 run of the original gives it."""
+    wanted = {end.original for subgraph in job.subgraphs for end in subgraph.inputs}
+    seen: dict[str, Tensor] = {}
+
+    def observe(name: str, value: Tensor) -> None:
+        if name in wanted:
+            seen[name] = value.clone()
+
+    wide["original"].run(_feed(job, folder, 0, wide["original"]), observe=observe)
+    judged = {}
+    for subgraph in job.subgraphs:
+        try:
+            judged[subgraph.name] = _judge(subgraph, plain, wide, seen, job)
+        except NotRunnable as error:
+            judged[subgraph.name] = SubgraphErrors(skipped=str(error))
+    return judged
+
+
+def _judge(
+    subgraph: Subgraph, plain: Mapping[str, Evaluator], wide: Mapping[str, Evaluator], seen: Feed, job: ProgramJob
+) -> SubgraphErrors:
+    if any(end.original not in seen for end in subgraph.inputs):
+        return SubgraphErrors(skipped="its input is not computed")
+    fed = {end.original: _narrowed(seen[end.original], end.original_type) for end in subgraph.inputs}
+    theirs = {end.folded: fed[end.original] for end in subgraph.inputs}
+    before, after = [end.original for end in subgraph.outputs], [end.folded for end in subgraph.outputs]
+    expected = _arrays(plain["original"].run(fed, before))
+    try:
+        actual = _arrays(plain["folded"].run(theirs, after))
+    except NotRunnable as error:
+        return SubgraphErrors(failed=f"the folded subgraph does not run: {error}")
+    reference = _arrays(wide["original"].run(fed, before))
+    made = _arrays(wide["folded"].run(theirs, after)) if job.exact else None
+    best = None if made is None else {end.original: made[end.folded] for end in subgraph.outputs}
+    powers = [float(value.double().square().mean()) for value in fed.values() if value.is_floating_point()]
+    outputs = SubgraphOutputs(expected, actual, reference, best)
+    return subgraph_errors(subgraph, outputs, powers, job.slack, job.k)
+
+
+def _narrowed(value: Tensor, element_type: int) -> Tensor:
+    """Return a float64 value as the program holds it: in an element type of ONNX."""
+    kinds = {1: torch.float32, 10: torch.float16, 11: torch.float64, 16: torch.bfloat16}
+    return value.to(kinds[element_type]) if element_type in kinds else value
+
+
+def _arrays(values: Feed) -> dict[str, NDArray[Any]]:
+    return {name: to_numpy(value) for name, value in values.items()}
+
+
+if __name__ == "__main__":
+    serve(sys.argv[1], ProgramJob, run, BnfoldError, NotRunnable)
