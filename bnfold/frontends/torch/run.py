@@ -30,7 +30,7 @@ from bnfold.verification.runtime.inputs import (
     model_inputs,
     user_sample_set,
 )
-from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
+from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
 from bnfold.verification.runtime.runner import Run, RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 
@@ -96,7 +96,7 @@ class ProgramRuns:
         """Return the original's outputs with its own numbers and its inputs moved by an ulp. Raises RunFailed."""
         seed = self.options.runs.inputs.seed
         rng = np.random.default_rng(seed)
-        moved = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
+        moved = [{name: perturbed_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
         with runtime.job_folder(moved) as folder:
             job = replace(job, perturbation_seed=seed)
             result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)

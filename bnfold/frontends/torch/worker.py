@@ -23,7 +23,7 @@ from bnfold.frontends.torch.load import load_program
 from bnfold.frontends.torch.tensors import to_numpy
 from bnfold.verification.equivalence.subgraphs import Subgraph
 from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
-from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
+from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
 from bnfold.verification.runtime.worker import load_arrays, save_arrays
 from bnfold.verification.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 
@@ -106,7 +106,7 @@ def _perturb(program: ExportedProgram, rng: np.random.Generator) -> None:
     with torch.no_grad():
         for tensor in program.state_dict.values():
             if tensor.dtype in (torch.float32, torch.float64, torch.float16):
-                tensor.copy_(torch.from_numpy(stirred_by_an_ulp(to_numpy(tensor), rng)))
+                tensor.copy_(torch.from_numpy(perturbed_by_an_ulp(to_numpy(tensor), rng)))
 
 
 def _run_all(evaluator: Evaluator, job: ProgramJob, folder: Path, what: str) -> list[int]:
