@@ -124,7 +124,7 @@ class ErrorAccumulator:
 
     @property
     def ratios(self) -> Array:
-        """The error ratio, per channel where there are enough numbers, else pooled; infinite if no error is expected."""
+        """The error ratio, per channel where there are enough numbers, else pooled; infinite if none is expected."""
         return self._ratios(pooled=self._pools)
 
     @property
