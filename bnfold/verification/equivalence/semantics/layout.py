@@ -71,28 +71,40 @@ def _slice_key(interpreter: Interpreter, node: Node, base: int) -> tuple[object,
 
     Consecutive slices of different axes are one.
     """
+    ranges = _slice_ranges(node)
+    if ranges is None:
+        return None
+    inner, cut = interpreter.slices.get(base, (base, {}))
+    cut = dict(cut)
+    for axis, taken in ranges:
+        if taken != (0, _END, 1):
+            if axis in cut:
+                return None
+            cut[axis] = taken
+    return "cut", inner, tuple(sorted(cut.items()))
+
+
+def _slice_ranges(node: Node) -> list[tuple[int, tuple[int, int, int]]] | None:
+    """Return start, end and step of a Slice by axis, normalized where sizes are known; None for computed bounds."""
     lists = [integers(node, name, place) for place, name in enumerate(("starts", "ends", "axes", "steps"), start=1)]
     starts, ends, axes, steps = lists
     shape = None if node.inputs[0] is None else node.inputs[0].shape
     missing = [node.input(place + 1) is not None and found is None for place, found in enumerate(lists)]
     if starts is None or ends is None or shape is None or any(missing):
         return None
-    inner, cut = interpreter.slices.get(base, (base, {}))
-    cut = dict(cut)
+    ranges = []
     for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
         axis = (axes[place] if axes else place) % len(shape)
         step, size = steps[place] if steps else 1, shape[axis]
         if isinstance(size, int) and step > 0:
             start, end, step = slice(start, end, step).indices(size)
             end = _END if end == size else end
-        if (start, min(end, _END), step) != (0, _END, 1):
-            if axis in cut:
-                return None
-            cut[axis] = start, min(end, _END), step
-    return "cut", inner, tuple(sorted(cut.items()))
+        ranges.append((axis, (start, min(end, _END), step)))
+    return ranges
 
 
 _END = 2**31 - 1
+"""What stands for the end of an axis."""
 
 
 def _zero_pads(node: Node) -> list[int] | None:

@@ -133,17 +133,11 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
 
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
-    operands = split_operands(node)
-    if operands is None:
+    found = _matrix_side(node)
+    if found is None:
         return False
-    data, index = operands
-    source, shape = node.inputs[data], floats(node, index)
-    rank = None if source is None else source.rank
-    if rank is None or rank < 2 or shape is None or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
-        return False
-    axis = rank - 1 if data == 0 else rank - 2
-    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
-    state = interpreter.state_of(source)
+    index, axis, inner, outer = found
+    state = interpreter.state_of(node.inputs[1 - index])
 
     def view() -> Array:
         weight = constant(node, index)
@@ -153,6 +147,23 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
         return ("product", base, inner, outer, axis)
 
     return _linear(interpreter, node, state, state.base, Product(view, key, inner, axis, weight=index, bias=None))
+
+
+def _matrix_side(node: Node) -> tuple[int, int, int, int] | None:
+    """Return the index of a MatMul's constant matrix, the axis of its rows in y, their length and number.
+
+    None if neither side is a matrix, or the data has fewer axes than it.
+    """
+    operands = split_operands(node)
+    if operands is None:
+        return None
+    data, index = operands
+    source, shape = node.inputs[data], floats(node, index)
+    rank = None if source is None else source.rank
+    if rank is None or rank < 2 or shape is None or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
+        return None
+    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
+    return index, rank - 1 if data == 0 else rank - 2, inner, outer
 
 
 def fused(interpreter: Interpreter, node: Node) -> bool:
