@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -153,7 +153,9 @@ def _stored(result: ProgramResult, folder: Path, what: str, samples: int) -> Out
     return [load_arrays(folder / f"{what}-{k}.npz", _names(result)) for k in range(samples)]
 
 
-def _measured(result: ProgramResult, folder: Path, fed: SampleSet, perturbed: Any, slack: float) -> Measured:
+def _measured(
+    result: ProgramResult, folder: Path, fed: SampleSet, perturbed: Callable[[], Outputs], slack: float
+) -> Measured:
     """Read what a worker has left; the original has run."""
 
     def outputs(what: str) -> Outputs:

@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from bnfold.ir.graph import Node
 from bnfold.numerics.affine import IDENTITY, Affine, ulp
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
-from bnfold.rules.elementwise import split_operands
 from bnfold.rules.rule import constant
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
 from bnfold.verification.equivalence.semantics.opaque import opaque_key
-from bnfold.verification.equivalence.semantics.operands import floats
+from bnfold.verification.equivalence.semantics.operands import conv_padding, floats, matrix_side
 from bnfold.verification.equivalence.semantics.sums import total_of
 
 
@@ -49,7 +48,7 @@ def conv(interpreter: Interpreter, node: Node) -> bool:
     if group < 1 or shape[0] % group or 0 in shape:
         return False
     state = interpreter.state_of(node.inputs[0])
-    padding = _padding(node, shape)
+    padding = conv_padding(node, shape)
     eps = interpreter.eps(node.inputs[1])
     if state.affine.has_shift and (transposed or padding is None or any(padding)):
         state = interpreter.unshifted(node, state, eps)
@@ -81,30 +80,6 @@ _SPELLINGS = frozenset({"pads", "auto_pad", "kernel_shape"})
 _PLAIN = {"strides": {1}, "dilations": {1}, "output_padding": {0}}
 
 
-def _padding(node: Node, shape: tuple[int, ...]) -> list[int] | None:
-    """Return begins and ends of the padding; None where they depend on a size that is not known."""
-    mode, axes = node.attr("auto_pad", "NOTSET"), range(len(shape) - 2)
-    if mode == "NOTSET":
-        pads = list(node.attr("pads", [0 for _ in (*axes, *axes)]))
-        return pads if len(pads) == 2 * len(axes) else None
-    if mode == "VALID":
-        return [0 for _ in (*axes, *axes)]
-    source = node.inputs[0].shape if node.inputs[0] is not None else None
-    if node.op == "ConvTranspose" or source is None or len(source) != len(shape):
-        return None
-    strides, dilations = node.attr("strides", [1] * len(axes)), node.attr("dilations", [1] * len(axes))
-    begin, end = [], []
-    for k in axes:
-        size = source[k + 2]
-        if not isinstance(size, int):
-            return None
-        total = max((-(-size // strides[k]) - 1) * strides[k] + dilations[k] * (shape[k + 2] - 1) + 1 - size, 0)
-        less = total // 2 if mode == "SAME_UPPER" else total - total // 2
-        begin.append(less)
-        end.append(total - less)
-    return begin + end
-
-
 def gemm(interpreter: Interpreter, node: Node) -> bool:
     """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
     shape = floats(node, 1)
@@ -133,7 +108,7 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
 
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
-    found = _matrix_side(node)
+    found = matrix_side(node)
     if found is None:
         return False
     index, axis, inner, outer = found
@@ -147,23 +122,6 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
         return ("product", base, inner, outer, axis)
 
     return _linear(interpreter, node, state, state.base, Product(view, key, inner, axis, weight=index, bias=None))
-
-
-def _matrix_side(node: Node) -> tuple[int, int, int, int] | None:
-    """Return the index of a MatMul's constant matrix, the axis of its rows in y, their length and number.
-
-    None if neither side is a matrix, or the data has fewer axes than it.
-    """
-    operands = split_operands(node)
-    if operands is None:
-        return None
-    data, index = operands
-    source, shape = node.inputs[data], floats(node, index)
-    rank = None if source is None else source.rank
-    if rank is None or rank < 2 or shape is None or not 2 <= len(shape) <= rank or any(n != 1 for n in shape[:-2]):
-        return None
-    inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
-    return index, rank - 1 if data == 0 else rank - 2, inner, outer
 
 
 def fused(interpreter: Interpreter, node: Node) -> bool:
