@@ -1,9 +1,9 @@
-"""The figure that verification judges by: an error beside the error that is unavoidable.
+"""The error ratio that verification judges by: an error over the rounding error that is expected.
 
-With ``true`` computed in float64, ``R`` is the size of the folded model's error over that of what no fold can avoid:
-what the original's own arithmetic costs, what rounding the folded weights once costs (``ideal``: the best fold there
-is, evaluated in float64; it counts only as far as rounding can explain it), and half a unit in the last place of the
-result. It is about 1 for a right fold, whatever the network, and grows in proportion to a fault.
+With ``reference`` computed in float64, the ratio is the size of the folded model's error over that of what no fold can
+avoid: what the original's own arithmetic costs, what rounding the folded weights once costs (``correctly_rounded``: the
+correctly rounded fold, evaluated in float64; it counts only as far as rounding can explain it), and half a unit in the
+last place of the result. It is about 1 for a correct fold, whatever the network, and grows in proportion to a fault.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ Array = NDArray[np.float64]
 
 
 CHANNEL = 256
-"""Numbers per channel from which on a channel is judged by itself."""
+"""Numbers per channel above which a channel is judged by itself."""
 
 ROUNDING = 8.0
-"""How many times the original's own error rounding the folded weights may cost: the best fold that costs more is none.
+"""How many times the original's own error rounding the folded weights may cost; what costs more is not explained by it.
 
-It is made by the same rules as the fold that is judged; their faults must not become the yardstick."""
+The correctly rounded fold is made by the same rules as the fold that is judged; their faults must not pass as rounding.
+"""
 
 DEAD = 2.0**-100
 """A channel this much smaller than the largest is dead, whatever its weights say."""
@@ -36,10 +37,10 @@ NOISY = {"float64": 1e-6, "float32": 1e-3, "float16": 5e-2, "bfloat16": 0.2}
 
 @dataclass
 class ErrorAccumulator:
-    """Sums of squares over samples, pooled and per channel on ``axis``; :meth:`add` them up, then read the figures.
+    """Sums of squares over samples, pooled and per channel on ``axis``; :meth:`add` results, then read the figures.
 
-    ``terms`` are the sizes of what each channel's shift was added up from; ``slack`` is how many ulps a channel's scale
-    may be off because whoever folded computed it in the storage type.
+    ``terms`` are the sizes of what each channel's offset was added up from; ``slack`` is how many ulps a channel's
+    scale may be off because the tool that folded computed it in the storage type.
     """
 
     dtype: Any
@@ -54,7 +55,7 @@ class ErrorAccumulator:
     def add(
         self, folded: NDArray[Any], original: NDArray[Any], reference: Array, correctly_rounded: Array | None
     ) -> None:
-        """One result of the folded model beside those it is compared with; all of one shape, all finite."""
+        """Add one result of the folded model and those it is compared with; all of one shape, all finite."""
         axis = self.axis if self.axis is not None and reference.ndim > self.axis and reference.ndim > 2 else None
         if (
             axis is not None
@@ -62,18 +63,18 @@ class ErrorAccumulator:
             and reference.shape[axis] != max(entry.size for entry in self._sums.values())
         ):
             axis = None
-            self._pool()  # samples of several sizes: what lies on that axis are no channels
+            self._pool()  # samples of several sizes: that axis holds no channels
         others = None if axis is None else tuple(k for k in range(reference.ndim) if k != axis)
         for name, error in (
             ("folded", folded - reference),
             ("original", original - reference),
-            ("ideal", np.zeros(1) if correctly_rounded is None else correctly_rounded - reference),
-            ("true", reference),
+            ("correctly_rounded", np.zeros(1) if correctly_rounded is None else correctly_rounded - reference),
+            ("reference", reference),
         ):
             squares = np.square(np.asarray(error, np.float64))
             total = (
                 np.sum(squares)
-                if others is None or (name == "ideal" and correctly_rounded is None)
+                if others is None or (name == "correctly_rounded" and correctly_rounded is None)
                 else squares.sum(axis=others)
             )
             self._sums[name] = self._sums.get(name, np.zeros(())) + total
@@ -83,7 +84,7 @@ class ErrorAccumulator:
         self.max_size = max(self.max_size, float(np.abs(original).max(initial=0.0)))
 
     def _pool(self) -> None:
-        """Forget which channel is which."""
+        """Add up all channels: from now on they are judged together."""
         self._count *= max(entry.size for entry in self._sums.values())
         self._sums = {name: np.asarray(entry.sum()) for name, entry in self._sums.items()}
         self.axis = None
@@ -93,7 +94,7 @@ class ErrorAccumulator:
         return self._count < CHANNEL
 
     def _rms(self, name: str, *, pooled: bool) -> Array:
-        """The size of an error, over all or per channel."""
+        """Return the size (root mean square) of an error, over all or per channel."""
         total = self._sums.get(name, np.zeros(()))
         if pooled:
             channels = max(entry.size for entry in self._sums.values())
@@ -102,39 +103,39 @@ class ErrorAccumulator:
             count = self._count
         return np.asarray(np.sqrt(total / max(count, 1)))
 
-    def _unavoidable(self, *, pooled: bool) -> Array:
+    def _expected(self, *, pooled: bool) -> Array:
         unit = float(ulp(np.ones(()), self.dtype)) / 2
-        size = self._rms("true", pooled=pooled)
+        size = self._rms("reference", pooled=pooled)
         if self.terms is not None and size.ndim and self.terms.size in (1, size.size):
             size = size + self.terms
         elif self.terms is not None:
             size = size + np.sqrt(np.square(self.terms).mean())
         floor = (0.5 + 2 * self.slack) * unit * size
         own = np.sqrt(self._rms("original", pooled=pooled) ** 2 + floor**2)
-        correctly_rounded, size = np.broadcast_arrays(self._rms("ideal", pooled=pooled), size)
+        correctly_rounded, size = np.broadcast_arrays(self._rms("correctly_rounded", pooled=pooled), size)
         dead = size <= DEAD * size.max(initial=0.0)  # its weights have lost their bits to underflow
         rounding = np.where(dead, correctly_rounded, np.minimum(correctly_rounded, ROUNDING * own))
         return np.asarray(np.sqrt(own**2 + rounding**2))
 
     def _ratios(self, *, pooled: bool) -> Array:
-        error, floor = np.broadcast_arrays(self._rms("folded", pooled=pooled), self._unavoidable(pooled=pooled))
+        error, floor = np.broadcast_arrays(self._rms("folded", pooled=pooled), self._expected(pooled=pooled))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(error == 0, 0.0, error / floor)
 
     @property
     def ratios(self) -> Array:
-        """R, per channel where there are enough numbers, else pooled; infinite for an error where none is expected."""
+        """The error ratio, per channel where there are enough numbers, else pooled; infinite if none is expected."""
         return self._ratios(pooled=self._pools)
 
     @property
     def error_ratio(self) -> float:
-        """The largest R."""
+        """The largest error ratio."""
         return float(self.ratios.max(initial=0.0))
 
     @property
     def noise(self) -> float:
         """The original's own error, relative to the result."""
-        size = float(np.sqrt(np.sum(self._sums.get("true", np.zeros(1)))))
+        size = float(np.sqrt(np.sum(self._sums.get("reference", np.zeros(1)))))
         return float(np.sqrt(np.sum(self._sums.get("original", np.zeros(1))))) / size if size else 0.0
 
     @property
@@ -143,13 +144,13 @@ class ErrorAccumulator:
         return self.noise > NOISY.get(np.dtype(self.dtype).name, NOISY["float32"])
 
     def detection_limit(self, k: float) -> float:
-        """The smallest relative error of scale that would have been seen."""
+        """Return the detection limit: the smallest relative error of scale whose ratio would exceed ``k``."""
         pooled = self._pools
-        size, floor = np.broadcast_arrays(self._rms("true", pooled=pooled), self._unavoidable(pooled=pooled))
-        seen = k * floor[size > 0] / size[size > 0]
-        return float(seen.max(initial=0.0))
+        size, floor = np.broadcast_arrays(self._rms("reference", pooled=pooled), self._expected(pooled=pooled))
+        limits = k * floor[size > 0] / size[size > 0]
+        return float(limits.max(initial=0.0))
 
     def channels(self, k: float) -> list[int]:
-        """The channels whose R is above ``k`` by themselves: where to look, once the whole is off."""
+        """Return the channels whose own error ratio is above ``k``: where to look, once the whole is off."""
         ratios = self._ratios(pooled=False)
         return [int(channel) for channel in np.flatnonzero(ratios > k)] if ratios.ndim else []

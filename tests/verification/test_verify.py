@@ -216,7 +216,7 @@ def substituted(tmp_path):
 
 @pytest.mark.parametrize("most_moved", [2**27, 50])
 def test_without_a_float64_run_the_noise_comes_from_the_original(tmp_path, monkeypatch, most_moved):
-    monkeypatch.setattr(noise, "MOST_MOVED", most_moved)
+    monkeypatch.setattr(noise, "MOST_PERTURBED", most_moved)
     pair = substituted(tmp_path)
     fold(*pair)
     check = verify(*pair, VerifyOptions(["outputs"])).verification.checks[0]

@@ -46,11 +46,11 @@ class Evaluator:
         observe: Observer | None = None,
         reads: Mapping[str, str] | None = None,
     ) -> dict[str, Tensor]:
-        """The values ``wanted`` (by default the outputs) from those that are ``bound``, by name. Raises NotRunnable.
+        """Return the values ``wanted`` (by default the outputs) by name, from those ``bound``. Raises NotRunnable.
 
-        ``observe`` sees every tensor that is made on the way. A whole run sees its outputs as they are in the end, a
-        part as they are made. ``reads`` names nodes, each with a value that it reads: these are given as they are when
-        the node runs, which somebody may have overwritten since they were made.
+        ``observe`` gets every tensor that is made on the way. A whole run returns its outputs as they are in the end, a
+        part as they are made. ``reads`` names nodes, each with a value that it reads: these are returned as they are
+        when the node runs, for they may have been overwritten since they were made.
         """
         names = list(self.outputs if wanted is None else wanted)
         with torch.no_grad():
@@ -83,7 +83,7 @@ class Evaluator:
                 observe(node.name, value)
             if node.name in wanted:
                 tensor = value if isinstance(value, Tensor) else torch.as_tensor(value)
-                made[node.name] = tensor if whole else tensor.clone()  # as it is before anybody overwrites it
+                made[node.name] = tensor if whole else tensor.clone()  # as it is before it is overwritten
             for used in node.all_input_nodes:
                 if last.get(used) is node:
                     known.pop(used, None)
@@ -112,11 +112,11 @@ class Evaluator:
         args, kwargs = self._placed(args), self._placed(kwargs)
         try:
             return target(*args, **kwargs)
-        except Exception as error:  # an operator may raise anything at all
+        except Exception as error:  # an operator may raise any exception
             raise NotRunnable(f"{node.name}: {' '.join(str(error).split())[:200]}") from error
 
     def _region(self, module: fx.GraphModule, args: Iterable[Any]) -> list[Any]:
-        """A graph inside the graph: its results in order."""
+        """Run a graph inside the graph; return its results in order."""
         (output,) = (node for node in module.graph.nodes if node.op == "output")
         parameters = [node.name for node in module.graph.nodes if node.op == "placeholder"]
         names = [node.name for node in output.args[0]]
@@ -130,16 +130,16 @@ class Evaluator:
         return tensor.double() if self._wide and tensor.is_floating_point() else tensor
 
     def _own(self, tensor: Any) -> Any:
-        """A copy, where an operator that works in place could overwrite what is not ours."""
+        """Return a copy where an operator that works in place could overwrite the program's own tensor."""
         return tensor.clone() if self.overwrites and isinstance(tensor, Tensor) else tensor
 
     def _placed(self, value: Any) -> Any:
-        """Devices that the program names, as the one that it runs on."""
+        """Replace devices that the program names by the one that it runs on."""
         return fx.node.map_aggregate(value, lambda part: self._device if isinstance(part, torch.device) else part)
 
 
 def _needed(wanted: Iterable[fx.Node], bound: Mapping[str, Tensor]) -> set[fx.Node]:
-    """The nodes that have to be run, ends included. What works in place on a needed value is needed too."""
+    """Return the nodes that have to be run, ends included, and those that overwrite a needed value."""
     needed: set[fx.Node] = set()
     pending = list(wanted)
     while pending:
@@ -158,7 +158,7 @@ def _writes(node: fx.Node) -> bool:
 
 
 def _widened(value: Any) -> Any:
-    """Types of floats that the program names, as float64."""
+    """Replace float types that the program names by float64."""
 
     def wide(part: Any) -> Any:
         return torch.float64 if isinstance(part, torch.dtype) and part.is_floating_point else part

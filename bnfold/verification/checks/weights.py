@@ -1,6 +1,6 @@
 """The weights check: recompute every folded tensor in float64 from the original and compare in ulps.
 
-It proves the folded layers for all inputs, dead channels and errors below the noise included, which no
+It proves the folded layers for all inputs, dead channels and errors below the rounding error included, which no
 sampling can.
 """
 
@@ -17,7 +17,7 @@ from bnfold.results.verification import CheckResult, Judgement, LayerResult
 from bnfold.verification.equivalence.findings import Alignment, layers_before
 
 OTHERS = 4.0
-"""Ulps that a folded weight may be off: what a fold costs that was computed in the storage type."""
+"""Ulps that a folded weight may be off: what a fold costs that is computed in the storage type."""
 
 EXACT = 0.5 + 1e-6
 """Ulps that a single rounding may cost."""
@@ -26,7 +26,7 @@ EXACT = 0.5 + 1e-6
 def check_weights(
     found: Alignment | str, tolerance: float | None = None, *, refolded: bool = False
 ) -> tuple[CheckResult, list[LayerResult]]:
-    """Judge every folded layer beside the original's, through the alignment (a sentence where there is none).
+    """Judge every folded layer against the exact fold; ``found`` says why if the models can't be aligned.
 
     ``tolerance`` is in ulps, 4 by default. ``refolded``: the model is what bnfold makes of the original; no other tool
     folds into the parameters of a BatchNormalization.
@@ -41,7 +41,7 @@ def check_weights(
 
 
 def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: float) -> CheckResult:
-    """The check's verdict from every tensor's; ``missing`` names what had no counterpart."""
+    """Return the check's verdict from those of all tensors; ``missing`` names nodes without a counterpart."""
     ulps = [layer.max_ulp for layer in layers if layer.max_ulp is not None]
     figures = {"tensors": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
     wrong = [layer for layer in layers if layer.verdict == "fail"]
@@ -62,7 +62,7 @@ def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: floa
 
 
 def by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
-    """Each folded layer as the alignment sees it."""
+    """Return the result of each folded layer of the alignment; ``tolerance`` is in ulps."""
     results = []
     for tensor in found.tensors:
         worst = float(tensor.ulps.max(initial=0.0))
@@ -78,7 +78,7 @@ def by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
 
 
 def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResult]:
-    """Numbers that are none of the original's, where no tensor was measured: said with the layer before them."""
+    """Return a result, for the layer before it, for each wrong number where no tensor was measured."""
     failing = {layer.node for layer in known if layer.verdict == "fail"}
     results = []
     for mismatch in found.mismatches:
@@ -87,7 +87,7 @@ def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResul
         before = {node.name: node for node in layers_before(mismatch.node)}
         if not failing & before.keys():
             node = next(iter(before.values()), mismatch.node)
-            name = f"{node.label} (seen by {mismatch.name})"
+            name = f"{node.label} (found at {mismatch.name})"
             results.append(LayerResult(name, None, None, None, mismatch.channels, "weights", "fail", node.name))
     if not found.mismatches:
         for output, channels in found.wrong_outputs.items():
@@ -97,7 +97,7 @@ def wrong_numbers(found: Alignment, known: list[LayerResult]) -> list[LayerResul
 
 
 def _moved_statistics(found: Alignment) -> list[LayerResult]:
-    """BatchNorms that stayed and have other parameters: no tool but bnfold folds into them."""
+    """Return a result for each kept BatchNorm with other parameters: no tool but bnfold folds into them."""
 
     def parameters(node: Node) -> Hashable:
         held = (value for value in node.inputs[1:5] if value is not None)

@@ -1,6 +1,7 @@
-"""Run a model in float64: the yardstick against which both models are measured.
+"""Run an ONNX model in float64: the reference against which both models are measured.
 
-onnx's reference implementation runs the operators, with bnfold's own where it is wrong or slow
+This is the only part of verification that knows a frontend: it reads the nodes of ONNX models. onnx's reference
+implementation runs the operators, with bnfold's own where it is wrong or slow
 (:mod:`bnfold.verification.reference.ops`). Every float, of whatever width, is float64 here. Weights are read when they
 are needed and values are freed after their last use, so that memory holds a few activations and one weight.
 
@@ -56,11 +57,11 @@ class Float64Model:
         self._last = {name: index for index, names in enumerate(self._reads) for name in names}
         try:
             self._steps: list[OpRun] = _Evaluator(skeleton, opsets=opsets, new_ops=OPERATORS).rt_nodes_
-        except Exception as error:  # onnx's reference raises many kinds for what it does not know
+        except Exception as error:  # onnx's reference raises many kinds for operators that it does not know
             raise NotInFloat64(one_line(error, 300)) from error
 
     def run(self, feeds: Mapping[str, NDArray[Any]], observe: Observer | None = None) -> dict[str, NDArray[Any]]:
-        """The outputs for one sample, in float64. ``observe`` sees each value as it is made. Raises NotInFloat64."""
+        """Return the float64 outputs for one sample. ``observe`` gets each value as it is made. Raises NotInFloat64."""
         known: dict[str, Any] = {"": None, **{name: promoted(np.asarray(feeds[name])) for name in self.inputs}}
         for name in self.inputs if observe else ():
             assert observe is not None
@@ -97,7 +98,7 @@ class Float64Model:
 
 
 class _Evaluator(ReferenceEvaluator):
-    """onnx's evaluator, for nested graphs too, with every float that it holds or makes in float64."""
+    """onnx's evaluator, for subgraphs too, with every float that it holds or makes in float64."""
 
     def _init(self) -> None:
         super()._init()
@@ -107,7 +108,7 @@ class _Evaluator(ReferenceEvaluator):
 
 
 def _widen(node: OpRun) -> None:
-    """Let a node's results be promoted, inside nested graphs as well."""
+    """Let a node's results be promoted, inside subgraphs as well."""
     plain: Callable[..., Any] = node.run
 
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -124,13 +125,13 @@ def _outcome(step: OpRun, known: dict[str, Any]) -> Any:
             return run(*inputs, context=dict(known)) if step.need_context() else run(*inputs)
     except MemoryError:
         raise
-    except Exception as error:  # an operator may raise anything at all
+    except Exception as error:  # an operator may raise any exception
         name = step.onnx_node.name or next(iter(step.output), "")
         raise NotInFloat64(f"{step.op_type} {name!r}: {one_line(error, 300)}") from error
 
 
 def promoted(value: Any) -> Any:
-    """Floats of any width as float64; sequences entry by entry; everything else as it is."""
+    """Return floats of any width as float64; sequences entry by entry; everything else as it is."""
     if isinstance(value, list):
         return [promoted(entry) for entry in value]
     if isinstance(value, np.ndarray) and (value.dtype.kind == "f" or value.dtype.name == "bfloat16"):
@@ -139,7 +140,7 @@ def promoted(value: Any) -> Any:
 
 
 def without_functions(model: ModelProto) -> ModelProto:
-    """The model without functions of its own: each call is its body. Raises NotInFloat64."""
+    """Return the model with its own functions inlined. Raises NotInFloat64."""
     if not model.functions:
         return model
     if not expandable(model):
@@ -153,7 +154,7 @@ def without_functions(model: ModelProto) -> ModelProto:
 
 
 def _sorted(graph: GraphProto) -> list[NodeProto]:
-    """The nodes, each behind those that it reads from."""
+    """Return the nodes in topological order. Raises NotInFloat64 for a cycle."""
     made = {name: index for index, node in enumerate(graph.node) for name in node.output if name}
     if all(made.get(name, -1) < index for index, node in enumerate(graph.node) for name in reads(node)):
         return list(graph.node)

@@ -64,7 +64,7 @@ def _coordinates(out: Array, old: int, new: int, scale: float, mode: str | None)
 
 
 def _interpolation(at: Array, old: int, mode: str, nearest: str | None, cubic: Attr) -> Array:
-    """The matrix (outputs, inputs) that interpolates at coordinates ``at``; what lies outside takes the border."""
+    """Return the matrix (outputs, inputs) that interpolates at coordinates ``at``; those outside take edge pixels."""
     matrix, rows = np.zeros((len(at), old)), np.arange(len(at))
     if mode == "nearest":
         rounds: dict[str, Callable[[Array], Array]] = {

@@ -1,4 +1,4 @@
-"""What slides a window over positions, in float64: convolutions, transposed ones, pools.
+"""Operators that slide a window over positions, in float64: convolutions, transposed ones, pools.
 
 A convolution is one matrix product per group of kernel taps, a pool one pass per tap.
 """

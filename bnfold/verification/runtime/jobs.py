@@ -77,7 +77,9 @@ def serve(job_path: str, kind: type[J], work: Callable[[J, Path], Any], *own: ty
 def _dataclass(data: Any, kind: Any) -> Any:
     hints = get_type_hints(kind)
     known = [field.name for field in fields(kind)]
-    if not isinstance(data, dict) or data.keys() != set(known):
+    if not isinstance(data, dict):
+        raise ValueError(f"{data!r} is not a {kind.__name__}")
+    if data.keys() != set(known):
         raise ValueError(f"{kind.__name__} has the fields {sorted(known)}, not {sorted(data)}")
     return kind(**{name: _value(data[name], hints[name]) for name in known})
 

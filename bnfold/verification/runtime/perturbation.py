@@ -19,8 +19,8 @@ from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.inputs import Sample
 
-MOST_MOVED = 2**27
-"""Weights that are moved; in a model of more, the rest stays where it is."""
+MOST_PERTURBED = 2**27
+"""Weights that are moved; in a model of more, the rest is left as it is."""
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
@@ -32,27 +32,27 @@ def perturbed_run(
     assert model.path is not None
     moved = load(model.path)
     rng = np.random.default_rng(seed)
-    left = MOST_MOVED
+    left = MOST_PERTURBED
     for tensor in tensors_of(moved.proto):
         entries = prod(tensor.dims)
         if tensor.data_type in _FLOATS and (len(tensor.dims) >= 2 or entries >= 16) and entries <= left:
             left -= entries
-            _move(tensor, moved, rng)
-    stirred = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
+            _perturb(tensor, moved, rng)
+    perturbed = [{name: perturbed_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
     with temporary() as folder, staged(moved, folder / "m.onnx") as files:
-        return runtime.run(files.model, stirred, [mode], device, limits)
+        return runtime.run(files.model, perturbed, [mode], device, limits)
 
 
-def stirred_by_an_ulp(data: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
-    """Floats moved by up to an ulp; zeros stay, and anything else."""
+def perturbed_by_an_ulp(data: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
+    """Return floats moved by up to an ulp; zeros, and data of other types, are left as they are."""
     if data.dtype.kind != "f":
         return data
     step = np.where(data == 0, 0.0, ulp(data.astype(np.float64), data.dtype))
     return np.asarray((data.astype(np.float64) + step * rng.integers(-1, 2, data.shape)).astype(data.dtype))
 
 
-def _move(tensor: TensorProto, model: LoadedModel, rng: np.random.Generator) -> None:
-    moved = stirred_by_an_ulp(model.external.read(tensor), rng)
+def _perturb(tensor: TensorProto, model: LoadedModel, rng: np.random.Generator) -> None:
+    moved = perturbed_by_an_ulp(model.external.read(tensor), rng)
     for name in ("external_data", "data_location", "float_data", "int32_data", "double_data"):
         tensor.ClearField(name)
     tensor.raw_data = moved.tobytes()

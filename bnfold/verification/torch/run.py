@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from bnfold.verification.runtime.inputs import (
     model_inputs,
     user_sample_set,
 )
-from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
+from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
 from bnfold.verification.runtime.runner import Run, RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 from bnfold.verification.torch.worker import ProgramJob, ProgramResult
@@ -96,7 +96,7 @@ class ProgramRuns:
         """Return the original's outputs with its own numbers and its inputs moved by an ulp. Raises RunFailed."""
         seed = self.options.runs.inputs.seed
         rng = np.random.default_rng(seed)
-        moved = [{name: stirred_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
+        moved = [{name: perturbed_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
         with runtime.job_folder(moved) as folder:
             job = replace(job, perturbation_seed=seed)
             result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)
@@ -153,7 +153,9 @@ def _stored(result: ProgramResult, folder: Path, what: str, samples: int) -> Out
     return [load_arrays(folder / f"{what}-{k}.npz", _names(result)) for k in range(samples)]
 
 
-def _measured(result: ProgramResult, folder: Path, fed: SampleSet, perturbed: Any, slack: float) -> Measured:
+def _measured(
+    result: ProgramResult, folder: Path, fed: SampleSet, perturbed: Callable[[], Outputs], slack: float
+) -> Measured:
     """Read what a worker has left; the original has run."""
 
     def outputs(what: str) -> Outputs:

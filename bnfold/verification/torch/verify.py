@@ -1,8 +1,8 @@
 """Judge a folded program, or the ONNX model that it became, against the program that it came from.
 
-The truth is eager torch on the original: what the user's network computes. A folded program is followed by the same
-alignment as ONNX models; a folded ONNX model is compared, besides, with the ONNX that the original itself becomes, so
-that what the exporter changes and what the fold changes are told apart.
+The reference is eager torch on the original: what the user's network computes. A folded program is aligned as ONNX
+models are. A folded ONNX model is also compared with the original exported to ONNX, so that changes by the exporter
+and by the fold are distinguished.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptio
             counterpart = folder / "original.onnx"
             counterpart.write_bytes(to_onnx(original.program, original.name).SerializeToString())
             found = verify_files(counterpart, folded, replace(options, checks=proofs))[0]
-    found = replace(found, versions=versions(), origin="other")  # of the program it is no fold that could be repeated
+    found = replace(found, versions=versions(), origin="other")  # it is not known whether a conversion is bnfold's
     if "outputs" in options.checks:
         runs = ConvertedRuns(original, None, options, folded)
         spec = ReferenceSpec(OTHERS / 2, exact=False, k=options.tolerances.k)
@@ -88,7 +88,7 @@ class ProgramComparison(ProgramRuns):
         try:
             graphs = [TorchGraphs(loaded.program) for loaded in (self.original, self.second)]
             if not self.refolded and any(one.mutated for one in graphs):
-                return "a program overwrites tensors while others look at them, which is not followed"
+                return "a program overwrites tensors while others read them, which is not followed"
             return align(*graphs)
         except (ValueError, IndexError, ArithmeticError, BnfoldError) as error:
             return f"the programs can't be followed: {' '.join(str(error).split())[:200]}"
@@ -121,7 +121,7 @@ def is_refolded(original: LoadedProgram, folded: LoadedProgram) -> bool:
 
 
 def _text(program: ExportedProgram) -> str:
-    """All of a program but its tensors: calls, nested graphs, which input is which tensor."""
+    """Return all of a program but its tensors: calls, subgraphs, which input is which tensor."""
     parts: list[str] = []
     pending: list[tuple[str, torch.fx.GraphModule]] = [("", program.graph_module)]
     while pending:

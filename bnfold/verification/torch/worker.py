@@ -22,8 +22,9 @@ from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
 from bnfold.frontends.torch.load import load_program
 from bnfold.frontends.torch.tensors import to_numpy
 from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.runtime.devices import device_of
 from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
-from bnfold.verification.runtime.perturbation import stirred_by_an_ulp
+from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
 from bnfold.verification.runtime.worker import load_arrays, save_arrays
 from bnfold.verification.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 
@@ -70,8 +71,9 @@ class ProgramResult:
 
 def run(job: ProgramJob, folder: Path) -> ProgramResult:
     """Run the programs; outputs go to ``<what>-<sample>.npz``. Raises DeviceUnavailable, InputError."""
-    if job.device != "cpu" and not torch.cuda.is_available():
-        raise DeviceUnavailable(f"this torch {torch.__version__} has no CUDA here")
+    device = device_of(job.device)
+    if not (device.is_host or (device.name == "cuda" and torch.cuda.is_available())):
+        raise DeviceUnavailable(f"this torch {torch.__version__} has no {device.label} here")
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     programs = {"original": load_program(Path(job.original)).program}
@@ -106,7 +108,7 @@ def _perturb(program: ExportedProgram, rng: np.random.Generator) -> None:
     with torch.no_grad():
         for tensor in program.state_dict.values():
             if tensor.dtype in (torch.float32, torch.float64, torch.float16):
-                tensor.copy_(torch.from_numpy(stirred_by_an_ulp(to_numpy(tensor), rng)))
+                tensor.copy_(torch.from_numpy(perturbed_by_an_ulp(to_numpy(tensor), rng)))
 
 
 def _run_all(evaluator: Evaluator, job: ProgramJob, folder: Path, what: str) -> list[int]:

@@ -16,29 +16,33 @@ from bnfold.verification.equivalence.semantics.operands import keeps_shape
 
 
 def clip(interpreter: Interpreter, node: Node) -> bool:
-    """Relu, Clip, and Max or Min with a constant: one family, ``clip(x, low, high)``."""
-    low, high = np.asarray(-np.inf), np.asarray(np.inf)
-    data = 0
-    if node.op == "Relu":
-        low = np.asarray(0.0)
-    elif node.op == "Clip":
-        bounds = clip_bounds(node)
-        if bounds is None:
-            return False
-        low, high = (
-            np.asarray(end if bound is None else bound) for bound, end in zip(bounds, (low, high), strict=True)
-        )
-    else:
-        operands = split_operands(node)
-        bound = None if operands is None or not keeps_shape(node, operands[1]) else aligned_constant(node, *operands)
-        if operands is None or bound is None or isinstance(bound, Refusal):
-            return False
-        data = operands[0]
-        low, high = (bound, high) if node.op == "Max" else (low, bound)
-    if node.output.dtype is None or not is_float(node.output.dtype):
+    """Relu, Clip, and Max or Min with a constant: ``clip(x, low, high)``."""
+    bounds = _bounds(node)
+    if bounds is None or node.output.dtype is None or not is_float(node.output.dtype):
         return False
+    data, low, high = bounds
     interpreter.states[node.output] = clip_state(interpreter, node, interpreter.state_of(node.inputs[data]), low, high)
     return True
+
+
+def _bounds(node: Node) -> tuple[int, Array, Array] | None:
+    """Return which input is clipped, and the bounds, infinite for none; None if they are computed."""
+    low, high = np.asarray(-np.inf), np.asarray(np.inf)
+    if node.op == "Relu":
+        return 0, np.asarray(0.0), high
+    if node.op == "Clip":
+        found = clip_bounds(node)
+        if found is None:
+            return None
+        least, most = (
+            np.asarray(end if bound is None else bound) for bound, end in zip(found, (low, high), strict=True)
+        )
+        return 0, least, most
+    operands = split_operands(node)
+    bound = None if operands is None or not keeps_shape(node, operands[1]) else aligned_constant(node, *operands)
+    if operands is None or bound is None or isinstance(bound, Refusal):
+        return None
+    return (operands[0], bound, high) if node.op == "Max" else (operands[0], low, bound)
 
 
 def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:

@@ -71,25 +71,37 @@ def _slice_key(interpreter: Interpreter, node: Node, base: int) -> tuple[object,
 
     Consecutive slices of different axes are one.
     """
+    ranges = _slice_ranges(node)
+    if ranges is None:
+        return None
+    inner, cut = interpreter.slices.get(base, (base, {}))
+    cut = dict(cut)
+    for axis, taken in ranges:
+        if taken != (0, _END, 1):
+            if axis in cut:
+                return None
+            cut[axis] = taken
+    return "cut", inner, tuple(sorted(cut.items()))
+
+
+def _slice_ranges(node: Node) -> list[tuple[int, tuple[int, int, int]]] | None:
+    """Return start, end and step of a Slice by axis, normalized where sizes are known; None for computed bounds."""
     shape = None if node.inputs[0] is None else node.inputs[0].shape
     spans = slices(node)
     if shape is None or spans is None:
         return None
-    inner, cut = interpreter.slices.get(base, (base, {}))
-    cut = dict(cut)
+    ranges = []
     for axis, span in spans:
         start, end, step, size = span.start, span.stop, span.step, shape[axis]
         if isinstance(size, int) and step > 0:
             start, end, step = slice(start, end, step).indices(size)
             end = _END if end == size else end
-        if (start, min(end, _END), step) != (0, _END, 1):
-            if axis in cut:
-                return None
-            cut[axis] = start, min(end, _END), step
-    return "cut", inner, tuple(sorted(cut.items()))
+        ranges.append((axis, (start, min(end, _END), step)))
+    return ranges
 
 
 _END = 2**31 - 1
+"""What stands for the end of an axis."""
 
 
 def _zero_pads(node: Node) -> list[int] | None:

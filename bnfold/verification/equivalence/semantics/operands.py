@@ -1,4 +1,4 @@
-"""Conditions on an operator's constant operands."""
+"""What the semantics ask of an operator's constant operands."""
 
 from __future__ import annotations
 

@@ -55,9 +55,9 @@ class Device:
         return self.provider == HOST
 
     @property
-    def spelling(self) -> str:
+    def spellings(self) -> list[str]:
         """How ``--device`` names it."""
-        return f"{self.name} or {self.name}:N" if self.numbered else self.name
+        return [self.name, f"{self.name}:N"] if self.numbered else [self.name]
 
     def named(self, text: str) -> Device | None:
         """Return the device that ``text`` names; None if it names none of this kind."""

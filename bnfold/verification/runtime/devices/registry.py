@@ -21,7 +21,8 @@ def device_of(text: str) -> Device:
 
 def spellings() -> str:
     """Return how devices are named, for a hint: ``cpu, cuda or cuda:N``."""
-    return ", ".join(device.spelling for device in DEVICES)
+    *others, last = (spelling for device in DEVICES for spelling in device.spellings)
+    return f"{', '.join(others)} or {last}"
 
 
 def run_modes(options: RunOptions) -> list[RunMode]:
