@@ -13,9 +13,10 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from sample_models.build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights, write
 
 __all__ = [
-    "ANY", "IMAGE", "SAMPLES", "after_conv", "ahead", "batch_norm", "behind_conv", "between", "bn_node", "chain",
-    "exact_batch_norm", "initializer_names", "layer_chain", "make", "make_unchecked", "node", "normal", "of_opset",
-    "output", "positive", "subgraph", "tensor", "unshifted", "weights", "write",
+    "ANY", "CONSTANT", "IMAGE", "SAMPLES", "STATISTICS", "X", "after_conv", "ahead", "batch_norm",
+    "behind_conv", "between", "between_factors", "bn", "bn_node", "chain", "conv_then", "exact_batch_norm",
+    "initializer_names", "layer_chain", "make", "make_unchecked", "node", "normal", "of_opset", "output",
+    "positive", "subgraph", "tensor", "unshifted", "weights", "write",
 ]  # fmt: skip
 
 Held = dict[str, NDArray[np.generic]]
@@ -55,6 +56,27 @@ def exact_batch_norm(scale: float, offset: float, channels: int = 4) -> tuple[He
     one, zero = np.ones(channels, "f4"), np.zeros(channels, "f4")
     held = {"bn_scale": scale * one, "bn_bias": offset * one, "bn_mean": zero, "bn_var": one}
     return held, bn_node("s", "b", "bn", epsilon=0.0)
+
+
+STATISTICS: Held = {
+    "s": np.array([2, 4, 0.5, -1], "f4"),
+    "b": np.array([1, 2, -1, 0.5], "f4"),
+    "m": np.array([0.3, 0.1, 0.7, 0.9], "f4"),
+    "v": np.array([1.1, 0.3, 0.5, 0.7], "f4"),
+}
+"""Scale, bias, mean and variance of the node that :func:`bn` makes."""
+
+X = tensor("x", [2, 4, 6, 6])
+"""An input of as many channels."""
+
+
+CONSTANT = np.array([0.5, -1.0, 2.0, 0.25], "f4").reshape(1, 4, 1, 1)
+"""A number for each of four channels."""
+
+
+def bn(source: str, target: str = "y") -> NodeProto:
+    """Return a BatchNormalization of four channels, with the parameters of :data:`STATISTICS`."""
+    return node("BatchNormalization", [source, "s", "b", "m", "v"], [target], name="bn")
 
 
 # --- graphs around the operators in question
@@ -120,7 +142,9 @@ def ahead(
     return make([bn_node("x", "b", "bn"), *nodes], [x or IMAGE], [ANY], tensors, opset=opset)
 
 
-def chain(*nodes: NodeProto, held: Mapping[str, NDArray[np.generic]] | Iterable[Any] = (), gains: Any = None) -> ModelProto:
+def chain(
+    *nodes: NodeProto, held: Mapping[str, NDArray[np.generic]] | Iterable[Any] = (), gains: Any = None
+) -> ModelProto:
     """Return Conv → the given nodes (from ``c`` to ``d``) → BatchNormalization → Sigmoid.
 
     ``gains`` are the BatchNorm's four scales, which are divided by the root of its variance as usual.
@@ -135,6 +159,27 @@ def chain(*nodes: NodeProto, held: Mapping[str, NDArray[np.generic]] | Iterable[
         node("Sigmoid", ["b"], ["y"]),
     ]
     return make(every, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], parts)
+
+
+def conv_then(*nodes: NodeProto, **held: NDArray[np.generic]) -> ModelProto:
+    """Return Conv → the given nodes (from ``t`` to ``y``), which may use :func:`bn`."""
+    first = node("Conv", ["x", "w"], ["t"], name="c")
+    return make([first, *nodes], [tensor("x", [2, 3, 8, 8])], [ANY], {"w": normal(4, 3, 1, 1), **STATISTICS, **held})
+
+
+def between_factors(
+    middle: Sequence[NodeProto], held: Held, shape: Sequence[int], behind: Sequence[int], factor: NDArray[np.generic]
+) -> ModelProto:
+    """Return Mul (a factor for each entry) → the given nodes (from ``c`` to ``d``) → Mul by ``factor``."""
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("Mul", ["s", "k"], ["c"]),
+        *middle,
+        node("Mul", ["d", "j"], ["e"]),
+        node("Sigmoid", ["e"], ["y"]),
+    ]
+    parts = {"k": weights(1, *shape) + 2, "j": factor, **held}
+    return make(nodes, [tensor("x", shape)], [tensor("y", behind)], parts)
 
 
 def layer_chain(layers: int, *, between: int = 0) -> ModelProto:

@@ -10,7 +10,16 @@ from onnx import ModelProto
 from bnfold.planner.planner import Plan
 from tests.conftest import assert_same, feeds_for, fold_proto, run
 
-__all__ = ["assert_equivalent", "assert_same", "feeds_for", "fold_and_compare", "fold_proto", "fold_reasons", "reasons", "run"]
+__all__ = [
+    "assert_equivalent",
+    "assert_same",
+    "feeds_for",
+    "fold_and_compare",
+    "fold_proto",
+    "fold_reasons",
+    "reasons",
+    "run",
+]
 
 
 def reasons(plan: Plan) -> list[str]:

@@ -1,0 +1,80 @@
+"""How a transform is propagated, and what it leaves behind."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.planner.plan import ResidualOp
+from tests.builders import ANY, STATISTICS, X, batch_norm, bn, bn_node, make, node, normal, tensor, weights
+from tests.folding import assert_equivalent, fold_and_compare, fold_proto
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        [bn("c", "d"), node("Add", ["x", "d"], ["y"])],
+        [bn("c", "d"), node("Conv", ["d", "w"], ["e"]), node("Add", ["x", "e"], ["y"])],
+        [node("Conv", ["x", "w"], ["t"]), node("Dropout", ["c"], ["d"]), node("Add", ["t", "d"], ["a"]), bn("a")],
+        [node("Dropout", ["c"], ["d"]), node("Mul", ["d", "k"], ["e"]), node("Add", ["x", "e"], ["y"])],
+    ],
+    ids=["added", "convolved", "dropout", "chain"],
+)
+def test_maps_never_rest_on_a_constant(nodes):
+    held = {"c": normal(2, 4, 6, 6), "w": normal(4, 4, 1, 1), "k": normal(4, 1, 1), **STATISTICS}
+    fold_and_compare(make(nodes, [X], [ANY], held))
+
+
+def test_a_way_that_failed_leaves_nothing_behind():
+    """The shift tries the first branch, whose product takes none; what it passed there is no part of the fold."""
+    held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 4, 6, 1, 1)}
+    held["bn_scale"] = held["bn_var"] = np.ones(4, "f4")  # and no gain
+    nodes = [
+        node("MatMul", ["x", "k"], ["m"]),
+        node("Transpose", ["m"], ["a"], perm=[0, 3, 1, 2]),
+        node("Conv", ["z", "v"], ["c"], name="layer"),
+        node("Add", ["a", "c"], ["d"]),
+        bn_node("d", "b", "bn", epsilon=0.0),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    ends = [tensor("x", [1, 3, 3, 6]), tensor("z", [1, 6, 3, 3])]
+    model = make(nodes, ends, [tensor("y", [1, 4, 3, 3])], held)
+    folded, (plan,) = fold_proto(model)
+    (fold,) = plan.folds
+    assert ([n.name for n in fold.into], fold.via) == (["layer"], ("Add",))
+    assert_equivalent(model, folded, 512.0)
+
+
+GAIN, BOTH = Affine.along(1, [2.0, 3.0], [0.0, 0.0]), Affine.along(1, [2.0, 3.0], [1.0, -1.0])
+
+
+SHIFTED, OTHER = Affine.along(1, [2.0, 3.0], [5.0, 5.0]), Affine.along(1, [2.0, 4.0], [1.0, -1.0])
+
+
+@pytest.mark.parametrize(
+    ("op", "before", "after", "expected"),
+    [
+        ("Add", BOTH, None, ("target", GAIN)),
+        ("Add", None, BOTH, ("source", GAIN)),
+        ("Add", BOTH, SHIFTED, ()),
+        ("Add", BOTH, OTHER, "consumers"),
+        ("Max", BOTH, None, ("target", BOTH)),
+        ("Max", None, BOTH, ("source", BOTH)),
+        ("Max", BOTH, BOTH, ()),
+        ("Max", BOTH, SHIFTED, "consumers"),
+        ("Max", Affine.along(1, [2.0, -3.0], [0.0, 0.0]), None, "nonlinear"),
+    ],
+)
+def test_what_the_node_that_was_left_behind_passes(op, before, after, expected):
+    """An Add ties the gains alone, a Max all of the map."""
+    stand_in = ResidualOp(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
+    ways = stand_in.propagate(before, after)
+    if isinstance(expected, str):
+        assert ways.reason == expected
+    elif expected:
+        (((value, map_),),) = ways
+        assert value.name == expected[0]
+        assert map_.agrees(expected[1])
+    else:
+        assert ways == [[]]

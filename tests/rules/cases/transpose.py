@@ -1,0 +1,45 @@
+"""Cases of Transpose."""
+
+from __future__ import annotations
+
+from tests.builders import (
+    ANY,
+    IMAGE,
+    batch_norm,
+    between,
+    make,
+    node,
+    weights,
+)
+from tests.matrix.row import Row, one, rows_in
+from tests.rules.case import Case, cases_in
+
+CASES: list[Case] = []
+ROWS: list[Row] = []
+case, row = cases_in(CASES), rows_in(ROWS)
+
+
+@case(0, ("per-activation",))
+def transposed():
+    bn = batch_norm("bn", 6)
+    return between(node("Transpose", ["t"], ["t2"], perm=[0, 2, 1, 3]), bn=bn, w=weights(1, 1, 3, 3, 3))
+
+
+@case(nodes=3)
+def channels_last_in_between():
+    nodes = [
+        node("Conv", ["x", "w"], ["t"], name="conv"),
+        node("Transpose", ["t"], ["u"], perm=[0, 2, 3, 1]),
+        node("Mul", ["u", "m"], ["v"]),
+        node("Add", ["v", "k"], ["s"], name="bn"),
+        node("Relu", ["s"], ["y"]),
+    ]
+    held = {"w": weights(1, 4, 3, 3, 3), "m": weights(2, 4), "k": weights(3, 4)}
+    return make(nodes, [IMAGE], [ANY], held)
+
+
+# --- its rows in the operator-context matrix
+
+for perm in ([0, 2, 3, 1], [0, 3, 1, 2], [1, 0, 2, 3], [3, 2, 1, 0], [0, 1, 3, 2]):
+    row(f"Transpose {perm}", one("Transpose", perm=perm))
+row("Transpose", one("Transpose"))

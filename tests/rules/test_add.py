@@ -1,0 +1,158 @@
+"""Add, Sub and Sum: of constants and of several computed values."""
+
+import numpy as np
+import pytest
+
+from bnfold.rules.elementwise import like
+from tests.builders import (
+    ANY,
+    CONSTANT,
+    STATISTICS,
+    X,
+    batch_norm,
+    bn,
+    bn_node,
+    chain,
+    make,
+    node,
+    normal,
+    of_opset,
+    tensor,
+    weights,
+)
+from tests.folding import assert_equivalent, fold_and_compare, fold_proto, fold_reasons, reasons
+from tests.rules.cases.add import CASES, ROWS
+from tests.rules.operator_tests import OperatorTests
+
+
+class TestAdd(OperatorTests):
+    cases, rows = CASES, ROWS
+
+
+@pytest.mark.parametrize("op", ["Add", "Sub"])
+@pytest.mark.parametrize("first", [False, True])
+def test_a_constant_takes_the_shift_of_both_sides(op, first):
+    """With --only-batchnorm the operator stays, its constant changes."""
+    model = chain(node(op, ["k", "c"] if first else ["c", "k"], ["d"], name="op"), held={"k": CONSTANT})
+    folded, (plan,) = fold_proto(model, scales=False)
+    assert plan.folds
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize(("op", "broadcast"), [("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Sum", 0)])
+def test_values_are_added_before_opset_7(op, broadcast):
+    """Two computed values, which the operator may stretch only where it says so."""
+    attributes = {"broadcast": 1} if broadcast else {}
+    model = chain(node("Sigmoid", ["c"], ["s"]), node("Conv", ["s", "v"], ["t"]), node("Conv", ["s", "v"], ["u"]),
+                  node(op, ["t", "u"], ["d"], **attributes), held={"v": weights(5, 4, 4, 1, 1)})  # fmt: skip
+    model = of_opset(model, 6)
+    _, (plan,) = fold_proto(model)
+    assert reasons(plan) == ["unknown-op" if broadcast else "folds"]
+
+
+@pytest.mark.parametrize("channels", [2, 3])
+def test_an_old_number_for_all_stays_one(channels):
+    held = {**batch_norm("bn", channels, 1), "w": weights(1, channels, 3, 1, 1), "k": np.array([0.5], "f4")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Add", ["c", "k"], ["d"], broadcast=1),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = of_opset(make(nodes, [tensor("x", [2, 3, 4, 4])], [tensor("y", [2, channels, 4, 4])], held), 6)
+    _, (plan,) = fold_proto(model, scales=False)
+    ((_, kept),) = [pair for pair in plan.outcomes if pair[0].form == "BatchNormalization"]
+    assert "can't grow" in kept.detail
+
+
+def test_an_old_constant_for_each_sample_takes_a_shift_for_each_channel():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 2, 4, 4, 4)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Add", ["c", "k"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = of_opset(make(nodes, [tensor("x", [2, 3, 4, 4])], [tensor("y", [2, 4, 4, 4])], held), 6)
+    _, (plan,) = fold_proto(model, scales=False)
+    assert [fold.op.form for fold in plan.folds] == ["BatchNormalization"], plan.outcomes
+
+
+def test_an_operand_of_fewer_axes_is_not_aligned_with_the_map():
+    """Its second axis is as long as the channels are, and is none of them."""
+    held = {
+        **batch_norm("bn", 4, 1),
+        "w": weights(1, 4, 3, 1, 1),
+        "v": weights(2, 4, 3, 1, 1),
+        "to": np.array([4, 4, 6]),
+    }
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Conv", ["x", "v"], ["d"]),
+        node("Reshape", ["d", "to"], ["p"]),
+        node("Add", ["c", "p"], ["a"]),
+        bn_node("a", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 6])], [tensor("y", [1, 4, 4, 6])], held)
+    found, folded = fold_reasons(model)
+    assert found == ["unknown-shape"]
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-15])
+def test_a_small_shift_at_a_sum_is_a_shift_among_small_numbers(size):
+    """Nothing is negligible but what is so beside the other shifts."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1) * size, "v": weights(2, 4, 3, 1, 1) * size}
+    held["bn_bias"], held["bn_mean"] = np.full(4, 3 * size, "f4"), np.zeros(4, "f4")
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Conv", ["x", "v"], ["d"]),
+        node("Add", ["c", "d"], ["a"]),
+        bn_node("a", "y", "bn"),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    found, folded = fold_reasons(model)
+    assert found == ["folds"]
+    assert_equivalent(model, folded, 512.0)
+
+
+def test_a_constant_keeps_its_shape_where_it_can():
+    """Before opset 7 a broadcast is fixed by it."""
+    assert like(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
+    assert like(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
+    assert like(np.ones((1, 8)), (1, 1)).shape == (1, 8)
+    assert like(np.ones((2, 4, 1, 1)), (1,)).shape == (2, 4, 1, 1)
+
+
+@pytest.mark.parametrize("values", [["c"], ["c", "c"], ["c", "c", "c"]])
+def test_a_sum_of_any_number_of_values(values):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Sum", values, ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    assert_equivalent(model, folded, 512.0)
+
+
+def test_a_sum_with_two_constants():
+    nodes = [node("Conv", ["x", "w"], ["t"]), node("Sum", ["t", "k1", "k2"], ["a"]), bn("a")]
+    fold_and_compare(
+        make(nodes, [X], [ANY], {"w": normal(4, 4, 1, 1), "k1": normal(4, 1, 1), "k2": normal(4, 1, 1), **STATISTICS})
+    )
+
+
+def test_the_broadcast_of_opset_6_does_not_grow():
+    nodes = [
+        node("Conv", ["x", "w"], ["t"]),
+        node("Add", ["t", "k"], ["a"], broadcast=1),
+        node("BatchNormalization", ["a", "s", "b", "m", "v"], ["y"], is_test=1),
+    ]
+    model = make(nodes, [X], [ANY], {"w": normal(4, 4, 1, 1), "k": np.array([0.5], "f4"), **STATISTICS}, opset=6)
+    folded, _ = fold_proto(model)
+    assert all(len(t.dims) in (1, 4) for t in folded.graph.initializer)

@@ -1,0 +1,78 @@
+"""Mul, Div and Neg."""
+
+import numpy as np
+import onnx
+import pytest
+
+from bnfold.api import fold
+from tests.builders import ANY, STATISTICS, X, bn, conv_then, make, node, normal, of_opset, tensor, weights
+from tests.folding import assert_equivalent, feeds_for, fold_and_compare, fold_proto
+from tests.rules.cases.mul import CASES, ROWS
+from tests.rules.operator_tests import OperatorTests
+
+
+class TestMul(OperatorTests):
+    cases, rows = CASES, ROWS
+
+
+def test_a_constant_of_no_entries_is_no_bug(tmp_path):
+    held = {"w": weights(1, 4, 3, 1, 1), "k": np.ones((0, 4, 1, 1), "f4")}
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("Mul", ["c", "k"], ["y"])]
+    model = make(nodes, [tensor("x", [0, 3, 4, 4])], [tensor("y", None)], held)
+    onnx.save(model, tmp_path / "model.onnx")
+    assert fold(tmp_path / "model.onnx", tmp_path / "folded.onnx").verdict in ("unchanged", "equivalent")
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((1,), -5), ((4,), -4), ((1, 1, 4, 1, 1), 0)])
+def test_an_old_axis_beyond_the_first_is_no_axis(shape, axis):
+    held = {"w": weights(1, 4, 4, 1, 1), "k": np.full(shape, 2.0, "f4")}
+    nodes = [node("Mul", ["x", "k"], ["m"], broadcast=1, axis=axis), node("Conv", ["m", "w"], ["y"])]
+    graph = make(nodes[1:], [tensor("m", [1, 4, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph.graph.input[0].name = "x"
+    graph.graph.node.insert(0, nodes[0])
+    _, (plan,) = fold_proto(of_opset(graph, 6))
+    assert not plan.folds
+
+
+@pytest.mark.parametrize(("k", "folds"), [(np.float32(2.0), True), (np.full(1, 2.0, "f4"), False)])
+def test_of_a_value_of_unknown_rank_only_a_single_number_is_a_map(k, folds):
+    """A vector of one entry might give it an axis."""
+    held = {"w": weights(1, 4, 3, 1, 1), "k": k}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Reshape", ["c", "shape"], ["r"]),
+        node("Mul", ["r", "k"], ["m"]),
+        node("Sigmoid", ["m"], ["y"]),
+    ]
+    inputs = [tensor("x", [1, 3, 4, 4]), tensor("shape", [None], 7)]
+    model = make(nodes, inputs, [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is folds, plan.outcomes
+    assert_equivalent(model, folded, 512.0, {**feeds_for(model), "shape": np.array([4, 16], "i8")})
+
+
+def test_a_dead_channel_behind_a_product():
+    nodes = [node("Mul", ["x", "k"], ["a"]), bn("a")]
+    held = {"k": normal(4, 1, 1), **STATISTICS, "s": np.array([2, 0, 0.5, -1], "f4")}
+    fold_and_compare(make(nodes, [X], [ANY], held))
+
+
+def test_a_dead_channel_behind_a_division():
+    zeros = np.zeros(4, "f4")
+    held = {"k": np.float32(255), **STATISTICS, "s": np.array([2, 0, 0.5, -1], "f4"), "b": zeros, "m": zeros}
+    fold_and_compare(make([node("Div", ["x", "k"], ["u"]), bn("u")], [tensor("x", [2, 4, 4, 4])], [ANY], held))
+
+
+def test_a_factor_of_zero_from_an_earlier_fold():
+    dead = normal(4, 1, 1)
+    dead[1] = 0
+    nodes = [
+        node("Mul", ["t", "k1"], ["p"]),
+        node("Conv", ["x", "w2"], ["c0"]),
+        node("Relu", ["c0"], ["r"]),
+        bn("r", "z"),
+        node("Transpose", ["p"], ["mt"], perm=[0, 1, 3, 2]),
+        node("Mul", ["mt", "k2"], ["u"]),
+        node("Add", ["u", "z"], ["y"]),
+    ]
+    fold_and_compare(conv_then(*nodes, w2=normal(4, 3, 1, 1), k1=normal(4, 1, 1), k2=dead))

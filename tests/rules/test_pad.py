@@ -1,0 +1,34 @@
+"""Pad."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.io.load import load_bytes
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.rules.rule import lookup
+from tests.builders import make, node, tensor
+from tests.rules.cases.pad import CASES, ROWS
+from tests.rules.operator_tests import OperatorTests
+
+
+class TestPad(OperatorTests):
+    cases, rows = CASES, ROWS
+
+
+@pytest.mark.parametrize(("gauge", "folds"), [(IDENTITY, False), (Affine.along(1, [2.0, 4.0], [1.0, 0.0]), True)])
+def test_a_border_is_judged_as_earlier_folds_left_it(gauge, folds):
+    """What they made of the value stands before the map that is asked for now: together they keep one number."""
+    held = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "v": np.array(0.5, "f4")}
+    model = make([node("Pad", ["x", "pads", "v"], ["y"])], [tensor("x", [1, 2, 4, 4])], [tensor("y", None)], held)
+    (scope,) = OnnxGraphs(load_bytes(model.SerializeToString()).proto).scopes
+    (pad,) = scope.nodes
+    then = Affine.along(1, [1.0, 2.0], [0.0, -2.0])  # takes 2 to one number, and 0.5 to two
+    flood = SimpleNamespace(
+        proposed=lambda value: then if value is pad.inputs[0] else None,
+        current=lambda value: gauge if value is pad.inputs[0] else IDENTITY,
+    )
+    ways = lookup("Pad").propagate(pad, flood)
+    assert isinstance(ways, list) is folds

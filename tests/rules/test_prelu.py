@@ -1,0 +1,136 @@
+"""PRelu: gains of either sign against slopes of any kind."""
+
+import numpy as np
+import pytest
+
+from tests.builders import (
+    batch_norm,
+    bn_node,
+    exact_batch_norm,
+    initializer_names,
+    make,
+    node,
+    tensor,
+    unshifted,
+    weights,
+)
+from tests.folding import assert_equivalent, assert_same, feeds_for, fold_proto, fold_reasons, reasons, run
+from tests.rules.cases.prelu import CASES, ROWS
+from tests.rules.operator_tests import OperatorTests
+
+
+class TestPRelu(OperatorTests):
+    cases, rows = CASES, ROWS
+
+
+def test_a_negative_gain_does_not_enter_a_prelu_of_slope_zero():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"], held["bn_var"] = np.array([1.0, -1.0, 0.5, 2.0], "f4"), np.full(4, 4.0, "f4")
+    held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
+    held["slope"] = np.array([0.2, 0.0, 0.3, 0.1], "f4").reshape(4, 1, 1)
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Sigmoid", ["c"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("PRelu", ["b", "slope"], ["p"]),
+        node("Conv", ["p", "v"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    _, (plan,) = fold_proto(model)
+    assert reasons(plan) == ["nonlinear"]
+    held["slope"][1] = 0.4
+    folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held))
+    assert plan.folds
+    feeds = feeds_for(folded)
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    assert_same(run(model, feeds), run(folded, feeds))
+
+
+@pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-1.0, -2.0, -0.5, -3.0], [1.0, -1.0, 0.0, -2.0]])
+@pytest.mark.parametrize("slope", [0.0, 0.2, -0.3, 1.0, -1.0])
+@pytest.mark.parametrize("shift", [0.0, 0.4])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_prelu_passes_what_it_can(gains, slope, shift, behind):
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"], held["bn_mean"] = np.array(gains, "f4"), np.zeros(4, "f4")
+    held["bn_bias"] = np.full(4, shift, "f4")
+    held["slope"] = np.full((4, 1, 1), slope, "f4")
+    middle = (
+        [node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "d", "bn"), node("Sigmoid", ["d"], ["e"])]
+        if behind
+        else [node("Sigmoid", ["c"], ["s"]), bn_node("s", "b", "bn"), node("PRelu", ["b", "slope"], ["e"])]
+    )
+    nodes = [node("Conv", ["x", "w"], ["c"]), *middle, node("Conv", ["e", "v"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    signs = np.sign(np.array(gains))
+    passes = (
+        (signs > 0).all()
+        or ((signs < 0).all() and (slope > 0 if behind else slope != 0))
+        or (slope == 1.0 and (signs != 0).all())
+    )
+    mixed = len(set(signs)) > 1 and 0 not in signs
+    if not mixed:
+        assert bool(plan.folds) is bool(shift == 0 and passes), plan.outcomes
+    assert_equivalent(model, folded, 2048.0)
+
+
+@pytest.mark.parametrize("slope", [0.0, -0.5, 0.25])
+@pytest.mark.parametrize("gain", [-0.5, -2.0])
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_negative_gain_and_the_slope_of_a_prelu(slope, gain, behind):
+    """Only a slope that is not zero can be inverted; behind it, only a positive one."""
+    held, _ = exact_batch_norm(gain, 0.0)
+    held |= {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1), "slope": np.full((4, 1, 1), slope, "f4")}
+    if behind:
+        middle = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"])]
+        middle += [bn_node("p", "b", "bn", epsilon=0.0), node("Sigmoid", ["b"], ["e"])]
+    else:
+        middle = [node("Conv", ["x", "w"], ["c"]), node("Sigmoid", ["c"], ["s"]), bn_node("s", "b", "bn", epsilon=0.0)]
+        middle += [node("PRelu", ["b", "slope"], ["p"]), node("Conv", ["p", "v"], ["e"])]
+    model = make([*middle, node("Sigmoid", ["e"], ["y"])], [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    ((_, outcome),) = plan.outcomes
+    assert getattr(outcome, "reason", "folds") == ("folds" if slope > 0 or (slope and not behind) else "nonlinear")
+    if slope == 0 and not behind:
+        assert "whose slope is 0 there" in outcome.detail
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize("slope", [np.inf, np.nan, 0.0])
+def test_a_slope_of_any_kind_stays_where_gains_are_positive(slope):
+    held = unshifted("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1)}
+    held["slope"] = np.array([0.1, slope, 0.2, 0.3], "f4").reshape(4, 1, 1)
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
+    folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    assert plan.folds, plan.outcomes
+    assert "slope" in initializer_names(folded)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (4, 1, 1)])
+def test_one_slope_for_all_stays_one(shape):
+    held = unshifted("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1), "slope": np.full(shape, 0.25, "f4")}
+    nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds, plan.outcomes
+    assert initializer_names(folded) == {"w_bnfold", "slope"}
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize("value", [np.nan, -np.inf])
+def test_a_slope_that_is_no_number_is_not_written_again(value):
+    """The layers around it change, it does not."""
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
+    held["slope"] = np.array([0.1, value, 0.2, 0.3], "f4").reshape(4, 1, 1)
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "bn"),
+        node("PRelu", ["b", "slope"], ["p"]),
+        node("Conv", ["p", "v"], ["y"]),
+    ]
+    found, folded = fold_reasons(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
+    assert found == ["folds"]
+    assert "slope" in {tensor.name for tensor in folded.graph.initializer}

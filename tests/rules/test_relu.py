@@ -1,0 +1,107 @@
+"""Relu and LeakyRelu, and the maximum that a BatchNorm in front of a Relu becomes on request."""
+
+import numpy as np
+import pytest
+
+from tests.builders import (
+    ANY,
+    STATISTICS,
+    X,
+    batch_norm,
+    bn,
+    bn_node,
+    exact_batch_norm,
+    make,
+    node,
+    normal,
+    tensor,
+    weights,
+)
+from tests.folding import assert_equivalent, fold_proto
+from tests.rules.cases.relu import CASES, ROWS
+from tests.rules.operator_tests import OperatorTests
+
+
+class TestRelu(OperatorTests):
+    cases, rows = CASES, ROWS
+
+
+@pytest.mark.parametrize(("gain", "shift", "says"), [(1.0, 1.0, "a shift does"), (-1.0, 0.0, "not positive does")])
+def test_why_a_map_does_not_pass_a_relu(gain, shift, says):
+    held, norm = exact_batch_norm(gain, shift)
+    held |= {"w": weights(1, 3, 4, 1, 1)}
+    nodes = [node("Sigmoid", ["x"], ["s"]), norm, node("Relu", ["b"], ["r"]), node("Conv", ["r", "w"], ["y"])]
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
+    ((_, kept),) = plan.outcomes
+    assert says in kept.detail
+
+
+@pytest.mark.parametrize(("gain", "folds"), [(2.0, 2), (-2.0, 1)])
+def test_what_passes_the_maximum_that_a_batch_norm_has_become(gain, folds):
+    """A positive gain; a negative one would turn it into a minimum. (Zeros at the border keep shifts from the pool.)"""
+    held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "v": weights(2, 2, 4, 1, 1)}
+    held["one_scale"], held["one_bias"] = np.full(4, gain, "f4"), np.zeros(4, "f4")
+    held["one_mean"], held["two_scale"] = np.zeros(4, "f4"), np.array([0.5, 1.0, 2.0, 3.0], "f4")
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "b", "one"),
+        node("AveragePool", ["b"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
+        bn_node("p", "c", "two"),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert len(plan.folds) == folds, plan.outcomes
+    assert sum(n.op_type == "Max" for n in folded.graph.node) == 1
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize("opset", [7, 8, 13])
+def test_a_batch_norm_becomes_a_maximum_where_that_broadcasts(opset):
+    held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        bn_node("s", "c", "bn"),
+        node("Relu", ["c"], ["r"]),
+        node("Conv", ["r", "v"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", [1, 2, 4, 4])], held, opset=opset)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert bool(plan.folds) is (opset >= 8)
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize("readers", [["Relu"], ["Relu", "Sigmoid"], ["Sigmoid", "Relu"], ["Relu", "Relu"], ["Sigmoid"]])
+def test_a_batch_norm_becomes_a_maximum_for_its_only_reader(readers):
+    held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
+    held["bn_scale"] = np.abs(held["bn_scale"])
+    nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn")]
+    for index, reader in enumerate(readers):
+        nodes.append(node(reader, ["b"], [f"r{index}"]))
+        nodes.append(node("Conv", [f"r{index}", "v"], [f"d{index}"]))
+        nodes.append(node("Sigmoid", [f"d{index}"], [f"y{index}"]))
+    outputs = [tensor(f"y{index}", [1, 2, 4, 4]) for index in range(len(readers))]
+    model = make(nodes, [tensor("x", [1, 4, 4, 4])], outputs, held)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert bool(plan.folds) is (readers == ["Relu"])
+    assert_equivalent(model, folded, 512.0)
+
+
+def test_folding_twice_with_options_changes_nothing_more():
+    nodes = [
+        node("Sigmoid", ["x"], ["g"]),
+        bn("g", "u"),
+        node("BatchNormalization", ["u", "one", "b", "m", "v"], ["z"]),
+        node("Relu", ["z"], ["r"]),
+        node("Conv", ["r", "w"], ["y"]),
+    ]
+    held = {"w": normal(3, 4, 1, 1), **STATISTICS, "s": np.abs(STATISTICS["s"]), "one": np.ones(4, "f4")}
+    model = make(nodes, [X], [ANY], held)
+    folded, (plan,) = fold_proto(model, threshold=True)
+    assert len(plan.folds) == 2
+    assert not fold_proto(folded, threshold=True)[1][0].folds
+    assert_equivalent(model, folded, 256)

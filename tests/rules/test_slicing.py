@@ -1,0 +1,112 @@
+"""Slice, Split and Gather."""
+
+import numpy as np
+import pytest
+
+from tests.builders import batch_norm, between_factors, bn_node, make, node, tensor, weights
+from tests.folding import assert_equivalent, fold_proto, fold_reasons, reasons
+from tests.rules.cases.slicing import CASES, ROWS
+from tests.rules.operator_tests import OperatorTests
+
+
+class TestSlicing(OperatorTests):
+    cases, rows = CASES, ROWS
+
+
+def test_a_split_with_a_part_that_has_no_name_carries_nothing():
+    """How long that part is nobody says: the others may start anywhere."""
+    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Split", ["c", "sizes"], ["one", ""], axis=1),
+        bn_node("one", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    found, _ = fold_reasons(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    assert found == ["unknown-shape"]
+
+
+def test_a_slice_of_what_is_huge_carries_its_map_with_the_whole():
+    """The other way, with a map of the slice alone, would take too many numbers."""
+    held = {"k": weights(1, 1, 4096, 1, 1) + 9, "v": weights(2, 1, 4096, 1, 1) + 9}
+    held |= {"from": np.array([0]), "to": np.array([1024]), "on": np.array([2])}
+    nodes = [
+        node("Sigmoid", ["x"], ["s"]),
+        node("Mul", ["s", "k"], ["m"]),
+        node("Slice", ["m", "from", "to", "on"], ["c"]),
+        node("Mul", ["c", "v"], ["d"]),
+        node("Sigmoid", ["d"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 4096, 2048, 1])], [tensor("y", None)], held)
+    found, folded = fold_reasons(model)
+    assert sorted(found) == ["folds", "nonlinear"]
+    assert sorted(made.op_type for made in folded.graph.node) == ["Mul", "Sigmoid", "Sigmoid", "Slice"]
+
+
+def test_a_part_carries_a_map_that_the_rest_does_not():
+    """What is cut out takes a map that is the same for all its channels into its part of the layer in front."""
+    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4), "s": np.array([0], "i8")}
+    held |= {"e": np.array([2], "i8"), "z": np.array([4], "i8"), "a": np.array([1], "i8")}
+    for part, value in (("scale", 2.0), ("bias", 0.5), ("mean", -1.0), ("var", 1.5)):
+        held[f"bn_{part}"] = np.full(2, value, "f4")
+    nodes = [
+        node("Conv", ["x", "w", "k"], ["c"]),
+        node("Slice", ["c", "s", "e", "a"], ["p"]),
+        node("Slice", ["c", "e", "z", "a"], ["q"]),
+        bn_node("p", "b", "bn"),
+        node("Sigmoid", ["b"], ["t"]),
+        node("Sigmoid", ["q"], ["u"]),
+        node("Concat", ["t", "u"], ["y"], axis=1),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds, plan.outcomes
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize(
+    ("axes", "steps", "folds"), [([1, 2], [1, -1], 0), ([1, 2], [-1, 1], 0), ([2], [-1], 1), ([1], [-1], 1)]
+)
+def test_a_slice_along_two_axes_of_a_map_is_too_much(axes, steps, folds):
+    """It would have to be cut along both; a step of -1 turns the entries round without changing the shape."""
+    held = {"from": np.array([0 if s > 0 else -1 for s in steps]), "to": np.array([9 if s > 0 else -9 for s in steps])}
+    held |= {"along": np.array(axes), "by": np.array(steps)}
+    model = between_factors(
+        [node("Slice", ["c", "from", "to", "along", "by"], ["d"])],
+        held,
+        [2, 4, 4, 3],
+        [2, 4, 4, 3],
+        weights(2, 4, 4, 1) + 2,
+    )
+    folded, (plan,) = fold_proto(model)
+    assert_equivalent(model, folded, 512.0)
+    assert reasons(plan).count("folds") == folds
+
+
+def test_a_slice_of_no_axis_passes_everything():
+    held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "none": np.array([], "i8")}
+    nodes = [
+        node("Conv", ["x", "w"], ["c"]),
+        node("Slice", ["c", "none", "none"], ["d"]),
+        bn_node("d", "b", "bn"),
+        node("Sigmoid", ["b"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    folded, (plan,) = fold_proto(model)
+    assert len(plan.folds) == 1, plan.outcomes
+    assert_equivalent(model, folded, 512.0)
+
+
+@pytest.mark.parametrize("gain", [2.0, [2.0, 3.0]])
+def test_a_part_can_t_carry_a_map_that_the_whole_does_not(gain):
+    """What the whole carries is known here to be nothing, from another reader, before its parts are asked."""
+    held = {"k": np.ones((1, 2, 1, 1), "f4") * np.reshape(np.array(gain, "f4"), (1, -1, 1, 1))}
+    nodes = [
+        node("Split", ["x"], ["a", "b"], axis=1),
+        node("Concat", ["b", "x", "x"], ["unread"], axis=1),
+        node("Mul", ["b", "k"], ["y"]),
+    ]
+    model = make(nodes, [tensor("x", [2, 4, 3, 3])], [tensor("y", [2, 2, 3, 3])], held)
+    folded, (plan,) = fold_proto(model)
+    assert not plan.folds
+    assert_equivalent(model, folded, 1.0)
