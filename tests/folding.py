@@ -8,7 +8,7 @@ import numpy as np
 from onnx import ModelProto
 
 from bnfold.planner.planner import Plan
-from tests.conftest import assert_same, feeds_for, fold_proto, run
+from tests.support import assert_same, feeds_for, fold_proto, run
 
 __all__ = [
     "assert_equivalent",
