@@ -13,10 +13,37 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from sample_models.build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights, write
 
 __all__ = [
-    "ANY", "CONSTANT", "IMAGE", "SAMPLES", "STATISTICS", "X", "after_conv", "ahead", "batch_norm",
-    "behind_conv", "between", "between_factors", "bn", "bn_node", "chain", "conv_then", "exact_batch_norm",
-    "initializer_names", "layer_chain", "make", "make_unchecked", "node", "normal", "of_opset", "output",
-    "positive", "subgraph", "tensor", "unshifted", "weights", "write",
+    "ANY",
+    "CONSTANT",
+    "IMAGE",
+    "SAMPLES",
+    "STATISTICS",
+    "X",
+    "after_conv",
+    "ahead",
+    "batch_norm",
+    "behind_conv",
+    "between",
+    "between_factors",
+    "bn",
+    "bn_node",
+    "chain",
+    "conv_then",
+    "exact_batch_norm",
+    "initializer_names",
+    "layer_chain",
+    "make",
+    "make_unchecked",
+    "node",
+    "normal",
+    "of_opset",
+    "output",
+    "positive",
+    "subgraph",
+    "tensor",
+    "weights",
+    "without_offset",
+    "write",
 ]  # fmt: skip
 
 Held = dict[str, NDArray[np.generic]]
@@ -43,7 +70,7 @@ def positive(prefix: str, channels: int, seed: int = 7) -> Held:
     return bn
 
 
-def unshifted(prefix: str, channels: int, seed: int = 7) -> Held:
+def without_offset(prefix: str, channels: int, seed: int = 7) -> Held:
     """Return parameters of a BatchNorm with positive scales and offset 0: bias and mean are 0."""
     bn = positive(prefix, channels, seed)
     bn[f"{prefix}_bias"][:] = 0

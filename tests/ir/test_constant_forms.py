@@ -24,7 +24,7 @@ def test_sparse_initializers_are_constants():
     assert fold_and_compare(model) == 1
 
 
-def test_constants_are_rounded_before_they_become_integers():
+def test_constants_are_rounded_before_a_cast_to_integers():
     nodes = [
         node("Mul", ["c", "ten"], ["d"]),
         node("Cast", ["d"], ["i"], to=TensorProto.INT64),
@@ -37,7 +37,7 @@ def test_constants_are_rounded_before_they_become_integers():
     assert fold_and_compare(make(nodes, [X], [ANY], held)) == 1
 
 
-def test_a_factor_that_is_another_number_when_rounded_is_no_factor():
+def test_a_computed_factor_that_depends_on_rounding_is_kept():
     held = batch_norm("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1), "three": np.full((4, 1, 1), 3, "f4")}
     held["large"] = np.array(1e8, "f4")
     nodes = [

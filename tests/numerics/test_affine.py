@@ -19,19 +19,19 @@ maps = st.builds(lambda gain, shift: Affine.along(1, gain, shift), gains, shifts
 
 
 @given(maps, maps)
-def test_composition_is_application_in_turn(outer, inner):
+def test_composition_is_application_one_after_the_other(outer, inner):
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
     np.testing.assert_allclose(outer.after(inner)(x), outer(inner(x)), rtol=1e-9, atol=1e-9)
 
 
 @given(maps)
-def test_the_inverse_undoes(map_):
+def test_the_inverse_undoes_a_transform(map_):
     x = np.random.default_rng(0).normal(size=(2, 4))
     np.testing.assert_allclose(map_.inverse()(map_(x)), x, rtol=1e-9, atol=1e-6)
     assert map_.after(map_.inverse()).gain_only().agrees(IDENTITY)
 
 
-def test_maps_take_their_smallest_shape():
+def test_transforms_take_their_smallest_shape():
     assert Affine.of(np.full((1, 4, 1, 1), 2.0), 0.0).gain.shape == ()
     assert Affine.along(1, [1.0, 2.0], [0.0, 0.0]).gain.shape == (1, 2)
     assert Affine.along(1, np.ones((3, 5)), np.arange(3.0)[:, None] * np.ones((3, 5))).gain.shape == (1, 3)
@@ -42,14 +42,14 @@ def test_maps_take_their_smallest_shape():
 
 
 @pytest.mark.parametrize("bad", [np.inf, -np.inf, np.nan])
-def test_a_map_is_finite_in_gain_and_shift(bad):
+def test_a_transform_is_finite_in_scale_and_offset(bad):
     assert Affine.along(1, [1.0, 2.0], [0.0, 1.0]).finite
     assert not Affine.along(1, [1.0, bad], [0.0, 1.0]).finite
     assert not Affine.along(1, [1.0, 2.0], [0.0, bad]).finite
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-20, 1e20])
-def test_shifts_agree_up_to_roundings_of_the_largest(size):
+def test_offsets_agree_up_to_roundings_of_the_largest(size):
     map_ = Affine.along(1, [1.0, 2.0], [size, size / 8])
     assert map_.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-15), size / 8]))
     assert not map_.agrees(Affine.along(1, [1.0, 2.0], [size, size / 8 * (1 + 1e-12)]))
@@ -99,13 +99,13 @@ def test_views_put_groups_outputs_and_inputs_in_order():
     np.testing.assert_array_equal(gemm_view(weight[:, :, 0], False)[0, :, :, 0], weight[:, :, 0].T)
 
 
-def test_a_gain_of_zero_is_not_positive():
+def test_a_scale_of_zero_is_not_positive():
     assert Affine.of([1.0, 2.0], 0.0).positive
     assert not Affine.of([1.0, 0.0], 0.0).positive
     assert not Affine.of([1.0, -1.0], 0.0).positive
 
 
-def test_maps_of_different_ranks_compose():
+def test_transforms_of_different_ranks_compose():
     rng = np.random.default_rng(0)
     first = Affine.of(rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4)))
     second = Affine.of(rng.normal(size=2), rng.normal(size=2))
@@ -118,11 +118,11 @@ def test_maps_of_different_ranks_compose():
     ("gains", "invertible"),
     [([1e-25, 1e-25], True), ([1e-25, 1.0], False), ([1e-300], True), ([0.0, 1.0], False), ([1e19, 1.0], True)],
 )
-def test_a_gain_vanishes_beside_larger_ones_alone(gains, invertible):
+def test_a_small_scale_is_not_invertible_beside_larger_ones(gains, invertible):
     assert Affine.along(1, gains, 0.0 if len(gains) == 1 else [0.0, 1.0]).invertible is invertible
 
 
-def test_maps_over_different_numbers_of_channels_do_not_agree():
+def test_transforms_of_different_channel_numbers_do_not_agree():
     three, four, one = (Affine.along(1, np.full(size, 2.0), np.arange(float(size))) for size in (3, 4, 1))
     assert not three.agrees(four)
     assert not four.agrees(three)

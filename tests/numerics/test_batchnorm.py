@@ -146,7 +146,7 @@ def test_the_default_momentum_is_that_of_onnx():
     np.testing.assert_allclose(moved.var, 0.9 + 0.1 * x.var(axis=(0, 2)))
 
 
-def test_degenerate_variance_has_no_map():
+def test_a_degenerate_variance_has_no_transform():
     with pytest.raises(ValueError, match=r"smallest is 0\.0"):
         BatchNorm([1.0], [0.0], [0.0], [0.0], 0.0).affine()
     with pytest.raises(ValueError, match="positive"):

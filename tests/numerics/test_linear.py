@@ -23,7 +23,7 @@ def dense(stored, bias, before, after, inputs_first):
 
 
 @given(shapes, st.booleans(), st.booleans(), st.integers(1, 200), st.integers(0, 2**16))
-def test_pieces_of_any_size_make_the_dense_fold(shape, inputs_first, maps_inputs, block, seed):
+def test_blocks_of_any_size_make_the_dense_fold(shape, inputs_first, maps_inputs, block, seed):
     rng = np.random.default_rng(seed)
     stored = rng.standard_normal(shape).astype("f4")
     group, rows, columns, taps = shape
@@ -64,7 +64,7 @@ def test_each_weight_is_rounded_once(dtype):
     assert made.dtype == dtype
 
 
-def test_a_judge_that_raises_stops_the_computation():
+def test_a_range_check_that_raises_stops_the_computation():
     class NoError(Exception):
         pass
 
@@ -80,7 +80,7 @@ def test_a_judge_that_raises_stops_the_computation():
 @pytest.mark.parametrize(
     ("shape", "block"), [((3, 2, 2, 1), 8), ((5, 3, 2, 2), 25), ((2, 5, 3, 1), 7), ((1, 7, 2, 1), 4)]
 )
-def test_the_last_piece_may_be_smaller(monkeypatch, shape, block, inputs_first):
+def test_the_last_block_may_be_smaller(monkeypatch, shape, block, inputs_first):
     """Groups, or rows of one, that are left over."""
     monkeypatch.setattr(linear, "BLOCK", block)
     stored = np.arange(np.prod(shape), dtype="f4").reshape(shape)

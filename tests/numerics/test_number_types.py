@@ -24,7 +24,7 @@ def test_rounding_is_within_half_an_ulp(value):
         assert error <= 0.5 * float(ulp(np.float64(value), dtype))
 
 
-def test_numbers_of_types():
+def test_limits_of_number_types():
     assert smallest_normal(np.float16) == 2.0**-14
     assert ulp(np.float64(1.0), np.float32) == 2.0**-23
     assert np.isinf(rounded(1e6, np.float16))

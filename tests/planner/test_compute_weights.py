@@ -16,7 +16,7 @@ from tests.builders import batch_norm, bn, bn_node, make, node, tensor, weights
 from tests.folding import fold_proto, reasons
 
 
-def test_folds_that_do_not_fit_are_given_up_together(monkeypatch):
+def test_folds_that_overflow_are_given_up_together(monkeypatch):
     """To plan anew for each would take for ever in a network of thousands."""
     planned, plans = bnfold.planner.apply.plan, []
 
@@ -52,11 +52,11 @@ def test_folds_that_do_not_fit_are_given_up_together(monkeypatch):
         (NotRepresentable(Refusal("padding", "why")), "padding"),
     ],
 )
-def test_why_a_node_can_t_be_rewritten(error, code):
+def test_the_reason_of_an_error_while_rewriting(error, code):
     assert bnfold.planner.apply._cause(SimpleNamespace(op="Conv", name="c"), error).reason == code
 
 
-def test_weights_that_overflow_keep_their_own_batch_norm_alone():
+def test_an_overflow_keeps_only_the_responsible_batch_norm():
     """Another one, which goes into more layers, is not to blame."""
     held = {name: array.astype("f2") for prefix in ("one", "two") for name, array in batch_norm(prefix, 4, 1).items()}
     held |= {name: weights(seed, 4, 4, 1, 1).astype("f2") for seed, name in enumerate("uvw")}
@@ -79,7 +79,7 @@ def test_weights_that_overflow_keep_their_own_batch_norm_alone():
 
 
 @pytest.mark.parametrize("lowest", [2.0**-14, 2.0**-15])
-def test_the_smallest_normal_number_is_still_stored_whole(lowest):
+def test_the_smallest_normal_number_is_stored_in_full_precision(lowest):
     """A channel whose largest weight would lie below it loses bits."""
     held = {**batch_norm("bn", 4, 1, "float16"), "w": np.full((4, 3, 1, 1), 2.0**-10, "f2")}
     held["bn_scale"], held["bn_var"] = np.full(4, lowest * 2.0**10, "f2"), np.ones(4, "f2")
@@ -90,7 +90,7 @@ def test_the_smallest_normal_number_is_still_stored_whole(lowest):
 
 
 @pytest.mark.parametrize(("dtype", "weight", "scale"), [("float16", 1e-3, 1e-5), ("float32", 1e-20, 1e-30)])
-def test_weights_that_vanish_altogether_are_not_dead_channels(dtype, weight, scale):
+def test_weights_that_underflow_are_not_dead_channels(dtype, weight, scale):
     held = {"w": np.full((4, 4, 1, 1), weight, dtype), "s": np.full(4, scale, dtype)}
     held |= {"b": np.zeros(4, dtype), "m": np.zeros(4, dtype), "v": np.ones(4, dtype)}
     kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))

@@ -36,7 +36,7 @@ def forked(offset, mean, shared=True):
         (6 * WORST_CONDITION, 3.0, False),
     ],
 )
-def test_a_shift_around_other_readers_is_measured_by_the_activations(offset, mean, folds):
+def test_an_offset_around_other_consumers_is_measured_by_the_activations(offset, mean, folds):
     model = forked(offset, mean)
     folded, (plan,) = fold_proto(model)
     assert reasons(plan) == ["folds" if folds else "conditioning"]
@@ -55,7 +55,7 @@ def test_a_shift_around_other_readers_is_measured_by_the_activations(offset, mea
         (1e-3, [0.0, 0.0, 0.0, 0.0], [0.0, 2.0, 2.0, 2.0], False),
     ],
 )
-def test_an_epsilon_above_every_variance_does_not_measure_the_activations(epsilon, var, bias, folds):
+def test_an_epsilon_above_every_variance_is_no_measure_of_the_activations(epsilon, var, bias, folds):
     model = forked(0.0, 0.0)
     for held in model.graph.initializer:
         for name, values in (("bn_var", var), ("bn_bias", np.broadcast_to(bias, 4))):
@@ -68,13 +68,13 @@ def test_an_epsilon_above_every_variance_does_not_measure_the_activations(epsilo
     assert_equivalent(model, folded, 16384.0)
 
 
-def test_a_shift_that_nobody_has_to_undo_may_be_of_any_size():
+def test_an_offset_without_other_consumers_may_be_of_any_size():
     _, (plan,) = fold_proto(forked(100 * WORST_CONDITION, 0.0, shared=False))
     assert plan.folds
 
 
 @pytest.mark.parametrize("mean", [3 * WORST_CONDITION, 1.0])
-def test_a_shift_is_measured_by_the_activations_of_its_channel(mean):
+def test_an_offset_is_measured_by_the_activations_of_its_channel(mean):
     """Each channel has another offset; the largest may be no more than what its own activations are."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
     offset, means = np.array([3 * WORST_CONDITION, 1, 2, 3], "f4"), np.array([mean, 1, 1, 1], "f4")
@@ -94,7 +94,7 @@ def test_a_shift_is_measured_by_the_activations_of_its_channel(mean):
     assert_equivalent(model, folded, 16384.0)
 
 
-def test_what_nobody_reads_needs_not_be_undone():
+def test_an_unused_output_of_unknown_size_needs_no_undoing():
     """A huge shift on both parts of a Split over positions of unknown number, of which one part goes nowhere."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2000.0 * WORST_CONDITION, "f4")
@@ -111,7 +111,7 @@ def test_what_nobody_reads_needs_not_be_undone():
 
 
 @pytest.mark.parametrize(("gain", "offset", "folds"), [(0.01, 1.0, False), (1.0, 10.0, True), (100.0, 1000.0, True)])
-def test_a_shift_around_other_readers_without_statistics_is_measured_by_its_gain(gain, offset, folds):
+def test_an_offset_without_statistics_is_measured_by_its_scale(gain, offset, folds):
     held = {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
     held |= {"g": np.full((4, 1, 1), gain, "f4"), "h": np.full((4, 1, 1), offset, "f4")}
     held["g"][0] *= 2  # no multiple of one number, which a recurring one would be
@@ -130,7 +130,7 @@ def test_a_shift_around_other_readers_without_statistics_is_measured_by_its_gain
     assert_equivalent(model, folded, 16384.0)
 
 
-def test_what_nobody_reads_needs_no_undoing():
+def test_an_unused_output_needs_no_undoing():
     """A shift of any size may go to a part that is thrown away."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1)}
     held |= {"bn_scale": np.ones(2, "f4"), "bn_bias": np.full(2, 200.0, "f4"), "bn_mean": np.zeros(2, "f4")}
@@ -150,7 +150,7 @@ def test_what_nobody_reads_needs_no_undoing():
 @pytest.mark.parametrize(
     "between", [[node("Identity", ["t"], ["u"])], [node("Transpose", ["t"], ["u"], perm=[0, 1, 3, 2])]]
 )
-def test_the_shift_that_others_undo_is_looked_at_behind_other_operators_too(between):
+def test_conditioning_is_checked_behind_other_operators(between):
     held = {
         **STATISTICS,
         "s": np.full(4, 1e-6, "f4"),

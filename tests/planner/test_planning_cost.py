@@ -57,7 +57,7 @@ def work(monkeypatch):
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_twice_as_many_batch_norms_take_twice_the_work(kind, work):
+def test_the_work_of_planning_is_linear(kind, work):
     spent = []
     for count in (60, 120):
         work.update(asked=0, maps=0)
@@ -69,7 +69,7 @@ def test_twice_as_many_batch_norms_take_twice_the_work(kind, work):
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
-def test_all_of_what_folds_is_found_and_right(kind):
+def test_all_foldable_batch_norms_are_found(kind):
     model = NETWORKS[kind](40)
     folded, (found,) = fold_proto(model)
     everything = {"a Conv after each", "in a row", "a chain of layers"}
@@ -77,7 +77,7 @@ def test_all_of_what_folds_is_found_and_right(kind):
     assert_equivalent(model, folded, 4096.0)
 
 
-def test_what_many_values_rule_out_is_told():
+def test_the_reasons_of_kept_batch_norms_in_a_fan():
     """The reason of those that stay: the sum is an output, or would need two scales."""
     (found,) = fold_proto(fan(100, "Add"))[1]
     observed = {getattr(outcome, "reason", "folds") for _, outcome in found.outcomes}

@@ -21,12 +21,12 @@ from tests.folding import assert_equivalent, fold_and_compare, fold_proto
     ],
     ids=["added", "convolved", "dropout", "chain"],
 )
-def test_maps_never_rest_on_a_constant(nodes):
+def test_no_transform_rests_on_a_constant(nodes):
     held = {"c": normal(2, 4, 6, 6), "w": normal(4, 4, 1, 1), "k": normal(4, 1, 1), **STATISTICS}
     fold_and_compare(make(nodes, [X], [ANY], held))
 
 
-def test_a_way_that_failed_leaves_nothing_behind():
+def test_a_failed_attempt_is_undone():
     """The shift tries the first branch, whose product takes none; what it passed there is no part of the fold."""
     held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 4, 6, 1, 1)}
     held["bn_scale"] = held["bn_var"] = np.ones(4, "f4")  # and no gain
@@ -66,7 +66,7 @@ SHIFTED, OTHER = Affine.along(1, [2.0, 3.0], [5.0, 5.0]), Affine.along(1, [2.0, 
         ("Max", Affine.along(1, [2.0, -3.0], [0.0, 0.0]), None, "nonlinear"),
     ],
 )
-def test_what_the_node_that_was_left_behind_passes(op, before, after, expected):
+def test_what_a_residual_operator_passes(op, before, after, expected):
     """An Add ties the gains alone, a Max all of the map."""
     stand_in = ResidualOp(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
     ways = stand_in.propagate(before, after)

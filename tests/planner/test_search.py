@@ -23,7 +23,7 @@ def there_and_back(source, target):
 
 
 @pytest.mark.parametrize(("budgets", "folds"), [((1,), False), ((1, 2), False), ((1, 20), True), ((20,), True)])
-def test_a_map_that_reaches_too_far_stays(monkeypatch, budgets, folds):
+def test_a_transform_that_reaches_too_many_operators_is_kept(monkeypatch, budgets, folds):
     monkeypatch.setattr(bnfold.planner.planner, "BUDGETS", budgets)
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
@@ -41,7 +41,7 @@ def test_a_map_that_reaches_too_far_stays(monkeypatch, budgets, folds):
 
 
 @pytest.mark.parametrize("budgets", [(1, 1, 50), (1, 50), (50, 60, 70)])
-def test_what_stays_behind_is_looked_for_as_far_as_anything(monkeypatch, budgets):
+def test_residual_operators_are_searched_for_within_each_budget(monkeypatch, budgets):
     """The Add behind a product without bias, and the maximum that a Relu becomes."""
     monkeypatch.setattr(bnfold.planner.planner, "BUDGETS", budgets)
     held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 2, 4, 1, 1)}
@@ -67,7 +67,7 @@ def test_what_stays_behind_is_looked_for_as_far_as_anything(monkeypatch, budgets
     assert_equivalent(model, folded, 512.0)
 
 
-def test_a_try_depends_on_all_that_stands_around_the_operators_it_asked():
+def test_an_attempt_depends_on_all_tensors_around_its_operators():
     """Their gauges may change with a later fold, and what they answer with it."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
@@ -86,7 +86,7 @@ def test_a_try_depends_on_all_that_stands_around_the_operators_it_asked():
 
 
 @pytest.mark.parametrize("wide", ["in front", "behind"])
-def test_the_way_that_changes_the_fewest_layers_is_taken(wide):
+def test_the_strategy_that_changes_the_fewest_layers_is_taken(wide):
     """Two layers in front and one behind, or the other way round."""
     held = {**batch_norm("bn", 4, 1), **{name: weights(i, 2, 3, 1, 1) for i, name in enumerate(("k", "l"))}}
     held |= {"w": weights(3, 4, 3, 1, 1), "v": weights(4, 2, 4, 1, 1), "u": weights(5, 2, 4, 1, 1)}
@@ -122,7 +122,7 @@ def test_the_way_that_changes_the_fewest_layers_is_taken(wide):
         ({"only": ["b"], "skip": ["second_bn"]}, ["folds", "skipped"]),
     ],
 )
-def test_what_is_asked_for_and_what_is_left_out(options, expected):
+def test_only_and_skip(options, expected):
     held = {**batch_norm("first", 4, 1), **batch_norm("second", 4, 2), "w": weights(1, 4, 3, 1, 1)}
     held["v"] = weights(2, 4, 4, 1, 1)
     nodes = [

@@ -14,7 +14,7 @@ class TestSharing(CaseTests):
 
 
 @pytest.mark.parametrize("op", ["Split", "LSTM"])
-def test_a_reader_whose_first_output_nobody_wants_is_one_all_the_same(op):
+def test_a_node_whose_first_output_is_unnamed_is_a_consumer(op):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1), "r": weights(2, 1, 8, 2), "k": weights(3, 1, 8, 4)}
     if op == "Split":
         reader = node("Split", ["c"], ["", "part"], axis=1)
@@ -38,7 +38,7 @@ def test_a_reader_whose_first_output_nobody_wants_is_one_all_the_same(op):
 
 
 @pytest.mark.parametrize("first", [False, True])
-def test_a_shift_goes_where_nobody_else_reads(first):
+def test_an_offset_goes_to_the_operand_without_other_consumers(first):
     """Of two operands either could take it; the readers of one would have to undo it."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 3, 1, 1)}
     held["u"], held["bn_scale"] = weights(3, 2, 4, 1, 1), np.ones(4, "f4")

@@ -14,7 +14,7 @@ class TestSubgraphs(CaseTests):
     cases = CASES
 
 
-def test_a_name_is_not_moved_over_a_body_that_has_it_too():
+def test_a_renamed_tensor_does_not_capture_names_of_subgraphs():
     def branch(name, inner, out):
         return subgraph([node("Abs", ["x"], [inner]), node("Neg", [inner], [out])], name, [out])
 
@@ -26,7 +26,7 @@ def test_a_name_is_not_moved_over_a_body_that_has_it_too():
     onnx.checker.check_model(fold_proto(model)[0], full_check=True)
 
 
-def test_a_function_that_gains_nothing_leaves_the_rest_foldable(tmp_path):
+def test_a_function_that_is_kept_leaves_the_rest_foldable(tmp_path):
     inside = [node("Relu", ["x"], ["r"]), node("BatchNormalization", ["r", "s", "b", "m", "v"], ["y"])]
     function = helper.make_function(
         "local", "F", ["x", "s", "b", "m", "v"], ["y"], inside, [helper.make_opsetid("", 17)]

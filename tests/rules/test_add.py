@@ -31,7 +31,7 @@ class TestAdd(OperatorTests):
 
 @pytest.mark.parametrize("op", ["Add", "Sub"])
 @pytest.mark.parametrize("first", [False, True])
-def test_a_constant_takes_the_shift_of_both_sides(op, first):
+def test_a_constant_absorbs_an_offset(op, first):
     """With --only-batchnorm the operator stays, its constant changes."""
     model = chain(node(op, ["k", "c"] if first else ["c", "k"], ["d"], name="op"), held={"k": CONSTANT})
     folded, (plan,) = fold_proto(model, scales=False)
@@ -40,7 +40,7 @@ def test_a_constant_takes_the_shift_of_both_sides(op, first):
 
 
 @pytest.mark.parametrize(("op", "broadcast"), [("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Sum", 0)])
-def test_values_are_added_before_opset_7(op, broadcast):
+def test_sums_of_computed_values_before_opset_7(op, broadcast):
     """Two computed values, which the operator may stretch only where it says so."""
     attributes = {"broadcast": 1} if broadcast else {}
     model = chain(node("Sigmoid", ["c"], ["s"]), node("Conv", ["s", "v"], ["t"]), node("Conv", ["s", "v"], ["u"]),
@@ -51,7 +51,7 @@ def test_values_are_added_before_opset_7(op, broadcast):
 
 
 @pytest.mark.parametrize("channels", [2, 3])
-def test_an_old_number_for_all_stays_one(channels):
+def test_one_number_for_all_channels_does_not_grow_before_opset_7(channels):
     held = {**batch_norm("bn", channels, 1), "w": weights(1, channels, 3, 1, 1), "k": np.array([0.5], "f4")}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -65,7 +65,7 @@ def test_an_old_number_for_all_stays_one(channels):
     assert "can't grow" in kept.detail
 
 
-def test_an_old_constant_for_each_sample_takes_a_shift_for_each_channel():
+def test_a_constant_for_each_sample_absorbs_an_offset_before_opset_7():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 2, 4, 4, 4)}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -78,7 +78,7 @@ def test_an_old_constant_for_each_sample_takes_a_shift_for_each_channel():
     assert [fold.op.form for fold in plan.folds] == ["BatchNormalization"], plan.outcomes
 
 
-def test_an_operand_of_fewer_axes_is_not_aligned_with_the_map():
+def test_an_operand_of_fewer_axes_is_not_aligned_with_the_channels():
     """Its second axis is as long as the channels are, and is none of them."""
     held = {
         **batch_norm("bn", 4, 1),
@@ -101,7 +101,7 @@ def test_an_operand_of_fewer_axes_is_not_aligned_with_the_map():
 
 
 @pytest.mark.parametrize("size", [1.0, 1e-15])
-def test_a_small_shift_at_a_sum_is_a_shift_among_small_numbers(size):
+def test_a_small_offset_is_not_negligible_among_small_numbers(size):
     """Nothing is negligible but what is so beside the other shifts."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1) * size, "v": weights(2, 4, 3, 1, 1) * size}
     held["bn_bias"], held["bn_mean"] = np.full(4, 3 * size, "f4"), np.zeros(4, "f4")
@@ -117,7 +117,7 @@ def test_a_small_shift_at_a_sum_is_a_shift_among_small_numbers(size):
     assert_equivalent(model, folded, 512.0)
 
 
-def test_a_constant_keeps_its_shape_where_it_can():
+def test_a_constant_keeps_its_shape_where_possible():
     """Before opset 7 a broadcast is fixed by it."""
     assert like(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
     assert like(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
@@ -126,7 +126,7 @@ def test_a_constant_keeps_its_shape_where_it_can():
 
 
 @pytest.mark.parametrize("values", [["c"], ["c", "c"], ["c", "c", "c"]])
-def test_a_sum_of_any_number_of_values(values):
+def test_a_sum_of_any_number_of_operands(values):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),

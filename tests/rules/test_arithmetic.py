@@ -40,7 +40,7 @@ def test_arithmetic_between_a_layer_and_its_batch_norm(op, first):
         ((4,), {}, False),
     ],
 )
-def test_how_operands_were_broadcast_before_opset_7(op, shape, attributes, folds):
+def test_broadcasting_before_opset_7(op, shape, attributes, folds):
     """Judged by onnx's own conversion to a newer opset; a map along the width is none per channel."""
     from onnx import version_converter
 
@@ -66,7 +66,7 @@ def test_how_operands_were_broadcast_before_opset_7(op, shape, attributes, folds
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 @pytest.mark.parametrize("shape", [(1,), (4, 1, 1), (1, 1, 4)])
 @pytest.mark.parametrize("same", [False, True])
-def test_a_constant_grows_since_opset_7_alone(opset, op, shape, same):
+def test_a_constant_grows_only_since_opset_7(opset, op, shape, same):
     """One number for all channels can't become one for each where the operator says how to broadcast it."""
     from onnx import version_converter
 
@@ -89,7 +89,7 @@ def test_a_constant_grows_since_opset_7_alone(opset, op, shape, same):
 
 @pytest.mark.parametrize("axis", [-1, 3])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
-def test_an_old_axis_counts_from_either_end(op, axis):
+def test_the_axis_before_opset_7_counts_from_either_end(op, axis):
     """A constant along the width, around which a gain that is the same everywhere goes."""
     from onnx import version_converter
 

@@ -25,7 +25,7 @@ class TestBatchNormalization(OperatorTests):
 
 
 @pytest.mark.parametrize(("variance", "folds"), [(0.0, True), (-5e-6, True), (-1.0, False)])
-def test_what_counts_is_the_variance_with_its_epsilon(variance, folds):
+def test_the_variance_is_judged_with_its_epsilon(variance, folds):
     model = chain(node("Identity", ["c"], ["d"]), held={"bn_var": np.array([variance, 1.0, 1.0, 1.0], "f4")})
     folded, (plan,) = fold_proto(model)
     assert bool(plan.folds) is folds
@@ -33,7 +33,7 @@ def test_what_counts_is_the_variance_with_its_epsilon(variance, folds):
         assert_equivalent(model, folded, 512.0)
 
 
-def test_a_degenerate_variance_is_told_with_its_epsilon():
+def test_a_degenerate_variance_is_reported_with_its_epsilon():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_var"] = np.full(4, -2e-5, "f4")
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
@@ -42,7 +42,7 @@ def test_a_degenerate_variance_is_told_with_its_epsilon():
     assert (kept.reason, kept.detail.split()[-1]) == ("degenerate-variance", "-1e-05")
 
 
-def test_a_variance_of_nothing_at_all_is_degenerate():
+def test_a_variance_of_zero_without_epsilon_is_degenerate():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_var"] = np.array([1.0, 0.0, 1.0, 1.0], "f4")
     for epsilon, folds in ((0.0, False), (1e-7, True)):
@@ -53,7 +53,7 @@ def test_a_variance_of_nothing_at_all_is_degenerate():
 
 @pytest.mark.parametrize("channels", [2, 3, 4, 5])
 @pytest.mark.parametrize("part", ["scale", "bias", "mean", "var"])
-def test_parameters_of_another_number_than_the_channels_are_no_map(channels, part):
+def test_parameters_of_another_size_than_the_channels_are_kept(channels, part):
     """All four, and the input, must have as many."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held[f"bn_{part}"] = np.full(channels, 0.5, "f4")
@@ -63,7 +63,7 @@ def test_parameters_of_another_number_than_the_channels_are_no_map(channels, par
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 8])
-def test_a_batch_norm_of_another_width_than_its_input(channels):
+def test_a_batch_norm_of_another_size_than_its_input_is_kept(channels):
     held = {**batch_norm("bn", channels, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
     _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
@@ -74,14 +74,14 @@ def test_a_batch_norm_of_another_width_than_its_input(channels):
     ("shape", "fate"),
     [((1, "C"), "folds"), (("N", 4), "folds"), (("N", 5), "channel-axis"), (("N", 3), "channel-axis")],
 )
-def test_the_channels_are_the_second_axis_known_or_not(shape, fate):
+def test_the_channels_are_the_second_axis(shape, fate):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 3, 4, 1, 1)}
     nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"])]
     found, _ = fold_reasons(make_unchecked(nodes, [tensor("x", [*shape, 4, 4])], [tensor("y", None)], held))
     assert found == [fate]
 
 
-def test_parameters_that_are_no_vectors():
+def test_parameters_that_are_no_vectors_are_kept():
     held = {f"bn_{part}": np.array(1.0, "f4") for part in ("scale", "bias", "mean", "var")}
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
     held["w"] = weights(1, 1, 3, 1, 1)
@@ -90,7 +90,7 @@ def test_parameters_that_are_no_vectors():
 
 
 @pytest.mark.parametrize("shape", [[4], [4, 4], None])
-def test_a_value_of_one_axis_has_no_channels(shape):
+def test_a_tensor_of_one_axis_has_no_channels(shape):
     held = batch_norm("bn", 4, 1)
     nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Mul", ["b", "two"], ["y"])]
     try:
@@ -105,7 +105,7 @@ def test_a_value_of_one_axis_has_no_channels(shape):
 
 
 @pytest.mark.parametrize("shape", [[1, "C", 4, 4], ["N", 4, 4, 4], ["N", "C", 4, 4], ["N", 5, 4, 4], [1, 5, 4, 4]])
-def test_channels_of_unknown_number_are_those_of_the_parameters(shape):
+def test_unknown_channels_are_as_many_as_the_parameters(shape):
     held = batch_norm("bn", 4, 1) | {"w": weights(1, 3, 4, 1, 1)}
     nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"])]
     try:
@@ -118,7 +118,7 @@ def test_channels_of_unknown_number_are_those_of_the_parameters(shape):
 
 
 @pytest.mark.parametrize("missing", range(1, 5))
-def test_a_batch_norm_without_one_of_its_parameters_is_none(missing):
+def test_a_batch_norm_without_one_of_its_parameters_is_not_folded(missing):
     held = batch_norm("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1)}
     norm = bn_node("c", "b", "bn")
     norm.input[missing] = ""

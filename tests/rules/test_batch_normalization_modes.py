@@ -9,7 +9,7 @@ from tests.folding import assert_same, feeds_for, fold_proto, fold_reasons, reas
 
 
 @pytest.mark.parametrize("opset", [14, 15, 17, 20])
-def test_training_mode_is_seen_in_every_opset(opset):
+def test_training_mode_is_kept_in_every_later_opset(opset):
     model = chain(node("Identity", ["c"], ["d"]))
     del model.opset_import[:]
     model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
@@ -30,7 +30,7 @@ def settings():
 
 
 @pytest.mark.parametrize(("opset", "attributes", "more"), list(settings()))
-def test_what_training_is_in_each_opset(opset, attributes, more):
+def test_training_mode_in_each_opset(opset, attributes, more):
     """Opset 6 says so by ``is_test``, 7 to 13 by further outputs, later ones by ``training_mode``."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     bn = bn_node("c", "y", "bn", **attributes)
@@ -45,7 +45,7 @@ def test_what_training_is_in_each_opset(opset, attributes, more):
 
 @pytest.mark.parametrize("spatial", [0, 1, None])
 @pytest.mark.parametrize("positions", [(2,), (2, 3)])
-def test_statistics_per_position_are_those_of_spatial_0_alone(spatial, positions):
+def test_only_spatial_0_has_statistics_per_position(spatial, positions):
     held = {key: np.resize(row.repeat(np.prod(positions)), (4, *positions)) for key, row in batch_norm("bn", 4).items()}
     attributes = {} if spatial is None else {"spatial": spatial}
     layer = [node("Mul", ["x", "k"], ["m"]), node("Add", ["m", "k"], ["c"])]
@@ -59,7 +59,7 @@ def test_statistics_per_position_are_those_of_spatial_0_alone(spatial, positions
 
 @pytest.mark.parametrize("opset", [7, 9, 13])
 @pytest.mark.parametrize("extra", [False, True])
-def test_before_opset_14_further_outputs_say_that_it_trains(opset, extra):
+def test_further_outputs_before_opset_14_mean_training(opset, extra):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     norm = bn_node("c", "b", "bn")
     norm.output.extend(["bn_mean_out", "bn_var_out"] if extra else [])
@@ -73,7 +73,7 @@ def test_before_opset_14_further_outputs_say_that_it_trains(opset, extra):
 
 
 @pytest.mark.parametrize("extra", [1, 2])
-def test_since_opset_14_further_outputs_are_for_updated_statistics(extra):
+def test_further_outputs_since_opset_14_are_updated_statistics(extra):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     norm = bn_node("c", "b", "bn")
     norm.output.extend(["mean_out", "var_out"][:extra])
@@ -83,7 +83,7 @@ def test_since_opset_14_further_outputs_are_for_updated_statistics(extra):
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 5)])
-def test_statistics_per_position_take_no_map(shape):
+def test_a_batch_norm_per_activation_absorbs_nothing(shape):
     """Of opset 7, whose BatchNormalization may be per activation; what is in front of it can't go into it."""
     held = {f"bn_{part}": weights(1, *shape) ** 2 + 1 for part in ("scale", "bias", "mean", "var")}
     held["k"] = np.full((1, 4, *[1] * (len(shape) - 1)), 3.0, "f4") * np.arange(1, 5, dtype="f4").reshape(
@@ -101,7 +101,7 @@ def test_statistics_per_position_take_no_map(shape):
     assert "statistics per position" in observed["m"]
 
 
-def test_trailing_empty_outputs_are_absent():
+def test_empty_names_of_further_outputs_are_ignored():
     """onnxruntime crashes on such a model, so its twin without the empty names is the judge."""
     counterpart = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9)
     model = type(counterpart).FromString(counterpart.SerializeToString())

@@ -17,7 +17,7 @@ class TestClip(OperatorTests):
 @pytest.mark.parametrize(
     ("low", "high", "shift"), [(0.0, 0.6, 0.0), (0.2, 1.0, -1.0), (None, 0.6, 0.0), (0.2, None, 0.0), (0.0, 0.6, 1.0)]
 )
-def test_both_bounds_of_a_clip_move_where_one_does(opset, low, high, shift):
+def test_both_bounds_of_a_clip_are_rewritten_where_one_changes(opset, low, high, shift):
     """Of 0 and 0.6 a factor moves only the second; what maps 1 to 1 moves only the first."""
     held, norm = exact_batch_norm(2.0, shift)
     held |= {"w": weights(1, 3, 4, 1, 1)}
@@ -37,7 +37,7 @@ def test_both_bounds_of_a_clip_move_where_one_does(opset, low, high, shift):
 
 
 @pytest.mark.parametrize("low", [0.0, -np.inf])
-def test_a_gain_of_zero_does_not_pass_a_clip(low):
+def test_a_scale_of_zero_does_not_pass_a_clip(low):
     """It would leave nothing that could be undone, and an infinite bound without a number."""
     held, norm = exact_batch_norm(0.0, 2.0)
     held |= {"v": weights(2, 4, 3, 1, 1), "low": np.array(low, "f4"), "high": np.array(6.0, "f4")}
@@ -50,6 +50,6 @@ def test_a_gain_of_zero_does_not_pass_a_clip(low):
     assert folded == model
 
 
-def test_a_clip_whose_bounds_are_the_wrong_way_round_is_not_turned_over():
+def test_a_clip_whose_bounds_are_swapped_is_not_negated():
     nodes = [node("Clip", ["t", "low", "high"], ["z"]), node("Mul", ["z", "k"], ["y"])]
     fold_and_compare(conv_then(*nodes, low=np.float32(2), high=np.float32(-1), k=np.float32(-2)))

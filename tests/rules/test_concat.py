@@ -10,7 +10,7 @@ class TestConcat(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-def test_axes_that_are_huge_only_together():
+def test_a_concat_of_too_many_channels_and_positions_is_kept():
     """Neither the channels nor the positions are too many, but their product is."""
     nodes = [
         node("Sigmoid", ["data"], ["x"]),

@@ -14,8 +14,8 @@ from tests.builders import (
     make_unchecked,
     node,
     tensor,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.folding import assert_equivalent, assert_same, feeds_for, fold_proto, fold_reasons, run
 from tests.rules.cases.conv import CASES, ROWS
@@ -35,7 +35,7 @@ def padded(size, kernel, stride, dilation):
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("dilation", [1, 2])
 @pytest.mark.parametrize("size", [5, 6, 7, None])
-def test_a_shift_enters_a_layer_that_pads_by_itself_where_nothing_is_padded(kernel, stride, dilation, size):
+def test_an_offset_folds_into_auto_pad_where_nothing_is_padded(kernel, stride, dilation, size):
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, kernel)}
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
@@ -54,7 +54,7 @@ def test_a_shift_enters_a_layer_that_pads_by_itself_where_nothing_is_padded(kern
 
 @pytest.mark.parametrize("mode", ["", "NOTSET", "VALID", "SAME_UPPER"])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1]])
-def test_an_empty_auto_pad_is_none(mode, pads):
+def test_an_empty_auto_pad_is_notset(mode, pads):
     """As onnxruntime reads it; then the pads count."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
@@ -70,7 +70,7 @@ def test_an_empty_auto_pad_is_none(mode, pads):
 
 
 @pytest.mark.parametrize("shape", [None, [1, 3, 6], [1, 3, 6, 6]])
-def test_whether_a_layer_pads_by_itself_is_known_by_the_shape_of_its_input(shape):
+def test_auto_pad_needs_a_known_shape(shape):
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 2, 2)}
     nodes = [bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
     nodes = [node("Sigmoid", ["x"], ["s"]), *nodes]
@@ -79,8 +79,8 @@ def test_whether_a_layer_pads_by_itself_is_known_by_the_shape_of_its_input(shape
 
 
 @pytest.mark.parametrize("made", ["product", "integers"])
-def test_a_bias_that_is_computed_stays_so_where_nothing_changes_it(made):
-    held = unshifted("bn", 3, 1) | {"w": weights(1, 4, 3, 1, 1)}
+def test_a_computed_bias_is_unchanged_without_an_offset(made):
+    held = without_offset("bn", 3, 1) | {"w": weights(1, 4, 3, 1, 1)}
     if made == "product":
         held |= {"one": weights(2, 4), "two": weights(3, 4)}
         first = node("Mul", ["one", "two"], ["k"])
@@ -95,7 +95,7 @@ def test_a_bias_that_is_computed_stays_so_where_nothing_changes_it(made):
     assert_equivalent(model, folded, 512.0)
 
 
-def test_a_value_of_unknown_type_still_gets_its_bias_in_that_of_the_weight():
+def test_the_bias_of_an_input_of_unknown_type_has_the_type_of_the_weight():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [node("Conv", ["s", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
     model = make(nodes, [tensor("s", [1, 3, 4, 4])], [tensor("y", None)], held)
@@ -108,7 +108,7 @@ def test_a_value_of_unknown_type_still_gets_its_bias_in_that_of_the_weight():
 
 
 @pytest.mark.parametrize("size", [1, 3, 4])
-def test_a_bias_is_one_number_per_channel_or_the_model_is_wrong(size):
+def test_a_bias_of_another_size_than_the_channels_is_kept(size):
     model = chain(node("Conv", ["c", "v", "k"], ["d"]), held={"v": weights(2, 4, 4, 1, 1), "k": weights(3, size)})
     _, (plan,) = fold_proto(model)
     assert bool(plan.folds) is (size == 4)
@@ -116,7 +116,7 @@ def test_a_bias_is_one_number_per_channel_or_the_model_is_wrong(size):
 
 @pytest.mark.parametrize("shift", [0.0, 1.0, 0.3])
 @pytest.mark.parametrize("gain", [1.0, 2.0])
-def test_a_layer_that_takes_a_gain_or_a_shift_alone(gain, shift):
+def test_only_what_a_transform_changes_is_written(gain, shift):
     """Its weight changes with the gain, its bias with the shift, and what does not change keeps its bytes."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4)}
     held["bn_scale"], held["bn_bias"] = np.full(3, gain, "f4"), np.full(3, shift, "f4")

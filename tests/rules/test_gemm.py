@@ -14,7 +14,7 @@ class TestGemm(OperatorTests):
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_square_gemm_that_transposes_its_input_takes_no_map_of_it(transposed, bias):
+def test_a_gemm_that_transposes_its_input_absorbs_nothing_from_it(transposed, bias):
     """The channels of its input are rows of what it multiplies: there are as many, and they are others."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 2), "k": weights(2, 2)}
     nodes = [
@@ -29,7 +29,7 @@ def test_a_square_gemm_that_transposes_its_input_takes_no_map_of_it(transposed, 
 
 
 @pytest.mark.parametrize("rows", [1, 2])
-def test_what_a_gemm_need_not_change_stays(rows):
+def test_a_gemm_keeps_alpha_beta_and_c_for_a_scale_alone(rows):
     """A gain in front goes into the matrix alone; ``beta`` and C stay as they are."""
     held, norm = exact_batch_norm(2.0, 0.0)
     held |= {"w": weights(1, 4, 3), "k": weights(2, rows, 3)}
@@ -48,7 +48,7 @@ def test_what_a_gemm_need_not_change_stays(rows):
 
 
 @pytest.mark.parametrize("gain", [2.0, 0.5, -1.0])
-def test_a_gain_behind_a_gemm_scales_its_c(gain):
+def test_a_scale_behind_a_gemm_scales_its_c(gain):
     held, norm = exact_batch_norm(gain, 0.0)
     held |= {"w": weights(1, 3, 4), "k": weights(2, 2, 4)}
     nodes = [node("Gemm", ["x", "w", "k"], ["s"], beta=0.5, alpha=1.5), norm, node("Sigmoid", ["b"], ["y"])]

@@ -25,7 +25,7 @@ class TestIdentity(OperatorTests):
         (10, ["c"], {"ratio": 0.5}, True),
     ],
 )
-def test_a_dropout_is_passed_unless_it_drops(opset, inputs, attributes, folds):
+def test_a_dropout_is_passed_unless_it_is_in_training_mode(opset, inputs, attributes, folds):
     held = {"no": np.array(False), "yes": np.array(True), "ratio": np.array(0.5, "f4")}
     model = chain(node("Dropout", inputs, ["d"], **attributes), held={k: v for k, v in held.items() if k in inputs})
     del model.opset_import[:]
@@ -37,7 +37,7 @@ def test_a_dropout_is_passed_unless_it_drops(opset, inputs, attributes, folds):
 
 
 @pytest.mark.parametrize("read", [False, True])
-def test_a_dropout_whose_mask_is_an_output_stays_as_it_is(read):
+def test_a_dropout_whose_mask_is_an_output_is_kept(read):
     model = chain(node("Dropout", ["c"], ["d", *(["mask"] if read else [])]))
     if read:
         model.graph.output.append(tensor("mask", [1, 4, 4, 4], 9))
@@ -46,13 +46,13 @@ def test_a_dropout_whose_mask_is_an_output_stays_as_it_is(read):
 
 
 @pytest.mark.parametrize("opset", [7, 8, 11])
-def test_a_dropout_drops_nothing_from_opset_7_to_11(opset):
+def test_a_dropout_is_passed_from_opset_7_to_11(opset):
     _, (plan,) = fold_proto(of_opset(chain(node("Dropout", ["c"], ["d"])), opset))
     assert plan.folds
 
 
 @pytest.mark.parametrize("attributes", [{}, {"is_test": 0}, {"is_test": 1}])
-def test_a_dropout_of_opset_6_says_that_it_does_not_drop(attributes):
+def test_a_dropout_of_opset_6_needs_is_test(attributes):
     model = of_opset(chain(node("Dropout", ["c"], ["d"], **attributes)), 6)
     _, (plan,) = fold_proto(model)
     assert reasons(plan) == ["folds" if attributes.get("is_test") else "training-mode"]

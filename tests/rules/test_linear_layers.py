@@ -14,8 +14,8 @@ from tests.builders import (
     make,
     node,
     tensor,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.folding import assert_equivalent, fold_proto
 
@@ -24,7 +24,7 @@ from tests.folding import assert_equivalent, fold_proto
 @pytest.mark.parametrize(
     ("gain", "shift"), [(2.0, 0.0), (2.0, 1.0), (0.5, 0.0), (0.5, 1.0), (1.0, 2.0), (1.0, 1.0), (-1.0, 1.0)]
 )
-def test_a_layer_takes_round_numbers(op, gain, shift):
+def test_a_layer_absorbs_simple_transforms(op, gain, shift):
     held, norm = exact_batch_norm(gain, shift)
     spatial = [1, 1] if op == "Conv" else []
     held["w"] = weights(1, *([3, 4, 1, 1] if op == "Conv" else [4, 3]))
@@ -39,7 +39,7 @@ def test_a_layer_takes_round_numbers(op, gain, shift):
 
 
 @pytest.mark.parametrize("op", ["Conv", "Gemm", "MatMul"])
-def test_a_layer_takes_a_gain_of_zero_behind_it(op):
+def test_a_layer_absorbs_a_scale_of_zero_behind_it(op):
     held, _ = exact_batch_norm(0.0, 3.0)
     spatial = [1, 1] if op == "Conv" else []
     held["w"] = weights(1, *([4, 3, 1, 1] if op == "Conv" else [3, 4]))
@@ -63,7 +63,7 @@ def test_a_layer_takes_a_gain_of_zero_behind_it(op):
         (node("Gemm", ["f", "v"], ["d"]), {"v": weights(2, 4, 0)}, "unknown-shape", "has shape"),
     ],
 )
-def test_layers_that_contradict_themselves_take_nothing(layer, held, code, says):
+def test_inconsistent_layers_are_kept(layer, held, code, says):
     flat = layer.op_type in ("Gemm", "MatMul")
     parts = {**batch_norm("bn", held["v"].shape[-1 if flat else 0], 1), "w": weights(1, 4, 3, 1, 1), **held}
     nodes = [
@@ -85,10 +85,10 @@ def test_layers_that_contradict_themselves_take_nothing(layer, held, code, says)
 
 
 @pytest.mark.parametrize("op", ["Conv", "Gemm"])
-def test_a_bias_of_minus_infinity_hides_a_class_all_the_same(tmp_path, op):
+def test_a_bias_of_minus_infinity_is_preserved(tmp_path, op):
     """A gain in front of the layer does not touch it."""
     spatial = [1, 1] if op == "Conv" else []
-    held = unshifted("bn", 3, 1) | {"w": weights(1, *([4, 3, 1, 1] if op == "Conv" else [3, 4]))}
+    held = without_offset("bn", 3, 1) | {"w": weights(1, *([4, 3, 1, 1] if op == "Conv" else [3, 4]))}
     held["k"] = np.array([0.1, -np.inf, 0.2, 0.3], "f4")
     nodes = [bn_node("x", "b", "bn"), node(op, ["b", "w", "k"], ["y"])]
     model = make(nodes, [tensor("x", [2, 3, *spatial])], [tensor("y", [2, 4, *spatial])], held)
@@ -98,9 +98,9 @@ def test_a_bias_of_minus_infinity_hides_a_class_all_the_same(tmp_path, op):
     assert "k" in initializer_names(onnx.load(tmp_path / "folded.onnx"))
 
 
-def test_minus_infinity_in_the_place_of_a_number_is_a_fault(tmp_path):
+def test_minus_infinity_in_place_of_a_number_is_a_difference(tmp_path):
     """Equal infinities are no error; others are."""
-    held = unshifted("bn", 3, 1) | {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.1, -np.inf, 0.2, 0.3], "f4")}
+    held = without_offset("bn", 3, 1) | {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.1, -np.inf, 0.2, 0.3], "f4")}
     nodes = [bn_node("x", "b", "bn"), node("Conv", ["b", "w", "k"], ["y"])]
     model = make(nodes, [tensor("x", [2, 3, 1, 1])], [tensor("y", [2, 4, 1, 1])], held)
     onnx.save(model, tmp_path / "model.onnx")
@@ -113,7 +113,7 @@ def test_minus_infinity_in_the_place_of_a_number_is_a_fault(tmp_path):
 
 
 @pytest.mark.parametrize("op", ["Conv", "ConvTranspose"])
-def test_a_bias_that_callers_may_override_is_told(op):
+def test_a_bias_that_is_a_graph_input_is_overridable(op):
     held = batch_norm("bn", 4, 1) | {"w": weights(1, *([4, 3] if op == "Conv" else [3, 4]), 1, 1), "k": weights(2, 4)}
     nodes = [node(op, ["x", "w", "k"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
     model = make(nodes, [tensor("x", [1, 3, 4, 4]), tensor("k", [4])], [tensor("y", None)], held)

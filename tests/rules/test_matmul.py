@@ -14,7 +14,7 @@ class TestMatMul(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-def test_channels_on_the_first_axis_have_no_positions():
+def test_channels_on_the_first_axis_are_reported():
     """The channels of a matrix that is multiplied from the left are its rows."""
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
@@ -28,7 +28,7 @@ def test_channels_on_the_first_axis_have_no_positions():
     assert "has 3 channels on axis 0" in kept.detail
 
 
-def test_a_matrix_on_the_left_carries_a_shift():
+def test_a_matrix_on_the_left_absorbs_an_offset():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 3, 4), "k": weights(2, 3, 1)}
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
@@ -50,7 +50,7 @@ def test_a_matrix_on_the_left_carries_a_shift():
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 
 
-def test_a_shift_left_behind_needs_a_known_rank():
+def test_an_added_offset_needs_a_known_rank():
     held = {"k": weights(1, 6, 4), "bn_scale": np.full(4, 2.0, "f4"), "bn_bias": np.full(4, 3.0, "f4")}
     held |= {"bn_mean": np.zeros(4, "f4"), "bn_var": np.ones(4, "f4")}
     nodes = [
@@ -67,7 +67,7 @@ def test_a_shift_left_behind_needs_a_known_rank():
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_a_product_carries_the_shifts_of_two(left):
+def test_a_product_absorbs_the_offsets_of_two_batch_norms(left):
     """The second finds the weights as the first has left them."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "w": weights(1, *([3, 4] if left else [4, 3]))}
     held["k"] = weights(2, *([3, 1] if left else [3]))
@@ -88,7 +88,7 @@ def test_a_product_carries_the_shifts_of_two(left):
 
 
 @pytest.mark.parametrize("opset", [6, 7, 8, 17])
-def test_a_shift_that_a_product_leaves_behind_becomes_an_add(opset):
+def test_an_offset_behind_a_product_becomes_an_add(opset):
     """From opset 7 on, whose Add broadcasts."""
     held = {**batch_norm("bn", 5, 1), "k": weights(1, 4, 5)}
     nodes = [
@@ -106,7 +106,7 @@ def test_a_shift_that_a_product_leaves_behind_becomes_an_add(opset):
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
-def test_what_a_product_left_behind_takes_what_comes_later(shift):
+def test_the_add_behind_a_product_absorbs_later_offsets(shift):
     """The Add that one BatchNorm leaves behind a product takes the shift of another in front of it."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 5, 2), "k": weights(1, 4, 5)}
     held["one_bias"] = held["one_mean"] = np.full(4, shift, "f4")

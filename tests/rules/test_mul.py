@@ -15,7 +15,7 @@ class TestMul(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-def test_a_constant_of_no_entries_is_no_bug(tmp_path):
+def test_a_constant_without_entries(tmp_path):
     held = {"w": weights(1, 4, 3, 1, 1), "k": np.ones((0, 4, 1, 1), "f4")}
     nodes = [node("Conv", ["x", "w"], ["c"]), node("Mul", ["c", "k"], ["y"])]
     model = make(nodes, [tensor("x", [0, 3, 4, 4])], [tensor("y", None)], held)
@@ -24,7 +24,7 @@ def test_a_constant_of_no_entries_is_no_bug(tmp_path):
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((1,), -5), ((4,), -4), ((1, 1, 4, 1, 1), 0)])
-def test_an_old_axis_beyond_the_first_is_no_axis(shape, axis):
+def test_an_axis_beyond_the_first_is_invalid_before_opset_7(shape, axis):
     held = {"w": weights(1, 4, 4, 1, 1), "k": np.full(shape, 2.0, "f4")}
     nodes = [node("Mul", ["x", "k"], ["m"], broadcast=1, axis=axis), node("Conv", ["m", "w"], ["y"])]
     graph = make(nodes[1:], [tensor("m", [1, 4, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
@@ -35,7 +35,7 @@ def test_an_old_axis_beyond_the_first_is_no_axis(shape, axis):
 
 
 @pytest.mark.parametrize(("k", "folds"), [(np.float32(2.0), True), (np.full(1, 2.0, "f4"), False)])
-def test_of_a_value_of_unknown_rank_only_a_single_number_is_a_map(k, folds):
+def test_only_a_scalar_is_a_candidate_where_the_rank_is_unknown(k, folds):
     """A vector of one entry might give it an axis."""
     held = {"w": weights(1, 4, 3, 1, 1), "k": k}
     nodes = [

@@ -19,7 +19,7 @@ class TestPad(OperatorTests):
 
 
 @pytest.mark.parametrize(("gauge", "folds"), [(IDENTITY, False), (Affine.along(1, [2.0, 4.0], [1.0, 0.0]), True)])
-def test_a_border_is_judged_as_earlier_folds_left_it(gauge, folds):
+def test_padding_is_judged_with_the_transform_of_earlier_folds(gauge, folds):
     """What they made of the value stands before the map that is asked for now: together they keep one number."""
     held = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "v": np.array(0.5, "f4")}
     model = make([node("Pad", ["x", "pads", "v"], ["y"])], [tensor("x", [1, 2, 4, 4])], [tensor("y", None)], held)

@@ -15,7 +15,7 @@ class TestPooling(OperatorTests):
 
 @pytest.mark.parametrize("shape", [[1, 3, "H", "W"], [1, 3, 8, 8], None])
 @pytest.mark.parametrize("dilations", [[1, 1], [2, 2], [1, 2], None])
-def test_a_window_without_gaps_sees_its_input_whatever_its_size(shape, dilations):
+def test_a_window_without_gaps_is_never_outside_its_input(shape, dilations):
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1), "n": np.array([0, 0, 0, 0])}
     for part, value in (("scale", 2.0), ("bias", 0.5), ("mean", 0.0), ("var", 1.0)):
         held[f"bn_{part}"] = np.full(3, value, "f4")
@@ -42,7 +42,7 @@ def test_a_window_without_gaps_sees_its_input_whatever_its_size(shape, dilations
     )
 
 
-def test_a_window_with_gaps_of_two_may_miss_one_entry():
+def test_a_window_with_dilation_2_may_miss_an_input_of_size_1():
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     pool = node("AveragePool", ["c"], ["p"], kernel_shape=[2, 2], dilations=[2, 2], pads=[1, 1, 1, 1])
@@ -54,7 +54,7 @@ def test_a_window_with_gaps_of_two_may_miss_one_entry():
 
 @pytest.mark.parametrize("op", ["MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"])
 @pytest.mark.parametrize(("lowest", "folds"), [(0.0, True), (0.5, True), (-0.5, False)])
-def test_a_maximum_passes_gains_of_zero(op, lowest, folds):
+def test_a_maximum_passes_scales_of_zero(op, lowest, folds):
     attributes = {"kernel_shape": [2, 2]} if op == "MaxPool" else {"axes": [2, 3]} if op.startswith("Reduce") else {}
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_scale"] = np.array([1.0, 2.0, lowest, 0.5], "f4")
@@ -74,7 +74,7 @@ def test_a_maximum_passes_gains_of_zero(op, lowest, folds):
 @pytest.mark.parametrize(
     ("size", "dilation", "pad"), [(2, 3, 1), (4, 5, 1), (3, 3, 1), (2, 2, 1), (2, 3, 0), (8, 3, 1)]
 )
-def test_a_window_with_gaps_may_miss_its_input(op, size, dilation, pad):
+def test_a_dilated_window_may_miss_its_input(op, size, dilation, pad):
     """What it makes then is no maximum and no mean of anything, and follows no map."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])

@@ -11,8 +11,8 @@ from tests.builders import (
     make,
     node,
     tensor,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.folding import assert_equivalent, assert_same, feeds_for, fold_proto, fold_reasons, reasons, run
 from tests.rules.cases.prelu import CASES, ROWS
@@ -23,7 +23,7 @@ class TestPRelu(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-def test_a_negative_gain_does_not_enter_a_prelu_of_slope_zero():
+def test_a_negative_scale_does_not_pass_a_slope_of_zero():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"], held["bn_var"] = np.array([1.0, -1.0, 0.5, 2.0], "f4"), np.full(4, 4.0, "f4")
     held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
@@ -50,7 +50,7 @@ def test_a_negative_gain_does_not_enter_a_prelu_of_slope_zero():
 @pytest.mark.parametrize("slope", [0.0, 0.2, -0.3, 1.0, -1.0])
 @pytest.mark.parametrize("shift", [0.0, 0.4])
 @pytest.mark.parametrize("behind", [False, True])
-def test_a_prelu_passes_what_it_can(gains, slope, shift, behind):
+def test_which_transforms_pass_a_prelu(gains, slope, shift, behind):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"], held["bn_mean"] = np.array(gains, "f4"), np.zeros(4, "f4")
     held["bn_bias"] = np.full(4, shift, "f4")
@@ -78,7 +78,7 @@ def test_a_prelu_passes_what_it_can(gains, slope, shift, behind):
 @pytest.mark.parametrize("slope", [0.0, -0.5, 0.25])
 @pytest.mark.parametrize("gain", [-0.5, -2.0])
 @pytest.mark.parametrize("behind", [False, True])
-def test_a_negative_gain_and_the_slope_of_a_prelu(slope, gain, behind):
+def test_a_negative_scale_inverts_the_slope(slope, gain, behind):
     """Only a slope that is not zero can be inverted; behind it, only a positive one."""
     held, _ = exact_batch_norm(gain, 0.0)
     held |= {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1), "slope": np.full((4, 1, 1), slope, "f4")}
@@ -98,8 +98,8 @@ def test_a_negative_gain_and_the_slope_of_a_prelu(slope, gain, behind):
 
 
 @pytest.mark.parametrize("slope", [np.inf, np.nan, 0.0])
-def test_a_slope_of_any_kind_stays_where_gains_are_positive(slope):
-    held = unshifted("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1)}
+def test_slopes_are_unchanged_by_positive_scales(slope):
+    held = without_offset("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1)}
     held["slope"] = np.array([0.1, slope, 0.2, 0.3], "f4").reshape(4, 1, 1)
     nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
     folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
@@ -108,8 +108,8 @@ def test_a_slope_of_any_kind_stays_where_gains_are_positive(slope):
 
 
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (4, 1, 1)])
-def test_one_slope_for_all_stays_one(shape):
-    held = unshifted("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1), "slope": np.full(shape, 0.25, "f4")}
+def test_one_slope_for_all_channels_remains_one(shape):
+    held = without_offset("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1), "slope": np.full(shape, 0.25, "f4")}
     nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
     model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
     folded, (plan,) = fold_proto(model)
@@ -119,7 +119,7 @@ def test_one_slope_for_all_stays_one(shape):
 
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
-def test_a_slope_that_is_no_number_is_not_written_again(value):
+def test_a_slope_that_is_not_finite_is_not_written_again(value):
     """The layers around it change, it does not."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])

@@ -17,7 +17,7 @@ class TestQuantized(CaseTests):
 
 
 @pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-1.0, -2.0, -0.5, -3.0], [1.0, -1.0, 2.0, -2.0]])
-def test_integer_weights_take_gains_of_any_sign(gains):
+def test_integer_weights_absorb_factors_of_either_sign(gains):
     rng = np.random.default_rng(0)
     held = {"q": rng.integers(-100, 100, (4, 4, 1, 1)).astype("i1"), "s": np.array([0.01, 0.02, 0.03, 0.04], "f4")}
     nodes = [node("DequantizeLinear", ["q", "s"], ["v"], axis=0), node("Conv", ["c", "v"], ["d"])]
@@ -31,7 +31,7 @@ def test_integer_weights_take_gains_of_any_sign(gains):
 @pytest.mark.parametrize("zero", [None, 0, 3, 120])
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-2.0, -2.0, -2.0, -2.0], [1.0, -1.0, 2.0, -2.0]])
-def test_integer_weights_are_flipped_about_their_zero_point(dtype, zero, per_channel, gains):
+def test_integer_weights_are_negated_about_their_zero_point(dtype, zero, per_channel, gains):
     """A negative gain flips the integers; those that would leave their type stay, and the BatchNorm with them."""
     limits = np.iinfo(dtype)
     rng = np.random.default_rng(2)
@@ -52,7 +52,7 @@ def test_integer_weights_are_flipped_about_their_zero_point(dtype, zero, per_cha
     assert_equivalent(model, folded, 1024.0)
 
 
-def test_integer_weights_that_two_layers_read_stay():
+def test_integer_weights_with_two_consumers_are_kept():
     held = {"q": np.full((4, 4, 1, 1), 3, "i1"), "s": np.full(4, 0.5, "f4")}
     nodes = [
         node("DequantizeLinear", ["q", "s"], ["v"], axis=0),
@@ -66,7 +66,7 @@ def test_integer_weights_that_two_layers_read_stay():
 
 
 @pytest.mark.parametrize("axis", [0, 1, None])
-def test_scales_along_another_axis_take_no_gain(axis):
+def test_scales_along_another_axis_absorb_no_factor(axis):
     held = {"q": np.full((4, 4, 1, 1), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4")}
     nodes = [
         node("Sigmoid", ["c"], ["t"]),
@@ -103,7 +103,7 @@ def initializer(model, name):
 
 @pytest.mark.parametrize("gain", [2.0, -2.0, 0.5])
 @pytest.mark.parametrize("zero", [None, 3])
-def test_one_scale_for_all_stays_one_where_one_gain_does(gain, zero):
+def test_one_scale_for_all_remains_one_for_one_factor(gain, zero):
     held = {"q": np.random.default_rng(1).integers(-99, 99, (4, 4, 1, 1)).astype("i1"), "s": np.array(0.02, "f4")}
     held["bn_var"] = np.full(4, 1.0, "f4")
     if zero is not None:
@@ -128,7 +128,7 @@ def test_one_scale_for_all_stays_one_where_one_gain_does(gain, zero):
     ("integer", "zero", "folds"),
     [(-127, 0, True), (-128, 0, False), (126, -1, True), (127, -1, False), (-128, -1, True), (127, 0, True)],
 )
-def test_integers_may_be_flipped_up_to_the_ends_of_their_type(integer, zero, folds):
+def test_integers_are_negated_up_to_the_ends_of_their_type(integer, zero, folds):
     held = {"q": np.full((4, 4, 1, 1), integer, "i1"), "s": np.full(4, 0.02, "f4"), "z": np.full(4, zero, "i1")}
     nodes = [
         node("Sigmoid", ["c"], ["t"]),
@@ -143,7 +143,7 @@ def test_integers_may_be_flipped_up_to_the_ends_of_their_type(integer, zero, fol
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32"])
 @pytest.mark.parametrize("blocks", [0, 2])
-def test_which_integers_take_a_gain(dtype, blocks):
+def test_which_integer_types_absorb_a_factor(dtype, blocks):
     """Of 8 and 16 bits, one scale per channel; of blocks none."""
     held = {"q": np.full((4, 4, 1, 1), 3, dtype), "s": np.full((4, 2, 1, 1) if blocks else 4, 0.5, "f4")}
     attributes = {"axis": 1, "block_size": blocks} if blocks else {"axis": 0}
@@ -159,7 +159,7 @@ def test_which_integers_take_a_gain(dtype, blocks):
     assert bool(plan.folds) is (dtype != "int32" and not blocks), plan.outcomes
 
 
-def test_integers_that_a_gain_of_zero_hides_need_no_flipping():
+def test_integers_times_a_factor_of_zero_need_not_be_negated():
     """-128 has no opposite in int8; times a scale of 0 it needs none."""
     q = np.full((4, 4, 1, 1), 7, "i1")
     q[2] = -128
@@ -176,7 +176,7 @@ def test_integers_that_a_gain_of_zero_hides_need_no_flipping():
 
 
 @pytest.mark.parametrize(("highest", "folds"), [(240, True), (241, False)])
-def test_unsigned_integers_may_be_flipped_about_their_zero_point(highest, folds):
+def test_unsigned_integers_are_negated_about_their_zero_point(highest, folds):
     q = np.resize(np.array([0, 60, 130, highest], "u1"), (4, 4, 1, 1))
     model = chain(
         node("Sigmoid", ["c"], ["t"]),
@@ -204,7 +204,7 @@ def test_external_integers_of_four_bits(tmp_path):
     fold(tmp_path / "m.onnx", tmp_path / "out.onnx", FoldOptions(verify=None))
 
 
-def test_integer_weights_that_are_an_output_stay():
+def test_integer_weights_that_are_an_output_are_kept():
     nodes = [node("DequantizeLinear", ["q", "one"], ["w"]), node("Conv", ["x", "w"], ["t"]), bn("t")]
     integers = np.random.default_rng(0).integers(-100, 100, (4, 3, 1, 1)).astype("i1")
     outputs = [ANY, helper.make_tensor_value_info("w", 1, None)]

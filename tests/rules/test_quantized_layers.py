@@ -59,7 +59,7 @@ def test_integer_weights_of_a_transposed_convolution(axis, group):
 
 @pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [2.0, 2.0, 2.0, 2.0]])
 @pytest.mark.parametrize("scales", [(), (2,)])
-def test_integer_weights_of_groups_take_no_gains_behind_a_transposed_convolution(gains, scales):
+def test_integer_weights_of_a_grouped_transposed_convolution_are_kept(gains, scales):
     """Their second axis counts the outputs of each group, so a scale is shared by two outputs."""
     held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.full(scales, 0.02, "f4")}
     nodes = [
@@ -74,7 +74,7 @@ def test_integer_weights_of_groups_take_no_gains_behind_a_transposed_convolution
     assert_equivalent(model, folded, 1.0)
 
 
-def test_two_scales_along_the_inputs_take_no_gain():
+def test_scales_along_the_inputs_absorb_no_factor():
     """Two as well as more."""
     held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.array([0.02, 0.03], "f4")}
     held |= batch_norm("bn", 4, 1) | {"w": weights(1, 2, 3, 1, 1)}
@@ -109,7 +109,7 @@ def test_the_axis_of_scales_is_1_unless_it_is_named():
 
 
 @pytest.mark.parametrize("axis", [0, 1])
-def test_an_integer_matrix_on_the_left_takes_no_gain(axis):
+def test_an_integer_matrix_on_the_left_is_kept(axis):
     """Its rows are the outputs, but the scales of MatMul's integer weights are read along its last axis."""
     held = {"q": np.full((4, 4), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4"), **batch_norm("bn", 4, 1)}
     nodes = [
@@ -126,7 +126,7 @@ def test_an_integer_matrix_on_the_left_takes_no_gain(axis):
 
 
 @pytest.mark.parametrize("op", ["ConvTranspose", "MatMul"])
-def test_scales_along_axis_1_were_known_before_opset_13(op):
+def test_scales_lie_along_axis_1_before_opset_13(op):
     """DequantizeLinear had no axis to name, and took them along axis 1."""
     spatial = [1, 1] if op == "ConvTranspose" else []
     held = {"q": np.arange(-6, 6).astype("i1").reshape(3, 4, *spatial), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4")}

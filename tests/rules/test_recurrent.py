@@ -13,7 +13,7 @@ class TestRecurrent(OperatorTests):
 
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
-def test_a_recurrent_layer_knows_its_features_by_its_weights(op):
+def test_the_features_of_a_recurrent_layer_are_those_of_its_weights(op):
     checks = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
     held = {"g": weights(1, 6) + 2, "h": weights(2, 6), "w": weights(3, 1, checks * 5, 6)}
     held["r"] = weights(4, 1, checks * 5, 5)
@@ -29,7 +29,7 @@ def test_a_recurrent_layer_knows_its_features_by_its_weights(op):
     assert_equivalent(model, folded, 512.0)
 
 
-def test_weights_of_a_recurrent_layer_that_are_computed_stay():
+def test_computed_weights_of_a_recurrent_layer_are_kept():
     held = {**batch_norm("bn", 5, 1), "r": weights(1, 1, 5, 5)}
     nodes = [
         node("Sigmoid", ["v"], ["s"]),

@@ -14,7 +14,7 @@ class TestReduction(OperatorTests):
 
 
 @pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
-def test_a_map_does_not_pass_what_it_varies_along(op):
+def test_no_transform_passes_a_reduction_of_the_axis_it_varies_along(op):
     """Though behind it there are as many channels again."""
     held = {"k": np.array([2.0, 3.0, 5.0], "f4").reshape(1, 3, 1, 1), "w": weights(1, 4, 3, 1, 1), "b": weights(2, 4)}
     held |= {"to": np.array([1, 3, 4, 4]), "axes": np.array([1])}
@@ -31,7 +31,7 @@ def test_a_map_does_not_pass_what_it_varies_along(op):
 
 
 @pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean", "ReduceMax"])
-def test_over_axes_that_the_caller_names_nothing_is_known(op):
+def test_computed_axes_are_kept(op):
     """How many entries are added depends on them."""
     held = {"w": weights(1, 4, 3, 1, 1), "b": weights(2, 4), "two": np.array(2.0, "f4"), "one": np.array(1.0, "f4")}
     nodes = [

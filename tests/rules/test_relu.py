@@ -27,7 +27,7 @@ class TestRelu(OperatorTests):
 
 
 @pytest.mark.parametrize(("gain", "shift", "says"), [(1.0, 1.0, "a shift does"), (-1.0, 0.0, "not positive does")])
-def test_why_a_map_does_not_pass_a_relu(gain, shift, says):
+def test_the_reason_why_a_relu_passes_no_transform(gain, shift, says):
     held, norm = exact_batch_norm(gain, shift)
     held |= {"w": weights(1, 3, 4, 1, 1)}
     nodes = [node("Sigmoid", ["x"], ["s"]), norm, node("Relu", ["b"], ["r"]), node("Conv", ["r", "w"], ["y"])]
@@ -37,7 +37,7 @@ def test_why_a_map_does_not_pass_a_relu(gain, shift, says):
 
 
 @pytest.mark.parametrize(("gain", "folds"), [(2.0, 2), (-2.0, 1)])
-def test_what_passes_the_maximum_that_a_batch_norm_has_become(gain, folds):
+def test_positive_scales_pass_the_maximum_that_replaces_a_batch_norm(gain, folds):
     """A positive gain; a negative one would turn it into a minimum. (Zeros at the border keep shifts from the pool.)"""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "v": weights(2, 2, 4, 1, 1)}
     held["one_scale"], held["one_bias"] = np.full(4, gain, "f4"), np.zeros(4, "f4")
@@ -59,7 +59,7 @@ def test_what_passes_the_maximum_that_a_batch_norm_has_become(gain, folds):
 
 
 @pytest.mark.parametrize("opset", [7, 8, 13])
-def test_a_batch_norm_becomes_a_maximum_where_that_broadcasts(opset):
+def test_a_batch_norm_becomes_a_maximum_since_opset_8(opset):
     held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     nodes = [
@@ -76,7 +76,7 @@ def test_a_batch_norm_becomes_a_maximum_where_that_broadcasts(opset):
 
 
 @pytest.mark.parametrize("readers", [["Relu"], ["Relu", "Sigmoid"], ["Sigmoid", "Relu"], ["Relu", "Relu"], ["Sigmoid"]])
-def test_a_batch_norm_becomes_a_maximum_for_its_only_reader(readers):
+def test_a_batch_norm_becomes_a_maximum_for_its_only_consumer(readers):
     held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn")]
@@ -91,7 +91,7 @@ def test_a_batch_norm_becomes_a_maximum_for_its_only_reader(readers):
     assert_equivalent(model, folded, 512.0)
 
 
-def test_folding_twice_with_options_changes_nothing_more():
+def test_folding_twice_with_thresholds_changes_nothing_more():
     nodes = [
         node("Sigmoid", ["x"], ["g"]),
         bn("g", "u"),

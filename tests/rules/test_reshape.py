@@ -42,7 +42,7 @@ class TestReshape(OperatorTests):
         ((None,), tuple("abcdefghi"), (1,), None),
     ],
 )
-def test_an_array_over_one_shape_seen_over_another(before, after, array, expected):
+def test_an_array_over_one_shape_reshaped_to_another(before, after, array, expected):
     """As numpy reshapes what is spread out; what is not known for sure is refused."""
     known = (*before, *after)
     values = np.arange(np.prod(array), dtype="f8").reshape(array)
@@ -61,7 +61,7 @@ def test_an_array_over_one_shape_seen_over_another(before, after, array, expecte
     ("before", "after"),
     [((2, 3), (4,)), ((4,), (2, 3)), (("N", 4), ("N", 5)), ((0, 3), (2, 3)), ((2, 3), (0, 3)), ((2, None), (0, None))],
 )
-def test_shapes_that_can_t_be_of_one_value(before, after):
+def test_shapes_of_different_sizes_are_refused(before, after):
     for one, other in ((before, after), (after, before)):
         with pytest.raises(Unmovable):
             reshaped(np.ones((1,) * len(one)), one, other)
@@ -75,12 +75,12 @@ def test_the_numbers_for_unknown_dimensions_are_primes():
         assert all(prime % divisor for divisor in range(2, int(prime**0.5) + 1))
 
 
-def test_two_unknown_dimensions_are_told():
+def test_several_unknown_dimensions_are_reported():
     with pytest.raises(Unmovable, match="several"):
         reshaped(np.ones((1, 1, 1)), (None, None, 4), (8, 4))
 
 
-def test_what_is_repeated_has_one_map():
+def test_a_repeated_tensor_has_one_transform():
     """A value that becomes two can't take two factors; nor can one with a new axis in front."""
     for target in ([2, 4, 3], [2, 2, 4, 3]):
         held = {"w": weights(1, 6, 3), "n": np.array(target), "j": weights(2, 2, 1, 1) + 2}
@@ -97,7 +97,7 @@ def test_what_is_repeated_has_one_map():
         assert_equivalent(model, folded, 1.0)
 
 
-def test_what_is_repeated_as_the_caller_says_takes_no_map_per_channel():
+def test_an_expand_to_a_computed_shape_passes_no_transform_per_channel():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),

@@ -30,7 +30,7 @@ class TestResize(OperatorTests):
         ({"scales": [2, 1], "axes": [3, 2]}, HEIGHT, True),
     ],
 )  # fmt: skip
-def test_a_resize_carries_what_does_not_vary_where_it_resizes(how, shape, folds):
+def test_a_resize_passes_what_does_not_vary_along_resized_axes(how, shape, folds):
     """A factor and a term in front of it move behind it, into the layer there, or stay."""
     held = {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.5, -1.5, 2.0, 0.25], "f4").reshape(shape)}
     for name in ("scales", "sizes"):
@@ -58,7 +58,7 @@ def test_a_resize_carries_what_does_not_vary_where_it_resizes(how, shape, folds)
 
 @pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
 @pytest.mark.parametrize("scales", [[1, 1, 2, 2], [1, 2, 1, 1]])
-def test_older_resizes_name_their_scales_elsewhere(op, opset, scales):
+def test_the_scales_input_of_older_resizes(op, opset, scales):
     held = {**batch_norm("bn", 4 * scales[1], 1), "w": weights(1, 4, 3, 1, 1), "scales": np.array(scales, "f4")}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -74,7 +74,7 @@ def test_older_resizes_name_their_scales_elsewhere(op, opset, scales):
 
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize(("scales", "passes"), [([1, 1, 1, 1], True), ([1, 1, 1.1, 1], False), ([1, 1.1, 1, 1], False)])
-def test_a_resize_that_keeps_the_size_may_still_move_entries(mode, scales, passes):
+def test_a_resize_that_keeps_the_size_may_still_move_pixels(mode, scales, passes):
     """4 times 1.1 is 4 again; a map along that axis does not pass, whichever axes it varies along besides."""
     middle = [node("Resize", ["c", "", "r"], ["d"], mode=mode)]
     held = {"r": np.array(scales, "f4")}
@@ -85,7 +85,7 @@ def test_a_resize_that_keeps_the_size_may_still_move_entries(mode, scales, passe
     assert passes or "channel-axis" in reasons(plan)
 
 
-def test_a_resize_that_keeps_the_number_of_channels_is_still_one():
+def test_a_resize_along_the_channels_is_kept():
     resize = node("Resize", ["t", "", "scales"], ["z"], axes=[1, 2], mode="linear")
     model = conv_then(resize, bn("z"), scales=np.array([1.2, 2], "f4"))
     model.opset_import[0].version = 18

@@ -13,7 +13,7 @@ class TestSlicing(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-def test_a_split_with_a_part_that_has_no_name_carries_nothing():
+def test_a_split_with_an_unnamed_output_is_kept():
     """How long that part is nobody says: the others may start anywhere."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
     nodes = [
@@ -26,7 +26,7 @@ def test_a_split_with_a_part_that_has_no_name_carries_nothing():
     assert found == ["unknown-shape"]
 
 
-def test_a_slice_of_what_is_huge_carries_its_map_with_the_whole():
+def test_a_slice_of_a_huge_tensor_passes_the_transform_of_the_whole():
     """The other way, with a map of the slice alone, would take too many numbers."""
     held = {"k": weights(1, 1, 4096, 1, 1) + 9, "v": weights(2, 1, 4096, 1, 1) + 9}
     held |= {"from": np.array([0]), "to": np.array([1024]), "on": np.array([2])}
@@ -43,7 +43,7 @@ def test_a_slice_of_what_is_huge_carries_its_map_with_the_whole():
     assert sorted(made.op_type for made in folded.graph.node) == ["Mul", "Sigmoid", "Sigmoid", "Slice"]
 
 
-def test_a_part_carries_a_map_that_the_rest_does_not():
+def test_a_slice_passes_a_transform_that_the_rest_has_not():
     """What is cut out takes a map that is the same for all its channels into its part of the layer in front."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4), "s": np.array([0], "i8")}
     held |= {"e": np.array([2], "i8"), "z": np.array([4], "i8"), "a": np.array([1], "i8")}
@@ -67,7 +67,7 @@ def test_a_part_carries_a_map_that_the_rest_does_not():
 @pytest.mark.parametrize(
     ("axes", "steps", "folds"), [([1, 2], [1, -1], 0), ([1, 2], [-1, 1], 0), ([2], [-1], 1), ([1], [-1], 1)]
 )
-def test_a_slice_along_two_axes_of_a_map_is_too_much(axes, steps, folds):
+def test_a_slice_along_two_axes_of_a_transform_is_kept(axes, steps, folds):
     """It would have to be cut along both; a step of -1 turns the entries round without changing the shape."""
     held = {"from": np.array([0 if s > 0 else -1 for s in steps]), "to": np.array([9 if s > 0 else -9 for s in steps])}
     held |= {"along": np.array(axes), "by": np.array(steps)}
@@ -83,7 +83,7 @@ def test_a_slice_along_two_axes_of_a_map_is_too_much(axes, steps, folds):
     assert reasons(plan).count("folds") == folds
 
 
-def test_a_slice_of_no_axis_passes_everything():
+def test_a_slice_of_no_axis_passes_all_transforms():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "none": np.array([], "i8")}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -98,7 +98,7 @@ def test_a_slice_of_no_axis_passes_everything():
 
 
 @pytest.mark.parametrize("gain", [2.0, [2.0, 3.0]])
-def test_a_part_can_t_carry_a_map_that_the_whole_does_not(gain):
+def test_an_output_of_a_split_has_no_transform_without_the_whole(gain):
     """What the whole carries is known here to be nothing, from another reader, before its parts are asked."""
     held = {"k": np.ones((1, 2, 1, 1), "f4") * np.reshape(np.array(gain, "f4"), (1, -1, 1, 1))}
     nodes = [

@@ -22,7 +22,7 @@ from tests.builders import (
 )
 from tests.folding import fold_proto
 
-HOSTILE = {
+INVALID_NODES = {
     "conv without weight": node("Conv", ["x"], ["t"]),
     "conv with empty weight": node("Conv", ["x", ""], ["t"]),
     "conv of nothing": node("Conv", [], ["t"]),
@@ -40,9 +40,9 @@ HOSTILE = {
 }
 
 
-@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("name", INVALID_NODES)
 def test_invalid_nodes_are_refused(name, tmp_path):
-    graph = helper.make_graph([HOSTILE[name], bn("t")], "g", [X], [ANY])
+    graph = helper.make_graph([INVALID_NODES[name], bn("t")], "g", [X], [ANY])
     graph.initializer.extend(
         onnx.numpy_helper.from_array(v, k) for k, v in {"w": normal(4, 4, 1, 1), **STATISTICS}.items()
     )
@@ -63,7 +63,7 @@ def test_invalid_nodes_are_refused(name, tmp_path):
     ],
     ids=["groups", "bias", "blocks", "broadcast bomb"],
 )  # fmt: skip
-def test_odd_graphs_end_in_an_answer(nodes, tmp_path):
+def test_unusual_models_are_no_crash(nodes, tmp_path):
     held = {
         "w": normal(4, 4, 1, 1), "s3": normal(3), "one": np.float32(1),
         "i8": np.ones((4, 4, 1, 1), "i1"), "row": np.array([1, 1, 30000, 1]), "column": np.array([1, 1, 1, 30000]),
@@ -75,7 +75,7 @@ def test_odd_graphs_end_in_an_answer(nodes, tmp_path):
     fold(path, tmp_path / "out.onnx", FoldOptions(verify=None))
 
 
-def test_a_loop_of_links_is_refused(tmp_path):
+def test_a_cycle_of_symbolic_links_is_refused(tmp_path):
     model = make([node("Conv", ["x", "w"], ["t"]), bn("t")], [X], [ANY], {"w": normal(4, 4, 1, 1), **STATISTICS})
     (tmp_path / "sl").symlink_to("sl")
     held = model.graph.initializer[0]
@@ -99,7 +99,7 @@ def test_a_loop_of_links_is_refused(tmp_path):
     ],
     ids=lambda n: f"{n.op_type} {len(n.input)}",
 )
-def test_operators_that_contradict_what_they_read_take_nothing(wrong):
+def test_inconsistent_operators_fold_nothing(wrong):
     """Six channels are no four blocks; the loader refuses some of these, the rules the rest."""
     held = batch_norm("bn", 6, 1) | {"w": weights(1, 6, 3, 1, 1), "one": np.array([1]), "two": np.array([0, 1])}
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("d", "b", "bn"), node("Sigmoid", ["b"], ["y"])]

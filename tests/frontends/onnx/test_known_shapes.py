@@ -7,7 +7,7 @@ from tests.builders import ANY, STATISTICS, X, bn, make, node, normal, subgraph,
 from tests.folding import fold_and_compare, fold_proto
 
 
-def test_what_a_loop_carries_has_no_certain_shape():
+def test_a_loop_carried_tensor_has_no_known_shape():
     inner = subgraph(
         [
             node("Identity", ["go"], ["go2"]),
@@ -27,7 +27,7 @@ def test_what_a_loop_carries_has_no_certain_shape():
     assert fold_and_compare(make([node("Loop", ["n3", "", "x"], ["hh", "y"], body=inner)], [X], outputs, held)) == 0
 
 
-def test_declared_shapes_of_outputs_prove_nothing():
+def test_declared_output_shapes_are_not_trusted():
     nodes = [node("Reshape", ["x", "shape"], ["t"]), node("MatMul", ["t", "w"], ["u"]), bn("u")]
     inputs = [tensor("x", [2, 4, 5]), tensor("shape", [None], TensorProto.INT64)]
     model = make(nodes, inputs, [tensor("t", [8, 5]), ANY], {"w": normal(5, 4), **STATISTICS})
@@ -45,7 +45,7 @@ def test_negative_dimensions_are_unknown():
     assert fold_and_compare(model, {"x": normal(2, 4, 6, 6)}) == 0
 
 
-def test_types_are_not_shared_between_bodies():
+def test_types_are_not_shared_between_subgraphs():
     then = subgraph([node("MatMul", ["p", "w"], ["t"]), bn("t", "y1")], "then", ["y1"])
     other = subgraph([node("MatMul", ["q", "w"], ["t"]), node("Relu", ["t"], ["y2"])], "else", ["y2"])
     choice = node("If", ["f"], ["y"], then_branch=then, else_branch=other)
@@ -54,7 +54,7 @@ def test_types_are_not_shared_between_bodies():
     assert fold_and_compare(model, {"p": normal(3, 5), "q": normal(2, 3, 5), "f": np.array(True)}) == 1
 
 
-def test_the_other_name_of_the_default_domain():
+def test_ai_onnx_is_the_default_domain():
     model = make([node("Conv", ["x", "w"], ["t"]), bn("t")], [X], [ANY], {"w": normal(4, 4, 1, 1), **STATISTICS})
     model.opset_import[0].domain = "ai.onnx"
     assert len(fold_proto(model)[1][0].folds) == 1

@@ -93,7 +93,7 @@ def bias_that_torch_computes():
     return make(nodes, [IMAGE], [ANY], held)
 
 
-def _listed(ir_version):
+def _listed_as_inputs(ir_version):
     model = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9, ir_version=ir_version)
     model.graph.input.extend(tensor(t.name, list(t.dims)) for t in model.graph.initializer)
     return model
@@ -101,14 +101,14 @@ def _listed(ir_version):
 
 @case(0, ("overridable",))
 def initializers_listed_as_inputs():
-    return _listed(4)
+    return _listed_as_inputs(4)
 
 
 @case(1, nodes=1, freeze=True)
 def initializers_listed_as_inputs_frozen():
-    return _listed(4)
+    return _listed_as_inputs(4)
 
 
 @case(1, nodes=1)
 def initializers_listed_as_inputs_in_ir_3():
-    return _listed(3)
+    return _listed_as_inputs(3)

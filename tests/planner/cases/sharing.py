@@ -66,7 +66,7 @@ def new_names_avoid_those_in_use():
 
 
 @case(nodes=3)
-def a_fork_whose_readers_all_absorb():
+def a_fork_whose_consumers_all_absorb():
     nodes = [
         node("Conv", ["x", "w"], ["t"], name="conv"),
         bn_node("t", "b", "bn"),

@@ -50,7 +50,7 @@ def loop_body_with_weights_outside():
 
 
 @case(0, ("control-flow",))
-def conv_output_read_by_a_nested_graph():
+def conv_output_used_by_a_subgraph():
     def branch(name, op):
         out = helper.make_tensor_value_info(f"{name}_y", 1, None)
         return helper.make_graph([node(op, ["t"], [f"{name}_y"])], name, [], [out])
@@ -68,7 +68,7 @@ def conv_output_read_by_a_nested_graph():
 
 
 @case(1, nodes=2)
-def batch_norm_output_read_by_a_nested_graph():
+def batch_norm_output_used_by_a_subgraph():
     def branch(name, op):
         out = helper.make_tensor_value_info(f"{name}_y", 1, None)
         return helper.make_graph([node(op, ["b"], [f"{name}_y"])], name, [], [out])

@@ -88,7 +88,7 @@ def batch_norm_behind_batch_norm():
 
 
 @case(1, ("graph-input",), nodes=1)
-def batch_norm_into_one_that_stays():
+def batch_norm_into_one_that_is_kept():
     nodes = [bn_node("x", "u", "bn1"), bn_node("u", "y", "bn2")]
     return make(nodes, [IMAGE], [ANY], {**batch_norm("bn1", 3, 1), **batch_norm("bn2", 3, 2)})
 

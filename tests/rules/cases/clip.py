@@ -7,7 +7,7 @@ import numpy as np
 from tests.builders import (
     between,
     node,
-    unshifted,
+    without_offset,
 )
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
@@ -24,13 +24,13 @@ def _uniform(gain, shift):
 
 
 @case(nodes=2)
-def behind_a_clip_one_map_for_all():
+def behind_a_clip_with_one_transform_for_all_channels():
     held = {"low": np.float32(-0.2), "high": np.float32(0.3)}
     return between(node("Clip", ["t", "low", "high"], ["t2"]), bn=_uniform(1.5, 0.2), held=held)
 
 
 @case(nodes=2)
-def behind_a_clip_turned_over():
+def behind_a_clip_negated():
     held = {"low": np.float32(-0.2), "high": np.float32(0.3)}
     return between(node("Clip", ["t", "low", "high"], ["t2"]), bn=_uniform(-1.5, 0.2), held=held)
 
@@ -43,12 +43,12 @@ def behind_a_clip_with_attributes():
 @case(0, ("nonlinear",))
 def behind_a_clip():
     held = {"low": np.float32(0), "high": np.float32(6)}
-    return between(node("Clip", ["t", "low", "high"], ["t2"]), bn=unshifted("bn", 4), held=held)
+    return between(node("Clip", ["t", "low", "high"], ["t2"]), bn=without_offset("bn", 4), held=held)
 
 
 @case(nodes=2)
 def behind_a_clip_that_is_a_relu():
-    return between(node("Clip", ["t", "low"], ["t2"]), bn=unshifted("bn", 4), held={"low": np.float32(0)})
+    return between(node("Clip", ["t", "low"], ["t2"]), bn=without_offset("bn", 4), held={"low": np.float32(0)})
 
 
 # --- its rows in the operator-context matrix

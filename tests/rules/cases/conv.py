@@ -15,8 +15,8 @@ from tests.builders import (
     make,
     node,
     tensor,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
@@ -103,7 +103,7 @@ def float16_weight_would_underflow():
 
 
 @case(nodes=1)
-def channels_decayed_to_nothing_are_dead_either_way():
+def channels_decayed_to_subnormal_numbers_are_dead():
     bn = batch_norm("bn", 4)
     bn["bn_scale"][1] = 3e-41
     return behind_conv(["N", 3, 8, 8], weights(1, 4, 3, 3, 3), 4, bn=bn)
@@ -122,9 +122,9 @@ def before_a_grouped_conv_with_bias():
 
 
 @case(nodes=1)
-def before_a_padded_conv_without_shift():
+def before_a_padded_conv_without_offset():
     conv = node("Conv", ["b", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])
-    return ahead(conv, held={"w": weights(1, 4, 3, 3, 3)}, bn=unshifted("bn", 3))
+    return ahead(conv, held={"w": weights(1, 4, 3, 3, 3)}, bn=without_offset("bn", 3))
 
 
 @case(0, ("padding",))

@@ -10,8 +10,8 @@ from tests.builders import (
     make,
     node,
     tensor,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
@@ -50,9 +50,9 @@ def before_a_conv_transpose():
 
 
 @case(nodes=1)
-def before_a_conv_transpose_without_shift():
+def before_a_conv_transpose_without_offset():
     up = node("ConvTranspose", ["b", "w"], ["y"], name="up", group=3)
-    return ahead(up, held={"w": weights(1, 3, 2, 2, 2)}, bn=unshifted("bn", 3))
+    return ahead(up, held={"w": weights(1, 3, 2, 2, 2)}, bn=without_offset("bn", 3))
 
 
 # --- its rows in the operator-context matrix

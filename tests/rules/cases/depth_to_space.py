@@ -30,7 +30,7 @@ def depth_to_space_crd():
 
 
 @case(nodes=2)
-def space_to_depth_with_equal_maps():
+def space_to_depth_with_equal_transforms():
     bn = {name: np.tile(data, 4) for name, data in batch_norm("bn", 4).items()}
     return between(node("SpaceToDepth", ["t"], ["t2"], blocksize=2), bn=bn)
 

@@ -36,7 +36,7 @@ def identity_and_dropout_between():
 
 
 @case(nodes=5)
-def readers_of_the_size_alone():
+def consumers_of_the_size_alone():
     model = between(
         node("Size", ["t"], ["n"]),
         node("Cast", ["n"], ["f"], to=TensorProto.FLOAT),

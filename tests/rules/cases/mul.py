@@ -60,7 +60,7 @@ def a_constant_of_higher_rank_grows_the_result():
 
 
 @case(1, ("skipped",), scales=False)
-def scale_chains_left_alone():
+def scale_chains_not_requested():
     return between(node("Mul", ["t", "k"], ["t2"]), held={"k": weights(2, 4, 1, 1)})
 
 

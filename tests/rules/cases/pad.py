@@ -8,7 +8,7 @@ from tests.builders import (
     between,
     node,
     positive,
-    unshifted,
+    without_offset,
 )
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
@@ -31,13 +31,13 @@ def behind_a_pad_with_zeros():
 
 
 @case(nodes=2)
-def behind_a_pad_with_zeros_without_shift():
-    bn = unshifted("bn", 4)
+def behind_a_pad_with_zeros_without_offset():
+    bn = without_offset("bn", 4)
     return between(node("Pad", ["t", "pads"], ["t2"]), held={"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}, bn=bn)
 
 
 @case(nodes=2)
-def behind_a_pad_one_map_for_all_channels():
+def behind_a_pad_with_one_transform_for_all_channels():
     bn = {name: np.full(4, data[0]) for name, data in positive("bn", 4).items()}
     return between(node("Pad", ["t", "pads"], ["t2"]), held={"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])}, bn=bn)
 

@@ -37,7 +37,7 @@ def behind_a_max_pool():
 
 
 @case(0, ("nonlinear",))
-def behind_a_max_pool_with_a_negative_gain():
+def behind_a_max_pool_with_a_negative_scale():
     bn = positive("bn", 4)
     bn["bn_scale"][2] *= -1
     return between(node("MaxPool", ["t"], ["t2"], kernel_shape=[3, 3]), bn=bn)

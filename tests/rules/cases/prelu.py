@@ -7,8 +7,8 @@ import numpy as np
 from tests.builders import (
     between,
     node,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
@@ -20,7 +20,7 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(nodes=2)
 def behind_a_prelu_with_mixed_signs():
-    bn = unshifted("bn", 4)
+    bn = without_offset("bn", 4)
     bn["bn_scale"] *= np.array([1, -1, 1, -1], np.float32)
     slope = np.abs(weights(3, 4, 1, 1)) + np.float32(0.1)
     return between(node("PRelu", ["t", "slope"], ["t2"]), bn=bn, held={"slope": slope})
@@ -28,7 +28,7 @@ def behind_a_prelu_with_mixed_signs():
 
 @case(0, ("nonlinear",))
 def behind_a_prelu_with_a_negative_slope():
-    bn = unshifted("bn", 4)
+    bn = without_offset("bn", 4)
     bn["bn_scale"] *= np.array([1, -1, 1, -1], np.float32)
     return between(node("PRelu", ["t", "slope"], ["t2"]), bn=bn, held={"slope": np.full((4, 1, 1), -0.5, np.float32)})
 

@@ -56,12 +56,12 @@ def integer_weights_with_one_scale_for_all():
 
 
 @case(nodes=2)
-def integer_weights_turned_over():
+def integer_weights_negated():
     return quantized(batch_norm("bn", 4), axis=0)
 
 
 @case(0, ("overflow",))
-def integer_weights_that_can_not_be_turned_over():
+def integer_weights_that_can_not_be_negated():
     bn = positive("bn", 4)
     bn["bn_scale"][0] *= -1
     return quantized(bn, low=-128, axis=0)

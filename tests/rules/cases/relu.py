@@ -13,8 +13,8 @@ from tests.builders import (
     make,
     node,
     positive,
-    unshifted,
     weights,
+    without_offset,
 )
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
@@ -35,13 +35,13 @@ def relu_between():
 
 
 @case(nodes=2)
-def behind_a_relu_without_shift():
-    return between(node("Relu", ["t"], ["t2"]), bn=unshifted("bn", 4))
+def behind_a_relu_without_offset():
+    return between(node("Relu", ["t"], ["t2"]), bn=without_offset("bn", 4))
 
 
 @case(nodes=2)
-def behind_a_leaky_relu_without_shift():
-    return between(node("LeakyRelu", ["t"], ["t2"], alpha=0.2), bn=unshifted("bn", 4))
+def behind_a_leaky_relu_without_offset():
+    return between(node("LeakyRelu", ["t"], ["t2"], alpha=0.2), bn=without_offset("bn", 4))
 
 
 @case(nodes=3)
@@ -68,12 +68,12 @@ def threshold_before_an_unpadded_conv():
 
 
 @case(0, ("nonlinear",))
-def no_threshold_unless_asked_for():
+def no_threshold_unless_requested():
     return _before_relu_and_conv(positive("bn", 3))
 
 
 @case(0, ("nonlinear",), threshold=True)
-def no_threshold_with_a_negative_gain():
+def no_threshold_with_a_negative_scale():
     return _before_relu_and_conv(batch_norm("bn", 3, 5))
 
 
