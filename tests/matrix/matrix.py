@@ -1,4 +1,4 @@
-"""Each operator between a transform and a layer that could take it, on either side: what folds computes the same.
+"""Each operator between a transform and a layer that could absorb it: what folds computes the same.
 
 What folds, and why the rest does not, is kept in ``outcomes.json``: a rule that becomes stricter or laxer shows there.
 ``BNFOLD_UPDATE_GOLDEN=1`` writes it again (run without xdist); look at the difference.
@@ -27,7 +27,7 @@ def read_record():
 
 
 def shape_behind(row):
-    """The shape of ``d``, as onnx infers it, with None for what it does not know."""
+    """Return the shape of ``d`` as onnx infers it, with None for unknown sizes."""
     held = [onnx.numpy_helper.from_array(array, name) for name, array in row.held.items()]
     ends = [tensor("c", row.shape)], [onnx.ValueInfoProto(name="d")]
     graph = onnx.helper.make_graph(row.nodes, "g", *ends, held)
@@ -37,7 +37,7 @@ def shape_behind(row):
 
 
 def norms(size):
-    """BatchNormalizations of so many channels: alike for all, of either sign, then one for each."""
+    """Yield scales and offsets of BatchNorms: equal for all channels, of either sign, then one for each channel."""
     rng = np.random.default_rng(size)
     gain, shift = rng.uniform(0.5, 2, size), rng.uniform(-1, 1, size)
     signs = np.resize([1, -1, -1, 1], size)
@@ -49,14 +49,14 @@ def norms(size):
 
 
 def steps(shape, source, target):
-    """Nodes from ``source`` to ``target`` that are a map of a tensor of ``shape``, each with its name and constants."""
+    """Yield transforms of a tensor of ``shape``: name, nodes from ``source`` to ``target``, and constants."""
     if len(shape) > 1 and (shape[1] or 0) > 1:
         names = [source, "scale", "bias", "mean", "var"]
         for name, gain, shift in norms(shape[1]):
             zero, one = np.zeros(shape[1]), np.ones(shape[1])
             held = {"scale": gain * np.sqrt(1 + 1e-5), "bias": shift, "mean": zero, "var": one}
             yield name, [node("BatchNormalization", names, [target])], held
-    if not any(shape):  # nothing is known of it
+    if not any(shape):  # no size is known
         nodes = [node("Mul", [source, "scale"], ["between"]), node("Add", ["between", "bias"], [target])]
         yield "one number", nodes, {"scale": np.array(1.5), "bias": np.array(0.25)}
     for axis, size in enumerate(shape):
@@ -68,7 +68,7 @@ def steps(shape, source, target):
 
 
 def layers(shape, source, target):
-    """A layer that takes a map per channel, and one that takes it along the last axis; none wider than 64."""
+    """Yield a layer that absorbs a transform per channel, and one along the last axis; none wider than 64."""
     rng = np.random.default_rng(1)
     if 2 < len(shape) <= 5 and (shape[1] or 99) <= 64:
         weight = rng.normal(size=(shape[1], shape[1], *[1] * (len(shape) - 2)))
@@ -80,12 +80,12 @@ def layers(shape, source, target):
 
 
 def worthwhile(layer, step):
-    """The second layer is there for axes alone."""
+    """Whether the combination tests anything: MatMul is there for transforms along an axis alone."""
     return layer == "Conv" or step not in ("alike", "positive", "signs", "gains")
 
 
 def placed(row):
-    """Models with a map in front of the operators and a layer behind, and the other way round."""
+    """Yield models with a transform in front of the row's nodes and a layer behind, and the other way round."""
     sizes = [dim if isinstance(dim, int) else None for dim in row.shape]
     behind = shape_behind(row)
 
@@ -105,7 +105,7 @@ def placed(row):
 
 
 def outcomes(model):
-    """What becomes of each affine operator; what folds is compared with the original."""
+    """Return what becomes of each candidate; what folds is compared with the original."""
     try:
         folded, (plan,) = fold_proto(model, scales=not any(n.op_type == "BatchNormalization" for n in model.graph.node))
     except InputError as error:

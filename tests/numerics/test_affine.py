@@ -36,7 +36,7 @@ def test_transforms_take_their_smallest_shape():
     assert Affine.along(1, [1.0, 2.0], [0.0, 0.0]).gain.shape == (1, 2)
     assert Affine.along(1, np.ones((3, 5)), np.arange(3.0)[:, None] * np.ones((3, 5))).gain.shape == (1, 3)
     assert IDENTITY.is_identity
-    for few in ([2.0, 1.0, 2.0], [1.0, 2.0, 1.0]):  # both ends alike
+    for few in ([2.0, 1.0, 2.0], [1.0, 2.0, 1.0]):  # equal at both ends
         assert Affine.along(1, few, [0.0] * 3).gain.shape == (1, 3)
         assert Affine.along(1, [1.0] * 3, few).gain.shape == (1, 3)
 
@@ -68,7 +68,7 @@ def test_vectors_are_refused_off_their_axis():
 
 
 def apply(view, x, bias):
-    """``y = W x + c`` for a view (group, out, in, taps) on x of (batch, group * in, taps)."""
+    """Return ``W x + c`` for a view (group, out, in, taps) and x of (batch, group * in, taps)."""
     group, out, inner, taps = view.shape
     y = np.einsum("goik,ngik->ngo", view, x.reshape(len(x), group, inner, taps))
     return y.reshape(len(x), group * out) + (0 if bias is None else bias)

@@ -99,7 +99,7 @@ def test_axes_of_the_three_kinds_of_statistics():
 
 
 def test_a_step_of_training_per_activation():
-    """Each position has its own mean, over the batch alone: what torch does for positions flattened into features."""
+    """Each position has its own mean, over the batch alone, as in torch for positions flattened into features."""
     torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(6, 3, 2, 2))

@@ -12,7 +12,7 @@ shapes = st.tuples(st.integers(1, 4), st.integers(1, 5), st.integers(1, 5), st.i
 
 
 def dense(stored, bias, before, after, inputs_first):
-    """The formula of the module's docstring, at once."""
+    """Return what the formula in the docstring of the module makes of whole arrays."""
     view = np.swapaxes(stored, 1, 2) if inputs_first else stored
     group, out, inner, _ = view.shape
     gain, shift = (v.reshape(group, out) for v in after)
@@ -81,7 +81,7 @@ def test_a_range_check_that_raises_stops_the_computation():
     ("shape", "block"), [((3, 2, 2, 1), 8), ((5, 3, 2, 2), 25), ((2, 5, 3, 1), 7), ((1, 7, 2, 1), 4)]
 )
 def test_the_last_block_may_be_smaller(monkeypatch, shape, block, inputs_first):
-    """Groups, or rows of one, that are left over."""
+    """Groups, or rows of a group, that are left over."""
     monkeypatch.setattr(linear, "BLOCK", block)
     stored = np.arange(np.prod(shape), dtype="f4").reshape(shape)
     seen = np.full(shape, np.nan)

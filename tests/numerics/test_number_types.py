@@ -32,7 +32,7 @@ def test_limits_of_number_types():
 
 @given(st.floats(-1e30, 1e30, allow_subnormal=False), st.integers(-200, 200))
 def test_bfloat16_is_the_nearest_of_its_neighbours(value, off):
-    """Also for values next to the middle between two of them, where a detour through float32 errs."""
+    """Also for values next to the middle between two of them, where rounding to float32 first errs."""
     held = float(np.float64(ml_dtypes.bfloat16(value)))
     middle = held + float(ulp(np.float64(held), ml_dtypes.bfloat16)) / 2
     for exact in (value, middle * (1 + off * 2.0**-50), middle * (1 + off * 2.0**-31)):
@@ -67,7 +67,7 @@ def test_ulps_of_bfloat16():
     ],
 )
 def test_ulps_at_the_ends_of_a_type(dtype, largest, step, smallest):
-    """Subnormal numbers lie as far apart as the smallest ones; beyond the largest there is no next."""
+    """Subnormal numbers are spaced as the smallest ones; the largest has no next."""
     assert ulp(np.array(largest), dtype) == step
     assert ulp(np.array(3 * smallest), dtype) == smallest
     assert np.isnan(ulp(np.array(np.inf), dtype))

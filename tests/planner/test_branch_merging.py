@@ -10,7 +10,7 @@ from tests.folding import assert_equivalent
 
 
 def block(*, stride=1, group=1, identity=True, pads=(1, 1, 1, 1), small=1, tap=False):
-    """A RepVGG block behind a ReLU: 3×3, 1×1 and the input itself, each with a BatchNorm."""
+    """Return a RepVGG block behind a Relu: 3×3, 1×1 and the input itself, each with a BatchNorm."""
     nodes = [
         node("Relu", ["x"], ["r"], name="relu"),
         node("Conv", ["r", "w3"], ["c3"], name="three", pads=list(pads), strides=[stride] * 2, group=group),
@@ -92,7 +92,7 @@ def test_a_wrong_merge_is_found(tmp_path):
 
 @pytest.mark.parametrize("what", ["weight", "bias"])
 def test_branches_whose_sum_overflows_are_kept(what, tmp_path):
-    """In float16, 40000 and 40000 is infinite."""
+    """In float16, 40000 + 40000 is infinite."""
     large, small = np.full((4, 4, 1, 1), 40000, "f2"), np.full((4, 4, 1, 1), 2.0**-10, "f2")
     held = dict.fromkeys(("v", "w"), large if what == "weight" else small)
     held |= {name: np.full(4, 1 if what == "weight" else 40000, "f2") for name in ("k", "l")}

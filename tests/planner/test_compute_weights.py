@@ -17,7 +17,7 @@ from tests.folding import fold_proto, reasons
 
 
 def test_folds_that_overflow_are_given_up_together(monkeypatch):
-    """To plan anew for each would take for ever in a network of thousands."""
+    """Planning again for each of them would be quadratic in a network of thousands."""
     planned, plans = bnfold.planner.apply.plan, []
 
     def counted(*arguments, **options):
@@ -28,7 +28,7 @@ def test_folds_that_overflow_are_given_up_together(monkeypatch):
     held, nodes = {"s": np.full(4, 0.02, "f4")}, []
     for index in range(6):
         held |= batch_norm(f"bn{index}", 4, index) | {f"q{index}": np.full((4, 4, 1, 1), -128, "i1")}
-        held[f"bn{index}_scale"] = np.full(4, -1.0, "f4")  # int8 has no 128
+        held[f"bn{index}_scale"] = np.full(4, -1.0, "f4")  # -128 has no opposite in int8
         source = f"z{index - 1}" if index else "x"
         nodes += [
             node("DequantizeLinear", [f"q{index}", "s"], [f"w{index}"], axis=0),
@@ -57,7 +57,7 @@ def test_the_reason_of_an_error_while_rewriting(error, code):
 
 
 def test_an_overflow_keeps_only_the_responsible_batch_norm():
-    """Another one, which goes into more layers, is not to blame."""
+    """Another BatchNorm, which folds into more layers, is not responsible."""
     held = {name: array.astype("f2") for prefix in ("one", "two") for name, array in batch_norm(prefix, 4, 1).items()}
     held |= {name: weights(seed, 4, 4, 1, 1).astype("f2") for seed, name in enumerate("uvw")}
     held["two_scale"] = np.full(4, 60000, "f2")
@@ -80,7 +80,7 @@ def test_an_overflow_keeps_only_the_responsible_batch_norm():
 
 @pytest.mark.parametrize("lowest", [2.0**-14, 2.0**-15])
 def test_the_smallest_normal_number_is_stored_in_full_precision(lowest):
-    """A channel whose largest weight would lie below it loses bits."""
+    """A channel whose largest weight lies below it loses bits."""
     held = {**batch_norm("bn", 4, 1, "float16"), "w": np.full((4, 3, 1, 1), 2.0**-10, "f2")}
     held["bn_scale"], held["bn_var"] = np.full(4, lowest * 2.0**10, "f2"), np.ones(4, "f2")
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn", epsilon=0.0), node("Sigmoid", ["b"], ["y"])]

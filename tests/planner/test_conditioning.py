@@ -11,7 +11,7 @@ from tests.folding import assert_equivalent, fold_and_compare, fold_proto, reaso
 
 
 def forked(offset, mean, shared=True):
-    """A value that a BatchNorm and maybe another layer read; the map's shift is ``offset`` times its gain."""
+    """Return a tensor with a BatchNorm and, if shared, another layer; the offset is ``offset`` times the scale."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4 if shared else 3, 1, 1)}
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2.0 * (offset + mean), "f4")
     held["bn_mean"], held["bn_var"] = np.full(4, mean, "f4"), np.full(4, 1.0 - 1e-5, "f4")
@@ -31,7 +31,7 @@ def forked(offset, mean, shared=True):
     [
         (WORST_CONDITION - 1, 0.0, True),
         (WORST_CONDITION + 1, 0.0, False),
-        (3 * WORST_CONDITION, 3 * WORST_CONDITION, True),  # no more than the activations themselves
+        (3 * WORST_CONDITION, 3 * WORST_CONDITION, True),  # as large as the activations themselves
         (-3 * WORST_CONDITION, 3 * WORST_CONDITION, True),
         (6 * WORST_CONDITION, 3.0, False),
     ],
@@ -75,7 +75,7 @@ def test_an_offset_without_other_consumers_may_be_of_any_size():
 
 @pytest.mark.parametrize("mean", [3 * WORST_CONDITION, 1.0])
 def test_an_offset_is_measured_by_the_activations_of_its_channel(mean):
-    """Each channel has another offset; the largest may be no more than what its own activations are."""
+    """The largest offset may be no larger than the activations of its own channel."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
     offset, means = np.array([3 * WORST_CONDITION, 1, 2, 3], "f4"), np.array([mean, 1, 1, 1], "f4")
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), 2.0 * (offset + means)
@@ -95,7 +95,7 @@ def test_an_offset_is_measured_by_the_activations_of_its_channel(mean):
 
 
 def test_an_unused_output_of_unknown_size_needs_no_undoing():
-    """A huge shift on both parts of a Split over positions of unknown number, of which one part goes nowhere."""
+    """A huge offset on both outputs of a Split along an axis of unknown size, one of them unused."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2000.0 * WORST_CONDITION, "f4")
     held["bn_mean"], held["bn_var"] = np.zeros(4, "f4"), np.full(4, 1.0 - 1e-5, "f4")
@@ -114,7 +114,7 @@ def test_an_unused_output_of_unknown_size_needs_no_undoing():
 def test_an_offset_without_statistics_is_measured_by_its_scale(gain, offset, folds):
     held = {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
     held |= {"g": np.full((4, 1, 1), gain, "f4"), "h": np.full((4, 1, 1), offset, "f4")}
-    held["g"][0] *= 2  # no multiple of one number, which a recurring one would be
+    held["g"][0] *= 2  # not the same scale for all channels
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
         node("Mul", ["c", "g"], ["p"]),
@@ -131,7 +131,7 @@ def test_an_offset_without_statistics_is_measured_by_its_scale(gain, offset, fol
 
 
 def test_an_unused_output_needs_no_undoing():
-    """A shift of any size may go to a part that is thrown away."""
+    """An offset of any size may go to an output that is unused."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1)}
     held |= {"bn_scale": np.ones(2, "f4"), "bn_bias": np.full(2, 200.0, "f4"), "bn_mean": np.zeros(2, "f4")}
     held["bn_var"] = np.ones(2, "f4")

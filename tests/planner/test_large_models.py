@@ -25,7 +25,7 @@ def seconds(model, path):
 
 
 def external(path, layers, width):
-    """Convolutions whose weights lie beside the model, in a file with holes in the place of most of them."""
+    """Write convolutions whose weights are external data, most of it a hole in a sparse file."""
     data = path.with_name(path.name + ".data")
     held, nodes, last, size = [], [], "x", width * width * 9 * 4
     for k in range(layers):
@@ -46,7 +46,7 @@ def external(path, layers, width):
 
 
 def peak(path):
-    """MiB that a fold takes at most, as its process says itself (what its parent weighed before does not count)."""
+    """Return the most memory in MiB that a fold takes, by its own process (that of its parent does not count)."""
     code = (
         "import sys; from bnfold.cli.main import main\n"
         "try: main(sys.argv[1:])\n"

@@ -11,13 +11,13 @@ from tests.folding import assert_equivalent, fold_proto
 
 
 def convs_of_the_input(count):
-    """So many BatchNorms of the input of the model, each before a convolution: all fold."""
+    """Return a model with ``count`` BatchNorms of its input, each in front of a convolution: all fold."""
     n = Net()
     return n.model(n.add("Sum", *[n.conv(n.bn("x", 3), 3, 4, pad=False) for _ in range(count)]))
 
 
 def row(count):
-    """BatchNorms in a row."""
+    """Return a model with ``count`` BatchNorms in a row."""
     n = Net()
     x = n.conv("x", 3, 8)
     for _ in range(count):
@@ -38,7 +38,7 @@ NETWORKS = {
 
 @pytest.fixture
 def work(monkeypatch):
-    """Counts what floods do: rules that are called, and values that get a map."""
+    """Count what propagation does: calls of rules, and tensors that get a transform."""
     counted = {"asked": 0, "maps": 0}
     ask, start = Propagation._ask, Propagation.run
 
@@ -78,7 +78,7 @@ def test_all_foldable_batch_norms_are_found(kind):
 
 
 def test_the_reasons_of_kept_batch_norms_in_a_fan():
-    """The reason of those that stay: the sum is an output, or would need two scales."""
+    """The sum is a graph output, or would need two scales."""
     (found,) = fold_proto(fan(100, "Add"))[1]
     observed = {getattr(outcome, "reason", "folds") for _, outcome in found.outcomes}
     assert observed <= {"folds", "consumers", "graph-output"}

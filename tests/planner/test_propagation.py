@@ -27,9 +27,9 @@ def test_no_transform_rests_on_a_constant(nodes):
 
 
 def test_a_failed_attempt_is_undone():
-    """The shift tries the first branch, whose product takes none; what it passed there is no part of the fold."""
+    """The offset tries the first operand, whose MatMul absorbs none; what it passed there is no part of the fold."""
     held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 4, 6, 1, 1)}
-    held["bn_scale"] = held["bn_var"] = np.ones(4, "f4")  # and no gain
+    held["bn_scale"] = held["bn_var"] = np.ones(4, "f4")  # scale 1
     nodes = [
         node("MatMul", ["x", "k"], ["m"]),
         node("Transpose", ["m"], ["a"], perm=[0, 3, 1, 2]),
@@ -67,7 +67,7 @@ SHIFTED, OTHER = Affine.along(1, [2.0, 3.0], [5.0, 5.0]), Affine.along(1, [2.0, 
     ],
 )
 def test_what_a_residual_operator_passes(op, before, after, expected):
-    """An Add ties the gains alone, a Max all of the map."""
+    """An Add ties the scales alone, a Max the whole transform."""
     stand_in = ResidualOp(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
     ways = stand_in.propagate(before, after)
     if isinstance(expected, str):

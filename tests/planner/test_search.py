@@ -14,7 +14,7 @@ from tests.folding import assert_equivalent, assert_same, feeds_for, fold_proto,
 
 
 def there_and_back(source, target):
-    """Two operators between two values, which change nothing."""
+    """Return two Transposes between two tensors, which cancel."""
     between = f"{source}_turned"
     return [
         node("Transpose", [source], [between], perm=[1, 0, *range(2, 4)]),
@@ -42,7 +42,7 @@ def test_a_transform_that_reaches_too_many_operators_is_kept(monkeypatch, budget
 
 @pytest.mark.parametrize("budgets", [(1, 1, 50), (1, 50), (50, 60, 70)])
 def test_residual_operators_are_searched_for_within_each_budget(monkeypatch, budgets):
-    """The Add behind a product without bias, and the maximum that a Relu becomes."""
+    """The Add behind MatMul, and the maximum that replaces a Relu."""
     monkeypatch.setattr(bnfold.planner.planner, "BUDGETS", budgets)
     held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
@@ -68,7 +68,7 @@ def test_residual_operators_are_searched_for_within_each_budget(monkeypatch, bud
 
 
 def test_an_attempt_depends_on_all_tensors_around_its_operators():
-    """Their gauges may change with a later fold, and what they answer with it."""
+    """Their transforms may change with a later fold, and the attempt's result with them."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -87,7 +87,7 @@ def test_an_attempt_depends_on_all_tensors_around_its_operators():
 
 @pytest.mark.parametrize("wide", ["in front", "behind"])
 def test_the_strategy_that_changes_the_fewest_layers_is_taken(wide):
-    """Two layers in front and one behind, or the other way round."""
+    """Two layers in front and one behind, or one in front and two behind."""
     held = {**batch_norm("bn", 4, 1), **{name: weights(i, 2, 3, 1, 1) for i, name in enumerate(("k", "l"))}}
     held |= {"w": weights(3, 4, 3, 1, 1), "v": weights(4, 2, 4, 1, 1), "u": weights(5, 2, 4, 1, 1)}
     front = [

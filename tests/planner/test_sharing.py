@@ -39,7 +39,7 @@ def test_a_node_whose_first_output_is_unnamed_is_a_consumer(op):
 
 @pytest.mark.parametrize("first", [False, True])
 def test_an_offset_goes_to_the_operand_without_other_consumers(first):
-    """Of two operands either could take it; the readers of one would have to undo it."""
+    """Either operand could absorb it, but the other consumer of one would have to undo it."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 3, 1, 1)}
     held["u"], held["bn_scale"] = weights(3, 2, 4, 1, 1), np.ones(4, "f4")
     held["bn_var"] = np.ones(4, "f4")

@@ -32,7 +32,7 @@ class TestAdd(OperatorTests):
 @pytest.mark.parametrize("op", ["Add", "Sub"])
 @pytest.mark.parametrize("first", [False, True])
 def test_a_constant_absorbs_an_offset(op, first):
-    """With --only-batchnorm the operator stays, its constant changes."""
+    """With only_batchnorm the operator is kept and its constant changes."""
     model = chain(node(op, ["k", "c"] if first else ["c", "k"], ["d"], name="op"), held={"k": CONSTANT})
     folded, (plan,) = fold_proto(model, scales=False)
     assert plan.folds
@@ -41,7 +41,7 @@ def test_a_constant_absorbs_an_offset(op, first):
 
 @pytest.mark.parametrize(("op", "broadcast"), [("Add", 0), ("Add", 1), ("Sub", 0), ("Sub", 1), ("Sum", 0)])
 def test_sums_of_computed_values_before_opset_7(op, broadcast):
-    """Two computed values, which the operator may stretch only where it says so."""
+    """Before opset 7 an operator broadcasts only where its attribute says so."""
     attributes = {"broadcast": 1} if broadcast else {}
     model = chain(node("Sigmoid", ["c"], ["s"]), node("Conv", ["s", "v"], ["t"]), node("Conv", ["s", "v"], ["u"]),
                   node(op, ["t", "u"], ["d"], **attributes), held={"v": weights(5, 4, 4, 1, 1)})  # fmt: skip
@@ -79,7 +79,7 @@ def test_a_constant_for_each_sample_absorbs_an_offset_before_opset_7():
 
 
 def test_an_operand_of_fewer_axes_is_not_aligned_with_the_channels():
-    """Its second axis is as long as the channels are, and is none of them."""
+    """Its second axis is as long as the channel axis by chance."""
     held = {
         **batch_norm("bn", 4, 1),
         "w": weights(1, 4, 3, 1, 1),
@@ -102,7 +102,7 @@ def test_an_operand_of_fewer_axes_is_not_aligned_with_the_channels():
 
 @pytest.mark.parametrize("size", [1.0, 1e-15])
 def test_a_small_offset_is_not_negligible_among_small_numbers(size):
-    """Nothing is negligible but what is so beside the other shifts."""
+    """An offset is negligible only beside larger offsets."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1) * size, "v": weights(2, 4, 3, 1, 1) * size}
     held["bn_bias"], held["bn_mean"] = np.full(4, 3 * size, "f4"), np.zeros(4, "f4")
     nodes = [
@@ -118,7 +118,7 @@ def test_a_small_offset_is_not_negligible_among_small_numbers(size):
 
 
 def test_a_constant_keeps_its_shape_where_possible():
-    """Before opset 7 a broadcast is fixed by it."""
+    """Before opset 7 the shape decides how the constant is broadcast."""
     assert like(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
     assert like(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
     assert like(np.ones((1, 8)), (1, 1)).shape == (1, 8)

@@ -13,7 +13,7 @@ from tests.folding import assert_equivalent, assert_same, feeds_for, fold_proto,
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 @pytest.mark.parametrize("first", [False, True])
 def test_arithmetic_between_a_layer_and_its_batch_norm(op, first):
-    """Also with a BatchNorm behind it whose map has a shift that the constant takes; one over x is no map."""
+    """With scale and offset behind it; only a constant divided by the tensor is no affine transform."""
     model = chain(node(op, ["k", "c"] if first else ["c", "k"], ["d"], name="op"), held={"k": CONSTANT})
     folded, (plan,) = fold_proto(model)
     assert bool(plan.folds) is not (op == "Div" and first)
@@ -31,7 +31,7 @@ def test_arithmetic_between_a_layer_and_its_batch_norm(op, first):
         ((1,), {"broadcast": 1}, True),
         ((1, 4, 1, 1), {"broadcast": 1, "axis": 0}, True),
         ((1, 4, 4, 4), {}, True),
-        ((1, 4, 4, 4), {"axis": 1}, True),  # which says nothing where nothing is broadcast
+        ((1, 4, 4, 4), {"axis": 1}, True),  # without effect where nothing is broadcast
         ((4, 1, 1), {}, False),
         ((1, 1), {}, False),
         ((4,), {"broadcast": 1}, False),
@@ -41,7 +41,7 @@ def test_arithmetic_between_a_layer_and_its_batch_norm(op, first):
     ],
 )
 def test_broadcasting_before_opset_7(op, shape, attributes, folds):
-    """Judged by onnx's own conversion to a newer opset; a map along the width is none per channel."""
+    """Compare after onnx's own conversion to a newer opset; a vector along the width is not per channel."""
     from onnx import version_converter
 
     constant = np.resize(np.array([0.5, -1.0, 2.0, 0.25], "f4").repeat(max(1, np.prod(shape) // 4)), shape)
@@ -57,7 +57,7 @@ def test_broadcasting_before_opset_7(op, shape, attributes, folds):
     try:
         newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
         expected = run(newer[0], feeds_for(model))
-    except Exception:  # the converter, or onnxruntime, does not take what is no model
+    except Exception:  # the converter or onnxruntime refuses the invalid ones
         return
     assert_same(expected, run(newer[1], feeds_for(model)), 512.0)
 
@@ -67,13 +67,13 @@ def test_broadcasting_before_opset_7(op, shape, attributes, folds):
 @pytest.mark.parametrize("shape", [(1,), (4, 1, 1), (1, 1, 4)])
 @pytest.mark.parametrize("same", [False, True])
 def test_a_constant_grows_only_since_opset_7(opset, op, shape, same):
-    """One number for all channels can't become one for each where the operator says how to broadcast it."""
+    """A scalar can't become one number per channel where an attribute says how it is broadcast."""
     from onnx import version_converter
 
     constant = np.array([0.5, -1.0, 2.0, 0.25], "f4")[: int(np.prod(shape))].reshape(shape)
     broadcast = {"broadcast": 1} if opset < 7 else {}
     model = chain(node(op, ["c", "k"], ["d"], **broadcast), held={"k": constant}, gains=[1.5] * 4)
-    if same:  # one map for all channels
+    if same:  # one transform for all channels
         for tensor_ in model.graph.initializer:
             if tensor_.name.startswith("bn_"):
                 tensor_.CopyFrom(onnx.numpy_helper.from_array(np.full(4, 0.75, "f4"), tensor_.name))
@@ -81,7 +81,7 @@ def test_a_constant_grows_only_since_opset_7(opset, op, shape, same):
     folded, (plan,) = fold_proto(model, scales=False)
     outcome = next(outcome for op_, outcome in plan.outcomes if op_.form == "BatchNormalization")
     fits = same or shape == (4, 1, 1) or opset == 7
-    fits &= op in ("Add", "Sub") or shape != (1, 1, 4)  # which would divide the shift by other numbers in each column
+    fits &= op in ("Add", "Sub") or shape != (1, 1, 4)  # the offset would differ by column
     assert isinstance(outcome, Fold) is fits, outcome
     newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
     assert_same(run(newer[0], feeds_for(model)), run(newer[1], feeds_for(model)), 512.0)
@@ -90,7 +90,7 @@ def test_a_constant_grows_only_since_opset_7(opset, op, shape, same):
 @pytest.mark.parametrize("axis", [-1, 3])
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div"])
 def test_the_axis_before_opset_7_counts_from_either_end(op, axis):
-    """A constant along the width, around which a gain that is the same everywhere goes."""
+    """A constant along the width, which a scale that is the same everywhere passes."""
     from onnx import version_converter
 
     k = np.array([0.5, -1.0, 2.0, 0.25], "f4")
@@ -102,7 +102,7 @@ def test_the_axis_before_opset_7_counts_from_either_end(op, axis):
     model = of_opset(model, 6)
     folded, (plan,) = fold_proto(model, scales=False)
     assert [fold.op.form for fold in plan.folds] == ["BatchNormalization"], plan.outcomes
-    if axis < 0:  # which the converter does not know
+    if axis < 0:  # which the converter does not support
         return
     newer = [version_converter.convert_version(each, 13) for each in (model, folded)]
     assert_same(run(newer[0], feeds_for(model)), run(newer[1], feeds_for(model)), 512.0)

@@ -54,7 +54,7 @@ def test_a_variance_of_zero_without_epsilon_is_degenerate():
 @pytest.mark.parametrize("channels", [2, 3, 4, 5])
 @pytest.mark.parametrize("part", ["scale", "bias", "mean", "var"])
 def test_parameters_of_another_size_than_the_channels_are_kept(channels, part):
-    """All four, and the input, must have as many."""
+    """All four parameters must have as many entries as there are channels."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held[f"bn_{part}"] = np.full(channels, 0.5, "f4")
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]

@@ -21,7 +21,7 @@ def test_training_mode_is_kept_in_every_later_opset(opset):
 
 
 def settings():
-    """Each opset, with what a BatchNormalization of it can say, and the further outputs that it can have."""
+    """Yield each opset with the attributes its BatchNormalization can have, and the number of further outputs."""
     for opset in (6, 7, 8, 9, 13, 14, 15):
         says = {6: "is_test", 14: "training_mode", 15: "training_mode"}.get(opset)
         for attributes in [{}] if says is None else [{}, {says: 0}, {says: 1}]:
@@ -31,7 +31,7 @@ def settings():
 
 @pytest.mark.parametrize(("opset", "attributes", "more"), list(settings()))
 def test_training_mode_in_each_opset(opset, attributes, more):
-    """Opset 6 says so by ``is_test``, 7 to 13 by further outputs, later ones by ``training_mode``."""
+    """Opset 6 has ``is_test`` for it, 7 to 13 further outputs, later ones ``training_mode``."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     bn = bn_node("c", "y", "bn", **attributes)
     bn.output.extend(["mean", "var", "saved_mean", "saved_var"][:more])
@@ -84,7 +84,7 @@ def test_further_outputs_since_opset_14_are_updated_statistics(extra):
 
 @pytest.mark.parametrize("shape", [(4, 5), (4, 5, 5)])
 def test_a_batch_norm_per_activation_absorbs_nothing(shape):
-    """Of opset 7, whose BatchNormalization may be per activation; what is in front of it can't go into it."""
+    """In opset 7, whose BatchNormalization may be per activation: what is in front of it can't fold into it."""
     held = {f"bn_{part}": weights(1, *shape) ** 2 + 1 for part in ("scale", "bias", "mean", "var")}
     held["k"] = np.full((1, 4, *[1] * (len(shape) - 1)), 3.0, "f4") * np.arange(1, 5, dtype="f4").reshape(
         1, 4, *[1] * (len(shape) - 1)
@@ -102,7 +102,7 @@ def test_a_batch_norm_per_activation_absorbs_nothing(shape):
 
 
 def test_empty_names_of_further_outputs_are_ignored():
-    """onnxruntime crashes on such a model, so its twin without the empty names is the judge."""
+    """onnxruntime crashes on such a model: compare with the same model without the empty names."""
     counterpart = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9)
     model = type(counterpart).FromString(counterpart.SerializeToString())
     model.graph.node[1].output.extend(["", "", "", ""])

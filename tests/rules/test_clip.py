@@ -18,7 +18,7 @@ class TestClip(OperatorTests):
     ("low", "high", "shift"), [(0.0, 0.6, 0.0), (0.2, 1.0, -1.0), (None, 0.6, 0.0), (0.2, None, 0.0), (0.0, 0.6, 1.0)]
 )
 def test_both_bounds_of_a_clip_are_rewritten_where_one_changes(opset, low, high, shift):
-    """Of 0 and 0.6 a factor moves only the second; what maps 1 to 1 moves only the first."""
+    """A scale changes only the second of the bounds 0 and 0.6; a transform that keeps 1 changes only the first."""
     held, norm = exact_batch_norm(2.0, shift)
     held |= {"w": weights(1, 3, 4, 1, 1)}
     bounds = {name: np.array(bound, "f4") for name, bound in (("low", low), ("high", high)) if bound is not None}
@@ -38,7 +38,7 @@ def test_both_bounds_of_a_clip_are_rewritten_where_one_changes(opset, low, high,
 
 @pytest.mark.parametrize("low", [0.0, -np.inf])
 def test_a_scale_of_zero_does_not_pass_a_clip(low):
-    """It would leave nothing that could be undone, and an infinite bound without a number."""
+    """It could not be inverted, and 0 times an infinite bound is not a number."""
     held, norm = exact_batch_norm(0.0, 2.0)
     held |= {"v": weights(2, 4, 3, 1, 1), "low": np.array(low, "f4"), "high": np.array(6.0, "f4")}
     norm.input[0] = "c"

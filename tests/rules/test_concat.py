@@ -11,7 +11,7 @@ class TestConcat(OperatorTests):
 
 
 def test_a_concat_of_too_many_channels_and_positions_is_kept():
-    """Neither the channels nor the positions are too many, but their product is."""
+    """Neither the channels nor the positions alone are too many, but their product is."""
     nodes = [
         node("Sigmoid", ["data"], ["x"]),
         node("Mul", ["x", "k"], ["m"]),
@@ -26,7 +26,7 @@ def test_a_concat_of_too_many_channels_and_positions_is_kept():
 
 
 def test_a_constant_joins_channels_of_any_number():
-    """A factor for each row passes; how many channels there are need not be known."""
+    """A factor for each row passes even if the number of channels is unknown."""
     held = {"k": weights(1, 1, 1, 4, 1) + 2, "j": weights(2, 1, 1, 4, 1) + 2, "q": weights(3, 1, 2, 4, 3)}
     nodes = [
         node("Mul", ["x", "k"], ["c"]),

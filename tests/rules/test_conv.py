@@ -27,7 +27,7 @@ class TestConv(OperatorTests):
 
 
 def padded(size, kernel, stride, dilation):
-    """How much a convolution pads where the output is as large as the stride makes it."""
+    """Return the padding along an axis for SAME_UPPER: the output has ceil(size / stride) entries."""
     return max(0, (-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size)
 
 
@@ -55,7 +55,7 @@ def test_an_offset_folds_into_auto_pad_where_nothing_is_padded(kernel, stride, d
 @pytest.mark.parametrize("mode", ["", "NOTSET", "VALID", "SAME_UPPER"])
 @pytest.mark.parametrize("pads", [[0, 0, 0, 0], [1, 1, 1, 1]])
 def test_an_empty_auto_pad_is_notset(mode, pads):
-    """As onnxruntime reads it; then the pads count."""
+    """As onnxruntime reads it: the pads count."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1)}
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
@@ -117,7 +117,7 @@ def test_a_bias_of_another_size_than_the_channels_is_kept(size):
 @pytest.mark.parametrize("shift", [0.0, 1.0, 0.3])
 @pytest.mark.parametrize("gain", [1.0, 2.0])
 def test_only_what_a_transform_changes_is_written(gain, shift):
-    """Its weight changes with the gain, its bias with the shift, and what does not change keeps its bytes."""
+    """The weight changes with the scale, the bias with the offset; the rest keeps its bytes."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4)}
     held["bn_scale"], held["bn_bias"] = np.full(3, gain, "f4"), np.full(3, shift, "f4")
     held["bn_mean"], held["bn_var"] = np.zeros(3, "f4"), np.full(3, 1.0, "f4")

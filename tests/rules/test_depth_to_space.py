@@ -15,7 +15,7 @@ class TestDepthToSpace(OperatorTests):
 
 @pytest.mark.parametrize("mode", ["DCR", "CRD"])
 def test_depth_to_space_with_a_transform_for_each_sample(mode):
-    """Channels that become one are alike, but each sample has its own."""
+    """Channels that become one have equal factors, but each sample has its own."""
     j, few = weights(3, 2, 2, 1, 1) + 2, weights(4, 2, 2, 1, 1) + 2
     k = np.concatenate([few] * 4, axis=1) if mode == "DCR" else np.repeat(few, 4, axis=1)
     nodes = [
@@ -33,7 +33,7 @@ def test_depth_to_space_with_a_transform_for_each_sample(mode):
 @pytest.mark.parametrize("gains", [[0.5, 1.0, 2.0, 4.0], [4.0, 2.0, 1.0, 0.5], [1.0, 1.0, 1.0, 1.0]])
 @pytest.mark.parametrize(("behind", "mode"), [(False, "DCR"), (False, "CRD"), (True, None)])
 def test_channels_that_become_one_need_one_transform(gains, mode, behind):
-    """Whichever of them is the larger."""
+    """Whichever of the channels has the larger scale."""
     op = "SpaceToDepth" if behind else "DepthToSpace"
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 1 if behind else 4, 3, 1, 1), "v": weights(2, 2, 1, 1, 1)}
     held["bn_scale"], held["bn_var"] = np.array(gains, "f4"), np.ones(4, "f4")

@@ -15,7 +15,7 @@ class TestGemm(OperatorTests):
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("bias", [False, True])
 def test_a_gemm_that_transposes_its_input_absorbs_nothing_from_it(transposed, bias):
-    """The channels of its input are rows of what it multiplies: there are as many, and they are others."""
+    """The channels of the input are the rows of its transpose: as many, by chance, but others."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 2), "k": weights(2, 2)}
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
@@ -30,7 +30,7 @@ def test_a_gemm_that_transposes_its_input_absorbs_nothing_from_it(transposed, bi
 
 @pytest.mark.parametrize("rows", [1, 2])
 def test_a_gemm_keeps_alpha_beta_and_c_for_a_scale_alone(rows):
-    """A gain in front goes into the matrix alone; ``beta`` and C stay as they are."""
+    """A scale in front goes into the matrix alone."""
     held, norm = exact_batch_norm(2.0, 0.0)
     held |= {"w": weights(1, 4, 3), "k": weights(2, rows, 3)}
     nodes = [

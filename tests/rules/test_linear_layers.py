@@ -76,7 +76,7 @@ def test_inconsistent_layers_are_kept(layer, held, code, says):
     try:
         model = make(nodes, [tensor("x", [1, 3, 1, 1])], [tensor("y", None)], parts)
         _, (plan,) = fold_proto(model)
-    except InputError as error:  # the loader has seen it already
+    except InputError as error:  # the loader has refused it
         assert "shape" in str(error)
         return
     ((_, kept),) = plan.outcomes
@@ -86,7 +86,7 @@ def test_inconsistent_layers_are_kept(layer, held, code, says):
 
 @pytest.mark.parametrize("op", ["Conv", "Gemm"])
 def test_a_bias_of_minus_infinity_is_preserved(tmp_path, op):
-    """A gain in front of the layer does not touch it."""
+    """As for classes that a model must never predict; a scale in front of the layer does not change the bias."""
     spatial = [1, 1] if op == "Conv" else []
     held = without_offset("bn", 3, 1) | {"w": weights(1, *([4, 3, 1, 1] if op == "Conv" else [3, 4]))}
     held["k"] = np.array([0.1, -np.inf, 0.2, 0.3], "f4")
@@ -99,7 +99,7 @@ def test_a_bias_of_minus_infinity_is_preserved(tmp_path, op):
 
 
 def test_minus_infinity_in_place_of_a_number_is_a_difference(tmp_path):
-    """Equal infinities are no error; others are."""
+    """Equal infinities are equal; an infinity beside a number is not."""
     held = without_offset("bn", 3, 1) | {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.1, -np.inf, 0.2, 0.3], "f4")}
     nodes = [bn_node("x", "b", "bn"), node("Conv", ["b", "w", "k"], ["y"])]
     model = make(nodes, [tensor("x", [2, 3, 1, 1])], [tensor("y", [2, 4, 1, 1])], held)

@@ -15,7 +15,7 @@ class TestMatMul(OperatorTests):
 
 
 def test_channels_on_the_first_axis_are_reported():
-    """The channels of a matrix that is multiplied from the left are its rows."""
+    """With the matrix on the left, the channels are the rows."""
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
         node("Mul", ["s", "k"], ["m"]),
@@ -42,7 +42,7 @@ def test_a_matrix_on_the_left_absorbs_an_offset():
     assert len(plan.folds) == 1
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
-    held["w"] = weights(1, 4, 4)  # a square one, which could be read either way
+    held["w"] = weights(1, 4, 4)  # square: either axis could be that of the channels
     held["k"] = weights(2, 4, 1)
     model = make(nodes, [tensor("x", [2, 4, 5])], [tensor("y", [2, 4, 5])], held)
     folded, (plan,) = fold_proto(model)
@@ -68,7 +68,7 @@ def test_an_added_offset_needs_a_known_rank():
 
 @pytest.mark.parametrize("left", [False, True])
 def test_a_product_absorbs_the_offsets_of_two_batch_norms(left):
-    """The second finds the weights as the first has left them."""
+    """The second fold starts from the weights of the first."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "w": weights(1, *([3, 4] if left else [4, 3]))}
     held["k"] = weights(2, *([3, 1] if left else [3]))
     back = [] if left else [node("Transpose", ["c"], ["t"], perm=[0, 2, 1])]
@@ -89,7 +89,7 @@ def test_a_product_absorbs_the_offsets_of_two_batch_norms(left):
 
 @pytest.mark.parametrize("opset", [6, 7, 8, 17])
 def test_an_offset_behind_a_product_becomes_an_add(opset):
-    """From opset 7 on, whose Add broadcasts."""
+    """From opset 7 on, in which Add broadcasts without an attribute."""
     held = {**batch_norm("bn", 5, 1), "k": weights(1, 4, 5)}
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
@@ -107,7 +107,7 @@ def test_an_offset_behind_a_product_becomes_an_add(opset):
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
 def test_the_add_behind_a_product_absorbs_later_offsets(shift):
-    """The Add that one BatchNorm leaves behind a product takes the shift of another in front of it."""
+    """The Add that one fold puts behind MatMul absorbs the offset of another BatchNorm in front of it."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 5, 2), "k": weights(1, 4, 5)}
     held["one_bias"] = held["one_mean"] = np.full(4, shift, "f4")
     nodes = [
@@ -124,7 +124,7 @@ def test_the_add_behind_a_product_absorbs_later_offsets(shift):
 
 
 def test_two_batch_norms_in_front_of_a_product():
-    """The shift of the first goes through weights that hold the scale of the second already."""
+    """The offset of the first goes through weights that have the scale of the second already."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "k": weights(1, 4, 5), "a": weights(2, 5)}
     nodes = [
         node("Sigmoid", ["x"], ["s"]),

@@ -36,7 +36,7 @@ def test_an_axis_beyond_the_first_is_invalid_before_opset_7(shape, axis):
 
 @pytest.mark.parametrize(("k", "folds"), [(np.float32(2.0), True), (np.full(1, 2.0, "f4"), False)])
 def test_only_a_scalar_is_a_candidate_where_the_rank_is_unknown(k, folds):
-    """A vector of one entry might give it an axis."""
+    """A vector of one entry might add an axis."""
     held = {"w": weights(1, 4, 3, 1, 1), "k": k}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),

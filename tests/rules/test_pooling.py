@@ -75,7 +75,7 @@ def test_a_maximum_passes_scales_of_zero(op, lowest, folds):
     ("size", "dilation", "pad"), [(2, 3, 1), (4, 5, 1), (3, 3, 1), (2, 2, 1), (2, 3, 0), (8, 3, 1)]
 )
 def test_a_dilated_window_may_miss_its_input(op, size, dilation, pad):
-    """What it makes then is no maximum and no mean of anything, and follows no map."""
+    """Its result is then no maximum and no mean of the input."""
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 3, 3, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     attributes = {"kernel_shape": [2, 2], "dilations": [dilation] * 2, "pads": [pad] * 4}

@@ -79,7 +79,7 @@ def test_which_transforms_pass_a_prelu(gains, slope, shift, behind):
 @pytest.mark.parametrize("gain", [-0.5, -2.0])
 @pytest.mark.parametrize("behind", [False, True])
 def test_a_negative_scale_inverts_the_slope(slope, gain, behind):
-    """Only a slope that is not zero can be inverted; behind it, only a positive one."""
+    """Behind the BatchNorm only a slope other than 0 can be inverted; in front of it, only a positive one."""
     held, _ = exact_batch_norm(gain, 0.0)
     held |= {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1), "slope": np.full((4, 1, 1), slope, "f4")}
     if behind:
@@ -120,7 +120,7 @@ def test_one_slope_for_all_channels_remains_one(shape):
 
 @pytest.mark.parametrize("value", [np.nan, -np.inf])
 def test_a_slope_that_is_not_finite_is_not_written_again(value):
-    """The layers around it change, it does not."""
+    """The layers around it change, the slope does not."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")

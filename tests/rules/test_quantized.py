@@ -32,7 +32,7 @@ def test_integer_weights_absorb_factors_of_either_sign(gains):
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [-2.0, -2.0, -2.0, -2.0], [1.0, -1.0, 2.0, -2.0]])
 def test_integer_weights_are_negated_about_their_zero_point(dtype, zero, per_channel, gains):
-    """A negative gain flips the integers; those that would leave their type stay, and the BatchNorm with them."""
+    """A negative scale negates the integers; if one leaves the range of its type, the BatchNorm is kept."""
     limits = np.iinfo(dtype)
     rng = np.random.default_rng(2)
     q = rng.integers(limits.min, limits.max, (4, 4, 1, 1), endpoint=True).astype(dtype)
@@ -82,7 +82,7 @@ def test_scales_along_another_axis_absorb_no_factor(axis):
 @pytest.mark.parametrize("opset", [10, 12, 13, 17])
 @pytest.mark.parametrize("gains", [[2.0, 2.0, 2.0, 2.0], [1.0, 2.0, 0.5, 3.0]])
 def test_one_scale_for_all_becomes_one_per_channel_where_the_operator_can(opset, gains):
-    """DequantizeLinear has an axis since opset 13 alone."""
+    """DequantizeLinear has an axis since opset 13."""
     held = {"q": np.random.default_rng(1).integers(-99, 99, (4, 4, 1, 1)).astype("i1"), "s": np.array(0.02, "f4")}
     nodes = [
         node("Sigmoid", ["c"], ["t"]),
@@ -144,7 +144,7 @@ def test_integers_are_negated_up_to_the_ends_of_their_type(integer, zero, folds)
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32"])
 @pytest.mark.parametrize("blocks", [0, 2])
 def test_which_integer_types_absorb_a_factor(dtype, blocks):
-    """Of 8 and 16 bits, one scale per channel; of blocks none."""
+    """Those of 8 and 16 bits with one scale per channel; never blocks."""
     held = {"q": np.full((4, 4, 1, 1), 3, dtype), "s": np.full((4, 2, 1, 1) if blocks else 4, 0.5, "f4")}
     attributes = {"axis": 1, "block_size": blocks} if blocks else {"axis": 0}
     nodes = [
@@ -160,7 +160,7 @@ def test_which_integer_types_absorb_a_factor(dtype, blocks):
 
 
 def test_integers_times_a_factor_of_zero_need_not_be_negated():
-    """-128 has no opposite in int8; times a scale of 0 it needs none."""
+    """-128 has no opposite in int8; with a scale of 0 it needs none."""
     q = np.full((4, 4, 1, 1), 7, "i1")
     q[2] = -128
     model = chain(

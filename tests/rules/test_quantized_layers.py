@@ -11,7 +11,7 @@ from tests.folding import assert_equivalent, fold_proto
 @pytest.mark.parametrize("behind", [False, True])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_integer_weights_of_dense_layers(op, behind, axis):
-    """A gain goes into scales that lie along the outputs; those of the inputs are summed over."""
+    """A scale folds into quantization scales along the outputs; along the inputs they are summed over."""
     rng = np.random.default_rng(3)
     out = 5
     shape = (out, 4) if op == "transposed Gemm" else (4, out)
@@ -40,7 +40,7 @@ def test_integer_weights_of_dense_layers(op, behind, axis):
 @pytest.mark.parametrize("axis", [0, 1, -3])
 @pytest.mark.parametrize("group", [None, 1, 2])
 def test_integer_weights_of_a_transposed_convolution(axis, group):
-    """Their second axis counts the outputs, of one group: with several no axis does."""
+    """The second axis counts the outputs of one group: with several groups no axis counts all outputs."""
     rng = np.random.default_rng(4)
     columns = 4 // (group or 1)
     shape = (4, columns, 1, 1)
@@ -60,7 +60,7 @@ def test_integer_weights_of_a_transposed_convolution(axis, group):
 @pytest.mark.parametrize("gains", [[1.0, 2.0, 0.5, 3.0], [2.0, 2.0, 2.0, 2.0]])
 @pytest.mark.parametrize("scales", [(), (2,)])
 def test_integer_weights_of_a_grouped_transposed_convolution_are_kept(gains, scales):
-    """Their second axis counts the outputs of each group, so a scale is shared by two outputs."""
+    """The second axis counts the outputs of each group, so that two outputs share a quantization scale."""
     held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.full(scales, 0.02, "f4")}
     nodes = [
         node("Sigmoid", ["c"], ["t"]),
@@ -75,7 +75,7 @@ def test_integer_weights_of_a_grouped_transposed_convolution_are_kept(gains, sca
 
 
 def test_scales_along_the_inputs_absorb_no_factor():
-    """Two as well as more."""
+    """Two quantization scales as well as more."""
     held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.array([0.02, 0.03], "f4")}
     held |= batch_norm("bn", 4, 1) | {"w": weights(1, 2, 3, 1, 1)}
     nodes = [
@@ -110,7 +110,7 @@ def test_the_axis_of_scales_is_1_unless_it_is_named():
 
 @pytest.mark.parametrize("axis", [0, 1])
 def test_an_integer_matrix_on_the_left_is_kept(axis):
-    """Its rows are the outputs, but the scales of MatMul's integer weights are read along its last axis."""
+    """Its rows are the outputs, but the scales of MatMul's integer weights are read along the last axis."""
     held = {"q": np.full((4, 4), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4"), **batch_norm("bn", 4, 1)}
     nodes = [
         node("Sigmoid", ["x"], ["l"]),
@@ -127,7 +127,7 @@ def test_an_integer_matrix_on_the_left_is_kept(axis):
 
 @pytest.mark.parametrize("op", ["ConvTranspose", "MatMul"])
 def test_scales_lie_along_axis_1_before_opset_13(op):
-    """DequantizeLinear had no axis to name, and took them along axis 1."""
+    """There DequantizeLinear has no axis attribute, and its scales lie along axis 1."""
     spatial = [1, 1] if op == "ConvTranspose" else []
     held = {"q": np.arange(-6, 6).astype("i1").reshape(3, 4, *spatial), "s": np.array([0.1, 0.2, 0.3, 0.4], "f4")}
     held["g"] = np.array([2.0, 3.0, 4.0, -5.0], "f4").reshape(4, *spatial)

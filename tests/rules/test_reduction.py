@@ -15,7 +15,7 @@ class TestReduction(OperatorTests):
 
 @pytest.mark.parametrize("op", ["ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin"])
 def test_no_transform_passes_a_reduction_of_the_axis_it_varies_along(op):
-    """Though behind it there are as many channels again."""
+    """Though an Expand behind it makes as many channels again."""
     held = {"k": np.array([2.0, 3.0, 5.0], "f4").reshape(1, 3, 1, 1), "w": weights(1, 4, 3, 1, 1), "b": weights(2, 4)}
     held |= {"to": np.array([1, 3, 4, 4]), "axes": np.array([1])}
     nodes = [
@@ -32,7 +32,7 @@ def test_no_transform_passes_a_reduction_of_the_axis_it_varies_along(op):
 
 @pytest.mark.parametrize("op", ["ReduceSum", "ReduceMean", "ReduceMax"])
 def test_computed_axes_are_kept(op):
-    """How many entries are added depends on them."""
+    """The number of entries that are added depends on them."""
     held = {"w": weights(1, 4, 3, 1, 1), "b": weights(2, 4), "two": np.array(2.0, "f4"), "one": np.array(1.0, "f4")}
     nodes = [
         node("Conv", ["x", "w", "b"], ["c"]),

@@ -38,7 +38,7 @@ def test_the_reason_why_a_relu_passes_no_transform(gain, shift, says):
 
 @pytest.mark.parametrize(("gain", "folds"), [(2.0, 2), (-2.0, 1)])
 def test_positive_scales_pass_the_maximum_that_replaces_a_batch_norm(gain, folds):
-    """A positive gain; a negative one would turn it into a minimum. (Zeros at the border keep shifts from the pool.)"""
+    """A negative scale would make it a minimum. (The zero padding keeps offsets from passing the pool.)"""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "v": weights(2, 2, 4, 1, 1)}
     held["one_scale"], held["one_bias"] = np.full(4, gain, "f4"), np.zeros(4, "f4")
     held["one_mean"], held["two_scale"] = np.zeros(4, "f4"), np.array([0.5, 1.0, 2.0, 3.0], "f4")

@@ -30,7 +30,7 @@ class TestReshape(OperatorTests):
         (("N", 6), ("N", 2, 3), (1, 6), (1, 2, 3)),
         (("N", 4, "H"), ("N", 2, 2, "H"), (1, 4, 1), (1, 2, 2, 1)),
         (("N", "C", 4), ("C", "N", 4), (1, 1, 4), (1, 1, 4)),
-        ((None, 4, None), (None, 4), (1, 4, 1), None),  # in which of its places is the 4?
+        ((None, 4, None), (None, 4), (1, 4, 1), None),  # which of the two axes has the 4?
         ((None, 3), (None, 4), (1, 3), None),
         (("N", 3), ("N", 4), (1, 3), None),
         ((2, 3), (2, 4), (1, 3), None),
@@ -43,7 +43,7 @@ class TestReshape(OperatorTests):
     ],
 )
 def test_an_array_over_one_shape_reshaped_to_another(before, after, array, expected):
-    """As numpy reshapes what is spread out; what is not known for sure is refused."""
+    """As numpy reshapes the broadcast array; where the result is not certain it is refused."""
     known = (*before, *after)
     values = np.arange(np.prod(array), dtype="f8").reshape(array)
     if expected is None:
@@ -68,7 +68,7 @@ def test_shapes_of_different_sizes_are_refused(before, after):
 
 
 def test_the_numbers_for_unknown_dimensions_are_primes():
-    """And larger than the products of real sizes that a map is spread over."""
+    """They are also larger than any product of real sizes over which an array may be broadcast."""
     assert len(set(PRIMES)) == len(PRIMES)
     for prime in PRIMES:
         assert prime > MOST_ENTRIES
@@ -81,7 +81,7 @@ def test_several_unknown_dimensions_are_reported():
 
 
 def test_a_repeated_tensor_has_one_transform():
-    """A value that becomes two can't take two factors; nor can one with a new axis in front."""
+    """A tensor that is repeated can't have two factors, nor can one with a new axis in front."""
     for target in ([2, 4, 3], [2, 2, 4, 3]):
         held = {"w": weights(1, 6, 3), "n": np.array(target), "j": weights(2, 2, 1, 1) + 2}
         shape = [4, 6]

@@ -31,7 +31,7 @@ class TestResize(OperatorTests):
     ],
 )  # fmt: skip
 def test_a_resize_passes_what_does_not_vary_along_resized_axes(how, shape, folds):
-    """A factor and a term in front of it move behind it, into the layer there, or stay."""
+    """A factor in front of it folds into the layer behind it, or is kept."""
     held = {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.5, -1.5, 2.0, 0.25], "f4").reshape(shape)}
     for name in ("scales", "sizes"):
         if name in how:
@@ -75,7 +75,7 @@ def test_the_scales_input_of_older_resizes(op, opset, scales):
 @pytest.mark.parametrize("mode", ["nearest", "linear"])
 @pytest.mark.parametrize(("scales", "passes"), [([1, 1, 1, 1], True), ([1, 1, 1.1, 1], False), ([1, 1.1, 1, 1], False)])
 def test_a_resize_that_keeps_the_size_may_still_move_pixels(mode, scales, passes):
-    """4 times 1.1 is 4 again; a map along that axis does not pass, whichever axes it varies along besides."""
+    """4 times 1.1 is 4 again: a transform that varies along that axis does not pass."""
     middle = [node("Resize", ["c", "", "r"], ["d"], mode=mode)]
     held = {"r": np.array(scales, "f4")}
     model = between_factors(middle, held, [2, 4, 4, 3], [2, 4, 4, 3], weights(2, 4, 4, 1) + 2)

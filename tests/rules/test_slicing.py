@@ -14,7 +14,7 @@ class TestSlicing(OperatorTests):
 
 
 def test_a_split_with_an_unnamed_output_is_kept():
-    """How long that part is nobody says: the others may start anywhere."""
+    """The size of that output is unknown, and so is where the others start."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
@@ -27,7 +27,7 @@ def test_a_split_with_an_unnamed_output_is_kept():
 
 
 def test_a_slice_of_a_huge_tensor_passes_the_transform_of_the_whole():
-    """The other way, with a map of the slice alone, would take too many numbers."""
+    """The opposite strategy, with a transform of the slice alone, would take too many numbers."""
     held = {"k": weights(1, 1, 4096, 1, 1) + 9, "v": weights(2, 1, 4096, 1, 1) + 9}
     held |= {"from": np.array([0]), "to": np.array([1024]), "on": np.array([2])}
     nodes = [
@@ -44,7 +44,7 @@ def test_a_slice_of_a_huge_tensor_passes_the_transform_of_the_whole():
 
 
 def test_a_slice_passes_a_transform_that_the_rest_has_not():
-    """What is cut out takes a map that is the same for all its channels into its part of the layer in front."""
+    """A transform that is the same for all channels of the slice folds into their part of the layer in front."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4), "s": np.array([0], "i8")}
     held |= {"e": np.array([2], "i8"), "z": np.array([4], "i8"), "a": np.array([1], "i8")}
     for part, value in (("scale", 2.0), ("bias", 0.5), ("mean", -1.0), ("var", 1.5)):
@@ -68,7 +68,7 @@ def test_a_slice_passes_a_transform_that_the_rest_has_not():
     ("axes", "steps", "folds"), [([1, 2], [1, -1], 0), ([1, 2], [-1, 1], 0), ([2], [-1], 1), ([1], [-1], 1)]
 )
 def test_a_slice_along_two_axes_of_a_transform_is_kept(axes, steps, folds):
-    """It would have to be cut along both; a step of -1 turns the entries round without changing the shape."""
+    """It would have to be cut along both axes; a step of -1 reverses the entries without changing the shape."""
     held = {"from": np.array([0 if s > 0 else -1 for s in steps]), "to": np.array([9 if s > 0 else -9 for s in steps])}
     held |= {"along": np.array(axes), "by": np.array(steps)}
     model = between_factors(
@@ -99,7 +99,7 @@ def test_a_slice_of_no_axis_passes_all_transforms():
 
 @pytest.mark.parametrize("gain", [2.0, [2.0, 3.0]])
 def test_an_output_of_a_split_has_no_transform_without_the_whole(gain):
-    """What the whole carries is known here to be nothing, from another reader, before its parts are asked."""
+    """The whole has no transform, by its other consumer, before its parts are considered."""
     held = {"k": np.ones((1, 2, 1, 1), "f4") * np.reshape(np.array(gain, "f4"), (1, -1, 1, 1))}
     nodes = [
         node("Split", ["x"], ["a", "b"], axis=1),

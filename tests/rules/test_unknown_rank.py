@@ -35,7 +35,7 @@ STAY = {"Concat", "MatMul", "ReduceMax", "ReduceMean", "ReduceSum", "Slice", "So
 
 @pytest.mark.parametrize("between", UNKNOWN)
 def test_what_an_operator_passes_where_the_rank_is_unknown(between):
-    """One number for all passes what does not care where entries are; the rest says that the rank is unknown."""
+    """A scalar passes what does not depend on positions; the rest reports the unknown rank."""
     held = {"w": weights(1, 4, 3, 1, 1), "w2": weights(2, 16, 5), "k": np.array(0.5, "f4"), "m": np.array(2.0, "f4")}
     held |= {"one": np.array([1], "i8"), "two": np.array([8, 8], "i8"), "pads": np.array([0, 1, 0, 1], "i8")}
     held |= {"three": np.array([3], "i8")}

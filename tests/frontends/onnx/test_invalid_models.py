@@ -100,7 +100,7 @@ def test_a_cycle_of_symbolic_links_is_refused(tmp_path):
     ids=lambda n: f"{n.op_type} {len(n.input)}",
 )
 def test_inconsistent_operators_fold_nothing(wrong):
-    """Six channels are no four blocks; the loader refuses some of these, the rules the rest."""
+    """Six channels are no four blocks, for example; the loader refuses some of these, the rules the others."""
     held = batch_norm("bn", 6, 1) | {"w": weights(1, 6, 3, 1, 1), "one": np.array([1]), "two": np.array([0, 1])}
     nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("d", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
     try:

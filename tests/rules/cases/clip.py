@@ -18,7 +18,7 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 
 def _uniform(gain, shift):
-    """Every channel with one gain and shift: variance 1 - epsilon, mean 0."""
+    """Return parameters that give every channel one scale and offset: mean 0, variance 1 - epsilon."""
     ones = np.ones(4, np.float32)
     return {"bn_scale": ones * gain, "bn_bias": ones * shift, "bn_mean": ones * 0, "bn_var": ones}
 
