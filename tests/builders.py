@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.parser
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -38,7 +39,7 @@ __all__ = [
     "normal",
     "of_opset",
     "output",
-    "positive",
+    "parse", "positive",
     "subgraph",
     "tensor",
     "weights",
@@ -228,6 +229,12 @@ def layer_chain(layers: int, *, between: int = 0) -> ModelProto:
 
 
 # --- models and graphs out of their parts
+
+
+def parse(graph: str, held: Mapping[str, NDArray[np.generic]], *, opset: int = 17, ir_version: int = 8) -> ModelProto:
+    """Return the model of a graph in ONNX's textual syntax, ``(inputs) => (outputs) { nodes }``, with its constants."""
+    parsed = onnx.parser.parse_graph(f"graph {graph}")
+    return make(parsed.node, parsed.input, parsed.output, dict(held), opset=opset, ir_version=ir_version)
 
 
 def make_unchecked(

@@ -12,7 +12,7 @@ import bnfold.planner.planner
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import NotRepresentable
-from tests.builders import batch_norm, bn, bn_node, make, node, tensor, weights
+from tests.builders import batch_norm, bn, bn_node, make, node, parse, tensor, weights
 from tests.folding import fold_proto, reasons
 
 
@@ -83,8 +83,12 @@ def test_the_smallest_normal_number_is_stored_in_full_precision(lowest):
     """A channel whose largest weight lies below it loses bits."""
     held = {**batch_norm("bn", 4, 1, "float16"), "w": np.full((4, 3, 1, 1), 2.0**-10, "f2")}
     held["bn_scale"], held["bn_var"] = np.full(4, lowest * 2.0**10, "f2"), np.ones(4, "f2")
-    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn", epsilon=0.0), node("Sigmoid", ["b"], ["y"])]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4], 10)], [tensor("y", [1, 4, 4, 4], 10)], held)
+    graph = """(float16[1, 3, 4, 4] x) => (float16[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        b = BatchNormalization <epsilon = 0.0> (c, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     _, (plan,) = fold_proto(model)
     assert reasons(plan) == ["folds" if lowest == 2.0**-14 else "overflow"]
 

@@ -6,7 +6,7 @@ import pytest
 from onnx import helper
 
 from bnfold.planner.planner import WORST_CONDITION
-from tests.builders import ANY, STATISTICS, batch_norm, bn, bn_node, make, node, normal, tensor, weights
+from tests.builders import ANY, STATISTICS, batch_norm, bn, bn_node, make, node, normal, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_and_compare, fold_proto, reasons
 
 
@@ -80,15 +80,15 @@ def test_an_offset_is_measured_by_the_activations_of_its_channel(mean):
     offset, means = np.array([3 * WORST_CONDITION, 1, 2, 3], "f4"), np.array([mean, 1, 1, 1], "f4")
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), 2.0 * (offset + means)
     held["bn_mean"], held["bn_var"] = means, np.full(4, 1.0 - 1e-5, "f4")
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        bn_node("c", "b", "bn"),
-        node("Sigmoid", ["b"], ["s"]),
-        node("Conv", ["c", "v"], ["t"]),
-        node("Sigmoid", ["t"], ["u"]),
-        node("Mul", ["s", "u"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        b = BatchNormalization (c, bn_scale, bn_bias, bn_mean, bn_var)
+        s = Sigmoid (b)
+        t = Conv (c, v)
+        u = Sigmoid (t)
+        y = Mul (s, u)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert reasons(plan) == ["folds" if mean > 1 else "conditioning"]
     assert_equivalent(model, folded, 16384.0)
@@ -99,13 +99,13 @@ def test_an_unused_output_of_unknown_size_needs_no_undoing():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), np.full(4, 2000.0 * WORST_CONDITION, "f4")
     held["bn_mean"], held["bn_var"] = np.zeros(4, "f4"), np.full(4, 1.0 - 1e-5, "f4")
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Split", ["c"], ["one", "other"], axis=2),
-        bn_node("one", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, "H", 4])], [tensor("y", None)], held, opset=13)
+    graph = """(float[1, 3, H, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        one, other = Split <axis = 2> (c)
+        b = BatchNormalization (one, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held, opset=13)
     _, (plan,) = fold_proto(model)
     assert len(plan.folds) == 1, plan.outcomes
 
@@ -115,16 +115,16 @@ def test_an_offset_without_statistics_is_measured_by_its_scale(gain, offset, fol
     held = {"w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
     held |= {"g": np.full((4, 1, 1), gain, "f4"), "h": np.full((4, 1, 1), offset, "f4")}
     held["g"][0] *= 2  # not the same scale for all channels
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Mul", ["c", "g"], ["p"]),
-        node("Add", ["p", "h"], ["b"]),
-        node("Sigmoid", ["b"], ["s"]),
-        node("Conv", ["c", "v"], ["t"]),
-        node("Sigmoid", ["t"], ["u"]),
-        node("Mul", ["s", "u"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        p = Mul (c, g)
+        b = Add (p, h)
+        s = Sigmoid (b)
+        t = Conv (c, v)
+        u = Sigmoid (t)
+        y = Mul (s, u)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert reasons(plan) == ["folds" if folds else "conditioning"]
     assert_equivalent(model, folded, 16384.0)
@@ -135,13 +135,13 @@ def test_an_unused_output_needs_no_undoing():
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1)}
     held |= {"bn_scale": np.ones(2, "f4"), "bn_bias": np.full(2, 200.0, "f4"), "bn_mean": np.zeros(2, "f4")}
     held["bn_var"] = np.ones(2, "f4")
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Split", ["c"], ["p", "q"], axis=1),
-        bn_node("p", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y) {
+        c = Conv (x, w)
+        p, q = Split <axis = 1> (c)
+        b = BatchNormalization (p, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert plan.folds, plan.outcomes
     assert_equivalent(model, folded, 512.0)

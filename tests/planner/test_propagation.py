@@ -7,7 +7,7 @@ import pytest
 
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.planner.plan import ResidualOp
-from tests.builders import ANY, STATISTICS, X, batch_norm, bn, bn_node, make, node, normal, tensor, weights
+from tests.builders import ANY, STATISTICS, X, batch_norm, bn, make, node, normal, parse, weights
 from tests.folding import assert_equivalent, fold_and_compare, fold_proto
 
 
@@ -30,16 +30,15 @@ def test_a_failed_attempt_is_undone():
     """The offset tries the first operand, whose MatMul absorbs none; what it passed there is no part of the fold."""
     held = {**batch_norm("bn", 4, 1), "k": weights(1, 6, 4), "v": weights(2, 4, 6, 1, 1)}
     held["bn_scale"] = held["bn_var"] = np.ones(4, "f4")  # scale 1
-    nodes = [
-        node("MatMul", ["x", "k"], ["m"]),
-        node("Transpose", ["m"], ["a"], perm=[0, 3, 1, 2]),
-        node("Conv", ["z", "v"], ["c"], name="layer"),
-        node("Add", ["a", "c"], ["d"]),
-        bn_node("d", "b", "bn", epsilon=0.0),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    ends = [tensor("x", [1, 3, 3, 6]), tensor("z", [1, 6, 3, 3])]
-    model = make(nodes, ends, [tensor("y", [1, 4, 3, 3])], held)
+    graph = """(float[1, 3, 3, 6] x, float[1, 6, 3, 3] z) => (float[1, 4, 3, 3] y) {
+        m = MatMul (x, k)
+        a = Transpose <perm = [0, 3, 1, 2]> (m)
+        [layer] c = Conv (z, v)
+        d = Add (a, c)
+        [bn_bn] b = BatchNormalization <epsilon = 0.0> (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     (fold,) = plan.folds
     assert ([n.name for n in fold.into], fold.via) == (["layer"], ("Add",))

@@ -9,7 +9,7 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.numerics.affine import IDENTITY
 from bnfold.planner.candidates import candidates_of
 from bnfold.planner.propagation import Propagation
-from tests.builders import batch_norm, bn_node, make, node, tensor, weights
+from tests.builders import batch_norm, bn_node, make, node, parse, tensor, weights
 from tests.folding import assert_equivalent, assert_same, feeds_for, fold_proto, reasons, run
 
 
@@ -70,14 +70,13 @@ def test_residual_operators_are_searched_for_within_each_budget(monkeypatch, bud
 def test_an_attempt_depends_on_all_tensors_around_its_operators():
     """Their transforms may change with a later fold, and the attempt's result with them."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Add", ["c", "a"], ["d"]),
-        bn_node("d", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    inputs = [tensor("x", [1, 3, 4, 4]), tensor("a", [1, 4, 4, 4])]
-    graph = OnnxGraphs(make(nodes, inputs, [tensor("y", None)], held)).scopes[0]
+    graph = """(float[1, 3, 4, 4] x, float[1, 4, 4, 4] a) => (float[] y) {
+        c = Conv (x, w)
+        d = Add (c, a)
+        b = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    graph = OnnxGraphs(parse(graph, held)).scopes[0]
     (op,) = candidates_of(graph)
     seen = set()
     state = bnfold.planner.planner._Planner(graph, threshold=False)
@@ -125,13 +124,13 @@ def test_the_strategy_that_changes_the_fewest_layers_is_taken(wide):
 def test_only_and_skip(options, expected):
     held = {**batch_norm("first", 4, 1), **batch_norm("second", 4, 2), "w": weights(1, 4, 3, 1, 1)}
     held["v"] = weights(2, 4, 4, 1, 1)
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        bn_node("c", "b", "first"),
-        node("Sigmoid", ["b"], ["s"]),
-        node("Conv", ["s", "v"], ["d"]),
-        bn_node("d", "e", "second"),
-        node("Sigmoid", ["e"], ["y"]),
-    ]
-    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held), **options)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        [first_bn] b = BatchNormalization (c, first_scale, first_bias, first_mean, first_var)
+        s = Sigmoid (b)
+        d = Conv (s, v)
+        [second_bn] e = BatchNormalization (d, second_scale, second_bias, second_mean, second_var)
+        y = Sigmoid (e)
+    }"""
+    _, (plan,) = fold_proto(parse(graph, held), **options)
     assert reasons(plan) == expected

@@ -5,18 +5,16 @@ import pytest
 
 from bnfold.rules.elementwise import like
 from tests.builders import (
-    ANY,
     CONSTANT,
     STATISTICS,
-    X,
     batch_norm,
-    bn,
     bn_node,
     chain,
     make,
     node,
     normal,
     of_opset,
+    parse,
     tensor,
     weights,
 )
@@ -32,7 +30,7 @@ class TestAdd(OperatorTests):
 @pytest.mark.parametrize("op", ["Add", "Sub"])
 @pytest.mark.parametrize("first", [False, True])
 def test_a_constant_absorbs_an_offset(op, first):
-    """With only_batchnorm the operator is kept and its constant changes."""
+    """With ``--only-batchnorm`` the operator is kept and its constant changes."""
     model = chain(node(op, ["k", "c"] if first else ["c", "k"], ["d"], name="op"), held={"k": CONSTANT})
     folded, (plan,) = fold_proto(model, scales=False)
     assert plan.folds
@@ -67,13 +65,13 @@ def test_one_number_for_all_channels_does_not_grow_before_opset_7(channels):
 
 def test_a_constant_for_each_sample_absorbs_an_offset_before_opset_7():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 2, 4, 4, 4)}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Add", ["c", "k"], ["d"]),
-        bn_node("d", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = of_opset(make(nodes, [tensor("x", [2, 3, 4, 4])], [tensor("y", [2, 4, 4, 4])], held), 6)
+    graph = """(float[2, 3, 4, 4] x) => (float[2, 4, 4, 4] y) {
+        c = Conv (x, w)
+        d = Add (c, k)
+        b = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = of_opset(parse(graph, held), 6)
     _, (plan,) = fold_proto(model, scales=False)
     assert [fold.op.form for fold in plan.folds] == ["BatchNormalization"], plan.outcomes
 
@@ -86,15 +84,15 @@ def test_an_operand_of_fewer_axes_is_not_aligned_with_the_channels():
         "v": weights(2, 4, 3, 1, 1),
         "to": np.array([4, 4, 6]),
     }
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Conv", ["x", "v"], ["d"]),
-        node("Reshape", ["d", "to"], ["p"]),
-        node("Add", ["c", "p"], ["a"]),
-        bn_node("a", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 6])], [tensor("y", [1, 4, 4, 6])], held)
+    graph = """(float[1, 3, 4, 6] x) => (float[1, 4, 4, 6] y) {
+        c = Conv (x, w)
+        d = Conv (x, v)
+        p = Reshape (d, to)
+        a = Add (c, p)
+        b = BatchNormalization (a, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     found, folded = fold_reasons(model)
     assert found == ["unknown-shape"]
     assert_equivalent(model, folded, 512.0)
@@ -105,13 +103,13 @@ def test_a_small_offset_is_not_negligible_among_small_numbers(size):
     """An offset is negligible only beside larger offsets."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1) * size, "v": weights(2, 4, 3, 1, 1) * size}
     held["bn_bias"], held["bn_mean"] = np.full(4, 3 * size, "f4"), np.zeros(4, "f4")
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Conv", ["x", "v"], ["d"]),
-        node("Add", ["c", "d"], ["a"]),
-        bn_node("a", "y", "bn"),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        d = Conv (x, v)
+        a = Add (c, d)
+        y = BatchNormalization (a, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    model = parse(graph, held)
     found, folded = fold_reasons(model)
     assert found == ["folds"]
     assert_equivalent(model, folded, 512.0)
@@ -141,18 +139,22 @@ def test_a_sum_of_any_number_of_operands(values):
 
 
 def test_a_sum_with_two_constants():
-    nodes = [node("Conv", ["x", "w"], ["t"]), node("Sum", ["t", "k1", "k2"], ["a"]), bn("a")]
+    graph = """(float[2, 4, 6, 6] x) => (float[] y) {
+        t = Conv (x, w)
+        a = Sum (t, k1, k2)
+        y = BatchNormalization (a, s, b, m, v)
+    }"""
     fold_and_compare(
-        make(nodes, [X], [ANY], {"w": normal(4, 4, 1, 1), "k1": normal(4, 1, 1), "k2": normal(4, 1, 1), **STATISTICS})
+        parse(graph, {"w": normal(4, 4, 1, 1), "k1": normal(4, 1, 1), "k2": normal(4, 1, 1), **STATISTICS})
     )
 
 
 def test_the_broadcast_of_opset_6_does_not_grow():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"]),
-        node("Add", ["t", "k"], ["a"], broadcast=1),
-        node("BatchNormalization", ["a", "s", "b", "m", "v"], ["y"], is_test=1),
-    ]
-    model = make(nodes, [X], [ANY], {"w": normal(4, 4, 1, 1), "k": np.array([0.5], "f4"), **STATISTICS}, opset=6)
+    graph = """(float[2, 4, 6, 6] x) => (float[] y) {
+        t = Conv (x, w)
+        a = Add <broadcast = 1> (t, k)
+        y = BatchNormalization <is_test = 1> (a, s, b, m, v)
+    }"""
+    model = parse(graph, {"w": normal(4, 4, 1, 1), "k": np.array([0.5], "f4"), **STATISTICS}, opset=6)
     folded, _ = fold_proto(model)
     assert all(len(t.dims) in (1, 4) for t in folded.graph.initializer)

@@ -5,16 +5,7 @@ import onnx
 import pytest
 
 from bnfold.errors import InputError
-from tests.builders import (
-    batch_norm,
-    bn_node,
-    chain,
-    make,
-    make_unchecked,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import batch_norm, bn_node, chain, make, make_unchecked, node, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_proto, fold_reasons, reasons
 from tests.rules.cases.batch_normalization import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -36,8 +27,12 @@ def test_the_variance_is_judged_with_its_epsilon(variance, folds):
 def test_a_degenerate_variance_is_reported_with_its_epsilon():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held["bn_var"] = np.full(4, -2e-5, "f4")
-    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
-    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        b = BatchNormalization (c, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    _, (plan,) = fold_proto(parse(graph, held))
     ((_, kept),) = plan.outcomes
     assert (kept.reason, kept.detail.split()[-1]) == ("degenerate-variance", "-1e-05")
 
@@ -57,16 +52,24 @@ def test_parameters_of_another_size_than_the_channels_are_kept(channels, part):
     """All four parameters must have as many entries as there are channels."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
     held[f"bn_{part}"] = np.full(channels, 0.5, "f4")
-    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
-    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        b = BatchNormalization (c, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    _, (plan,) = fold_proto(parse(graph, held))
     assert reasons(plan) == ["folds" if channels == 4 else "channel-axis"]
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5, 8])
 def test_a_batch_norm_of_another_size_than_its_input_is_kept(channels):
     held = {**batch_norm("bn", channels, 1), "w": weights(1, 4, 3, 1, 1)}
-    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
-    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        b = BatchNormalization (c, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    _, (plan,) = fold_proto(parse(graph, held))
     assert reasons(plan) == ["channel-axis"]
 
 

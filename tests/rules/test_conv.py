@@ -4,15 +4,14 @@ import numpy as np
 import pytest
 
 from tests.builders import (
-    ANY,
     STATISTICS,
     batch_norm,
-    bn,
     bn_node,
     chain,
     make,
     make_unchecked,
     node,
+    parse,
     tensor,
     weights,
     without_offset,
@@ -97,8 +96,12 @@ def test_a_computed_bias_is_unchanged_without_an_offset(made):
 
 def test_the_bias_of_an_input_of_unknown_type_has_the_type_of_the_weight():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
-    nodes = [node("Conv", ["s", "w"], ["c"]), bn_node("c", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
-    model = make(nodes, [tensor("s", [1, 3, 4, 4])], [tensor("y", None)], held)
+    graph = """(float[1, 3, 4, 4] s) => (float[] y) {
+        c = Conv (s, w)
+        b = BatchNormalization (c, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     model.graph.input[0].name = "x"
     model.graph.node.insert(0, node("Strange", ["x"], ["s"], domain="example.org"))
     model.opset_import.add(domain="example.org", version=1)
@@ -121,13 +124,13 @@ def test_only_what_a_transform_changes_is_written(gain, shift):
     held = {**batch_norm("bn", 3, 1), "w": weights(1, 4, 3, 1, 1), "k": weights(2, 4)}
     held["bn_scale"], held["bn_bias"] = np.full(3, gain, "f4"), np.full(3, shift, "f4")
     held["bn_mean"], held["bn_var"] = np.zeros(3, "f4"), np.full(3, 1.0, "f4")
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "b", "bn", epsilon=0.0),
-        node("Conv", ["b", "w", "k"], ["c"]),
-        node("Sigmoid", ["c"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        s = Sigmoid (x)
+        b = BatchNormalization <epsilon = 0.0> (s, bn_scale, bn_bias, bn_mean, bn_var)
+        c = Conv (b, w, k)
+        y = Sigmoid (c)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert plan.folds
     stored = {t.name: t.raw_data for t in folded.graph.initializer}
@@ -139,6 +142,9 @@ def test_only_what_a_transform_changes_is_written(gain, shift):
 
 
 def test_convolutions_of_no_channels():
-    nodes = [node("Conv", ["z", "w"], ["t"]), bn("t")]
-    model = make(nodes, [tensor("z", [1, 0, 3, 3])], [ANY], {"w": np.zeros((4, 0, 1, 1), "f4"), **STATISTICS})
+    graph = """(float[1, 0, 3, 3] z) => (float[] y) {
+        t = Conv (z, w)
+        y = BatchNormalization (t, s, b, m, v)
+    }"""
+    model = parse(graph, {"w": np.zeros((4, 0, 1, 1), "f4"), **STATISTICS})
     assert not fold_proto(model)[1][0].folds

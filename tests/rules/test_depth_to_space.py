@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.builders import ANY, batch_norm, bn_node, make, node, normal, tensor, weights
+from tests.builders import batch_norm, bn_node, make, node, normal, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_and_compare, fold_proto
 from tests.rules.cases.depth_to_space import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -53,9 +53,9 @@ def test_channels_that_become_one_need_one_transform(gains, mode, behind):
 
 
 def test_rearranged_positions_pass_no_transform_that_varies_along_them():
-    nodes = [
-        node("Mul", ["x", "j"], ["a"]),
-        node("DepthToSpace", ["a"], ["b"], blocksize=2),
-        node("Mul", ["b", "k"], ["y"]),
-    ]
-    fold_and_compare(make(nodes, [tensor("x", [2, 4, 4, 4])], [ANY], {"k": normal(8), "j": normal(1)}))
+    graph = """(float[2, 4, 4, 4] x) => (float[] y) {
+        a = Mul (x, j)
+        b = DepthToSpace <blocksize = 2> (a)
+        y = Mul (b, k)
+    }"""
+    fold_and_compare(parse(graph, {"k": normal(8), "j": normal(1)}))

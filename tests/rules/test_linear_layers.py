@@ -13,6 +13,7 @@ from tests.builders import (
     initializer_names,
     make,
     node,
+    parse,
     tensor,
     weights,
     without_offset,
@@ -101,8 +102,11 @@ def test_a_bias_of_minus_infinity_is_preserved(tmp_path, op):
 def test_minus_infinity_in_place_of_a_number_is_a_difference(tmp_path):
     """Equal infinities are equal; an infinity beside a number is not."""
     held = without_offset("bn", 3, 1) | {"w": weights(1, 4, 3, 1, 1), "k": np.array([0.1, -np.inf, 0.2, 0.3], "f4")}
-    nodes = [bn_node("x", "b", "bn"), node("Conv", ["b", "w", "k"], ["y"])]
-    model = make(nodes, [tensor("x", [2, 3, 1, 1])], [tensor("y", [2, 4, 1, 1])], held)
+    graph = """(float[2, 3, 1, 1] x) => (float[2, 4, 1, 1] y) {
+        b = BatchNormalization (x, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Conv (b, w, k)
+    }"""
+    model = parse(graph, held)
     onnx.save(model, tmp_path / "model.onnx")
     fold(tmp_path / "model.onnx", tmp_path / "folded.onnx", FoldOptions(verify=None))
     folded = onnx.load(tmp_path / "folded.onnx")

@@ -1,10 +1,22 @@
 """MatMul: on either side, with an Add behind it or one that the fold adds."""
 
 import numpy as np
-import onnx
 import pytest
 
-from tests.builders import ANY, STATISTICS, batch_norm, bn, bn_node, make, node, normal, of_opset, tensor, weights
+from tests.builders import (
+    ANY,
+    STATISTICS,
+    batch_norm,
+    bn,
+    bn_node,
+    make,
+    node,
+    normal,
+    of_opset,
+    parse,
+    tensor,
+    weights,
+)
 from tests.folding import assert_equivalent, assert_same, feeds_for, fold_and_compare, fold_proto, reasons, run
 from tests.rules.cases.matmul import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -16,14 +28,14 @@ class TestMatMul(OperatorTests):
 
 def test_channels_on_the_first_axis_are_reported():
     """With the matrix on the left, the channels are the rows."""
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        node("Mul", ["s", "k"], ["m"]),
-        node("MatMul", ["w", "m"], ["p"]),
-        node("Sigmoid", ["p"], ["y"]),
-    ]
+    graph = """(float[3, 4] x) => (float[2, 4] y) {
+        s = Sigmoid (x)
+        m = Mul (s, k)
+        p = MatMul (w, m)
+        y = Sigmoid (p)
+    }"""
     held = {"k": weights(1, 3, 4) + 2, "w": weights(2, 2, 3)}
-    _, (plan,) = fold_proto(make(nodes, [tensor("x", [3, 4])], [tensor("y", [2, 4])], held))
+    _, (plan,) = fold_proto(parse(graph, held))
     ((_, kept),) = plan.outcomes
     assert "has 3 channels on axis 0" in kept.detail
 
@@ -53,14 +65,13 @@ def test_a_matrix_on_the_left_absorbs_an_offset():
 def test_an_added_offset_needs_a_known_rank():
     held = {"k": weights(1, 6, 4), "bn_scale": np.full(4, 2.0, "f4"), "bn_bias": np.full(4, 3.0, "f4")}
     held |= {"bn_mean": np.zeros(4, "f4"), "bn_var": np.ones(4, "f4")}
-    nodes = [
-        node("MatMul", ["x", "k"], ["m"]),
-        node("Reshape", ["m", "shape"], ["r"]),
-        bn_node("r", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    inputs = [tensor("x", [2, 6]), tensor("shape", ["n"], onnx.TensorProto.INT64)]
-    model = make(nodes, inputs, [tensor("y", None)], held)
+    graph = """(float[2, 6] x, int64[n] shape) => (float[] y) {
+        m = MatMul (x, k)
+        r = Reshape (m, shape)
+        b = BatchNormalization (r, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert reasons(plan) == ["unknown-shape"]
     assert_equivalent(model, folded, 1.0, {"x": weights(5, 2, 6), "shape": np.array([1, 4, 2], "i8")})
@@ -91,13 +102,13 @@ def test_a_product_absorbs_the_offsets_of_two_batch_norms(left):
 def test_an_offset_behind_a_product_becomes_an_add(opset):
     """From opset 7 on, in which Add broadcasts without an attribute."""
     held = {**batch_norm("bn", 5, 1), "k": weights(1, 4, 5)}
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        node("MatMul", ["s", "k"], ["m"]),
-        bn_node("m", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = of_opset(make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held), opset)
+    graph = """(float[3, 4] x) => (float[3, 5] y) {
+        s = Sigmoid (x)
+        m = MatMul (s, k)
+        b = BatchNormalization (m, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = of_opset(parse(graph, held), opset)
     folded, (plan,) = fold_proto(model)
     assert bool(plan.folds) is (opset >= 7), plan.outcomes
     assert [n.op_type for n in folded.graph.node][2] == ("Add" if plan.folds else "BatchNormalization")
@@ -110,14 +121,14 @@ def test_the_add_behind_a_product_absorbs_later_offsets(shift):
     """The Add that one fold puts behind MatMul absorbs the offset of another BatchNorm in front of it."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 5, 2), "k": weights(1, 4, 5)}
     held["one_bias"] = held["one_mean"] = np.full(4, shift, "f4")
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "b", "one"),
-        node("MatMul", ["b", "k"], ["m"]),
-        bn_node("m", "c", "two"),
-        node("Sigmoid", ["c"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
+    graph = """(float[3, 4] x) => (float[3, 5] y) {
+        s = Sigmoid (x)
+        b = BatchNormalization (s, one_scale, one_bias, one_mean, one_var)
+        m = MatMul (b, k)
+        c = BatchNormalization (m, two_scale, two_bias, two_mean, two_var)
+        y = Sigmoid (c)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert [n.op_type for n in folded.graph.node] == ["Sigmoid", "MatMul", "Add", "Sigmoid"], plan.outcomes
     assert_equivalent(model, folded, 512.0)
@@ -126,15 +137,15 @@ def test_the_add_behind_a_product_absorbs_later_offsets(shift):
 def test_two_batch_norms_in_front_of_a_product():
     """The offset of the first goes through weights that have the scale of the second already."""
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "k": weights(1, 4, 5), "a": weights(2, 5)}
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "b", "one"),
-        bn_node("b", "c", "two"),
-        node("MatMul", ["c", "k"], ["m"]),
-        node("Add", ["m", "a"], ["d"]),
-        node("Sigmoid", ["d"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
+    graph = """(float[3, 4] x) => (float[3, 5] y) {
+        s = Sigmoid (x)
+        b = BatchNormalization (s, one_scale, one_bias, one_mean, one_var)
+        c = BatchNormalization (b, two_scale, two_bias, two_mean, two_var)
+        m = MatMul (c, k)
+        d = Add (m, a)
+        y = Sigmoid (d)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert len(plan.folds) == 2, plan.outcomes
     assert_equivalent(model, folded, 512.0)

@@ -5,7 +5,7 @@ import onnx
 import pytest
 
 from bnfold.api import fold
-from tests.builders import ANY, STATISTICS, X, bn, conv_then, make, node, normal, of_opset, tensor, weights
+from tests.builders import ANY, STATISTICS, bn, conv_then, make, node, normal, of_opset, parse, tensor, weights
 from tests.folding import assert_equivalent, feeds_for, fold_and_compare, fold_proto
 from tests.rules.cases.mul import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -17,8 +17,11 @@ class TestMul(OperatorTests):
 
 def test_a_constant_without_entries(tmp_path):
     held = {"w": weights(1, 4, 3, 1, 1), "k": np.ones((0, 4, 1, 1), "f4")}
-    nodes = [node("Conv", ["x", "w"], ["c"]), node("Mul", ["c", "k"], ["y"])]
-    model = make(nodes, [tensor("x", [0, 3, 4, 4])], [tensor("y", None)], held)
+    graph = """(float[0, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        y = Mul (c, k)
+    }"""
+    model = parse(graph, held)
     onnx.save(model, tmp_path / "model.onnx")
     assert fold(tmp_path / "model.onnx", tmp_path / "folded.onnx").verdict in ("unchanged", "equivalent")
 
@@ -38,23 +41,25 @@ def test_an_axis_beyond_the_first_is_invalid_before_opset_7(shape, axis):
 def test_only_a_scalar_is_a_candidate_where_the_rank_is_unknown(k, folds):
     """A vector of one entry might add an axis."""
     held = {"w": weights(1, 4, 3, 1, 1), "k": k}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Reshape", ["c", "shape"], ["r"]),
-        node("Mul", ["r", "k"], ["m"]),
-        node("Sigmoid", ["m"], ["y"]),
-    ]
-    inputs = [tensor("x", [1, 3, 4, 4]), tensor("shape", [None], 7)]
-    model = make(nodes, inputs, [tensor("y", None)], held)
+    graph = """(float[1, 3, 4, 4] x, int64[?] shape) => (float[] y) {
+        c = Conv (x, w)
+        r = Reshape (c, shape)
+        m = Mul (r, k)
+        y = Sigmoid (m)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert bool(plan.folds) is folds, plan.outcomes
     assert_equivalent(model, folded, 512.0, {**feeds_for(model), "shape": np.array([4, 16], "i8")})
 
 
 def test_a_dead_channel_behind_a_product():
-    nodes = [node("Mul", ["x", "k"], ["a"]), bn("a")]
+    graph = """(float[2, 4, 6, 6] x) => (float[] y) {
+        a = Mul (x, k)
+        y = BatchNormalization (a, s, b, m, v)
+    }"""
     held = {"k": normal(4, 1, 1), **STATISTICS, "s": np.array([2, 0, 0.5, -1], "f4")}
-    fold_and_compare(make(nodes, [X], [ANY], held))
+    fold_and_compare(parse(graph, held))
 
 
 def test_a_dead_channel_behind_a_division():

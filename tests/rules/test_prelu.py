@@ -10,6 +10,7 @@ from tests.builders import (
     initializer_names,
     make,
     node,
+    parse,
     tensor,
     weights,
     without_offset,
@@ -28,21 +29,21 @@ def test_a_negative_scale_does_not_pass_a_slope_of_zero():
     held["bn_scale"], held["bn_var"] = np.array([1.0, -1.0, 0.5, 2.0], "f4"), np.full(4, 4.0, "f4")
     held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
     held["slope"] = np.array([0.2, 0.0, 0.3, 0.1], "f4").reshape(4, 1, 1)
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Sigmoid", ["c"], ["s"]),
-        bn_node("s", "b", "bn"),
-        node("PRelu", ["b", "slope"], ["p"]),
-        node("Conv", ["p", "v"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y) {
+        c = Conv (x, w)
+        s = Sigmoid (c)
+        b = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+        p = PRelu (b, slope)
+        y = Conv (p, v)
+    }"""
+    model = parse(graph, held)
     _, (plan,) = fold_proto(model)
     assert reasons(plan) == ["nonlinear"]
     held["slope"][1] = 0.4
-    folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held))
+    folded, (plan,) = fold_proto(parse(graph, held))
     assert plan.folds
     feeds = feeds_for(folded)
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    model = parse(graph, held)
     assert_same(run(model, feeds), run(folded, feeds))
 
 
@@ -101,8 +102,12 @@ def test_a_negative_scale_inverts_the_slope(slope, gain, behind):
 def test_slopes_are_unchanged_by_positive_scales(slope):
     held = without_offset("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1)}
     held["slope"] = np.array([0.1, slope, 0.2, 0.3], "f4").reshape(4, 1, 1)
-    nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
-    folded, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        p = PRelu (c, slope)
+        y = BatchNormalization (p, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    folded, (plan,) = fold_proto(parse(graph, held))
     assert plan.folds, plan.outcomes
     assert "slope" in initializer_names(folded)
 
@@ -110,8 +115,12 @@ def test_slopes_are_unchanged_by_positive_scales(slope):
 @pytest.mark.parametrize("shape", [(), (1,), (1, 1, 1), (4, 1, 1)])
 def test_one_slope_for_all_channels_remains_one(shape):
     held = without_offset("bn", 4, 1) | {"w": weights(1, 4, 3, 1, 1), "slope": np.full(shape, 0.25, "f4")}
-    nodes = [node("Conv", ["x", "w"], ["c"]), node("PRelu", ["c", "slope"], ["p"]), bn_node("p", "y", "bn")]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        p = PRelu (c, slope)
+        y = BatchNormalization (p, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert plan.folds, plan.outcomes
     assert initializer_names(folded) == {"w_bnfold", "slope"}
@@ -125,12 +134,12 @@ def test_a_slope_that_is_not_finite_is_not_written_again(value):
     held["bn_scale"] = np.abs(held["bn_scale"])
     held["bn_bias"] = held["bn_mean"] = np.zeros(4, "f4")
     held["slope"] = np.array([0.1, value, 0.2, 0.3], "f4").reshape(4, 1, 1)
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "b", "bn"),
-        node("PRelu", ["b", "slope"], ["p"]),
-        node("Conv", ["p", "v"], ["y"]),
-    ]
-    found, folded = fold_reasons(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
+    graph = """(float[1, 4, 4, 4] x) => (float[] y) {
+        s = Sigmoid (x)
+        b = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+        p = PRelu (b, slope)
+        y = Conv (p, v)
+    }"""
+    found, folded = fold_reasons(parse(graph, held))
     assert found == ["folds"]
     assert "slope" in {tensor.name for tensor in folded.graph.initializer}

@@ -3,10 +3,10 @@
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
 from bnfold.api import FoldOptions, fold
-from tests.builders import ANY, STATISTICS, X, bn, chain, make, node, tensor
+from tests.builders import STATISTICS, chain, node, parse
 from tests.folding import assert_equivalent, fold_and_compare, fold_proto, reasons
 from tests.rules.cases.quantized import CASES
 from tests.rules.operator_tests import CaseTests
@@ -192,9 +192,13 @@ def test_unsigned_integers_are_negated_about_their_zero_point(highest, folds):
 
 def test_external_integers_of_four_bits(tmp_path):
     ml_dtypes = pytest.importorskip("ml_dtypes")
-    nodes = [node("DequantizeLinear", ["q", "scale"], ["w"]), node("Conv", ["x", "w"], ["t"]), bn("t")]
+    graph = """(float[2, 4, 6, 6] x) => (float[] y) {
+        w = DequantizeLinear (q, scale)
+        t = Conv (x, w)
+        y = BatchNormalization (t, s, b, m, v)
+    }"""
     held = {"q": np.ones((4, 4, 1, 1), ml_dtypes.int4), "scale": np.float32(0.1), **STATISTICS}
-    model = make(nodes, [X], [ANY], held, opset=21, ir_version=10)
+    model = parse(graph, held, opset=21, ir_version=10)
     packed = model.graph.initializer[0]
     (tmp_path / "q.bin").write_bytes(packed.raw_data)
     packed.ClearField("raw_data")
@@ -205,8 +209,11 @@ def test_external_integers_of_four_bits(tmp_path):
 
 
 def test_integer_weights_that_are_an_output_are_kept():
-    nodes = [node("DequantizeLinear", ["q", "one"], ["w"]), node("Conv", ["x", "w"], ["t"]), bn("t")]
+    graph = """(float[2, 3, 8, 8] x) => (float[] y, float[] w) {
+        w = DequantizeLinear (q, one)
+        t = Conv (x, w)
+        y = BatchNormalization (t, s, b, m, v)
+    }"""
     integers = np.random.default_rng(0).integers(-100, 100, (4, 3, 1, 1)).astype("i1")
-    outputs = [ANY, helper.make_tensor_value_info("w", 1, None)]
     held = {"q": integers, "one": np.float32(0.01), **STATISTICS}
-    assert fold_and_compare(make(nodes, [tensor("x", [2, 3, 8, 8])], outputs, held)) == 0
+    assert fold_and_compare(parse(graph, held)) == 0

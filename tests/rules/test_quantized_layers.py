@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.builders import batch_norm, bn_node, chain, make, node, tensor, weights
+from tests.builders import batch_norm, bn_node, chain, make, node, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_proto
 
 
@@ -78,14 +78,14 @@ def test_scales_along_the_inputs_absorb_no_factor():
     """Two quantization scales as well as more."""
     held = {"q": np.arange(-4, 4).astype("i1").reshape(4, 2, 1, 1), "s": np.array([0.02, 0.03], "f4")}
     held |= batch_norm("bn", 4, 1) | {"w": weights(1, 2, 3, 1, 1)}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("DequantizeLinear", ["q", "s"], ["v"], axis=1),
-        node("Conv", ["c", "v"], ["d"]),
-        bn_node("d", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        v = DequantizeLinear <axis = 1> (q, s)
+        d = Conv (c, v)
+        b = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     ((_, kept),) = plan.outcomes
     assert "scales along another axis" in kept.detail
@@ -94,15 +94,15 @@ def test_scales_along_the_inputs_absorb_no_factor():
 
 def test_the_axis_of_scales_is_1_unless_it_is_named():
     held = {"q": np.full((4, 5), 3, "i1"), "s": np.array([0.1, 0.2, 0.3, 0.4, 0.5], "f4"), **batch_norm("bn", 5, 1)}
-    nodes = [
-        node("Sigmoid", ["x"], ["l"]),
-        node("DequantizeLinear", ["q", "s"], ["v"]),
-        node("Gemm", ["l", "v"], ["m"]),
-        bn_node("m", "n", "bn"),
-        node("Sigmoid", ["n"], ["y"]),
-    ]
+    graph = """(float[3, 4] x) => (float[3, 5] y) {
+        l = Sigmoid (x)
+        v = DequantizeLinear (q, s)
+        m = Gemm (l, v)
+        n = BatchNormalization (m, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (n)
+    }"""
     held["bn_scale"] = np.abs(held["bn_scale"])
-    model = make(nodes, [tensor("x", [3, 4])], [tensor("y", [3, 5])], held)
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert plan.folds, plan.outcomes
     assert_equivalent(model, folded, 512.0)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.builders import ANY, STATISTICS, batch_norm, bn, bn_node, make, node, normal, tensor, weights
+from tests.builders import ANY, STATISTICS, batch_norm, bn, make, node, normal, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_and_compare, fold_proto, reasons
 from tests.rules.cases.recurrent import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -31,12 +31,12 @@ def test_the_features_of_a_recurrent_layer_are_those_of_its_weights(op):
 
 def test_computed_weights_of_a_recurrent_layer_are_kept():
     held = {**batch_norm("bn", 5, 1), "r": weights(1, 1, 5, 5)}
-    nodes = [
-        node("Sigmoid", ["v"], ["s"]),
-        bn_node("s", "w", "bn"),
-        node("RNN", ["x", "w", "r"], ["", "y"], hidden_size=5),
-    ]
-    model = make(nodes, [tensor("x", [3, 2, 6]), tensor("v", [1, 5, 6])], [tensor("y", None)], held)
+    graph = """(float[3, 2, 6] x, float[1, 5, 6] v) => (float[] y) {
+        s = Sigmoid (v)
+        w = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+        "", y = RNN <hidden_size = 5> (x, w, r)
+    }"""
+    model = parse(graph, held)
     _, (plan,) = fold_proto(model)
     assert reasons(plan) == ["nonlinear"]
 

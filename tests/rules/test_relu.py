@@ -4,16 +4,14 @@ import numpy as np
 import pytest
 
 from tests.builders import (
-    ANY,
     STATISTICS,
-    X,
     batch_norm,
-    bn,
     bn_node,
     exact_batch_norm,
     make,
     node,
     normal,
+    parse,
     tensor,
     weights,
 )
@@ -42,16 +40,16 @@ def test_positive_scales_pass_the_maximum_that_replaces_a_batch_norm(gain, folds
     held = {**batch_norm("one", 4, 1), **batch_norm("two", 4, 2), "v": weights(2, 2, 4, 1, 1)}
     held["one_scale"], held["one_bias"] = np.full(4, gain, "f4"), np.zeros(4, "f4")
     held["one_mean"], held["two_scale"] = np.zeros(4, "f4"), np.array([0.5, 1.0, 2.0, 3.0], "f4")
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "b", "one"),
-        node("AveragePool", ["b"], ["p"], kernel_shape=[3, 3], pads=[1, 1, 1, 1], count_include_pad=1),
-        bn_node("p", "c", "two"),
-        node("Relu", ["c"], ["r"]),
-        node("Conv", ["r", "v"], ["d"]),
-        node("Sigmoid", ["d"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", [1, 2, 4, 4])], held)
+    graph = """(float[1, 4, 4, 4] x) => (float[1, 2, 4, 4] y) {
+        s = Sigmoid (x)
+        b = BatchNormalization (s, one_scale, one_bias, one_mean, one_var)
+        p = AveragePool <count_include_pad = 1, kernel_shape = [3, 3], pads = [1, 1, 1, 1]> (b)
+        c = BatchNormalization (p, two_scale, two_bias, two_mean, two_var)
+        r = Relu (c)
+        d = Conv (r, v)
+        y = Sigmoid (d)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model, threshold=True)
     assert len(plan.folds) == folds, plan.outcomes
     assert sum(n.op_type == "Max" for n in folded.graph.node) == 1
@@ -62,14 +60,14 @@ def test_positive_scales_pass_the_maximum_that_replaces_a_batch_norm(gain, folds
 def test_a_batch_norm_becomes_a_maximum_since_opset_8(opset):
     held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "c", "bn"),
-        node("Relu", ["c"], ["r"]),
-        node("Conv", ["r", "v"], ["d"]),
-        node("Sigmoid", ["d"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", [1, 2, 4, 4])], held, opset=opset)
+    graph = """(float[1, 4, 4, 4] x) => (float[1, 2, 4, 4] y) {
+        s = Sigmoid (x)
+        c = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+        r = Relu (c)
+        d = Conv (r, v)
+        y = Sigmoid (d)
+    }"""
+    model = parse(graph, held, opset=opset)
     folded, (plan,) = fold_proto(model, threshold=True)
     assert bool(plan.folds) is (opset >= 8)
     assert_equivalent(model, folded, 512.0)
@@ -92,15 +90,15 @@ def test_a_batch_norm_becomes_a_maximum_for_its_only_consumer(readers):
 
 
 def test_folding_twice_with_thresholds_changes_nothing_more():
-    nodes = [
-        node("Sigmoid", ["x"], ["g"]),
-        bn("g", "u"),
-        node("BatchNormalization", ["u", "one", "b", "m", "v"], ["z"]),
-        node("Relu", ["z"], ["r"]),
-        node("Conv", ["r", "w"], ["y"]),
-    ]
+    graph = """(float[2, 4, 6, 6] x) => (float[] y) {
+        g = Sigmoid (x)
+        u = BatchNormalization (g, s, b, m, v)
+        z = BatchNormalization (u, one, b, m, v)
+        r = Relu (z)
+        y = Conv (r, w)
+    }"""
     held = {"w": normal(3, 4, 1, 1), **STATISTICS, "s": np.abs(STATISTICS["s"]), "one": np.ones(4, "f4")}
-    model = make(nodes, [X], [ANY], held)
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model, threshold=True)
     assert len(plan.folds) == 2
     assert not fold_proto(folded, threshold=True)[1][0].folds

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bnfold.rules.layout import MOST_ENTRIES, PRIMES, Unmovable, reshaped
-from tests.builders import batch_norm, bn_node, make, node, tensor, weights
+from tests.builders import batch_norm, make, node, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_proto
 from tests.rules.cases.reshape import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -99,13 +99,13 @@ def test_a_repeated_tensor_has_one_transform():
 
 def test_an_expand_to_a_computed_shape_passes_no_transform_per_channel():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1)}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Expand", ["c", "to"], ["d"]),
-        bn_node("d", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4]), tensor("to", ["n"], 7)], [tensor("y", None)], held)
+    graph = """(float[1, 3, 4, 4] x, int64[n] to) => (float[] y) {
+        c = Conv (x, w)
+        d = Expand (c, to)
+        b = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     _, (plan,) = fold_proto(model)
     ((_, kept),) = plan.outcomes
     assert (kept.reason, "rank" in kept.detail) == ("unknown-shape", True)

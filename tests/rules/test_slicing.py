@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.builders import batch_norm, between_factors, bn_node, make, node, tensor, weights
+from tests.builders import batch_norm, between_factors, node, parse, weights
 from tests.folding import assert_equivalent, fold_proto, fold_reasons, reasons
 from tests.rules.cases.slicing import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
@@ -16,13 +16,13 @@ class TestSlicing(OperatorTests):
 def test_a_split_with_an_unnamed_output_is_kept():
     """The size of that output is unknown, and so is where the others start."""
     held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "sizes": np.array([2, 2])}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Split", ["c", "sizes"], ["one", ""], axis=1),
-        bn_node("one", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    found, _ = fold_reasons(make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held))
+    graph = """(float[1, 3, 4, 4] x) => (float[] y) {
+        c = Conv (x, w)
+        one, "" = Split <axis = 1> (c, sizes)
+        b = BatchNormalization (one, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    found, _ = fold_reasons(parse(graph, held))
     assert found == ["unknown-shape"]
 
 
@@ -30,14 +30,14 @@ def test_a_slice_of_a_huge_tensor_passes_the_transform_of_the_whole():
     """The opposite strategy, with a transform of the slice alone, would take too many numbers."""
     held = {"k": weights(1, 1, 4096, 1, 1) + 9, "v": weights(2, 1, 4096, 1, 1) + 9}
     held |= {"from": np.array([0]), "to": np.array([1024]), "on": np.array([2])}
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        node("Mul", ["s", "k"], ["m"]),
-        node("Slice", ["m", "from", "to", "on"], ["c"]),
-        node("Mul", ["c", "v"], ["d"]),
-        node("Sigmoid", ["d"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 4096, 2048, 1])], [tensor("y", None)], held)
+    graph = """(float[1, 4096, 2048, 1] x) => (float[] y) {
+        s = Sigmoid (x)
+        m = Mul (s, k)
+        c = Slice (m, from, to, on)
+        d = Mul (c, v)
+        y = Sigmoid (d)
+    }"""
+    model = parse(graph, held)
     found, folded = fold_reasons(model)
     assert sorted(found) == ["folds", "nonlinear"]
     assert sorted(made.op_type for made in folded.graph.node) == ["Mul", "Sigmoid", "Sigmoid", "Slice"]
@@ -49,16 +49,16 @@ def test_a_slice_passes_a_transform_that_the_rest_has_not():
     held |= {"e": np.array([2], "i8"), "z": np.array([4], "i8"), "a": np.array([1], "i8")}
     for part, value in (("scale", 2.0), ("bias", 0.5), ("mean", -1.0), ("var", 1.5)):
         held[f"bn_{part}"] = np.full(2, value, "f4")
-    nodes = [
-        node("Conv", ["x", "w", "k"], ["c"]),
-        node("Slice", ["c", "s", "e", "a"], ["p"]),
-        node("Slice", ["c", "e", "z", "a"], ["q"]),
-        bn_node("p", "b", "bn"),
-        node("Sigmoid", ["b"], ["t"]),
-        node("Sigmoid", ["q"], ["u"]),
-        node("Concat", ["t", "u"], ["y"], axis=1),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w, k)
+        p = Slice (c, s, e, a)
+        q = Slice (c, e, z, a)
+        b = BatchNormalization (p, bn_scale, bn_bias, bn_mean, bn_var)
+        t = Sigmoid (b)
+        u = Sigmoid (q)
+        y = Concat <axis = 1> (t, u)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert plan.folds, plan.outcomes
     assert_equivalent(model, folded, 512.0)
@@ -85,13 +85,13 @@ def test_a_slice_along_two_axes_of_a_transform_is_kept(axes, steps, folds):
 
 def test_a_slice_of_no_axis_passes_all_transforms():
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "none": np.array([], "i8")}
-    nodes = [
-        node("Conv", ["x", "w"], ["c"]),
-        node("Slice", ["c", "none", "none"], ["d"]),
-        bn_node("d", "b", "bn"),
-        node("Sigmoid", ["b"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", [1, 4, 4, 4])], held)
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
+        c = Conv (x, w)
+        d = Slice (c, none, none)
+        b = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert len(plan.folds) == 1, plan.outcomes
     assert_equivalent(model, folded, 512.0)
@@ -101,12 +101,12 @@ def test_a_slice_of_no_axis_passes_all_transforms():
 def test_an_output_of_a_split_has_no_transform_without_the_whole(gain):
     """The whole has no transform, by its other consumer, before its parts are considered."""
     held = {"k": np.ones((1, 2, 1, 1), "f4") * np.reshape(np.array(gain, "f4"), (1, -1, 1, 1))}
-    nodes = [
-        node("Split", ["x"], ["a", "b"], axis=1),
-        node("Concat", ["b", "x", "x"], ["unread"], axis=1),
-        node("Mul", ["b", "k"], ["y"]),
-    ]
-    model = make(nodes, [tensor("x", [2, 4, 3, 3])], [tensor("y", [2, 2, 3, 3])], held)
+    graph = """(float[2, 4, 3, 3] x) => (float[2, 2, 3, 3] y) {
+        a, b = Split <axis = 1> (x)
+        unread = Concat <axis = 1> (b, x, x)
+        y = Mul (b, k)
+    }"""
+    model = parse(graph, held)
     folded, (plan,) = fold_proto(model)
     assert not plan.folds
     assert_equivalent(model, folded, 1.0)

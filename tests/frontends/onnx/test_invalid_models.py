@@ -7,19 +7,7 @@ from onnx import TensorProto, helper
 
 from bnfold.api import FoldOptions, fold
 from bnfold.errors import InputError
-from tests.builders import (
-    ANY,
-    STATISTICS,
-    X,
-    batch_norm,
-    bn,
-    bn_node,
-    make,
-    node,
-    normal,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, STATISTICS, X, batch_norm, bn, make, node, normal, parse, tensor, weights
 from tests.folding import fold_proto
 
 INVALID_NODES = {
@@ -102,9 +90,13 @@ def test_a_cycle_of_symbolic_links_is_refused(tmp_path):
 def test_inconsistent_operators_fold_nothing(wrong):
     """Six channels are no four blocks, for example; the loader refuses some of these, the rules the others."""
     held = batch_norm("bn", 6, 1) | {"w": weights(1, 6, 3, 1, 1), "one": np.array([1]), "two": np.array([0, 1])}
-    nodes = [node("Conv", ["x", "w"], ["c"]), bn_node("d", "b", "bn"), node("Sigmoid", ["b"], ["y"])]
+    graph = """(float[1, 3, 4, 4] x, float[1, 6, 4, 4] d) => (float[] y) {
+        c = Conv (x, w)
+        b = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Sigmoid (b)
+    }"""
     try:
-        model = make(nodes, [tensor("x", [1, 3, 4, 4]), tensor("d", [1, 6, 4, 4])], [tensor("y", None)], held)
+        model = parse(graph, held)
         del model.graph.input[1]
         model.graph.node.insert(1, wrong)
         model.graph.value_info.append(tensor("d", [1, 6, 4, 4]))

@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
-from tests.builders import ANY, STATISTICS, X, bn, make, node, normal, subgraph, tensor
+from tests.builders import ANY, STATISTICS, X, bn, make, node, normal, parse, subgraph, tensor
 from tests.folding import fold_and_compare, fold_proto
 
 
@@ -28,9 +28,12 @@ def test_a_loop_carried_tensor_has_no_known_shape():
 
 
 def test_declared_output_shapes_are_not_trusted():
-    nodes = [node("Reshape", ["x", "shape"], ["t"]), node("MatMul", ["t", "w"], ["u"]), bn("u")]
-    inputs = [tensor("x", [2, 4, 5]), tensor("shape", [None], TensorProto.INT64)]
-    model = make(nodes, inputs, [tensor("t", [8, 5]), ANY], {"w": normal(5, 4), **STATISTICS})
+    graph = """(float[2, 4, 5] x, int64[?] shape) => (float[8, 5] t, float[] y) {
+        t = Reshape (x, shape)
+        u = MatMul (t, w)
+        y = BatchNormalization (u, s, b, m, v)
+    }"""
+    model = parse(graph, {"w": normal(5, 4), **STATISTICS})
     model.graph.output[0].CopyFrom(tensor("t", [8, 5]))
     assert fold_and_compare(model, {"x": normal(2, 4, 5), "shape": np.array([2, 4, 5])}) == 0
 

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, numpy_helper
+from onnx import numpy_helper
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    behind_conv,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, IMAGE, batch_norm, behind_conv, bn_node, make, node, parse, tensor, weights
 from tests.rules.case import Case, cases_in
 
 CASES: list[Case] = []
@@ -43,14 +33,14 @@ def statistics_as_lists_of_floats():
 @case(nodes=1)
 def weights_behind_identity_cast_and_reshape():
     held = {"raw": weights(1, 4, 27, dtype="float64"), "shape": np.array([4, 3, 3, 3]), **batch_norm("bn", 4)}
-    nodes = [
-        node("Cast", ["raw"], ["cast"], to=TensorProto.FLOAT),
-        node("Reshape", ["cast", "shape"], ["shaped"]),
-        node("Identity", ["shaped"], ["w"]),
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "y", "bn"),
-    ]
-    return make(nodes, [IMAGE], [ANY], held)
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        cast = Cast <to = 1> (raw)
+        shaped = Reshape (cast, shape)
+        w = Identity (shaped)
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 @case(nodes=1)
@@ -70,27 +60,27 @@ def statistics_from_constant_of_shape():
 def variance_computed_from_a_constant_deviation():
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
     held["deviation"] = np.sqrt(held.pop("bn_var"))
-    nodes = [
-        node("Mul", ["deviation", "deviation"], ["bn_var"]),
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "y", "bn"),
-    ]
-    return make(nodes, [IMAGE], [ANY], held)
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        bn_var = Mul (deviation, deviation)
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 @case(nodes=1)
 def bias_that_torch_computes():
     """What torch.onnx.export(optimize=False) writes for a missing bias."""
     held = {"w": weights(1, 4, 3, 3, 3), "one": np.array([1]), "zero": np.float32(0), **batch_norm("bn", 4)}
-    nodes = [
-        node("Shape", ["w"], ["channels"], start=0, end=1),
-        node("Expand", ["channels", "one"], ["shape"]),
-        node("CastLike", ["zero", "x"], ["cast"]),
-        node("Expand", ["cast", "shape"], ["bias"]),
-        node("Conv", ["x", "w", "bias"], ["t"], name="conv"),
-        bn_node("t", "y", "bn"),
-    ]
-    return make(nodes, [IMAGE], [ANY], held)
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        channels = Shape <end = 1, start = 0> (w)
+        shape = Expand (channels, one)
+        cast = CastLike (zero, x)
+        bias = Expand (cast, shape)
+        t = Conv (x, w, bias)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 def _listed_as_inputs(ir_version):

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from onnx import helper
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    output,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, IMAGE, batch_norm, bn_node, make, node, parse, tensor, weights
 from tests.rules.case import Case, cases_in
 
 CASES: list[Case] = []
@@ -36,61 +26,64 @@ def one_weight_in_two_convolutions():
 
 @case(1, nodes=2)
 def weight_shared_with_a_convolution_without_batch_norm():
-    nodes = [
-        node("Conv", ["x", "w", "c"], ["t"], name="conv1"),
-        bn_node("t", "y", "bn"),
-        node("Conv", ["x", "w", "c"], ["z"], name="conv2"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y, float[] z) {
+        t = Conv (x, w, c)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        z = Conv (x, w, c)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "c": weights(2, 4), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY, helper.make_tensor_value_info("z", 1, None)], held)
+    return parse(graph, held)
 
 
 @case(2, nodes=2)
 def one_batch_norms_statistics_for_two_layers():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv1"),
-        bn_node("t", "u", "bn"),
-        node("Conv", ["u", "v"], ["s"], name="conv2"),
-        bn_node("s", "y", "bn", name="bn_again"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        s = Conv (u, v)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "v": weights(2, 4, 4, 1, 1), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(1, nodes=1)
 def new_names_avoid_those_in_use():
-    nodes = [node("Conv", ["x", "w"], ["t"], name="conv"), bn_node("t", "y", "bn")]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
     held |= {"w_bnfold": weights(2, 1), "t_bias_bnfold": weights(3, 1)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=3)
 def a_fork_whose_consumers_all_absorb():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "b", "bn"),
-        node("Conv", ["b", "w2"], ["y"], name="conv2", pads=[1, 1, 1, 1]),
-        node("Conv", ["t", "w3"], ["z"], name="conv3"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y, float[] z) {
+        t = Conv (x, w)
+        b = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Conv <pads = [1, 1, 1, 1]> (b, w2)
+        z = Conv (t, w3)
+    }"""
     held = {
         "w": weights(1, 4, 3, 3, 3),
         "w2": weights(2, 2, 4, 3, 3),
         "w3": weights(3, 2, 4, 3, 3),
         **batch_norm("bn", 4),
     }
-    return make(nodes, [IMAGE], [ANY, output("z")], held)
+    return parse(graph, held)
 
 
 @case(2, nodes=3)
 def two_batch_norms_of_one_input():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "b1", "bn1"),
-        bn_node("t", "b2", "bn2"),
-        node("Conv", ["b1", "w2"], ["y"], name="conv2"),
-        node("Conv", ["b2", "w3"], ["z"], name="conv3"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y, float[] z) {
+        t = Conv (x, w)
+        b1 = BatchNormalization (t, bn1_scale, bn1_bias, bn1_mean, bn1_var)
+        b2 = BatchNormalization (t, bn2_scale, bn2_bias, bn2_mean, bn2_var)
+        y = Conv (b1, w2)
+        z = Conv (b2, w3)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "w2": weights(2, 2, 4, 3, 3), "w3": weights(3, 2, 4, 3, 3)}
     held |= {**batch_norm("bn1", 4, 1), **batch_norm("bn2", 4, 2)}
-    return make(nodes, [IMAGE], [ANY, output("z")], held)
+    return parse(graph, held)

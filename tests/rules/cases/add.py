@@ -2,18 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    after_conv,
-    batch_norm,
-    between,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import after_conv, batch_norm, between, node, parse, weights
 from tests.matrix.row import EVERY_SHAPE, Row, arithmetic_rows, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -24,13 +13,13 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(nodes=2)
 def conv_add_constant():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Add", ["t", "k"], ["a"], name="bias"),
-        bn_node("a", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        a = Add (t, k)
+        y = BatchNormalization (a, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "k": weights(2, 4, 1, 1), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=1)
@@ -41,37 +30,37 @@ def constant_minus_value():
 
 @case(nodes=3)
 def behind_a_sum_of_convolutions():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv1"),
-        node("Conv", ["x", "w2"], ["u"], name="conv2"),
-        node("Sum", ["t", "u"], ["s"], name="sum"),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Conv (x, w2)
+        s = Sum (t, u)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "w2": weights(2, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(0, ("graph-input",))
 def behind_a_sum_with_an_input():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Add", ["t", "z"], ["s"], name="sum"),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x, float[N, 4, 6, 6] z) => (float[] y) {
+        t = Conv (x, w)
+        s = Add (t, z)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE, tensor("z", ["N", 4, 6, 6])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=3)
 def behind_a_difference():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv1"),
-        node("Conv", ["x", "w2"], ["u"], name="conv2"),
-        node("Sub", ["t", "u"], ["s"], name="difference"),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Conv (x, w2)
+        s = Sub (t, u)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "w2": weights(2, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=2)

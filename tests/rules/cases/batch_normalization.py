@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import helper
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    after_conv,
-    batch_norm,
-    behind_conv,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import after_conv, batch_norm, behind_conv, bn_node, node, parse, weights
 from tests.matrix.row import Row, rows_in
 from tests.rules.case import Case, cases_in
 
@@ -27,10 +15,13 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(0, ("dynamic-statistics",))
 def statistics_computed_at_run_time():
-    nodes = [node("Conv", ["x", "w"], ["t"], name="conv"), bn_node("t", "y", "bn")]
+    graph = """(float[N, 3, 8, 8] x, float[4] bn_mean) => (float[] y) {
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
     del held["bn_mean"]
-    return make(nodes, [IMAGE, tensor("bn_mean", [4])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(0, ("degenerate-variance",))
@@ -78,30 +69,33 @@ def opset_7_per_activation():
 
 @case(2, nodes=1)
 def batch_norm_behind_batch_norm():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "u", "bn1"),
-        bn_node("u", "y", "bn2"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = BatchNormalization (t, bn1_scale, bn1_bias, bn1_mean, bn1_var)
+        y = BatchNormalization (u, bn2_scale, bn2_bias, bn2_mean, bn2_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn1", 4, 1), **batch_norm("bn2", 4, 2)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(1, ("graph-input",), nodes=1)
 def batch_norm_into_one_that_is_kept():
-    nodes = [bn_node("x", "u", "bn1"), bn_node("u", "y", "bn2")]
-    return make(nodes, [IMAGE], [ANY], {**batch_norm("bn1", 3, 1), **batch_norm("bn2", 3, 2)})
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        u = BatchNormalization (x, bn1_scale, bn1_bias, bn1_mean, bn1_var)
+        y = BatchNormalization (u, bn2_scale, bn2_bias, bn2_mean, bn2_var)
+    }"""
+    return parse(graph, {**batch_norm("bn1", 3, 1), **batch_norm("bn2", 3, 2)})
 
 
 @case(2, nodes=2)
 def two_outputs_of_the_same_batch_norm():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "y", "bn"),
-        bn_node("t", "z", "bn", name="again"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y, float[] z) {
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        z = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY, helper.make_tensor_value_info("z", 1, None)], held)
+    return parse(graph, held)
 
 
 @case(2, nodes=1)

@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import batch_norm, node, parse, weights
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -22,48 +13,48 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(nodes=3)
 def behind_a_concat_of_convolutions():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv1"),
-        node("Conv", ["x", "w2"], ["u"], name="conv2"),
-        node("Concat", ["t", "u"], ["s"], name="concat", axis=1),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Conv (x, w2)
+        s = Concat <axis = 1> (t, u)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "w2": weights(2, 2, 3, 3, 3), **batch_norm("bn", 6)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=2)
 def behind_a_concat_with_a_constant():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Concat", ["t", "k"], ["s"], name="concat", axis=1),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[1, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        s = Concat <axis = 1> (t, k)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "k": weights(2, 1, 2, 6, 6), **batch_norm("bn", 6)}
-    return make(nodes, [tensor("x", [1, 3, 8, 8])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=3)
 def behind_a_concat_along_the_height():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv1"),
-        node("Conv", ["x", "w2"], ["u"], name="conv2"),
-        node("Concat", ["t", "u"], ["s"], name="concat", axis=2),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Conv (x, w2)
+        s = Concat <axis = 2> (t, u)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "w2": weights(2, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 @case(0, ("graph-input",))
 def behind_a_concat_with_an_input():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Concat", ["t", "z"], ["s"], name="concat", axis=1),
-        bn_node("s", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x, float[N, 2, 6, 6] z) => (float[] y) {
+        t = Conv (x, w)
+        s = Concat <axis = 1> (t, z)
+        y = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 6)}
-    return make(nodes, [IMAGE, tensor("z", ["N", 2, 6, 6])], [ANY], held)
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix

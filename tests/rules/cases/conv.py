@@ -14,6 +14,7 @@ from tests.builders import (
     bn_node,
     make,
     node,
+    parse,
     tensor,
     weights,
     without_offset,
@@ -48,8 +49,11 @@ def conv_depthwise_auto_pad():
 
 @case(nodes=1)
 def conv_empty_bias_name():
-    nodes = [node("Conv", ["x", "w", ""], ["t"], name="conv"), bn_node("t", "y", "bn")]
-    return make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w, "")
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
 
 
 @case(nodes=1)
@@ -61,8 +65,11 @@ def conv_dead_channel():
 
 @case(0, ("dynamic-weights",))
 def conv_weight_computed_at_run_time():
-    nodes = [node("Conv", ["x", "w"], ["t"], name="conv"), bn_node("t", "y", "bn")]
-    return make(nodes, [IMAGE, tensor("w", [4, 3, 3, 3])], [ANY], batch_norm("bn", 4))
+    graph = """(float[N, 3, 8, 8] x, float[4, 3, 3, 3] w) => (float[] y) {
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, batch_norm("bn", 4))
 
 
 @case(nodes=1, ulps=512)
@@ -157,9 +164,12 @@ def a_dead_channel_goes_to_the_producer():
 
 @case(0, ("graph-output",))
 def conv_output_is_a_graph_output():
-    nodes = [node("Conv", ["x", "w"], ["t"], name="conv"), bn_node("t", "y", "bn")]
+    graph = """(float[N, 3, 8, 8] x) => (float[] t, float[] y) {
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE], [helper.make_tensor_value_info("t", 1, None), ANY], held)
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix

@@ -2,17 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    ANY,
-    ahead,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-    without_offset,
-)
+from tests.builders import ANY, ahead, batch_norm, bn_node, make, node, parse, tensor, weights, without_offset
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -40,8 +30,11 @@ def conv_transpose_grouped():
 @case(nodes=1)
 def conv_transpose_1d_without_bias():
     held = {"w": weights(1, 4, 3, 3), **batch_norm("bn", 3)}
-    nodes = [node("ConvTranspose", ["x", "w"], ["t"], name="up"), bn_node("t", "y", "bn")]
-    return make(nodes, [tensor("x", ["N", 4, 5])], [ANY], held)
+    graph = """(float[N, 4, 5] x) => (float[] y) {
+        t = ConvTranspose (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 @case(0, ("padding",))

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    ahead,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, ahead, batch_norm, bn_node, make, node, parse, tensor, weights
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -77,13 +68,13 @@ def before_a_gemm_that_transposes():
 
 @case(nodes=1)
 def gemm_mul_add():
-    nodes = [
-        node("Gemm", ["x", "w", "c"], ["g"], name="dense"),
-        node("Mul", ["g", "m"], ["p"]),
-        node("Add", ["p", "k"], ["y"], name="bn"),
-    ]
+    graph = """(float[N, 6] x) => (float[] y) {
+        g = Gemm (x, w, c)
+        p = Mul (g, m)
+        y = Add (p, k)
+    }"""
     held = {"w": weights(1, 6, 5), "c": weights(2, 5), "m": weights(3, 5), "k": weights(4, 1, 5)}
-    return make(nodes, [tensor("x", ["N", 6])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=3)

@@ -3,19 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    between,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import batch_norm, between, node, parse, tensor, weights
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -26,13 +16,13 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(nodes=3)
 def identity_and_dropout_between():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Identity", ["t"], ["i"], name="id"),
-        node("Dropout", ["i"], ["d"], name="drop"),
-        bn_node("d", "y", "bn"),
-    ]
-    return make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        i = Identity (t)
+        d = Dropout (i)
+        y = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
 
 
 @case(nodes=5)
@@ -49,14 +39,13 @@ def consumers_of_the_size_alone():
 
 @case(0, ("unsupported-dtype",))
 def behind_a_cast():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Cast", ["t"], ["d"], to=TensorProto.DOUBLE),
-        bn_node("d", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (double[] y) {
+        t = Conv (x, w)
+        d = Cast <to = 11> (t)
+        y = BatchNormalization (d, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     bn = {name: data.astype("float64") for name, data in batch_norm("bn", 4).items()}
-    outputs = [helper.make_tensor_value_info("y", TensorProto.DOUBLE, None)]
-    return make(nodes, [IMAGE], outputs, {"w": weights(1, 4, 3, 3, 3), **bn})
+    return parse(graph, {"w": weights(1, 4, 3, 3, 3), **bn})
 
 
 # --- its rows in the operator-context matrix

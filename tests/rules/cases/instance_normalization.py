@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    weights,
-)
+from tests.builders import ANY, IMAGE, batch_norm, bn_node, make, node, parse, weights
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -22,8 +14,11 @@ case, row = cases_in(CASES), rows_in(ROWS)
 @case(nodes=1)
 def behind_an_instance_normalization():
     held = {"s": weights(1, 3), "c": weights(2, 3), **batch_norm("bn", 3)}
-    nodes = [node("InstanceNormalization", ["x", "s", "c"], ["t"], name="inst"), bn_node("t", "y", "bn")]
-    return make(nodes, [IMAGE], [ANY], held)
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = InstanceNormalization (x, s, c)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 @case(0, ("nonlinear",))

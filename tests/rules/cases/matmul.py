@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    ahead,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import ahead, batch_norm, node, parse, tensor, weights
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -24,31 +15,40 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(nodes=2)
 def matmul_becomes_matmul_and_add():
-    nodes = [node("MatMul", ["x", "w"], ["t"], name="dense"), bn_node("t", "y", "bn")]
-    return make(nodes, [tensor("x", [3, 6])], [ANY], {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
+    graph = """(float[3, 6] x) => (float[] y) {
+        t = MatMul (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
 
 
 @case(nodes=2)
 def matmul_add():
-    nodes = [
-        node("MatMul", ["x", "w"], ["t"], name="dense"),
-        node("Add", ["c", "t"], ["a"], name="bias"),
-        bn_node("a", "y", "bn"),
-    ]
+    graph = """(float[3, 6] x) => (float[] y) {
+        t = MatMul (x, w)
+        a = Add (c, t)
+        y = BatchNormalization (a, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 6, 5), "c": weights(2, 5), **batch_norm("bn", 5)}
-    return make(nodes, [tensor("x", [3, 6])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(0, ("channel-axis",))
 def matmul_rank_3_normalises_the_rows():
-    nodes = [node("MatMul", ["x", "w"], ["t"], name="dense"), bn_node("t", "y", "bn")]
-    return make(nodes, [tensor("x", [2, 5, 6])], [ANY], {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
+    graph = """(float[2, 5, 6] x) => (float[] y) {
+        t = MatMul (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
 
 
 @case(0, ("dynamic-weights",))
 def matmul_of_two_computed_values():
-    nodes = [node("MatMul", ["x", "z"], ["t"], name="scores"), bn_node("t", "y", "bn")]
-    return make(nodes, [tensor("x", [3, 6]), tensor("z", [6, 5])], [ANY], batch_norm("bn", 5))
+    graph = """(float[3, 6] x, float[6, 5] z) => (float[] y) {
+        t = MatMul (x, z)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, batch_norm("bn", 5))
 
 
 @case(nodes=2)
@@ -69,25 +69,25 @@ def before_matmul_alone_becomes_an_add():
 
 @case(nodes=4)
 def matmul_of_rank_3_between_transposes():
-    nodes = [
-        node("MatMul", ["x", "w"], ["m"], name="dense"),
-        node("Transpose", ["m"], ["t"], perm=[0, 2, 1]),
-        bn_node("t", "b", "bn"),
-        node("Transpose", ["b"], ["y"], perm=[0, 2, 1]),
-    ]
-    return make(nodes, [tensor("x", ["N", 7, 6])], [ANY], {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
+    graph = """(float[N, 7, 6] x) => (float[] y) {
+        m = MatMul (x, w)
+        t = Transpose <perm = [0, 2, 1]> (m)
+        b = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Transpose <perm = [0, 2, 1]> (b)
+    }"""
+    return parse(graph, {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
 
 
 @case(0, ("channel-axis",))
 def matmul_reshape_batch_norm_on_another_axis():
     """onnxruntime folds this, wrongly: N and the number of channels merely agree."""
-    nodes = [
-        node("MatMul", ["x", "w"], ["t"], name="dense"),
-        node("Reshape", ["t", "shape"], ["u"]),
-        bn_node("u", "y", "bn"),
-    ]
+    graph = """(float[2, 4, 6] x) => (float[] y) {
+        t = MatMul (x, w)
+        u = Reshape (t, shape)
+        y = BatchNormalization (u, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 6, 4), "shape": np.array([2, 4, 4]), **batch_norm("bn", 4)}
-    return make(nodes, [tensor("x", [2, 4, 6])], [ANY], held)
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix

@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    between,
-    bn_node,
-    make,
-    node,
-    positive,
-)
+from tests.builders import ANY, IMAGE, batch_norm, between, bn_node, make, node, parse, positive
 from tests.rules.case import Case, cases_in
 
 CASES: list[Case] = []
@@ -28,12 +19,12 @@ def weights_dequantized_from_integers():
         "scale": rng.uniform(0.01, 0.1, 4).astype("float32"),
     }
     held |= {"zero": np.zeros(4, np.int8), **batch_norm("bn", 4)}
-    nodes = [
-        node("DequantizeLinear", ["q", "scale", "zero"], ["w"], name="dq", axis=0),
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "y", "bn"),
-    ]
-    return make(nodes, [IMAGE], [ANY], held)
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        w = DequantizeLinear <axis = 0> (q, scale, zero)
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 def quantized(bn, low=-127, scale=None, **attributes):

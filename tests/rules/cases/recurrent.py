@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, batch_norm, bn_node, make, node, parse, tensor, weights
 from tests.matrix.row import Row, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -54,8 +46,11 @@ def before_an_rnn():
 @case(0, ("nonlinear",))
 def behind_an_lstm():
     held = {"w": weights(1, 1, 20, 4), "r": weights(2, 1, 20, 5), **batch_norm("bn", 1)}
-    nodes = [node("LSTM", ["x", "w", "r"], ["h"], name="rnn", hidden_size=5), bn_node("h", "y", "bn")]
-    return make(nodes, [tensor("x", [3, 2, 4])], [ANY], held)
+    graph = """(float[3, 2, 4] x) => (float[] y) {
+        h = LSTM <hidden_size = 5> (x, w, r)
+        y = BatchNormalization (h, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix

@@ -12,6 +12,7 @@ from tests.builders import (
     bn_node,
     make,
     node,
+    parse,
     positive,
     weights,
     without_offset,
@@ -26,12 +27,12 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(0, ("nonlinear",))
 def relu_between():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Relu", ["t"], ["r"], name="relu"),
-        bn_node("r", "y", "bn"),
-    ]
-    return make(nodes, [IMAGE], [ANY], {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        r = Relu (t)
+        y = BatchNormalization (r, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
 
 
 @case(nodes=2)
@@ -84,15 +85,15 @@ def no_threshold_before_a_padded_conv():
 
 @case(2, nodes=3, threshold=True)
 def threshold_under_a_scale():
-    nodes = [
-        node("Sigmoid", ["x"], ["s"]),
-        bn_node("s", "b", "bn"),
-        node("Relu", ["b"], ["r"]),
-        node("Mul", ["r", "k"], ["m"], name="scale"),
-        node("Conv", ["m", "w"], ["y"], name="conv"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        s = Sigmoid (x)
+        b = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var)
+        r = Relu (b)
+        m = Mul (r, k)
+        y = Conv (m, w)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "k": np.abs(weights(2, 3, 1, 1)), **positive("bn", 3)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix

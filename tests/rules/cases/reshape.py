@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    batch_norm,
-    between,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import batch_norm, between, node, parse, weights
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 
@@ -24,24 +15,24 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(nodes=2)
 def squeezed():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Squeeze", ["t", "axes"], ["u"]),
-        bn_node("u", "y", "bn"),
-    ]
+    graph = """(float[N, 3, 1, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Squeeze (t, axes)
+        y = BatchNormalization (u, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 1, 3), "axes": np.array([2]), **batch_norm("bn", 4)}
-    return make(nodes, [tensor("x", ["N", 3, 1, 8])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=2)
 def unsqueezed():
-    nodes = [
-        node("Gemm", ["x", "w"], ["t"], name="dense"),
-        node("Unsqueeze", ["t", "axes"], ["u"]),
-        bn_node("u", "y", "bn"),
-    ]
+    graph = """(float[N, 3] x) => (float[] y) {
+        t = Gemm (x, w)
+        u = Unsqueeze (t, axes)
+        y = BatchNormalization (u, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 3, 4), "axes": np.array([2, 3]), **batch_norm("bn", 4)}
-    return make(nodes, [tensor("x", ["N", 3])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=2)
@@ -58,13 +49,13 @@ def flattened_into_features():
 
 @case(nodes=2)
 def per_feature_behind_gemm_and_reshape():
-    nodes = [
-        node("Gemm", ["x", "w"], ["t"], name="dense"),
-        node("Reshape", ["t", "shape"], ["u"]),
-        node("Mul", ["u", "m"], ["y"], name="bn"),
-    ]
+    graph = """(float[N, 3] x) => (float[] y) {
+        t = Gemm (x, w)
+        u = Reshape (t, shape)
+        y = Mul (u, m)
+    }"""
     held = {"w": weights(1, 3, 8), "shape": np.array([-1, 2, 4]), "m": weights(2, 2, 4)}
-    return make(nodes, [tensor("x", ["N", 3])], [ANY], held)
+    return parse(graph, held)
 
 
 @case(nodes=4)
@@ -96,13 +87,13 @@ def channel_shuffle_by_computed_shapes():
 
 @case(nodes=2)
 def expanded():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Expand", ["t", "shape"], ["u"]),
-        bn_node("u", "y", "bn"),
-    ]
+    graph = """(float[1, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Expand (t, shape)
+        y = BatchNormalization (u, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
     held = {"w": weights(1, 4, 3, 8, 8), "shape": np.array([1, 4, 5, 5]), **batch_norm("bn", 4)}
-    return make(nodes, [tensor("x", [1, 3, 8, 8])], [ANY], held)
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix

@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    between,
-    bn_node,
-    make,
-    node,
-    output,
-    weights,
-)
+from tests.builders import batch_norm, between, node, parse, weights
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 
@@ -25,26 +15,26 @@ case, row = cases_in(CASES), rows_in(ROWS)
 
 @case(2, nodes=2)
 def two_halves_of_a_split():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Split", ["t", "sizes"], ["u", "v"], name="split", axis=1),
-        bn_node("u", "y", "bn1"),
-        bn_node("v", "z", "bn2"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y, float[] z) {
+        t = Conv (x, w)
+        u, v = Split <axis = 1> (t, sizes)
+        y = BatchNormalization (u, bn1_scale, bn1_bias, bn1_mean, bn1_var)
+        z = BatchNormalization (v, bn2_scale, bn2_bias, bn2_mean, bn2_var)
+    }"""
     held = {"w": weights(1, 6, 3, 3, 3), "sizes": np.array([4, 2]), **batch_norm("bn1", 4), **batch_norm("bn2", 2, 3)}
-    return make(nodes, [IMAGE], [ANY, output("z")], held)
+    return parse(graph, held)
 
 
 @case(nodes=3)
 def behind_a_slice_of_the_channels():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Slice", ["t", "from", "to", "axis"], ["u"], name="slice"),
-        bn_node("u", "y", "bn"),
-        node("Slice", ["t", "to", "end", "axis"], ["z"], name="rest"),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y, float[] z) {
+        t = Conv (x, w)
+        u = Slice (t, from, to, axis)
+        y = BatchNormalization (u, bn_scale, bn_bias, bn_mean, bn_var)
+        z = Slice (t, to, end, axis)
+    }"""
     held = {"w": weights(1, 6, 3, 3, 3), "from": np.array([0]), "to": np.array([4]), "end": np.array([6])}
-    return make(nodes, [IMAGE], [ANY, output("z")], {**held, "axis": np.array([1]), **batch_norm("bn", 4)})
+    return parse(graph, {**held, "axis": np.array([1]), **batch_norm("bn", 4)})
 
 
 @case(nodes=2)

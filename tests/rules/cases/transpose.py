@@ -2,15 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    batch_norm,
-    between,
-    make,
-    node,
-    weights,
-)
+from tests.builders import batch_norm, between, node, parse, weights
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 
@@ -27,15 +19,15 @@ def transposed():
 
 @case(nodes=3)
 def channels_last_in_between():
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        node("Transpose", ["t"], ["u"], perm=[0, 2, 3, 1]),
-        node("Mul", ["u", "m"], ["v"]),
-        node("Add", ["v", "k"], ["s"], name="bn"),
-        node("Relu", ["s"], ["y"]),
-    ]
+    graph = """(float[N, 3, 8, 8] x) => (float[] y) {
+        t = Conv (x, w)
+        u = Transpose <perm = [0, 2, 3, 1]> (t)
+        v = Mul (u, m)
+        s = Add (v, k)
+        y = Relu (s)
+    }"""
     held = {"w": weights(1, 4, 3, 3, 3), "m": weights(2, 4), "k": weights(3, 4)}
-    return make(nodes, [IMAGE], [ANY], held)
+    return parse(graph, held)
 
 
 # --- its rows in the operator-context matrix
