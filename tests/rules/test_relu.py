@@ -3,18 +3,7 @@
 import numpy as np
 import pytest
 
-from tests.builders import (
-    STATISTICS,
-    batch_norm,
-    bn_node,
-    exact_batch_norm,
-    make,
-    node,
-    normal,
-    parse,
-    tensor,
-    weights,
-)
+from tests.builders import STATISTICS, batch_norm, bn_node, exact_batch_norm, make, node, normal, parse, tensor, weights
 from tests.folding import assert_equivalent, fold_proto
 from tests.rules.cases.relu import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests

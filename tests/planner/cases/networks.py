@@ -4,17 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    ahead,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    positive,
-    weights,
-)
+from tests.builders import ANY, IMAGE, ahead, batch_norm, bn_node, make, node, positive, weights
 from tests.rules.case import Case, cases_in
 
 CASES: list[Case] = []

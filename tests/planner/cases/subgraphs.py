@@ -5,17 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import TensorProto, helper
 
-from tests.builders import (
-    ANY,
-    IMAGE,
-    SAMPLES,
-    batch_norm,
-    bn_node,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 from tests.rules.case import Case, cases_in
 
 CASES: list[Case] = []

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    between,
-    node,
-    without_offset,
-)
+from tests.builders import between, node, without_offset
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    batch_norm,
-    between,
-    node,
-    weights,
-)
+from tests.builders import batch_norm, between, node, weights
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 

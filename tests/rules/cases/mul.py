@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.builders import (
-    ANY,
-    after_conv,
-    batch_norm,
-    between,
-    make,
-    node,
-    tensor,
-    weights,
-)
+from tests.builders import ANY, after_conv, batch_norm, between, make, node, tensor, weights
 from tests.matrix.row import EVERY_SHAPE, Row, arithmetic_rows, one, rows_in
 from tests.rules.case import Case, cases_in
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    between,
-    node,
-)
+from tests.builders import between, node
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import (
-    between,
-    node,
-    positive,
-)
+from tests.builders import between, node, positive
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 

@@ -5,10 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from tests.builders import (
-    between,
-    node,
-)
+from tests.builders import between, node
 from tests.matrix.row import Row, one, rows_in
 from tests.rules.case import Case, cases_in
 
