@@ -115,12 +115,12 @@ def outcomes(model):
         expected = run(model, feeds)
         assert_same(expected, run(folded, feeds), 2048.0)
         assert all(np.isfinite(array).all() for array in expected)
-    told = []
+    observed = []
     for _, outcome in plan.outcomes:
         if getattr(outcome, "reason", "") != "skipped":
             into = " and ".join(n.op for n in getattr(outcome, "into", ()))
-            told.append(getattr(outcome, "reason", None) or f"{outcome.direction} into {into}")
-    return ", then ".join(told)
+            observed.append(getattr(outcome, "reason", None) or f"{outcome.direction} into {into}")
+    return ", then ".join(observed)
 
 
 def check_row(row, record):

@@ -15,20 +15,20 @@ gains = hnp.arrays(np.float64, 4, elements=st.floats(0.01, 100) | st.floats(-100
 shifts = hnp.arrays(np.float64, 4, elements=st.floats(-100, 100))
 
 
-maps = st.builds(lambda gain, shift: Affine.along(1, gain, shift), gains, shifts)
+transforms = st.builds(lambda gain, shift: Affine.along(1, gain, shift), gains, shifts)
 
 
-@given(maps, maps)
+@given(transforms, transforms)
 def test_composition_is_application_one_after_the_other(outer, inner):
     x = np.random.default_rng(0).normal(size=(2, 4, 3))
     np.testing.assert_allclose(outer.after(inner)(x), outer(inner(x)), rtol=1e-9, atol=1e-9)
 
 
-@given(maps)
-def test_the_inverse_undoes_a_transform(map_):
+@given(transforms)
+def test_the_inverse_undoes_a_transform(transform):
     x = np.random.default_rng(0).normal(size=(2, 4))
-    np.testing.assert_allclose(map_.inverse()(map_(x)), x, rtol=1e-9, atol=1e-6)
-    assert map_.after(map_.inverse()).gain_only().agrees(IDENTITY)
+    np.testing.assert_allclose(transform.inverse()(transform(x)), x, rtol=1e-9, atol=1e-6)
+    assert transform.after(transform.inverse()).gain_only().agrees(IDENTITY)
 
 
 def test_transforms_take_their_smallest_shape():
@@ -50,18 +50,18 @@ def test_a_transform_is_finite_in_scale_and_offset(bad):
 
 @pytest.mark.parametrize("size", [1.0, 1e-20, 1e20])
 def test_offsets_agree_up_to_roundings_of_the_largest(size):
-    map_ = Affine.along(1, [1.0, 2.0], [size, size / 8])
-    assert map_.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-15), size / 8]))
-    assert not map_.agrees(Affine.along(1, [1.0, 2.0], [size, size / 8 * (1 + 1e-12)]))
-    assert not map_.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-12), size / 8]))
+    transform = Affine.along(1, [1.0, 2.0], [size, size / 8])
+    assert transform.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-15), size / 8]))
+    assert not transform.agrees(Affine.along(1, [1.0, 2.0], [size, size / 8 * (1 + 1e-12)]))
+    assert not transform.agrees(Affine.along(1, [1.0, 2.0], [size * (1 + 1e-12), size / 8]))
 
 
 def test_vectors_are_refused_off_their_axis():
-    map_ = Affine.along(1, [1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
-    assert map_.vectors(1, 3) is not None
-    assert map_.vectors(1, 4) is None
-    assert map_.vectors(1, 2) is None
-    assert map_.vectors(2, 3) is None
+    transform = Affine.along(1, [1.0, 2.0, 3.0], [0.0, 1.0, 2.0])
+    assert transform.vectors(1, 3) is not None
+    assert transform.vectors(1, 4) is None
+    assert transform.vectors(1, 2) is None
+    assert transform.vectors(2, 3) is None
     assert Affine.of(2.0, 1.0).vectors(3, 7)[0].shape == (7,)
     with pytest.raises(ZeroDivisionError):
         Affine.along(1, [1.0, 0.0], [0.0, 0.0]).inverse()
@@ -75,11 +75,11 @@ def apply(view, x, bias):
 
 
 @given(st.sampled_from([1, 2]), st.booleans(), st.booleans(), st.integers(0, 2**16))
-def test_fold_then_apply_equals_apply_then_normalise(group, with_bias, with_input_map, seed):
+def test_fold_then_apply_equals_apply_then_normalise(group, with_bias, with_input_transform, seed):
     rng = np.random.default_rng(seed)
     view = rng.normal(size=(group, 4 // group, 6 // group, 3))
     bias = rng.normal(size=4) if with_bias else None
-    before = (rng.uniform(0.5, 2, 6) * rng.choice([-1, 1], 6), rng.normal(size=6)) if with_input_map else None
+    before = (rng.uniform(0.5, 2, 6) * rng.choice([-1, 1], 6), rng.normal(size=6)) if with_input_transform else None
     after = rng.normal(size=4), rng.normal(size=4)
     new, offset = fold_linear(Weight.of(view), bias, before, after)
     new = new.array()

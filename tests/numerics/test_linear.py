@@ -23,14 +23,14 @@ def dense(stored, bias, before, after, inputs_first):
 
 
 @given(shapes, st.booleans(), st.booleans(), st.integers(1, 200), st.integers(0, 2**16))
-def test_blocks_of_any_size_make_the_dense_fold(shape, inputs_first, maps_inputs, block, seed):
+def test_blocks_of_any_size_make_the_dense_fold(shape, inputs_first, transforms_inputs, block, seed):
     rng = np.random.default_rng(seed)
     stored = rng.standard_normal(shape).astype("f4")
     group, rows, columns, taps = shape
     out, inner = (columns, rows) if inputs_first else (rows, columns)
     signs = rng.choice([-1.0, 1.0], group * inner)
     before = (rng.uniform(0.5, 2, group * inner) * signs, rng.normal(size=group * inner))
-    before = before if maps_inputs else (np.ones(group * inner), np.zeros(group * inner))
+    before = before if transforms_inputs else (np.ones(group * inner), np.zeros(group * inner))
     after = rng.normal(size=group * out), rng.normal(size=group * out)
     bias, observed, sizes = rng.normal(size=group * out), [], []
     flat = stored.reshape(-1)
@@ -43,8 +43,8 @@ def test_blocks_of_any_size_make_the_dense_fold(shape, inputs_first, maps_inputs
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(linear, "BLOCK", block)
         new, offset = fold_linear(Weight(part, shape, inputs_first), bias, before, after)
-        judged = linear.Scaled(new.weight, new.gain, new.divisor, shape, np.float64, observed.append)
-        actual = judged.array()
+        checked = linear.Scaled(new.weight, new.gain, new.divisor, shape, np.float64, observed.append)
+        actual = checked.array()
     expected, expected_offset = dense(stored.astype("f8"), bias, before, after, inputs_first)
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(offset, expected_offset, rtol=1e-9, atol=1e-9)

@@ -39,7 +39,7 @@ NETWORKS = {
 @pytest.fixture
 def work(monkeypatch):
     """Count what propagation does: calls of rules, and tensors that get a transform."""
-    counted = {"asked": 0, "maps": 0}
+    counted = {"asked": 0, "transforms": 0}
     ask, start = Propagation._ask, Propagation.run
 
     def asked(self, node):
@@ -48,7 +48,7 @@ def work(monkeypatch):
 
     def ran(self, demands):
         found = start(self, demands)
-        counted["maps"] += len(getattr(found, "maps", ()))
+        counted["transforms"] += len(getattr(found, "maps", ()))
         return found
 
     monkeypatch.setattr(Propagation, "_ask", asked)
@@ -60,7 +60,7 @@ def work(monkeypatch):
 def test_the_work_of_planning_is_linear(kind, work):
     spent = []
     for count in (60, 120):
-        work.update(asked=0, maps=0)
+        work.update(asked=0, transforms=0)
         assert plan(OnnxGraphs(NETWORKS[kind](count)).scopes[0], scales=True, threshold=False).folds
         spent.append(dict(work))
     assert all(spent[0].values()), "nothing was counted"

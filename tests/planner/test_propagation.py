@@ -45,35 +45,33 @@ def test_a_failed_attempt_is_undone():
     assert_equivalent(model, folded, 512.0)
 
 
-GAIN, BOTH = Affine.along(1, [2.0, 3.0], [0.0, 0.0]), Affine.along(1, [2.0, 3.0], [1.0, -1.0])
-
-
-SHIFTED, OTHER = Affine.along(1, [2.0, 3.0], [5.0, 5.0]), Affine.along(1, [2.0, 4.0], [1.0, -1.0])
+SCALE, BOTH = Affine.along(1, [2.0, 3.0], [0.0, 0.0]), Affine.along(1, [2.0, 3.0], [1.0, -1.0])
+OTHER_OFFSET, OTHER_SCALE = Affine.along(1, [2.0, 3.0], [5.0, 5.0]), Affine.along(1, [2.0, 4.0], [1.0, -1.0])
 
 
 @pytest.mark.parametrize(
     ("op", "before", "after", "expected"),
     [
-        ("Add", BOTH, None, ("target", GAIN)),
-        ("Add", None, BOTH, ("source", GAIN)),
-        ("Add", BOTH, SHIFTED, ()),
-        ("Add", BOTH, OTHER, "consumers"),
+        ("Add", BOTH, None, ("target", SCALE)),
+        ("Add", None, BOTH, ("source", SCALE)),
+        ("Add", BOTH, OTHER_OFFSET, ()),
+        ("Add", BOTH, OTHER_SCALE, "consumers"),
         ("Max", BOTH, None, ("target", BOTH)),
         ("Max", None, BOTH, ("source", BOTH)),
         ("Max", BOTH, BOTH, ()),
-        ("Max", BOTH, SHIFTED, "consumers"),
+        ("Max", BOTH, OTHER_OFFSET, "consumers"),
         ("Max", Affine.along(1, [2.0, -3.0], [0.0, 0.0]), None, "nonlinear"),
     ],
 )
 def test_what_a_residual_operator_passes(op, before, after, expected):
     """An Add ties the scales alone, a Max the whole transform."""
-    stand_in = ResidualOp(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
-    ways = stand_in.propagate(before, after)
+    residual = ResidualOp(op, (), SimpleNamespace(name="source"), SimpleNamespace(name="target"), IDENTITY)
+    alternatives = residual.propagate(before, after)
     if isinstance(expected, str):
-        assert ways.reason == expected
+        assert alternatives.reason == expected
     elif expected:
-        (((value, map_),),) = ways
+        (((value, transform),),) = alternatives
         assert value.name == expected[0]
-        assert map_.agrees(expected[1])
+        assert transform.agrees(expected[1])
     else:
-        assert ways == [[]]
+        assert alternatives == [[]]

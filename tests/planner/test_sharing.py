@@ -17,13 +17,13 @@ class TestSharing(CaseTests):
 def test_a_node_whose_first_output_is_unnamed_is_a_consumer(op):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1), "r": weights(2, 1, 8, 2), "k": weights(3, 1, 8, 4)}
     if op == "Split":
-        reader = node("Split", ["c"], ["", "part"], axis=1)
+        consumer = node("Split", ["c"], ["", "part"], axis=1)
     else:
-        reader = node("LSTM", ["s", "k", "r"], ["", "part"], hidden_size=2)
+        consumer = node("LSTM", ["s", "k", "r"], ["", "part"], hidden_size=2)
     nodes = [
         node("Conv", ["x", "w"], ["c"]),
         node("Transpose", ["c"], ["s"], perm=[2, 0, 1]),
-        reader,
+        consumer,
         bn_node("c", "b", "bn"),
         node("Sigmoid", ["b"], ["y"]),
     ]

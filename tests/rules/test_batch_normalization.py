@@ -74,14 +74,14 @@ def test_a_batch_norm_of_another_size_than_its_input_is_kept(channels):
 
 
 @pytest.mark.parametrize(
-    ("shape", "fate"),
+    ("shape", "expected"),
     [((1, "C"), "folds"), (("N", 4), "folds"), (("N", 5), "channel-axis"), (("N", 3), "channel-axis")],
 )
-def test_the_channels_are_the_second_axis(shape, fate):
+def test_the_channels_are_the_second_axis(shape, expected):
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 3, 4, 1, 1)}
     nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "w"], ["y"])]
     found, _ = fold_reasons(make_unchecked(nodes, [tensor("x", [*shape, 4, 4])], [tensor("y", None)], held))
-    assert found == [fate]
+    assert found == [expected]
 
 
 def test_parameters_that_are_no_vectors_are_kept():

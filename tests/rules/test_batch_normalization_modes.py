@@ -103,10 +103,10 @@ def test_a_batch_norm_per_activation_absorbs_nothing(shape):
 
 def test_empty_names_of_further_outputs_are_ignored():
     """onnxruntime crashes on such a model: compare with the same model without the empty names."""
-    counterpart = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9)
-    model = type(counterpart).FromString(counterpart.SerializeToString())
+    without_names = behind_conv([1, 3, 8, 8], weights(1, 4, 3, 3, 3), 4, opset=9)
+    model = type(without_names).FromString(without_names.SerializeToString())
     model.graph.node[1].output.extend(["", "", "", ""])
     folded, _ = fold_proto(model)
     assert [node.op_type for node in folded.graph.node] == ["Conv"]
-    feeds = feeds_for(counterpart)
-    assert_same(run(counterpart, feeds), run(folded, feeds))
+    feeds = feeds_for(without_names)
+    assert_same(run(without_names, feeds), run(folded, feeds))

@@ -18,17 +18,17 @@ class TestPad(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-@pytest.mark.parametrize(("gauge", "folds"), [(IDENTITY, False), (Affine.along(1, [2.0, 4.0], [1.0, 0.0]), True)])
-def test_padding_is_judged_with_the_transform_of_earlier_folds(gauge, folds):
+@pytest.mark.parametrize(("current", "folds"), [(IDENTITY, False), (Affine.along(1, [2.0, 4.0], [1.0, 0.0]), True)])
+def test_padding_is_judged_with_the_transform_of_earlier_folds(current, folds):
     """The transform of earlier folds comes before the proposed one: together they must keep the padding value."""
     held = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "v": np.array(0.5, "f4")}
     model = make([node("Pad", ["x", "pads", "v"], ["y"])], [tensor("x", [1, 2, 4, 4])], [tensor("y", None)], held)
     (scope,) = OnnxGraphs(load_bytes(model.SerializeToString()).proto).scopes
     (pad,) = scope.nodes
     then = Affine.along(1, [1.0, 2.0], [0.0, -2.0])  # maps 2 to one number, 0.5 to two
-    flood = SimpleNamespace(
+    context = SimpleNamespace(
         proposed=lambda value: then if value is pad.inputs[0] else None,
-        current=lambda value: gauge if value is pad.inputs[0] else IDENTITY,
+        current=lambda value: current if value is pad.inputs[0] else IDENTITY,
     )
-    ways = lookup("Pad").propagate(pad, flood)
-    assert isinstance(ways, list) is folds
+    alternatives = lookup("Pad").propagate(pad, context)
+    assert isinstance(alternatives, list) is folds

@@ -62,19 +62,21 @@ def test_a_batch_norm_becomes_a_maximum_since_opset_8(opset):
     assert_equivalent(model, folded, 512.0)
 
 
-@pytest.mark.parametrize("readers", [["Relu"], ["Relu", "Sigmoid"], ["Sigmoid", "Relu"], ["Relu", "Relu"], ["Sigmoid"]])
-def test_a_batch_norm_becomes_a_maximum_for_its_only_consumer(readers):
+@pytest.mark.parametrize(
+    "consumers", [["Relu"], ["Relu", "Sigmoid"], ["Sigmoid", "Relu"], ["Relu", "Relu"], ["Sigmoid"]]
+)
+def test_a_batch_norm_becomes_a_maximum_for_its_only_consumer(consumers):
     held = {**batch_norm("bn", 4, 1), "v": weights(2, 2, 4, 1, 1)}
     held["bn_scale"] = np.abs(held["bn_scale"])
     nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn")]
-    for index, reader in enumerate(readers):
-        nodes.append(node(reader, ["b"], [f"r{index}"]))
+    for index, consumer in enumerate(consumers):
+        nodes.append(node(consumer, ["b"], [f"r{index}"]))
         nodes.append(node("Conv", [f"r{index}", "v"], [f"d{index}"]))
         nodes.append(node("Sigmoid", [f"d{index}"], [f"y{index}"]))
-    outputs = [tensor(f"y{index}", [1, 2, 4, 4]) for index in range(len(readers))]
+    outputs = [tensor(f"y{index}", [1, 2, 4, 4]) for index in range(len(consumers))]
     model = make(nodes, [tensor("x", [1, 4, 4, 4])], outputs, held)
     folded, (plan,) = fold_proto(model, threshold=True)
-    assert bool(plan.folds) is (readers == ["Relu"])
+    assert bool(plan.folds) is (consumers == ["Relu"])
     assert_equivalent(model, folded, 512.0)
 
 
