@@ -1,30 +1,26 @@
 """What is known of shapes: nothing that the model may contradict."""
 
 import numpy as np
-from onnx import TensorProto
 
-from tests.builders import ANY, STATISTICS, X, bn, make, node, normal, parse, subgraph, tensor
+from tests.builders import ANY, STATISTICS, X, bn, make, node, normal, parse, tensor
 from tests.folding import fold_and_compare, fold_proto
 
 
 def test_a_loop_carried_tensor_has_no_known_shape():
-    inner = subgraph(
-        [
-            node("Identity", ["go"], ["go2"]),
-            node("Relu", ["h"], ["r"]),
-            bn("r", "n"),
-            node("Conv", ["n", "w"], ["z"], auto_pad="SAME_UPPER", strides=[3, 3]),
-            node("Pad", ["h", "pads"], ["h2"]),
-            node("ReduceMean", ["z"], ["zz"], keepdims=0),
-        ],
-        "body",
-        ["h2", "zz"],
-        [tensor("i", [], TensorProto.INT64), tensor("go", [], TensorProto.BOOL), tensor("h", [2, 4, 6, 6])],
-    )
-    inner.output.insert(0, tensor("go2", [], TensorProto.BOOL))
+    graph = """(float[2, 4, 6, 6] x) => (float[?, ?, ?, ?] hh, float[?] y) {
+        hh, y = Loop (n3, "", x) <body = body (int64 i, bool go, float[2, 4, 6, 6] h) => (
+            bool go2, float[] h2, float[] zz
+        ) {
+            go2 = Identity (go)
+            r = Relu (h)
+            n = BatchNormalization (r, s, b, m, v)
+            z = Conv <auto_pad = "SAME_UPPER", strides = [3, 3]> (n, w)
+            h2 = Pad (h, pads)
+            zz = ReduceMean <keepdims = 0> (z)
+        }>
+    }"""
     held = {"n3": np.array(3), "pads": np.array([0] * 6 + [1, 1]), "w": normal(3, 4, 3, 3), **STATISTICS}
-    outputs = [tensor("hh", [None] * 4), tensor("y", [None])]
-    assert fold_and_compare(make([node("Loop", ["n3", "", "x"], ["hh", "y"], body=inner)], [X], outputs, held)) == 0
+    assert fold_and_compare(parse(graph, held)) == 0
 
 
 def test_declared_output_shapes_are_not_trusted():
@@ -49,11 +45,19 @@ def test_negative_dimensions_are_unknown():
 
 
 def test_types_are_not_shared_between_subgraphs():
-    then = subgraph([node("MatMul", ["p", "w"], ["t"]), bn("t", "y1")], "then", ["y1"])
-    other = subgraph([node("MatMul", ["q", "w"], ["t"]), node("Relu", ["t"], ["y2"])], "else", ["y2"])
-    choice = node("If", ["f"], ["y"], then_branch=then, else_branch=other)
-    inputs = [tensor("p", [3, 5]), tensor("q", [2, 3, 5]), tensor("f", [], TensorProto.BOOL)]
-    model = make([choice], inputs, [tensor("y", None)], {"w": normal(5, 4), **STATISTICS})
+    graph = """(float[3, 5] p, float[2, 3, 5] q, bool f) => (float[] y) {
+        y = If (f) <
+            else_branch = else () => (float[] y2) {
+                t = MatMul (q, w)
+                y2 = Relu (t)
+            },
+            then_branch = then () => (float[] y1) {
+                t = MatMul (p, w)
+                y1 = BatchNormalization (t, s, b, m, v)
+            }
+        >
+    }"""
+    model = parse(graph, {"w": normal(5, 4), **STATISTICS})
     assert fold_and_compare(model, {"p": normal(3, 5), "q": normal(2, 3, 5), "f": np.array(True)}) == 1
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, helper
 
-from tests.builders import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights
+from tests.builders import SAMPLES, batch_norm, parse, weights
 from tests.rules.case import Case, cases_in
 
 CASES: list[Case] = []
@@ -24,51 +23,39 @@ def function_call():
 
 @case(1)
 def loop_body_with_weights_outside():
-    body = helper.make_graph(
-        [
-            node("Conv", ["state", "w"], ["t"], name="conv", pads=[1, 1, 1, 1]),
-            bn_node("t", "next", "bn"),
-            node("Identity", ["go"], ["go_on"]),
-        ],
-        "body",
-        [tensor("i", [], TensorProto.INT64), tensor("go", [], TensorProto.BOOL), tensor("state", [1, 3, 8, 8])],
-        [tensor("go_on", [], TensorProto.BOOL), tensor("next", [1, 3, 8, 8])],
-    )
-    nodes = [node("Loop", ["trips", "", "x"], ["y"], name="loop", body=body)]
-    held = {"w": weights(1, 3, 3, 3, 3), "trips": np.array(2), **batch_norm("bn", 3)}
-    return make(nodes, [tensor("x", [1, 3, 8, 8])], [ANY], held)
+    graph = """(float[1, 3, 8, 8] x) => (float[] y) {
+        y = Loop (trips, "", x) <body = body (int64 i, bool go, float[1, 3, 8, 8] state) => (
+            bool go_on, float[1, 3, 8, 8] next
+        ) {
+            t = Conv <pads = [1, 1, 1, 1]> (state, w)
+            next = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+            go_on = Identity (go)
+        }>
+    }"""
+    return parse(graph, {"w": weights(1, 3, 3, 3, 3), "trips": np.array(2), **batch_norm("bn", 3)})
 
 
 @case(0, ("control-flow",))
 def conv_output_used_by_a_subgraph():
-    def branch(name, op):
-        out = helper.make_tensor_value_info(f"{name}_y", 1, None)
-        return helper.make_graph([node(op, ["t"], [f"{name}_y"])], name, [], [out])
-
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "y", "bn"),
-        node(
-            "If", ["flag"], ["z"], name="choice", then_branch=branch("then", "Abs"), else_branch=branch("else", "Neg")
-        ),
-    ]
-    held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    outputs = [ANY, helper.make_tensor_value_info("z", 1, None)]
-    return make(nodes, [IMAGE, tensor("flag", [], TensorProto.BOOL)], outputs, held)
+    graph = """(float[N, 3, 8, 8] x, bool flag) => (float[] y, float[] z) {
+        t = Conv (x, w)
+        y = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        z = If (flag) <
+            else_branch = else () => (float[] else_z) { else_z = Neg (t) },
+            then_branch = then () => (float[] then_z) { then_z = Abs (t) }
+        >
+    }"""
+    return parse(graph, {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
 
 
 @case(1, nodes=2)
 def batch_norm_output_used_by_a_subgraph():
-    def branch(name, op):
-        out = helper.make_tensor_value_info(f"{name}_y", 1, None)
-        return helper.make_graph([node(op, ["b"], [f"{name}_y"])], name, [], [out])
-
-    nodes = [
-        node("Conv", ["x", "w"], ["t"], name="conv"),
-        bn_node("t", "b", "bn"),
-        node(
-            "If", ["flag"], ["y"], name="choice", then_branch=branch("then", "Abs"), else_branch=branch("else", "Neg")
-        ),
-    ]
-    held = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)}
-    return make(nodes, [IMAGE, tensor("flag", [], TensorProto.BOOL)], [ANY], held)
+    graph = """(float[N, 3, 8, 8] x, bool flag) => (float[] y) {
+        t = Conv (x, w)
+        b = BatchNormalization (t, bn_scale, bn_bias, bn_mean, bn_var)
+        y = If (flag) <
+            else_branch = else () => (float[] else_y) { else_y = Neg (b) },
+            then_branch = then () => (float[] then_y) { then_y = Abs (b) }
+        >
+    }"""
+    return parse(graph, {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 4)})
