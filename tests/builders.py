@@ -11,40 +11,13 @@ import onnx.parser
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from sample_models.build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights, write
+from sample_models.build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 
 __all__ = [
-    "ANY",
-    "CONSTANT",
-    "IMAGE",
-    "SAMPLES",
-    "STATISTICS",
-    "X",
-    "after_conv",
-    "ahead",
-    "batch_norm",
-    "behind_conv",
-    "between",
-    "between_factors",
-    "bn",
-    "bn_node",
-    "chain",
-    "conv_then",
-    "exact_batch_norm",
-    "initializer_names",
-    "layer_chain",
-    "make",
-    "make_unchecked",
-    "node",
-    "normal",
-    "of_opset",
-    "output",
-    "parse", "positive",
-    "subgraph",
-    "tensor",
-    "weights",
-    "without_offset",
-    "write",
+    "ANY", "CONSTANT", "IMAGE", "SAMPLES", "STATISTICS", "X", "after_conv", "ahead", "batch_norm", "behind_conv",
+    "between", "between_factors", "bn", "bn_node", "chain", "conv_then", "exact_batch_norm", "initializer_names",
+    "layer_chain", "make", "make_unchecked", "node", "normal", "of_opset", "parse", "positive", "subgraph",
+    "tensor", "weights", "without_offset",
 ]  # fmt: skip
 
 Held = dict[str, NDArray[np.generic]]

@@ -4,15 +4,14 @@ import numpy as np
 import onnx
 import pytest
 
-from tests.builders import batch_norm, behind_conv, bn_node, chain, make, node, tensor, weights
+from tests.builders import batch_norm, behind_conv, bn_node, chain, make, node, of_opset, tensor, weights
 from tests.folding import assert_same, feeds_for, fold_proto, fold_reasons, reasons, run
 
 
 @pytest.mark.parametrize("opset", [14, 15, 17, 20])
 def test_training_mode_is_kept_in_every_later_opset(opset):
     model = chain(node("Identity", ["c"], ["d"]))
-    del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    of_opset(model, opset)
     next(n for n in model.graph.node if n.op_type == "BatchNormalization").attribute.append(
         onnx.helper.make_attribute("training_mode", 1)
     )

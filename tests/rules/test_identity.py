@@ -1,7 +1,6 @@
 """Identity, Dropout, Cast, and operators that read the shape alone."""
 
 import numpy as np
-import onnx
 import pytest
 
 from tests.builders import chain, node, of_opset, tensor
@@ -28,8 +27,7 @@ class TestIdentity(OperatorTests):
 def test_a_dropout_is_passed_unless_it_is_in_training_mode(opset, inputs, attributes, folds):
     held = {"no": np.array(False), "yes": np.array(True), "ratio": np.array(0.5, "f4")}
     model = chain(node("Dropout", inputs, ["d"], **attributes), held={k: v for k, v in held.items() if k in inputs})
-    del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    of_opset(model, opset)
     folded, (plan,) = fold_proto(model)
     assert bool(plan.folds) is folds
     if folds:

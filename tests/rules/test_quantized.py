@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto
 
 from bnfold.api import FoldOptions, fold
-from tests.builders import STATISTICS, chain, node, parse
+from tests.builders import STATISTICS, chain, node, of_opset, parse
 from tests.folding import assert_equivalent, fold_and_compare, fold_proto, reasons
 from tests.rules.cases.quantized import CASES
 from tests.rules.operator_tests import CaseTests
@@ -90,8 +90,7 @@ def test_one_scale_for_all_becomes_one_per_channel_where_the_operator_can(opset,
         node("Conv", ["t", "v"], ["d"]),
     ]
     model = chain(*nodes, held=held, gains=gains)
-    del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", opset)])
+    of_opset(model, opset)
     folded, (plan,) = fold_proto(model)
     assert bool(plan.folds) is (opset >= 13)
     assert_equivalent(model, folded, 512.0)
@@ -153,8 +152,7 @@ def test_which_integer_types_absorb_a_factor(dtype, blocks):
         node("Conv", ["t", "v"], ["d"]),
     ]
     model = chain(*nodes, held=held, gains=[1.0, 2.0, 0.5, 3.0])
-    del model.opset_import[:]
-    model.opset_import.extend([onnx.helper.make_opsetid("", 21)])
+    of_opset(model, 21)
     _, (plan,) = fold_proto(model)
     assert bool(plan.folds) is (dtype != "int32" and not blocks), plan.outcomes
 
