@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -13,11 +12,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold, inspect
 from tests.builders import layer_chain
+from tests.support import ROOT
 
 QUICK = FoldOptions(verify=None)
 
 
 def seconds(model, path):
+    """Return how long a fold without verification takes, and its result."""
     path.write_bytes(model.SerializeToString())
     start = time.perf_counter()
     result = fold(path, path.with_suffix(".folded"), QUICK)
@@ -54,7 +55,7 @@ def peak(path):
         "print([line for line in open('/proc/self/status') if line.startswith('VmHWM')][0].split()[1])"
     )
     words = [sys.executable, "-c", code, "fold", "--no-verify", "--quiet", str(path), "-o", f"{path}.folded"]
-    done = subprocess.run(words, cwd=Path(__file__).parents[1], check=True, capture_output=True, text=True)
+    done = subprocess.run(words, cwd=ROOT, check=True, capture_output=True, text=True)
     return int(done.stdout) / 1024
 
 
