@@ -8,7 +8,6 @@ import pytest
 from onnx import helper
 
 import bnfold.planner.apply
-import bnfold.planner.planner
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import NotRepresentable
