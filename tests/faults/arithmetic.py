@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from faults.edits import attribute, copied, named, put, stored, values
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
-
-from faults.edits import attribute, copied, named, put, stored, values
 
 Array = NDArray[np.float64]
 

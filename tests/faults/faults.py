@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import import_module
 
-from onnx import ModelProto
-
 from faults.networks import NETWORKS
 from faults.registry import FAULTS, Fault
+from onnx import ModelProto
 
 __all__ = ["FAULTS", "Case", "Fault", "cases", "network"]
 

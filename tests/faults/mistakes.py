@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from onnx import ModelProto
-
 from faults.arithmetic import (
     Array,
     Layer,
@@ -21,6 +19,7 @@ from faults.arithmetic import (
 )
 from faults.edits import turned
 from faults.registry import Fault, Wrong, register
+from onnx import ModelProto
 
 Fits = Callable[[Place, Layer, Stats], bool]
 

@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 from build import bn_node, make, node, tensor
+from faults.evaluate import evaluator
 from numpy.typing import NDArray
 from onnx import ModelProto, helper
 from onnx.helper import np_dtype_to_tensor_dtype
-
-from faults.evaluate import evaluator
 
 Array = NDArray[np.float64]
 SHAPE = (2, 3, 16, 16)

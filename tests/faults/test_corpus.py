@@ -7,7 +7,6 @@ import onnx
 import onnxruntime as ort
 import pytest
 from conftest import feeds_for
-
 from faults.arithmetic import Recipe, places, refold
 from faults.evaluate import run_double
 from faults.faults import FAULTS, cases, network

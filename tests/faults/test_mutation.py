@@ -13,12 +13,12 @@ from pathlib import Path
 
 import onnx
 import pytest
+from faults.faults import FAULTS, Case, cases, network
+from faults.networks import NETWORKS
 
 from bnfold.options import CHECKS, VerifyOptions
 from bnfold.results.verification import Verification
 from bnfold.verification.onnx.verify import verify_files
-from faults.faults import FAULTS, Case, cases, network
-from faults.networks import NETWORKS
 
 PROOFS = "structure", "weights"
 

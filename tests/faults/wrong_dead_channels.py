@@ -7,12 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
-
 from faults.arithmetic import Place, layer_of, places, stats_of, store
 from faults.edits import copied, turned
 from faults.registry import Wrong, fault
+from numpy.typing import NDArray
+from onnx import ModelProto
 
 Tensor = NDArray[Any]
 Rows = Callable[[Tensor, Tensor, int], None]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-
 from faults.arithmetic import Array, Layer, behind
 from faults.mistakes import biased, epsilon, is_behind, mistake, one_gain, other_epsilon, usual_epsilon
 

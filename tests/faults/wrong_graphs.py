@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from onnx import ModelProto, NodeProto
-
 from faults.edits import (
     attribute,
     bypass,
@@ -16,6 +14,7 @@ from faults.edits import (
     turned,
 )
 from faults.registry import Fault, Wrong, register
+from onnx import ModelProto, NodeProto
 
 Fits = Callable[[NodeProto], bool]
 

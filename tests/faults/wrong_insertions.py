@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto
-
 from faults.edits import attribute, copied, insert, kind_of, nodes_of, own, put, set_attribute, turned, values
 from faults.registry import Fault, Wrong, fault, register
+from onnx import ModelProto, NodeProto, TensorProto
 
 Fits = Callable[[NodeProto], bool]
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
-
 from faults.edits import bypass, copied, insert, kind_of, nodes_of, own, put, reread
 from faults.registry import Fault, Wrong, fault, register
+from onnx import ModelProto, TensorProto, helper, numpy_helper, shape_inference
 
 CASTABLE = {TensorProto.FLOAT: TensorProto.DOUBLE, TensorProto.FLOAT16: TensorProto.FLOAT}
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-
 from faults.arithmetic import Array, Layer, Place, Stats, before, behind, true_gain
 from faults.mistakes import is_behind, mistake, op
 

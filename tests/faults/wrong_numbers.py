@@ -6,12 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto
-
 from faults.arithmetic import bias_name, places
 from faults.edits import attribute, copied, named, nodes_of, put, turned, values
 from faults.registry import Wrong, fault
+from numpy.typing import NDArray
+from onnx import ModelProto
 
 Tensor = NDArray[Any]
 Change = Callable[[Tensor], Tensor]

@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
-from onnx import ModelProto, NodeProto
-
 from faults.arithmetic import (
     Recipe,
     Stats,
@@ -24,6 +22,7 @@ from faults.arithmetic import (
 )
 from faults.edits import attribute, bypass, copied, named, nodes_of, put, reread, set_attribute, turned, values
 from faults.registry import Wrong, fault
+from onnx import ModelProto, NodeProto
 
 
 def _map(original: ModelProto, bn: str) -> tuple[np.ndarray, np.ndarray]:

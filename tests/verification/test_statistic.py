@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bnfold.options import K_NOISE
-from bnfold.verification.error_model import CHANNEL, ErrorAccumulator
+from bnfold.verification.measurement.error_model import CHANNEL, ErrorAccumulator
 
 
 def tally(

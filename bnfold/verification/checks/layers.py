@@ -5,8 +5,8 @@ from __future__ import annotations
 from bnfold.options import limit_of
 from bnfold.results.verification import CheckResult, Judgement, LayerResult
 from bnfold.verification.equivalence.subgraphs import Subgraph
-from bnfold.verification.measured import Measured
-from bnfold.verification.subgraph_errors import SubgraphErrors
+from bnfold.verification.measurement.measured import Measured
+from bnfold.verification.measurement.subgraph_errors import SubgraphErrors
 
 
 def check_layers(found: Measured, cut: list[Subgraph], k: float | None) -> tuple[CheckResult, list[LayerResult]]:

@@ -1,7 +1,7 @@
 """The outputs check: the whole models on whole inputs, each output's error beside the expected rounding error.
 
 An output that differs in kind (its type, its shape, the places of NaN) is different; one whose float64 reference is
-itself too uncertain is inconclusive. The error ratio is defined in :mod:`bnfold.verification.error_model`.
+itself too uncertain is inconclusive. The error ratio is defined in :mod:`bnfold.verification.measurement.error_model`.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from bnfold.numerics.rounding import ulp
 from bnfold.options import K_PLAIN, PLAIN_KINDS, Tolerances
 from bnfold.results.verification import CheckResult, Judgement, OutputResult
-from bnfold.verification.error_model import ErrorAccumulator
-from bnfold.verification.measured import Measured
+from bnfold.verification.measurement.error_model import ErrorAccumulator
+from bnfold.verification.measurement.measured import Measured
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.runner import LimitReached, Run, RunFailed
 

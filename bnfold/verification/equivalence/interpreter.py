@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import FEW, NotEvaluable, evaluate_node, refuse_absurd
 from bnfold.ir.graph import Graphs, Node, Value
+from bnfold.ir.random_operators import RANDOM
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.rounding import is_float
 from bnfold.planner.branch_merging import Merge, merges
@@ -37,7 +38,6 @@ from bnfold.verification.equivalence.abstract_values import (
     numbers_of,
 )
 from bnfold.verification.equivalence.attributes import essential
-from bnfold.verification.random_operators import RANDOM
 
 FOLDED_AWAY = 2**20
 """Elements up to which a node of constant inputs is evaluated, as simplifiers do."""

@@ -15,8 +15,8 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel
 from bnfold.options import InputOptions, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraphs import Subgraph
-from bnfold.verification.error_model import CHANNEL
-from bnfold.verification.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
+from bnfold.verification.measurement.error_model import CHANNEL
+from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
 from bnfold.verification.runtime import runner as runtime

@@ -20,7 +20,7 @@ from bnfold.verification.equivalence.findings import Alignment
 from bnfold.verification.equivalence.ort_nchwc import BLOCKS, is_nchwc, nchwc_values, without_nchwc
 from bnfold.verification.equivalence.subgraphs import Subgraph
 from bnfold.verification.judge import InvalidModel, refuse_swapped, verify
-from bnfold.verification.measured import Measured, ReferenceSpec
+from bnfold.verification.measurement.measured import Measured, ReferenceSpec
 from bnfold.verification.onnx.refold import is_refolded
 from bnfold.verification.onnx.run import measure, placement
 from bnfold.verification.reference.model import NotInFloat64, without_functions

@@ -26,11 +26,11 @@ from bnfold.options import PlanOptions
 from bnfold.planner.prepare import prepare, rewrite
 from bnfold.progress import listening, to_file
 from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.measurement.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 from bnfold.verification.reference.model import Float64Model, NotInFloat64
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
 from bnfold.verification.runtime.worker import PROGRESS, Session, load_arrays, save_arrays
-from bnfold.verification.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 
 CURRENT_SUBGRAPH = "subgraph"
 """The file, beside the job, that names the subgraph which is being run."""
@@ -41,7 +41,7 @@ class ReferenceJob:
     """Run ``original`` in float64 on each sample, and ``subgraphs`` on the first, on ``device`` in ``mode``.
 
     ``correctly_rounded`` asks for the correctly rounded fold too. ``slack``, ``exact``: see
-    :class:`bnfold.verification.measured.ReferenceSpec`. ``k`` is the limit of the error ratio.
+    :class:`bnfold.verification.measurement.measured.ReferenceSpec`. ``k`` is the limit of the error ratio.
     """
 
     original: str

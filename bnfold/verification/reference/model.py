@@ -24,8 +24,8 @@ from bnfold.frontends.onnx.functions import expandable, with_defaults
 from bnfold.frontends.onnx.graph import dense
 from bnfold.frontends.onnx.type_inference import bodies, reads
 from bnfold.io.load import LoadedModel
+from bnfold.ir.random_operators import RANDOM
 from bnfold.progress import report
-from bnfold.verification.random_operators import RANDOM
 from bnfold.verification.reference.ops import OPERATORS
 
 Observer = Callable[[str, NDArray[Any]], None]

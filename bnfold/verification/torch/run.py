@@ -17,7 +17,7 @@ from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
 from bnfold.options import VerifyOptions, limit_of
 from bnfold.verification.equivalence.subgraphs import Subgraph
-from bnfold.verification.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
+from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode, run_modes
 from bnfold.verification.runtime.inputs import (

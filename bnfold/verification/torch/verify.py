@@ -33,7 +33,7 @@ from bnfold.verification.checks.weights import OTHERS
 from bnfold.verification.equivalence.alignment import align
 from bnfold.verification.equivalence.findings import Alignment
 from bnfold.verification.judge import run_checks, verify
-from bnfold.verification.measured import ReferenceSpec
+from bnfold.verification.measurement.measured import ReferenceSpec
 from bnfold.verification.onnx.verify import verify_files
 from bnfold.verification.torch.run import ConvertedRuns, ProgramRuns
 

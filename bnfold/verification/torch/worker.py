@@ -22,11 +22,11 @@ from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
 from bnfold.frontends.torch.load import load_program
 from bnfold.frontends.torch.tensors import to_numpy
 from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.measurement.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 from bnfold.verification.runtime.devices import device_of
 from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
 from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
 from bnfold.verification.runtime.worker import load_arrays, save_arrays
-from bnfold.verification.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 
 Feed = dict[str, Tensor]
 
@@ -36,7 +36,7 @@ class ProgramJob:
     """Run ``original``, and ``folded`` if it is given, on each sample of ``inputs``, which have ``types`` in torch.
 
     ``subgraphs`` are run on the first sample. ``exact``, ``slack``: see
-    :class:`bnfold.verification.measured.ReferenceSpec`. ``k`` is the limit of the error ratio. With a
+    :class:`bnfold.verification.measurement.measured.ReferenceSpec`. ``k`` is the limit of the error ratio. With a
     ``perturbation_seed`` the original's numbers are moved by up to an ulp first.
     """
 

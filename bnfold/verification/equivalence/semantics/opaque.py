@@ -8,10 +8,10 @@ import numpy as np
 
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import constant
+from bnfold.ir.random_operators import RANDOM
 from bnfold.verification.equivalence.abstract_values import LOOSE, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats
-from bnfold.verification.random_operators import RANDOM
 
 
 def opaque(interpreter: Interpreter, node: Node) -> bool:
