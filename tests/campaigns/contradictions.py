@@ -19,7 +19,7 @@ from onnx import AttributeProto, ModelProto, NodeProto, helper, numpy_helper
 from bnfold.api import FoldOptions
 from bnfold.errors import BnfoldError, Refused
 from bnfold.options import VerifyOptions
-from bnfold.rules.rule import table
+from bnfold.rules.table import RULES
 from tests.campaigns.forks import in_child
 from tests.campaigns.graphs import compared, folded, input_of, run
 from tests.campaigns.networks import Draw, network
@@ -69,7 +69,7 @@ def _names(model: ModelProto) -> list[str]:
 
 
 def _other_operator(model: ModelProto, draw: Draw) -> None:
-    operators = [*sorted(table()), "BatchNormalization", "Softmax", "Loop"]
+    operators = [*sorted(RULES), "BatchNormalization", "Softmax", "Loop"]
     _node(model, draw).op_type = operators[draw(len(operators))]
 
 
