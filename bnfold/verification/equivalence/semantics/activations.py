@@ -147,3 +147,10 @@ def leaky_relu_state(interpreter: Interpreter, node: Node, state: AbstractValue,
     return AbstractValue(
         made.base, Affine.of(np.where(alive, factor, 0.0), np.where(alive, 0.0, level)), error, shift_error
     )
+
+
+SEMANTICS = {
+    **dict.fromkeys(("Relu", "Clip", "Max", "Min"), clip),
+    **dict.fromkeys(("LeakyRelu", "PRelu"), leaky_relu),
+    "Where": where,
+}

@@ -104,3 +104,13 @@ WIDENING = {
     ("float16", "float32"), ("float16", "float64"), ("bfloat16", "float32"), ("bfloat16", "float64"),
     ("float32", "float64"),
 }  # fmt: skip
+
+
+SEMANTICS = {
+    "BatchNormalization": batch_norm,
+    "InstanceNormalization": instance_norm,
+    "Neg": negation,
+    "Cast": cast,
+    **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),
+    **dict.fromkeys(("Identity", "Dropout"), identity),
+}

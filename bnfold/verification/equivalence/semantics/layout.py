@@ -167,3 +167,18 @@ def shape_of(interpreter: Interpreter, node: Node) -> bool:
     base = interpreter.state_of(node.inputs[0]).base
     interpreter.states[node.output] = interpreter.made(node, (node.op, base, interpreter.attributes(node)))
     return True
+
+
+SEMANTICS = {
+    "Concat": concat,
+    "Gather": gather,
+    **dict.fromkeys(("Shape", "Size"), shape_of),
+    **dict.fromkeys(
+        (
+            *VIEWS, "Transpose", "Expand", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
+            "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample", "Pad",
+            "Slice", "Split",
+        ),
+        carried,
+    ),
+}  # fmt: skip

@@ -257,3 +257,11 @@ def _along(array: Array, axis: int, size: int) -> Array:
     if array.ndim > axis and array.size == array.shape[axis]:
         return np.broadcast_to(array.reshape(-1), (size,))
     return np.full(size, array.max(initial=0.0))
+
+
+SEMANTICS = {
+    **dict.fromkeys(("Conv", "ConvTranspose"), conv),
+    **dict.fromkeys(("Gemm", "Linear"), gemm),
+    "MatMul": matmul,
+    **dict.fromkeys(("com.microsoft::FusedConv", "com.microsoft::FusedGemm"), fused),
+}

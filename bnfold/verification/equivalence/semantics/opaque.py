@@ -74,3 +74,6 @@ def recurrent(interpreter: Interpreter, node: Node) -> bool:
         if value is not None:
             interpreter.states[value] = interpreter.made(node, (*key, index), lambda: stacked)
     return True
+
+
+SEMANTICS = dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent)
