@@ -99,7 +99,7 @@ def test_a_page_is_whole_and_loads_nothing(pages, name):
         ("fold", ["equivalent", "/0/Conv", "89,201", "structure", "before", "3 of 3 BatchNorms folded"]),
         ("fold", ["Errors against the rounding-error baseline"]),
         ("verify", ["equivalent", "layers", "/7/Gemm", "Weights before and after"]),
-        ("kept", ["consumers", "Give the other reader its own copy", "Sigmoid", "gate"]),
+        ("kept", ["consumers", "Give the other consumer its own copy", "Sigmoid", "gate"]),
         ("bench", ["latency, level disable", "ms", "folded / original, level disable", "inconclusive"]),
         ("drift", ["drift", "in standard deviations"]),
         ("hostile", ["{{7*7}}", "<script>alert", r"\u202e"]),
