@@ -192,7 +192,7 @@ class TestMatch:
 def test_infinite_bars_excuse_nothing():
     """An infinite bias has an infinite rounding error, and is wrong all the same."""
     good = AbstractValue(1, Affine.along(1, [1.0, 1.0], [0.5, 0.5]))
-    bad = AbstractValue(1, Affine(good.map.gain, np.array([[0.5, np.inf]])), shift_error=np.array([[0.0, np.inf]]))
+    bad = AbstractValue(1, Affine(good.affine.gain, np.array([[0.5, np.inf]])), shift_error=np.array([[0.0, np.inf]]))
     assert good.agrees(bad, 1e-7).tolist() == [[True, False]]
     assert bad.agrees(good, 1e-7).tolist() == [[True, False]]
 
