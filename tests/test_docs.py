@@ -11,9 +11,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from transcripts import differences, shown
 
 from bnfold.rules.reasons import REASONS
+from tests.transcripts import differences, shown
 
 ROOT = Path(__file__).parents[1]
 
