@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bnfold.api import FoldOptions, fold
+from tests import fork_server
 from tests.support import SAMPLES
+
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_workers() -> Iterator[None]:
+    """Start bnfold's workers from a process that has imported their libraries."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subprocess, "Popen", fork_server.ForkingPopen)
+        yield
+    fork_server.stop()
+
+
+@pytest.fixture
+def real_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start bnfold's workers as users do."""
+    monkeypatch.setattr(subprocess, "Popen", fork_server.Real)
 
 
 @pytest.fixture
