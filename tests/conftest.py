@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from tests.support import SAMPLES
 def forked_workers() -> Iterator[None]:
     """Start bnfold's workers from a process that has imported their libraries."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subprocess, "Popen", fork_server.ForkingPopen)
+        if sys.platform == "linux":
+            patch.setattr(subprocess, "Popen", fork_server.ForkingPopen)
         yield
     fork_server.stop()
 

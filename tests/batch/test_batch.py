@@ -23,6 +23,7 @@ from bnfold.cli.main import main
 from bnfold.errors import InputError, UsageError
 from bnfold.io.source import FileSource
 from bnfold.options import InputOptions, RunOptions, VerifyOptions
+from tests.support import interruptible
 
 QUICK = FoldOptions(verify=None)
 NAMES = ("conv", "half", "gemm_beta", "if_branches", "two_consumers", "digits")
@@ -304,7 +305,8 @@ class TestCommandLine:
 
     def test_ctrl_c_ends_the_workers(self):
         command = [sys.executable, "-m", "bnfold", "fold", ".", "--jobs", "2", "--output-dir", "out"]
-        process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, start_new_session=True)
+        output = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+        process = subprocess.Popen(command, start_new_session=True, preexec_fn=interruptible, **output)
         time.sleep(1.5)
         os.killpg(process.pid, signal.SIGINT)
         _, error = process.communicate(timeout=20)

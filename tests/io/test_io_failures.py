@@ -14,7 +14,7 @@ from bnfold.api import FoldOptions, fold
 from bnfold.errors import InputError, OutputError
 from bnfold.io import folders, save
 from tests.fuzz import crash_safety
-from tests.support import ROOT
+from tests.support import ROOT, interruptible
 
 QUICK = FoldOptions(verify=None)
 linux = pytest.mark.skipif(sys.platform != "linux", reason="uses Linux's file systems and signals")
@@ -105,7 +105,8 @@ def test_signals_leave_nothing(tmp_path, number, code):
     before = sorted(os.listdir(tmp_path))
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "bnfold", "fold", "model.onnx", "-o", "out.onnx"]
-    process = subprocess.Popen(words, cwd=tmp_path, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    output = {"stderr": subprocess.PIPE, "stdout": subprocess.DEVNULL}
+    process = subprocess.Popen(words, cwd=tmp_path, env=env, preexec_fn=interruptible, **output)
     for _ in range(400):
         if sorted(os.listdir(tmp_path)) != before:
             break

@@ -16,6 +16,8 @@ TESTS = [
     "tests/planner",
     "tests/matrix",
     "tests/frontends/onnx/test_inconsistent_models.py",
+    "tests/frontends/onnx/test_invalid_models.py",
+    "tests/frontends/onnx/test_known_shapes.py",
     "tests/fuzz",
 ]
 """The quick ones, which know the mathematics and the rules."""
