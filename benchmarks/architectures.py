@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from onnx import ModelProto, TensorProto, helper
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "sample_models"))
-
-from build import batch_norm, bn_node, make, node, tensor, weights
+from sample_models.build import batch_norm, bn_node, make, node, tensor, weights
 
 FAMILIES: dict[str, Callable[[], ModelProto]] = {}
 

@@ -1,6 +1,7 @@
-"""Latency of several models on onnxruntime, interleaved: ``python latency.py '{"name": "file", …}' '[1, 3, 8, 8]'``.
+"""Latency of several models on onnxruntime, in interleaved runs. A helper of ``performance.py``.
 
-Prints the median milliseconds per model and optimisation level as JSON. A helper of ``performance.py``.
+``python -m benchmarks.latency '{"name": "file", …}' '[1, 3, 8, 8]'`` prints the median milliseconds per model and
+optimisation level as JSON.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""bnfold beside the tools that people use today: BatchNorms left, wrong results. ``python benchmarks/peers.py``.
+"""bnfold beside the tools that people use today: BatchNorms left, wrong results. ``python -m benchmarks.peers``.
 
 Needs the peers (``pip install onnxsim onnxslim onnxoptimizer onnxscript``). Each tool works on each network in a
 process of its own, so that a crash is a result. Writes the table of ``docs/comparison.md``.
@@ -14,10 +14,12 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from architectures import FAMILIES
+
+from benchmarks.architectures import FAMILIES
 
 TOOLS = ("bnfold", "bnfold --threshold", "onnxruntime", "onnxsim", "onnxslim", "onnxoptimizer", "onnxscript")
-PAGE = Path(__file__).parents[1] / "docs/comparison.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/comparison.md"
 
 
 def left(model: onnx.ModelProto) -> int:
@@ -46,10 +48,8 @@ def outputs(path: str, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
 def one(tool: str, name: str, folder: Path) -> dict[str, object]:
     """One tool on one network: what is left of how many, and whether it computes the same."""
     source, target = folder / f"{name}.onnx", folder / f"{name}.{tool}.onnx"
-    code = f"import tools; tools.optimise({tool!r}, {str(source)!r}, {str(target)!r})"
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", code], cwd=Path(__file__).parent, capture_output=True, check=False
-    )
+    code = f"from benchmarks.tools import optimise; optimise({tool!r}, {str(source)!r}, {str(target)!r})"
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, capture_output=True, check=False)
     if done.returncode or not target.exists():
         return {"left": None, "wrong": True, "why": done.stderr.decode()[-300:]}
     model = onnx.load(source)

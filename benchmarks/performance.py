@@ -1,4 +1,4 @@
-"""Time and memory of bnfold beside the tools that people use today: ``python benchmarks/performance.py [MODEL …]``.
+"""Time and memory of bnfold beside the tools that people use today: ``python -m benchmarks.performance [MODEL …]``.
 
 Each tool folds each model in a process of its own, interleaved, several rounds; wall time and CPU time are medians,
 memory is the peak. Then the folded models run on onnxruntime, interleaved too. Prints JSON lines and writes the tables
@@ -19,8 +19,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-HERE = Path(__file__).parent
-PAGE = HERE.parent / "docs/performance.md"
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/performance.md"
 START, END = "<!-- measured by benchmarks/performance.py -->", "<!-- end -->"
 
 BASELINES = ("cp", "cp and fsync", "import onnx")
@@ -40,20 +40,20 @@ def command(tool: str, source: Path, target: Path) -> list[str]:
         return ["sh", "-c", copy if tool == "cp" else f"{copy} && sync {target.parent}/*"]
     if tool == "import onnx":
         return [sys.executable, "-c", "import onnx"]
-    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); from tools import optimise; optimise(*sys.argv[1:])"
+    code = "import sys; from benchmarks.tools import optimise; optimise(*sys.argv[1:])"
     return [sys.executable, "-W", "ignore", "-c", code, tool, str(source), str(target)]
 
 
 def about(name: str) -> str:
     """What ``models.py`` says of a model. (This process stays small: what it weighs would count for its children.)"""
-    code = f"from models import BUILDERS; print(BUILDERS[{name!r}].__doc__)"
-    return subprocess.run([sys.executable, "-c", code], cwd=HERE, check=True, capture_output=True, text=True).stdout
+    code = f"from benchmarks.models import BUILDERS; print(BUILDERS[{name!r}].__doc__)"
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def run(words: list[str]) -> dict[str, float | None]:
     """Wall seconds, CPU seconds and peak MiB of a process and its children; None where it failed or took too long."""
     start = time.perf_counter()
-    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while True:
         pid, status, usage = os.wait4(process.pid, os.WNOHANG)
         wall = time.perf_counter() - start
@@ -72,7 +72,7 @@ def measure(name: str, folder: Path) -> dict[str, dict[str, float | None]]:
     """All tools on one model; the folded models stay in ``folder``, one folder for each tool."""
     source = folder / "source" / "model.onnx"
     source.parent.mkdir()
-    subprocess.run([sys.executable, str(HERE / "models.py"), name, str(source)], check=True)
+    subprocess.run([sys.executable, "-m", "benchmarks.models", name, str(source)], cwd=ROOT, check=True)
     found: dict[str, list[dict[str, float | None]]] = {tool: [] for tool in (*BASELINES, *TOOLS)}
     for _ in range(ROUNDS.get(name, 7)):
         for tool, results in found.items():
@@ -95,8 +95,10 @@ def _median(values: list[float | None]) -> float | None:
 def latencies(folder: Path, shape: tuple[int, ...]) -> dict[str, dict[str, float]]:
     """Median milliseconds of each folded model at each optimisation level, and those of the original."""
     files = {tool: folder / tool / "model.onnx" for tool in ("source", *TOOLS)}
-    words = [str(HERE / "latency.py"), json.dumps({t: str(p) for t, p in files.items() if p.exists()})]
-    done = subprocess.run([sys.executable, *words, json.dumps(shape)], check=True, capture_output=True, text=True)
+    words = ["-m", "benchmarks.latency", json.dumps({t: str(p) for t, p in files.items() if p.exists()})]
+    done = subprocess.run(
+        [sys.executable, *words, json.dumps(shape)], cwd=ROOT, check=True, capture_output=True, text=True
+    )
     result: dict[str, dict[str, float]] = json.loads(done.stdout)
     return result
 

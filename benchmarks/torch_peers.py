@@ -1,6 +1,6 @@
 """Torch's own tools for folding BatchNorm beside bnfold, on every kind of module that the tests know.
 
-``python benchmarks/torch_peers.py`` writes the table of docs/pytorch.md: how many of the kinds that can be folded each
+``python -m benchmarks.torch_peers`` writes the table of docs/pytorch.md: how many of the kinds that can be folded each
 tool folds rightly, and every kind where it computes something else than the module did. ``--resnet50 FOLDER`` times a
 ResNet-50 instead.
 """
@@ -21,13 +21,11 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+import bnfold
+from bnfold.api import FoldOptions
+from tests.frontends.torch.modules import KINDS
+
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "programs"))
-
-from torch_kinds import KINDS  # noqa: E402
-
-import bnfold  # noqa: E402
-from bnfold.api import FoldOptions  # noqa: E402
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-4, torch.float16: 3e-2, torch.bfloat16: 1e-1}
 MARKS = ("<!-- torch-peers -->", "<!-- /torch-peers -->")
@@ -181,7 +179,7 @@ def compare() -> str:
         lines.append(f"| {title} | {rightly} | {counts['left']} | {counts['fails']} | {counts['wrong']} |")
     told = [
         f"Measured with torch {torch.__version__} by `benchmarks/torch_peers.py` on the {len(KINDS)} kinds of",
-        f"modules of `tests/programs/torch_kinds.py`, of which {len(foldable)} can be folded:",
+        f"modules of `tests/frontends/torch/modules.py`, of which {len(foldable)} can be folded:",
         "",
         *lines,
     ]

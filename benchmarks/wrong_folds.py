@@ -1,12 +1,11 @@
-"""Measure what catches a wrong fold: ``python benchmarks/wrong_folds.py`` writes a table of ``docs/verification.md``.
+"""Measure what catches a wrong fold: ``python -m benchmarks.wrong_folds`` writes a table of ``docs/verification.md``.
 
-Each fault of the mutation test (``tests/faults``) is put into a correct fold of a small residual network, once ending
-in logits and once in a Softmax. Beside bnfold's checks stands what most tools do: ``allclose`` on random inputs.
+Each fault of ``tests/wrong_folds`` is put into a correct fold of a small residual network, once ending in logits and
+once in a Softmax. Beside bnfold's checks stands what most tools do: ``allclose`` on random inputs.
 """
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from pathlib import Path
 
@@ -14,15 +13,12 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from bnfold.options import VerifyOptions
+from bnfold.results.verification import Verification
+from bnfold.verification.onnx.verify import verify_files
+from tests.wrong_folds.corpus import FAULTS, network
+
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "tests"), str(ROOT / "sample_models")]
-
-from faults.faults import FAULTS, network  # noqa: E402
-
-from bnfold.options import VerifyOptions  # noqa: E402
-from bnfold.results.verification import Verification  # noqa: E402
-from bnfold.verification.onnx.verify import verify_files  # noqa: E402
-
 PAGE = ROOT / "docs/verification.md"
 MARKS = "<!-- faults: written by benchmarks/wrong_folds.py -->", "<!-- /faults -->"
 SEEDS = 20

@@ -1,30 +1,39 @@
-"""What many tests need: models by builders, a fold in memory, onnxruntime as the judge."""
+"""Fixtures of all tests: the sample models, and a model with its fold."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import onnx
 import pytest
 
-ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT / "sample_models"), str(Path(__file__).parent), str(Path(__file__).parent / "programs")]
+from bnfold.api import FoldOptions, fold
+from tests import fork_server
+from tests.support import SAMPLES
 
-from bnfold.api import FoldOptions, fold  # noqa: E402
-from bnfold.frontends.onnx.editor import OnnxEditor  # noqa: E402
-from bnfold.frontends.onnx.functions import batch_norms_inlined  # noqa: E402
-from bnfold.frontends.onnx.graph import OnnxGraphs  # noqa: E402
-from bnfold.io.load import load_bytes  # noqa: E402
-from bnfold.planner.apply import compute_weights, write  # noqa: E402
-from bnfold.planner.planner import Plan  # noqa: E402
+
+@pytest.fixture(autouse=True, scope="session")
+def forked_workers() -> Iterator[None]:
+    """Start bnfold's workers from a process that has imported their libraries."""
+    with pytest.MonkeyPatch.context() as patch:
+        if sys.platform == "linux":
+            patch.setattr(subprocess, "Popen", fork_server.ForkingPopen)
+        yield
+    fork_server.stop()
+
+
+@pytest.fixture
+def real_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start bnfold's workers as users do."""
+    monkeypatch.setattr(subprocess, "Popen", fork_server.Real)
 
 
 @pytest.fixture
 def samples() -> Path:
-    return ROOT / "sample_models"
+    """The folder of the sample models."""
+    return SAMPLES
 
 
 @pytest.fixture
@@ -33,71 +42,3 @@ def pair(tmp_path: Path, samples: Path) -> tuple[Path, Path]:
     original, folded = samples / "digits.onnx", tmp_path / "folded.onnx"
     fold(original, folded, FoldOptions(verify=None))
     return original, folded
-
-
-def fold_proto(model: onnx.ModelProto, freeze: bool = False, **names: Any) -> tuple[onnx.ModelProto, list[Plan]]:
-    """A folded copy and its plans."""
-    copy = batch_norms_inlined(model) or onnx.ModelProto.FromString(model.SerializeToString())
-    loaded = load_bytes(copy.SerializeToString())
-    graphs = OnnxGraphs(loaded.proto, freeze=freeze)
-    settled = [compute_weights(scope, **names) for scope in graphs.scopes]
-    editor = OnnxEditor(graphs)
-    for one in settled:
-        write(one, editor)
-    editor.finish()
-    assert_nothing_written_again(model, graphs.model)
-    return graphs.model, [one.plan for one in settled]
-
-
-def assert_nothing_written_again(model: onnx.ModelProto, folded: onnx.ModelProto) -> None:
-    """What does not change keeps its name: a fold adds no constant that a node read already in the same place."""
-    before = {node.output[0]: node for node in model.graph.node if node.output}
-    old, new = ({tensor.name: tensor for tensor in each.graph.initializer} for each in (model, folded))
-    for node in folded.graph.node:
-        was = before.get(node.output[0]) if node.output else None
-        if was is None or was.op_type != node.op_type:
-            continue
-        for name, other in zip(node.input, was.input, strict=False):
-            if name != other and name in new and name not in old and other in old:
-                data = onnx.numpy_helper.to_array(new[name])
-                assert not np.array_equal(data, onnx.numpy_helper.to_array(old[other])), (node.op_type, name)
-
-
-def feeds_for(model: onnx.ModelProto, seed: int = 0, free: int = 2) -> dict[str, np.ndarray]:
-    """Random inputs for everything that a caller has to feed."""
-    rng = np.random.default_rng(seed)
-    held = {tensor.name for tensor in model.graph.initializer}
-    feeds = {}
-    for info in model.graph.input:
-        if info.name in held:
-            continue
-        shape = [dim.dim_value or free for dim in info.type.tensor_type.shape.dim]
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type)
-        values = rng.standard_normal(shape) if np.dtype(dtype).kind == "f" else rng.integers(0, 2, shape)
-        feeds[info.name] = np.asarray(values).astype(dtype)
-    return feeds
-
-
-def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """The outputs on onnxruntime, which must not fold anything itself."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.intra_op_num_threads = 1  # small models: threads that wait for work would only be in the way
-    options.log_severity_level = 3
-    session = ort.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, feeds)
-
-
-def assert_same(expected: list[np.ndarray], actual: list[np.ndarray], ulps: float = 64.0) -> None:
-    """Equal within some ulps of the largest entry: what the order of a few sums may cost."""
-    assert len(expected) == len(actual)
-    for a, b in zip(expected, actual, strict=True):
-        assert a.dtype == b.dtype
-        assert a.shape == b.shape
-        if a.dtype.kind != "f":
-            np.testing.assert_array_equal(a, b)
-            continue
-        limit = ulps * np.finfo(a.dtype).eps * max(float(np.abs(a).max(initial=0)), 1e-30)
-        np.testing.assert_allclose(b.astype(np.float64), a.astype(np.float64), rtol=0, atol=limit)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,11 @@ SCHEMA = json.loads((ROOT / "bnfold/report/schema.json").read_text())
 def call(*words: object, **options: Any) -> Result:
     """Run ``bnfold`` with these words, in this process."""
     return CliRunner().invoke(main, [str(word) for word in words], **options)
+
+
+def interruptible() -> None:
+    """Let a process be ended by Ctrl-C even if this one was started in the background: its ``preexec_fn``."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def fold_proto(model: onnx.ModelProto, freeze: bool = False, **names: Any) -> tuple[onnx.ModelProto, list[Plan]]:

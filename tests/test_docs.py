@@ -11,9 +11,9 @@ from pathlib import Path
 
 import onnx
 import pytest
-from transcripts import differences, shown
 
 from bnfold.rules.reasons import REASONS
+from tests.transcripts import differences, shown
 
 ROOT = Path(__file__).parents[1]
 
@@ -111,4 +111,4 @@ def test_every_rule_has_a_case_that_folds():
     from tests.rules.all_cases import CASES
 
     covered = {node.op_type for case in CASES if case.folds for node in case.build().graph.node}
-    assert set(RULES) <= covered | {"Linear"}  # torch's own: tests/programs/torch_kinds.py
+    assert set(RULES) <= covered | {"Linear"}  # torch's own: tests/frontends/torch/modules.py

@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,8 +13,10 @@ from bnfold import isolation
 from bnfold.options import Limits
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode
+from tests.support import ROOT
 
-ROOT = Path(__file__).parents[1]
+pytestmark = pytest.mark.usefixtures("real_workers")
+
 BNFOLD = [sys.executable, "-c", f"import sys; sys.path[0] = {str(ROOT)!r}; from bnfold.cli.main import run; run()"]
 """As the installed script starts it: the first entry of the search path is not the current directory."""
 

@@ -1,11 +1,11 @@
 """The sample models: built deterministically, and each shows what it says."""
 
-import build
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from bnfold.cli.main import main
+from sample_models import build
 
 EXPECTED = {
     "padded_conv_behind": "padding",

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "tests")]
-
-from architectures import FAMILIES  # noqa: E402
-from faults.networks import NETWORKS  # noqa: E402
-
-from bnfold.options import CHECKS, VerifyOptions  # noqa: E402
-from bnfold.verification.onnx.verify import verify_files  # noqa: E402
+from benchmarks.architectures import FAMILIES
+from bnfold.options import CHECKS, VerifyOptions
+from bnfold.verification.onnx.verify import verify_files
+from tests.wrong_folds.networks import NETWORKS
 
 
 def by_onnxruntime(level: str) -> Callable[[Path, Path], None]:

@@ -5,12 +5,12 @@ import random
 import numpy as np
 import onnx
 import pytest
-from build import batch_norm, bn_node, make, node, tensor
 from onnx import ModelProto, numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.options import VerifyOptions
-from tests.campaigns.networks import network
+from sample_models.build import batch_norm, bn_node, make, node, tensor
+from tests.fuzz.networks import network
 
 PROOFS = VerifyOptions(("structure", "weights"))
 UNVERIFIED = FoldOptions(verify=None)

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from build import batch_norm, bn_node, make, node, tensor, weights
 
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.options import InputOptions, RunOptions, VerifyOptions
 from bnfold.verification.onnx.inputs import size_choices
+from sample_models.build import batch_norm, bn_node, make, node, tensor, weights
 
 PROOFS = VerifyOptions(("structure", "weights"))
 OUTPUTS = VerifyOptions(("outputs",))

@@ -3,11 +3,11 @@
 import numpy as np
 import onnx
 import pytest
-from build import ANY, batch_norm, bn_node, make, node, tensor, weights
 from onnx import numpy_helper
 
 from bnfold.api import fold, verify
 from bnfold.options import InputOptions, RunOptions, VerifyOptions
+from sample_models.build import ANY, batch_norm, bn_node, make, node, tensor, weights
 
 
 @pytest.mark.parametrize("layout", ["npz", "npy", "folder", "test_data_set_0"])

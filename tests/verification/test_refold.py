@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import onnx
 import pytest
-from build import SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 from onnx import helper, numpy_helper
 
 from bnfold.api import FoldOptions, fold, verify
@@ -14,6 +13,7 @@ from bnfold.errors import UsageError
 from bnfold.io.load import load
 from bnfold.options import PlanOptions, VerifyOptions
 from bnfold.verification.onnx.refold import is_refolded
+from sample_models.build import SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 
 PROOFS = VerifyOptions(("structure", "weights"))
 X, Y = tensor("x", [2, 3, 4, 4]), tensor("y", None)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from build import ANY, make, node, tensor, weights
 
 from bnfold.options import InputOptions
 from bnfold.verification.onnx.inputs import misfit, size_choices
 from bnfold.verification.runtime.inputs import Sizes
+from sample_models.build import ANY, make, node, tensor, weights
 
 
 def dense(side: int, op: str):

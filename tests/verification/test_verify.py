@@ -5,7 +5,6 @@ import sys
 import numpy as np
 import onnx
 import pytest
-from build import ANY, IMAGE, batch_norm, bn_node, make, node, tensor, weights, write
 from onnx import numpy_helper
 
 from bnfold import isolation
@@ -16,6 +15,7 @@ from bnfold.verification.checks.outputs import _specials
 from bnfold.verification.runtime import perturbation as noise
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode, device_of
+from sample_models.build import ANY, IMAGE, batch_norm, bn_node, make, node, tensor, weights, write
 
 
 def change(path, name_part, edit, index=0):

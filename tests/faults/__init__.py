@@ -1,1 +1,0 @@
-"""The fault corpus: folds that are wrong, each in one known way, to test that verification sees them."""

@@ -1,0 +1,1 @@
+"""Fuzzing: random networks, models and files. Each is a script; ``docs/reliability.md`` has what long runs found."""
