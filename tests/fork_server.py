@@ -109,11 +109,9 @@ def server(module: str) -> socket.socket:
     if modules in _servers:
         return _servers[modules][0]
     ours, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    start = f"from tests.fork_server import serve; serve({other.fileno()}, {modules})"
-    code = f"import sys; sys.path[:0] = {json.dumps(sys.path)}; {start}"
     env = {name: value for name, value in STARTED_WITH.items() if (name, value) != ("OPENBLAS_NUM_THREADS", "1")}
     with other:
-        words = [sys.executable, "-I", "-c", code]
+        words = isolation.command("tests.fork_server", str(other.fileno()), *modules)
         process = Real(words, pass_fds=[other.fileno()], start_new_session=True, env=env)
     _servers[modules] = ours, process
     return ours
@@ -201,3 +199,7 @@ def work(request: dict[str, Any], own: list[str], log: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]), tuple(sys.argv[2:]))
