@@ -189,7 +189,7 @@ def work(request: dict[str, Any], own: list[str], log: int) -> NoReturn:
         os.environ.update(request["env"])
         sys.path[:] = search_path(own, json.loads(request["path"]))
         sys.argv = [request["module"], *request["arguments"]]
-        runpy.run_module(request["module"], run_name="__main__")
+        runpy.run_module(request["module"], run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
