@@ -67,7 +67,7 @@ def _layer(node: Node, source: Value, main: bool) -> Layer | Refusal:
         return Refusal(
             "control-flow", f"{node.name!r} is inside of a subgraph, whose inputs can't be seen from outside"
         )
-    if trains and any(value.readers or value.is_output for value in node.live_outputs[1:]):
+    if trains and any(value.consumers or value.is_output for value in node.live_outputs[1:]):
         return Refusal("training-mode", f"the updated statistics of {node.name!r} are read by others")
     try:
         stored = normalization.stored(node)

@@ -143,8 +143,8 @@ class _Held:
 
     def __init__(self, order: list[Value], small: Mapping[Value, ConstantValue]) -> None:
         makers = [value.producer for value in order if not value.tensor and value.producer]
-        self._readers = Counter(used for node in makers for used in _needed(node))
-        self._results = {used: small[used] for used in self._readers if used in small}
+        self._consumers = Counter(used for node in makers for used in _needed(node))
+        self._results = {used: small[used] for used in self._consumers if used in small}
         stored = sum(prod(value.tensor_type[1]) for value in order if value.tensor and value.tensor_type)
         self._room = max(FEW, GROWTH * stored) - sum(known.size for known in self._results.values())
 
@@ -157,8 +157,8 @@ class _Held:
             assert value.producer is not None
             known = self._run(value.producer, value)
             for used in _needed(value.producer):
-                self._readers[used] -= 1
-                if not self._readers[used]:
+                self._consumers[used] -= 1
+                if not self._consumers[used]:
                     self._room += self._results.pop(used).size
         self._results[value] = known
         self._room -= known.size

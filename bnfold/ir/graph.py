@@ -22,7 +22,7 @@ Shape = tuple[int | str | None, ...]
 class Value:
     """A tensor between nodes.
 
-    ``readers`` holds a node once per input that reads it, at any depth of nesting. ``captured`` says that
+    ``consumers`` holds a node once per input that reads it, at any depth of nesting. ``captured`` says that
     a subgraph reads it. ``tensor`` gives the data of a stored constant (an initializer, an attribute),
     ``part`` some of its elements where not all of it need be read for that.
     """
@@ -30,7 +30,7 @@ class Value:
     name: str
     graph: Graph
     producer: Node | None = None
-    readers: list[Node] = field(default_factory=list)
+    consumers: list[Node] = field(default_factory=list)
     is_input: bool = False
     is_output: bool = False
     captured: bool = False
@@ -154,7 +154,7 @@ class Editor(Protocol):
     """How a plan is written back. An adapter edits its own format; what is not named keeps its bytes."""
 
     def set_constant(self, node: Node, index: int, data: NDArray[Any] | Scaled) -> None:
-        """Let ``node`` read a new constant at ``index``; the old one stays for its other readers."""
+        """Let ``node`` read a new constant at ``index``; the old one stays for its other consumers."""
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
         """Like :meth:`set_constant`, but under the old name where no other node reads the constant."""

@@ -92,7 +92,7 @@ def _leaves(node: Node) -> tuple[list[Value], list[Node]] | None:
 
 
 def _private(value: Value) -> bool:
-    return len(value.readers) == 1 and not value.is_output and not value.captured
+    return len(value.consumers) == 1 and not value.is_output and not value.captured
 
 
 def _merge(top: Node, values: list[Value], tree: list[Node], by_target: dict[Value, AffineOp]) -> Merge | None:

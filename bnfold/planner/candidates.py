@@ -104,7 +104,7 @@ def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
     """True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
     if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
         return False
-    behind = node.output.readers[0].op if _private(node.output) else ""
+    behind = node.output.consumers[0].op if _private(node.output) else ""
     return behind not in ("Add", "Sub", "Mul", "Div") and chains.keys().isdisjoint(node.inputs)
 
 
@@ -141,7 +141,7 @@ def _elementwise(node: Node) -> tuple[Value, Affine] | None:
 
 def _private(value: Value) -> bool:
     """True if nobody but one node reads the value."""
-    return len(value.readers) == 1 and not value.is_output and not value.captured
+    return len(value.consumers) == 1 and not value.is_output and not value.captured
 
 
 def _form(op: AffineOp) -> Form:

@@ -83,5 +83,5 @@ class Plan:
         """The nodes around gauged values that stay, in order."""
         removed = {node for fold in self.folds for node in fold.op.nodes}
         removed.update(node for fold in self.folds if fold.residual for node in fold.residual.nodes)
-        around = {node for value in self.transforms for node in (value.producer, *value.readers) if node}
+        around = {node for value in self.transforms for node in (value.producer, *value.consumers) if node}
         return [node for node in self.graph.nodes if node in around and node not in removed]

@@ -30,7 +30,7 @@ BUDGETS = (32, 512, 20_000)
 """Operators that one propagation may ask before it gives up: near solutions first, then farther ones."""
 
 WORST_CONDITION = 64.0
-"""How many times larger than the activations a shift around other readers may be."""
+"""How many times larger than the activations a shift around other consumers may be."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ class _Planner:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
             return self._fold_scale_only(op, map_)
-        readers = self._readers(op.target)
-        if readers and all(reader.op == "MatMul" for reader in readers):
+        consumers = self._consumers(op.target)
+        if consumers and all(consumer.op == "MatMul" for consumer in consumers):
             before_product = self._fold_scale_only(op, map_, downstream=True)
             if isinstance(before_product, Fold):
                 return before_product
@@ -169,8 +169,8 @@ class _Planner:
 
     def _fold_as_max(self, op: AffineOp, map_: Affine) -> Fold | None:
         """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""
-        readers = self._readers(op.target)
-        relu = readers[0] if len(readers) == 1 else None
+        consumers = self._consumers(op.target)
+        relu = consumers[0] if len(consumers) == 1 else None
         if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
             return None
         candidate = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
@@ -207,28 +207,28 @@ class _Planner:
     def _propagate(
         self, op: AffineOp, budget: int, start: Assignments, limit: int | None
     ) -> PropagationState | Refusal:
-        """One propagation; a far one asks last those around the end that has a great many readers."""
-        if budget > BUDGETS[0] and any(len(value.readers) > BUDGETS[0] for value, _ in start):
-            start = sorted(start, key=lambda assignment: len(assignment[0].readers))
+        """One propagation; a far one asks last those around the end that has a great many consumers."""
+        if budget > BUDGETS[0] and any(len(value.consumers) > BUDGETS[0] for value, _ in start):
+            start = sorted(start, key=lambda assignment: len(assignment[0].consumers))
         return Propagation(self, op, budget, self.seen, limit).run(start)
 
-    def _readers(self, value: Value) -> list[Node]:
+    def _consumers(self, value: Value) -> list[Node]:
         """Who reads ``value``, beyond operators that are gone already; empty where a caller may read it too."""
-        readers: list[Node] = []
+        consumers: list[Node] = []
         pending, seen = [value], set[Value]()
         while pending:
             current = pending.pop()
             seen.add(current)
             if current.is_output or current.captured:
                 return []
-            readers += [node for node in current.readers if node not in self.removed]
+            consumers += [node for node in current.consumers if node not in self.removed]
             pending += [v for v in self.aliases.get(current, ()) if v not in seen and v.producer in self.removed]
-        return readers
+        return consumers
 
     def _check(self, op: AffineOp, state: PropagationState) -> PropagationState | Refusal:
         """Numbers of a sensible size must be left on values that others read: they undo the transform."""
         before = state.maps[op.source]
-        shared = any(map_.has_shift and len(value.readers) > 1 for value, map_ in state.maps.items())
+        shared = any(map_.has_shift and len(value.consumers) > 1 for value, map_ in state.maps.items())
         if not shared or not before.invertible:
             return state
         total = before.after(self.current(op.source))
@@ -248,7 +248,7 @@ class _Planner:
 
         A chain of folds, or a thousand from one value, would be walked along by every propagation that comes by.
         """
-        around = {value.producer, *value.readers}
+        around = {value.producer, *value.consumers}
         if not around <= self.removed or immovable(value) is not None:
             return
         first, *others = dict.fromkeys(self.aliases.pop(value))

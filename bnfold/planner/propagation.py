@@ -145,7 +145,7 @@ class Propagation:
         return None
 
     def _around(self, value: Value) -> Iterator[Node]:
-        for node in dict.fromkeys((value.producer, *value.readers)):
+        for node in dict.fromkeys((value.producer, *value.consumers)):
             if node is not None and node not in self.candidate.nodes and node not in self.planner.removed:
                 yield node
 

@@ -124,7 +124,7 @@ def _next(node: Node, step: int) -> list[Node]:
     constants = node.graph.constants
     if step < 0:
         return [v.producer for v in node.inputs if v is not None and v.producer and not constants.is_constant(v)]
-    return [consumer for value in node.live_outputs for consumer in dict.fromkeys(value.readers)]
+    return [consumer for value in node.live_outputs for consumer in dict.fromkeys(value.consumers)]
 
 
 def _edge(group: Xml.Element, start: tuple[int, int], end: tuple[int, int], plan: Plan, value: Value) -> None:

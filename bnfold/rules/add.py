@@ -115,7 +115,7 @@ def _balance(node: Node, data: list[Value], signs: list[float], context: RuleCon
 
 def _travels(value: Value, node: Node) -> bool:
     """True if a shift is likely to travel far: a branch that this node alone reads can often take it at once."""
-    return value is node.output or len(value.readers) > 1
+    return value is node.output or len(value.consumers) > 1
 
 
 def _negligible(rest: Affine, maps: list[Affine | None]) -> bool:

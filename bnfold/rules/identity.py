@@ -38,7 +38,7 @@ def _dropout(node: Node, context: RuleContext) -> Alternatives:
     )
     if active or (node.opset < 7 and not node.attr("is_test", 0)):
         return Refusal("training-mode", f"Dropout {node.name!r} is in training mode")
-    if any(value.readers or value.is_output or value.captured for value in node.live_outputs[1:]):
+    if any(value.consumers or value.is_output or value.captured for value in node.live_outputs[1:]):
         return Refusal("consumers", f"the mask of Dropout {node.name!r} is read")
     return pass_on(node, context)
 

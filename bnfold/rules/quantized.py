@@ -38,7 +38,7 @@ def refusal(node: Node, index: int, axis: int | None) -> Refusal | None:
     if dequantize.attr("block_size", 0) or scale is None or quantized is None or scale.shape is None:
         return Refusal("unsupported-dtype", f"{where} in blocks")
     made = dequantize.output
-    if len(made.readers) > 1 or made.is_output or made.captured:
+    if len(made.consumers) > 1 or made.is_output or made.captured:
         return Refusal("consumers", f"{where}, shares them with another node")
     if quantized.dtype is None or quantized.dtype.name not in ("int8", "uint8", "int16", "uint16"):
         return Refusal("unsupported-dtype", f"{where} of type {quantized.dtype}")

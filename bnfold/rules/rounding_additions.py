@@ -187,7 +187,7 @@ def _is_large_and_alone(node: Node) -> bool:
     """True for a constant of many elements, an embedding of positions say, whose sum no arithmetic reads."""
     shapes = [value.shape for value in node.inputs if value is not None and node.graph.constants.is_constant(value)]
     large = any(shape and prod(size for size in shape if isinstance(size, int)) > SMALL for shape in shapes)
-    return large and not any(reader.op in ARITHMETIC for reader in node.output.readers)
+    return large and not any(consumer.op in ARITHMETIC for consumer in node.output.consumers)
 
 
 def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
@@ -235,19 +235,19 @@ def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
     seen: set[Node] = set()
     while pending and len(seen) < FARTHEST:
         value, map_ = pending.pop()
-        for reader in value.readers:
-            if reader in seen or not reader.live_outputs:
+        for consumer in value.consumers:
+            if consumer in seen or not consumer.live_outputs:
                 continue
-            seen.add(reader)
-            step = _step(reader)
+            seen.add(consumer)
+            step = _step(consumer)
             if step is not None and step.source is value and step.map.fits(map_):
                 map_after = step.map.after(map_)
-                yield reader, map_after
-                pending.append((reader.output, map_after))
-            elif reader.op in TRANSPARENT:
-                pending.append((reader.output, map_))
-            elif reader.inputs[0] is value and reader.op not in BIASES:
-                pending += (forward_transform(reader, map_) or {}).items()
+                yield consumer, map_after
+                pending.append((consumer.output, map_after))
+            elif consumer.op in TRANSPARENT:
+                pending.append((consumer.output, map_))
+            elif consumer.inputs[0] is value and consumer.op not in BIASES:
+                pending += (forward_transform(consumer, map_) or {}).items()
 
 
 def _size(value: Value | None) -> float:

@@ -137,11 +137,11 @@ def test_drift_of_a_layer_in_training_mode_leaves_the_others_right():
     np.testing.assert_allclose(found["b"].distance, expected["b"].distance, rtol=1e-4)
 
 
-def test_layers_inside_of_nested_graphs_are_left(samples):
+def test_layers_inside_of_subgraphs_are_left(samples):
     data = {"x": np.ones((2, 3, 6, 6), "f4"), "flag": np.array([True, False])}
     inside = [node for scope in OnnxGraphs(onnx.load(samples / "if_branches.onnx")).scopes[1:] for node in scope.nodes]
     assert sum(node.op == "BatchNormalization" for node in inside) == 2
-    with pytest.raises(InconclusiveError, match="nested graph"):
+    with pytest.raises(InconclusiveError, match="inside of a subgraph"):
         calibrate(samples / "if_branches.onnx", data)
 
 

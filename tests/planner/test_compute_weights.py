@@ -52,7 +52,7 @@ def test_folds_that_overflow_are_given_up_together(monkeypatch):
     ],
 )
 def test_the_reason_of_an_error_while_rewriting(error, code):
-    assert bnfold.planner.apply._cause(SimpleNamespace(op="Conv", name="c"), error).reason == code
+    assert bnfold.planner.apply._cause(SimpleNamespace(op="Conv", name="c", label="Conv 'c'"), error).reason == code
 
 
 def test_an_overflow_keeps_only_the_responsible_batch_norm():

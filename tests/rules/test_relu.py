@@ -13,7 +13,7 @@ class TestRelu(OperatorTests):
     cases, rows = CASES, ROWS
 
 
-@pytest.mark.parametrize(("gain", "shift", "says"), [(1.0, 1.0, "a shift does"), (-1.0, 0.0, "not positive does")])
+@pytest.mark.parametrize(("gain", "shift", "says"), [(1.0, 1.0, "an offset does"), (-1.0, 0.0, "not positive does")])
 def test_the_reason_why_a_relu_passes_no_transform(gain, shift, says):
     held, norm = exact_batch_norm(gain, shift)
     held |= {"w": weights(1, 3, 4, 1, 1)}

@@ -93,7 +93,7 @@ def reread(model: ModelProto, old: str, new: str) -> None:
 
 
 def insert(model: ModelProto, target: str, op: str, *others: str, **attributes: Any) -> None:
-    """Put an operator behind the tensor ``target``, for all its readers; an output of the graph keeps its name."""
+    """Put an operator behind the tensor ``target``, for all its consumers; an output of the graph keeps its name."""
     graph = model.graph
     if target in {info.name for info in graph.input}:
         position, inner = 0, f"{target}_changed"

@@ -191,10 +191,10 @@ def second_output_wrong(_original: ModelProto, correct: ModelProto) -> Wrong:
         return None
     wrong = copied(correct)
     target = wrong.graph.output[1].name
-    readers = [made for made in wrong.graph.node if target in made.input]
+    consumers = [made for made in wrong.graph.node if target in made.input]
     put(wrong, "percent_more", own(wrong, 1.01))
     insert(wrong, target, "Mul", "percent_more")
-    for reader in readers:
+    for reader in consumers:
         reader.input[0] = f"{target}_unchanged"
     return wrong
 

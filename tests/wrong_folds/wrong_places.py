@@ -140,7 +140,7 @@ def _folded_onward(original: ModelProto, correct: ModelProto, change: Change) ->
 @fault()
 def two_readers(original: ModelProto, correct: ModelProto) -> Wrong:
     """A BatchNorm folded into a Conv whose output somebody else reads too."""
-    for bn in _kept(correct, "readers"):
+    for bn in _kept(correct, "consumers"):
         producer = next((made for made in correct.graph.node if bn.input[0] in made.output), None)
         if producer is None or producer.op_type != "Conv":
             continue

@@ -63,7 +63,7 @@ class OnnxEditor:
         old = node.inputs[index]
         assert old is not None
         tensor = next((t for t in node.graph.handle.initializer if t.name == old.name), None)
-        owned = len(old.readers) == 1 and not (old.is_output or old.captured) and old.graph is node.graph
+        owned = len(old.consumers) == 1 and not (old.is_output or old.captured) and old.graph is node.graph
         if tensor is None or not owned or self._graphs.is_external(old) or old.dtype != data.dtype:
             self.set_constant(node, index, data)
             return
@@ -81,7 +81,7 @@ class OnnxEditor:
 
     def freeze(self, node: Node) -> bool:
         """Let a BatchNormalization in training mode normalise by its stored statistics."""
-        if any(value.readers or value.is_output for value in node.live_outputs[1:]):
+        if any(value.consumers or value.is_output for value in node.live_outputs[1:]):
             return False
         self._lost.update(value.name for value in node.live_outputs[1:])
         normalise_by_stored(node.handle, node.opset)
@@ -119,12 +119,12 @@ class OnnxEditor:
         dropped: dict[Graph, set[str]] = {}
         while self._unread:
             value = self._unread.pop()
-            if value.readers or value.is_output or value.is_input:
+            if value.consumers or value.is_output or value.is_input:
                 continue
             node = value.producer
             if node is None:
                 dropped.setdefault(value.graph, set()).add(value.name)
-            elif node.outputs and not any(v.readers or v.is_output for v in node.live_outputs):
+            elif node.outputs and not any(v.consumers or v.is_output for v in node.live_outputs):
                 self._delete([node])
         made = _made(self._model.graph)
         for scope in self._graphs.scopes:
@@ -156,8 +156,8 @@ class OnnxEditor:
         return target.name in names
 
     def _forget(self, value: Value, node: Node) -> None:
-        value.readers.remove(node)
-        if not value.readers:
+        value.consumers.remove(node)
+        if not value.consumers:
             self._unread.append(value)
 
     def _delete(self, nodes: Iterable[Node]) -> None:
@@ -171,7 +171,7 @@ class OnnxEditor:
             node.handle.Clear()
 
     def _rename(self, source: Value, target: Value) -> None:
-        """``source`` takes over the name and the readers of ``target``."""
+        """``source`` takes over the name and the consumers of ``target``."""
         producer = source.producer
         assert producer is not None
         self._lost.add(source.name)
@@ -184,13 +184,13 @@ class OnnxEditor:
 
     def _redirect(self, old: Value, new: Value) -> None:
         """Whoever read ``old`` reads ``new``."""
-        for node in dict.fromkeys(old.readers):
+        for node in dict.fromkeys(old.consumers):
             for index, value in enumerate(node.inputs):
                 if value is old:
                     node.inputs[index] = new
                     node.handle.input[index] = new.name
-                    new.readers.append(node)
-        old.readers.clear()
+                    new.consumers.append(node)
+        old.consumers.clear()
         if self._now(old) is old and old is not new:
             self._aliases[old] = new
 
@@ -200,7 +200,7 @@ class OnnxEditor:
             if value is not None:
                 self._forget(value, node)
         node.inputs[:] = [source]
-        source.readers.append(node)
+        source.consumers.append(node)
         handle = node.handle
         handle.op_type = op
         handle.ClearField("attribute")

@@ -193,7 +193,7 @@ class OnnxGraphs:
             value = sees[name] if name else None
             node.inputs.append(value)
             if value is not None:
-                value.readers.append(node)
+                value.consumers.append(node)
                 value.captured |= value.graph is not node.graph
 
 

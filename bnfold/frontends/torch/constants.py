@@ -56,7 +56,7 @@ class Computed:
     def _evaluated(self, asked: Step) -> Any:
         """One step, by all those before it: each result goes with its last reader, and few may be there at a time."""
         order = self._order(asked)
-        readers = Counter(used for step in order for used in self._reads(step))
+        consumers = Counter(used for step in order for used in self._reads(step))
         room = max(
             FEW, GROWTH * sum(self._held[node].numel() for node in {step[0] for step in order} & set(self._held))
         )
@@ -67,8 +67,8 @@ class Computed:
                 raise NotEvaluable(f"{asked[0].name} is computed from too many numbers")
             results[step] = self._held.get(step[0]) if step[0] in self._held else self._run(step, results)
             for used in self._reads(step):
-                readers[used] -= 1
-                if not readers[used]:
+                consumers[used] -= 1
+                if not consumers[used]:
                     del results[used]
                     room += _size(used[0])
         return results[asked]

@@ -83,7 +83,7 @@ def _inline(
 def mutated(module: fx.GraphModule, signature: ExportGraphSignature) -> set[fx.Node]:
     """The values whose tensors are overwritten while others may look at them.
 
-    Where nobody else does, later readers of the old value are told to read the new one: they did all along.
+    Where nobody else does, later consumers of the old value are told to read the new one: they did all along.
     """
     found: set[fx.Node] = set()
     order = {node: place for place, node in enumerate(module.graph.nodes)}

@@ -151,7 +151,7 @@ class TorchGraphs:
         for value in self._inputs(node, seen):
             made.inputs.append(value)
             if value is not None:
-                value.readers.append(made)
+                value.consumers.append(made)
         self._nodes[node] = made
         self.graph.nodes.append(made)
         several = isinstance(node.meta.get("val"), tuple | list)

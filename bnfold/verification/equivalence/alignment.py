@@ -80,7 +80,7 @@ def _matters(mismatch: Mismatch, found: Alignment) -> bool:
         seen.add(value)
         if value.is_output or value.captured:
             return True
-        pending.extend(output for consumer in value.readers for output in consumer.live_outputs)
+        pending.extend(output for consumer in value.consumers for output in consumer.live_outputs)
     return False
 
 

@@ -125,7 +125,7 @@ class _Boundary:
         inside = set(region)
         outputs: dict[Value, Value] = {}
         for value in (value for node in region for value in node.live_outputs):
-            seen = value.is_output or value.captured or any(consumer not in inside for consumer in value.readers)
+            seen = value.is_output or value.captured or any(consumer not in inside for consumer in value.consumers)
             counterpart = self.matched.get(value) or self.found.folded.index.named.get(value.name)
             if value.name not in self.hidden and seen and _can_end(counterpart):
                 outputs[value] = counterpart

@@ -125,11 +125,11 @@ class SubgraphChecker:
     def __init__(self, job: ReferenceJob, original: LoadedModel, folder: Path) -> None:
         self._job, self._original, self._folded = job, original, load(job.folded)
         self._progress = folder / CURRENT_SUBGRAPH
-        self._readers: dict[str, int] = {}
+        self._consumers: dict[str, int] = {}
         self._by_input: dict[str, list[Subgraph]] = {}
         for subgraph in job.subgraphs:
             for end in subgraph.inputs:
-                self._readers[end.original] = self._readers.get(end.original, 0) + 1
+                self._consumers[end.original] = self._consumers.get(end.original, 0) + 1
             for name in {end.original for end in subgraph.inputs}:
                 self._by_input.setdefault(name, []).append(subgraph)
         self._seen: dict[str, NDArray[Any]] = {}
@@ -137,7 +137,7 @@ class SubgraphChecker:
 
     def __call__(self, name: str, value: NDArray[Any]) -> None:
         """Take a value of the original that has been computed."""
-        if name not in self._readers:
+        if name not in self._consumers:
             return
         self._seen[name] = np.asarray(value)
         for subgraph in self._by_input.get(name, ()):
@@ -145,8 +145,8 @@ class SubgraphChecker:
                 self._progress.write_text(subgraph.name)
                 self.judged[subgraph.name] = self._judge(subgraph)
                 for end in subgraph.inputs:
-                    self._readers[end.original] -= 1
-                    if not self._readers[end.original]:
+                    self._consumers[end.original] -= 1
+                    if not self._consumers[end.original]:
                         self._seen.pop(end.original, None)
 
     def _judge(self, subgraph: Subgraph) -> SubgraphErrors:
