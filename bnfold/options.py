@@ -83,7 +83,7 @@ TIME_LIMIT = 600.0
 
 
 K_NOISE = 3.0
-"""How many times the unavoidable error is allowed on inputs that look like noise."""
+"""How many times the expected rounding error is allowed on inputs that look like noise."""
 
 
 K_PLAIN = 8.0

@@ -146,7 +146,7 @@ class _Held:
         self._consumers = Counter(used for node in makers for used in _needed(node))
         self._results = {used: small[used] for used in self._consumers if used in small}
         stored = sum(prod(value.tensor_type[1]) for value in order if value.tensor and value.tensor_type)
-        self._room = max(FEW, GROWTH * stored) - sum(known.size for known in self._results.values())
+        self._budget = max(FEW, GROWTH * stored) - sum(known.size for known in self._results.values())
 
     def add(self, value: Value) -> ConstantValue:
         """Compute, or read, the next value. Raises NotEvaluable."""
@@ -159,9 +159,9 @@ class _Held:
             for used in _needed(value.producer):
                 self._consumers[used] -= 1
                 if not self._consumers[used]:
-                    self._room += self._results.pop(used).size
+                    self._budget += self._results.pop(used).size
         self._results[value] = known
-        self._room -= known.size
+        self._budget -= known.size
         return known
 
     def _run(self, node: Node, value: Value) -> ConstantValue:
@@ -174,9 +174,9 @@ class _Held:
         inputs = [None if v is None else self._results.get(v) for v in node.inputs]
         stored = [None if known is None else known.stored for known in inputs]
         one = all(known is None or known.exact is known.stored for known in inputs)
-        room = self._room if one else self._room // 2
-        made = _owned(_evaluated(node, value, [None if k is None else k.exact for k in inputs], stored, room))
-        other = made if one else _owned(_evaluated(node, value, stored, stored, room))
+        budget = self._budget if one else self._budget // 2
+        made = _owned(_evaluated(node, value, [None if k is None else k.exact for k in inputs], stored, budget))
+        other = made if one else _owned(_evaluated(node, value, stored, stored, budget))
         if node.op in ARITHMETIC | {"DequantizeLinear"}:
             floats = [data.dtype for data in stored if data is not None and is_float(data.dtype)]
             other = rounded(other, floats[0]) if floats and floats[0] != other.dtype else other
@@ -190,10 +190,10 @@ def _owned(data: NDArray[Any]) -> NDArray[Any]:
 
 
 def _evaluated(
-    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None], room: int
+    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None], budget: int
 ) -> NDArray[Any]:
     """One node, arithmetic on floats in float64; ``stored`` has the types of its inputs. Raises NotEvaluable."""
-    refuse_absurd(node, inputs, room)
+    refuse_absurd(node, inputs, budget)
     first, kept = inputs[0], stored[0]
     if node.op in ("Cast", "CastLike") and first is not None and kept is not None and value.dtype is not None:
         if is_float(first.dtype) and is_float(value.dtype):
@@ -243,7 +243,7 @@ def _static(value: Value | None) -> bool:
     return value is not None and value.shape is not None and all(isinstance(n, int) for n in value.shape)
 
 
-def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> None:
+def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], budget: int) -> None:
     """Keep a small file from asking for a huge tensor, or for many large ones in a row. Raises NotEvaluable."""
     held = [data for data in inputs if data is not None]
     if node.op in ("ConstantOfShape", "Tile"):
@@ -260,7 +260,7 @@ def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], room: int) -> N
         size = float(held[0].size) / max(axis, 1) * float(held[-1].size)
     else:
         size = float(sum(data.size for data in held))
-    if size > min(room, MOST_ELEMENTS):
+    if size > min(budget, MOST_ELEMENTS):
         raise NotEvaluable(f"{node.label} asks for {size:.3g} elements")
 
 

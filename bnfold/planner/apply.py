@@ -44,10 +44,10 @@ def compute_weights(
     threshold: bool = False,
     defer_range_checks: bool = False,
 ) -> WeightedPlan:
-    """Plan ``graph`` and settle its new weights; a fold whose weights overflow is dropped, and planned around.
+    """Plan ``graph`` and compute its new weights; a fold whose weights overflow is dropped, and planned around.
 
-    Large weights are computed for that, and again when they are written; ``trusting`` leaves it to the writing to find
-    out, which raises NotRepresentable.
+    Large weights are computed for that, and again when they are written; ``defer_range_checks`` leaves it to the
+    writing to find out, which raises NotRepresentable.
     """
     refused: dict[str, Refusal] = {}
     while True:
@@ -165,7 +165,7 @@ def _loses_bits(largest: NDArray[np.float64], dtype: Any) -> bool:
 
 
 def _operand(planned: Plan, residual: ResidualOp) -> NDArray[Any] | Refusal:
-    """The constant operand of a stand-in, broadcast from the right as ONNX does."""
+    """The constant operand of a residual operator, broadcast from the right as ONNX does."""
     source = residual.source
     dtype, rank = source.dtype, source.rank
     if dtype is None or rank is None or residual.nodes[-1].opset < 7:
@@ -198,7 +198,7 @@ def write_merge(merge: Merge, editor: Editor) -> Refusal | None:
 
 
 def write(weighted: WeightedPlan, editor: Editor) -> None:
-    """Write a settled plan into its graph; its weights are handed over one by one, never held twice."""
+    """Write a weighted plan into its graph; its weights are handed over one by one, never held twice."""
     for node, index in list(weighted.weights):
         editor.set_constant(node, index, weighted.weights.pop((node, index)))
     for (node, name), value in weighted.attributes.items():

@@ -22,7 +22,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.op_views import ConvView, constant, constant_shape
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.planner.candidates import AffineOp, candidates_of, room_for_large
+from bnfold.planner.candidates import AffineOp, budget_for_large, candidates_of
 from bnfold.rules.rounding_additions import rounding_nodes
 from bnfold.rules.rule import not_constant
 
@@ -59,7 +59,7 @@ def merges(graph: Graph) -> list[Merge]:
     by_target = {op.target: op for op in candidates_of(graph)}
     used: set[Node] = set()
     found: list[Merge] = []
-    room = room_for_large(graph)
+    budget = budget_for_large(graph)
     for node in reversed(graph.nodes):
         if node.op not in ("Add", "Sum") or node in used or not node.outputs or node.outputs[0] is None:
             continue
@@ -67,8 +67,8 @@ def merges(graph: Graph) -> list[Merge]:
         if leaves is None or used.intersection(leaves[1]):
             continue
         merge = _merge(node, *leaves, by_target)
-        if merge is not None and merge.weight.size <= room:
-            room -= merge.weight.size
+        if merge is not None and merge.weight.size <= budget:
+            budget -= merge.weight.size
             found.append(merge)
             used.update(merge.nodes)
     return found[::-1]

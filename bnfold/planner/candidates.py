@@ -53,19 +53,19 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
     found: list[AffineOp] = []
     chains: dict[Value, AffineOp] = {}
     rounding = rounding_nodes(graph)
-    room = room_for_large(graph)
+    budget = budget_for_large(graph)
     for node in graph.nodes:
         if node.op == "BatchNormalization":
             if node.inputs and node.inputs[0] is not None and node.outputs and node.outputs[0] is not None:
-                found.append(_batch_norm(node, node.inputs[0], room))
-                room -= _large(found[-1].statistics)
+                found.append(_batch_norm(node, node.inputs[0], budget))
+                budget -= _large(found[-1].statistics)
                 if node in rounding:
                     found[-1].refusal = found[-1].refusal or rounds(node)
         elif node in rounding or _alone(node, chains):
             continue
-        elif (step := _elementwise(node)) is not None and _large(step[1]) <= room:
+        elif (step := _elementwise(node)) is not None and _large(step[1]) <= budget:
             source, map_ = step
-            room -= _large(map_)
+            budget -= _large(map_)
             chain = chains.pop(source, None) if _private(source) else None
             whole = None if chain is None or chain.map is None else _composed(map_, chain.map)
             if chain is None or whole is None:
@@ -89,7 +89,7 @@ def _composed(second: Affine, first: Affine) -> Affine | None:
         return None
 
 
-def room_for_large(graph: Graph) -> int:
+def budget_for_large(graph: Graph) -> int:
     """Elements that large transforms may have together: a few bytes can make a constant, and many operators read it."""
     read = {value for node in graph.nodes for value in node.inputs if value is not None and value.tensor}
     return max(FEW, GROWTH * sum(prod(value.tensor_type[1]) for value in read if value.tensor_type))
@@ -108,7 +108,7 @@ def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
     return behind not in ("Add", "Sub", "Mul", "Div") and chains.keys().isdisjoint(node.inputs)
 
 
-def _batch_norm(node: Node, source: Value, room: int) -> AffineOp:
+def _batch_norm(node: Node, source: Value, budget: int) -> AffineOp:
     op = AffineOp([node], source, node.output, None, "BatchNormalization")
     if node.graph.constants.is_constant(source):
         op.refusal = Refusal("dynamic-weights", f"{node.name!r} normalises a constant")
@@ -119,7 +119,7 @@ def _batch_norm(node: Node, source: Value, room: int) -> AffineOp:
             op.refusal = own
         else:
             op.map, op.statistics = own[1].affine(), own[1]
-            if _large(op.statistics) > room:
+            if _large(op.statistics) > budget:
                 op.map = op.statistics = None
                 op.refusal = Refusal("dynamic-statistics", f"the parameters of {node.name!r} are absurdly many")
     except NotEvaluable as error:

@@ -40,7 +40,7 @@ class ResidualOp:
         return [[]] if agreed else Refusal("consumers", f"{self.target.name!r} would need two different transforms")
 
     def data(self, current: Callable[[Value], Affine]) -> Affine:
-        """The constant that the settled transforms leave, as the shift of a transform."""
+        """The constant that the final transforms leave, as the shift of a transform."""
         before, after = current(self.source), current(self.target)
         if self.op == "Add":
             moved = after.after(self.constant).shift_only()
@@ -64,7 +64,7 @@ class Fold:
 
 @dataclass
 class Plan:
-    """What happens to each affine operator of one graph, and the gauge of every value that gets one."""
+    """What happens to each affine operator of one graph, and the transform of every value that gets one."""
 
     graph: Graph
     outcomes: list[tuple[AffineOp, Fold | Refusal]]
@@ -80,7 +80,7 @@ class Plan:
         return self.transforms.get(value, IDENTITY)
 
     def touched(self) -> list[Node]:
-        """The nodes around gauged values that stay, in order."""
+        """The nodes around transformed values that are kept, in order."""
         removed = {node for fold in self.folds for node in fold.op.nodes}
         removed.update(node for fold in self.folds if fold.residual for node in fold.residual.nodes)
         around = {node for value in self.transforms for node in (value.producer, *value.consumers) if node}

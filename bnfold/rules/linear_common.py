@@ -32,7 +32,7 @@ class Ends:
     size_out: int
 
     def vectors(self, node: Node, current: Transforms) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Gains and shifts of input and output as the plan settled them."""
+        """Gains and shifts of input and output as the plan decided them."""
         assert self.source is not None
         before = current(self.source).vectors(self.axis_in, self.size_in)
         after = current(node.output).vectors(self.axis_out, self.size_out)

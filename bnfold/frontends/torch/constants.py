@@ -57,20 +57,20 @@ class Computed:
         """One step, by all those before it: each result goes with its last reader, and few may be there at a time."""
         order = self._order(asked)
         consumers = Counter(used for step in order for used in self._reads(step))
-        room = max(
+        budget = max(
             FEW, GROWTH * sum(self._held[node].numel() for node in {step[0] for step in order} & set(self._held))
         )
         results: dict[Step, Any] = {}
         for step in order:
-            room -= _size(step[0])
-            if room < 0:
+            budget -= _size(step[0])
+            if budget < 0:
                 raise NotEvaluable(f"{asked[0].name} is computed from too many numbers")
             results[step] = self._held.get(step[0]) if step[0] in self._held else self._run(step, results)
             for used in self._reads(step):
                 consumers[used] -= 1
                 if not consumers[used]:
                     del results[used]
-                    room += _size(used[0])
+                    budget += _size(used[0])
         return results[asked]
 
     def _order(self, asked: Step) -> list[Step]:
