@@ -30,9 +30,9 @@ def __getattr__(name: str) -> Any:
 
         return BnfoldError
     if name in ("fold_many", "inspect_many"):
-        from bnfold.batch import run as fleet
+        from bnfold.batch import run as batch
 
-        return getattr(fleet, name)
+        return getattr(batch, name)
     if name in __all__:
         from bnfold import api
 

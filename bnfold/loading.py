@@ -1,4 +1,4 @@
-"""Load a model, whatever it is: a path, a live object; ONNX, a program of torch. What it needs is imported now."""
+"""Load a model: a path or a live object, ONNX or a PyTorch exported program. What it needs is imported here."""
 
 from __future__ import annotations
 

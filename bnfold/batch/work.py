@@ -47,12 +47,12 @@ def run_task(task: Task) -> Outcome:
 def _run(task: Task) -> Outcome:
     digest = digest_of(Path(task.path)) if task.recorded else ""
     known = task.known
-    if known is not None and known.digest == digest and _stands(known):
+    if known is not None and known.digest == digest and _output_unchanged(known):
         return Outcome(task.command, task.model, known.result, skipped=True)
     if task.command == "inspect":
         result, comparison, written = inspect(task.path, task.options).to_dict(), None, None
     else:
-        ours = (known is not None and _stands(known)) or (task.recorded and _is_left_over(task))
+        ours = (known is not None and _output_unchanged(known)) or (task.recorded and _is_left_over(task))
         found = fold(task.path, task.target, task.options, force=task.force or ours, dry_run=task.dry_run)
         folding = _with_shown_data(task, found)
         result, comparison = folding.to_dict(), as_comparison(folding)
@@ -82,7 +82,7 @@ def _with_shown_paths(task: Task, result: dict[str, Any]) -> dict[str, Any]:
     return shown
 
 
-def _stands(known: Record) -> bool:
+def _output_unchanged(known: Record) -> bool:
     """Return True if what was written in an earlier run is still there, unchanged."""
     if known.target is None:
         return True

@@ -1,7 +1,8 @@
 """The BatchNorms of a network whose statistics can be computed again, and the levels in which that goes on.
 
 The level of a node is the number of such layers that its input has passed through. Nodes of one level can run as soon
-as the statistics of the level below are known; what later levels need of what has been made is the level's *frontier*.
+as the statistics of the level below are known; what later levels need of it are the level's
+*live values*.
 Each node runs once per batch, whether one level goes through all batches before the next or each batch through all.
 """
 

@@ -1,4 +1,4 @@
-"""Run a program of torch level by level in eager torch, with the statistics of its BatchNorms fed from outside."""
+"""Run a PyTorch exported program level by level in eager torch, its BatchNorms fed with statistics from outside."""
 
 from __future__ import annotations
 

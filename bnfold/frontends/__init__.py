@@ -1,1 +1,1 @@
-"""The model formats: how each is read as a graph, edited, folded, run and verified."""
+"""The model formats: how each is read as a graph, edited and written."""

@@ -47,9 +47,7 @@ def read_archive(data: bytes, name: str) -> Archive:
             root = infos[0].filename.split("/", 1)[0]
             members = {info.filename[len(root) + 1 :]: file.read(info) for info in infos}
     except _ODD as error:
-        raise InputError(
-            f"{name}: a damaged zip archive ({error})", "was the download or the save cut short?"
-        ) from None
+        raise _damaged(name, error) from None
     return Archive(root, members)
 
 
@@ -63,9 +61,7 @@ def member_names(data: bytes, name: str) -> set[str]:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
             return {member.partition("/")[2] for member in file.namelist()}
     except _ODD as error:
-        raise InputError(
-            f"{name}: a damaged zip archive ({error})", "was the download or the save cut short?"
-        ) from None
+        raise _damaged(name, error) from None
 
 
 def _check(infos: list[zipfile.ZipInfo], size: int, name: str) -> None:

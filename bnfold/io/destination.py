@@ -38,7 +38,7 @@ def checked_place(target: str | Path, to: Format, *, force: bool) -> Path | None
     other = next((suffix for kind, suffix in SUFFIXES.items() if kind != to and path.suffix == suffix), None)
     if other is not None:
         hint = "--to onnx makes an ONNX model of a program" if other == ".onnx" else "give it another suffix"
-        raise UsageError(f"{path}: what is written is {'ONNX' if to == 'onnx' else 'a program of torch'}", hint)
+        raise UsageError(f"{path}: what is written is {'ONNX' if to == 'onnx' else 'a PyTorch exported program'}", hint)
     try:
         if path.is_dir():
             raise UsageError(f"{path}: a folder", "name a file")

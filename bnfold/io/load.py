@@ -30,7 +30,11 @@ WIDEST = 8
 """Bytes of data that one byte of a packed field can stand for, at most: a double written as one varint."""
 
 
-KINDS = {"pt2": "a program of torch (.pt2)", "torchscript": "a TorchScript archive", "pickle": "a pickled module"}
+KINDS = {
+    "pt2": "a PyTorch exported program (.pt2)",
+    "torchscript": "a TorchScript archive",
+    "pickle": "a pickled module",
+}
 """What files that are not ONNX are called."""
 
 

@@ -1,6 +1,6 @@
 """What the planner sees of a network: graphs of nodes and values, whatever file they came from.
 
-An adapter (:mod:`bnfold.frontends.onnx.graph`) builds these objects from its own format, with operators, attributes
+A frontend (:mod:`bnfold.frontends.onnx.graph`) builds these objects from its own format, with operators, attributes
 and inputs in ONNX's terms, and writes the planner's edits back. Rules and planner know nothing else.
 """
 
@@ -59,7 +59,7 @@ class Value:
 class Node:
     """An operator: ONNX's name (other domains as ``domain::Op``) and the version of its operator set.
 
-    ``settings`` is what tells it apart beside its attributes, for an adapter whose operators have more to say.
+    ``settings`` is what tells it apart beside its attributes, for a frontend whose operators have more to say.
     """
 
     op: str
@@ -140,7 +140,7 @@ class Graph:
 
 
 class Graphs(Protocol):
-    """A model as an adapter shows it: its main graph first, then the graphs nested in it (``bodies``, by node).
+    """A model as a frontend shows it: its main graph first, then the graphs nested in it (``bodies``, by node).
 
     ``outputs_are_named``: callers know the outputs by their names, not by their places.
     """
@@ -151,7 +151,7 @@ class Graphs(Protocol):
 
 
 class Editor(Protocol):
-    """How a plan is written back. An adapter edits its own format; what is not named keeps its bytes."""
+    """How a plan is written back. A frontend edits its own format; what is not named keeps its bytes."""
 
     def set_constant(self, node: Node, index: int, data: NDArray[Any] | Scaled) -> None:
         """Let ``node`` read a new constant at ``index``; the old one stays for its other consumers."""

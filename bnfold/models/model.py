@@ -129,7 +129,7 @@ class Model(ABC):
     def output_format(self, to: Format | None) -> Format:
         """Return the format to write. Raises UsageError for one that its fold can't be written in."""
         if to is not None and to not in self.formats():
-            raise UsageError(f"{self.name}: ONNX can't become a program of torch", "leave out --to pt2")
+            raise UsageError(f"{self.name}: ONNX can't become a PyTorch exported program", "leave out --to pt2")
         return to or self.format
 
     def destination(

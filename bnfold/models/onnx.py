@@ -145,7 +145,9 @@ class OnnxModel(Model):
         from bnfold.verification.onnx.verify import verify_files
 
         if kind_of_source(FileSource(folded)) != "onnx":
-            raise UsageError(f"{folded} is a model of torch, {self.name} one of ONNX", "name the original first")
+            raise UsageError(
+                f"{folded} is a PyTorch exported program, {self.name} one of ONNX", "name the original first"
+            )
 
         with temporary() as folder:
             path = self.path
@@ -160,7 +162,9 @@ class OnnxModel(Model):
         """Return it as onnxruntime runs it level by level."""
         from bnfold.calibration.onnx_network import OnnxNetwork
 
-        return OnnxNetwork(source if isinstance(source, OnnxFoldable) else self.calibration_source())
+        source = self.calibration_source() if source is None else source
+        assert isinstance(source, OnnxFoldable)
+        return OnnxNetwork(source)
 
     def calibration_source(self) -> OnnxFoldable:
         """Return it with its functions inlined."""

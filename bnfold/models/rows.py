@@ -39,7 +39,7 @@ def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
 def _channels(op: AffineOp) -> int | None:
     if op.statistics is not None:
         return int(op.statistics.mean.shape[0])
-    return None if op.map is None else int(op.map.gain.size)
+    return None if op.transform is None else int(op.transform.gain.size)
 
 
 def _health(op: AffineOp) -> list[Finding]:

@@ -150,7 +150,9 @@ class TorchModel(Model):
         """Return it as torch runs it level by level."""
         from bnfold.calibration.torch_network import TorchNetwork
 
-        return TorchNetwork(source if isinstance(source, TorchFoldable) else self.foldable)
+        source = self.foldable if source is None else source
+        assert isinstance(source, TorchFoldable)
+        return TorchNetwork(source)
 
     def calibration_source(self) -> TorchFoldable:
         """Return the program itself."""

@@ -37,7 +37,7 @@ class Branch:
     """One summand: a convolution (None: the input itself), then a transform per channel; ``nodes`` are all of it."""
 
     conv: Node | None
-    map: Affine
+    transform: Affine
     nodes: tuple[Node, ...]
     ops: tuple[AffineOp, ...]
 
@@ -120,16 +120,16 @@ def _merge(top: Node, values: list[Value], tree: list[Node], by_target: dict[Val
 def _branch(value: Value, by_target: dict[Value, AffineOp]) -> tuple[Branch, Value | None]:
     """The branch that ends in ``value``, as far up as it is private, and what it starts from."""
     ops: list[AffineOp] = []
-    map_, nodes = IDENTITY, []
-    while (op := by_target.get(value)) is not None and op.map is not None and _private(value):
+    transform, nodes = IDENTITY, []
+    while (op := by_target.get(value)) is not None and op.transform is not None and _private(value):
         ops.append(op)
         nodes += op.nodes
-        map_ = map_.after(op.map)
+        transform = transform.after(op.transform)
         value = op.source
     conv = value.producer
     if conv is not None and conv.op == "Conv" and _private(value):
-        return Branch(conv, map_, (*nodes, conv), tuple(ops)), conv.inputs[0]
-    return Branch(None, map_, tuple(nodes), tuple(ops)), value
+        return Branch(conv, transform, (*nodes, conv), tuple(ops)), conv.inputs[0]
+    return Branch(None, transform, tuple(nodes), tuple(ops)), value
 
 
 def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None:
@@ -139,7 +139,7 @@ def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None
     strides = largest.attr("strides", [1] * (len(shape) - 2))
     weight, bias, added = np.zeros(shape), np.zeros(outputs), np.zeros(outputs)
     for branch in branches:
-        vectors = branch.map.vectors(1, outputs)
+        vectors = branch.transform.vectors(1, outputs)
         if vectors is None:
             return None
         conv = branch.conv

@@ -33,7 +33,7 @@ class AffineOp:
     nodes: list[Node]
     source: Value
     target: Value
-    map: Affine | None
+    transform: Affine | None
     form: Form
     refusal: Refusal | None = None
     statistics: BatchNorm | None = field(default=None)
@@ -64,15 +64,15 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
         elif node in rounding or _alone(node, chains):
             continue
         elif (step := _elementwise(node)) is not None and _large(step[1]) <= budget:
-            source, map_ = step
-            budget -= _large(map_)
+            source, transform = step
+            budget -= _large(transform)
             chain = chains.pop(source, None) if _private(source) else None
-            whole = None if chain is None or chain.map is None else _composed(map_, chain.map)
+            whole = None if chain is None or chain.transform is None else _composed(transform, chain.transform)
             if chain is None or whole is None:
-                chain, whole = AffineOp([], source, source, IDENTITY, "scale"), map_
+                chain, whole = AffineOp([], source, source, IDENTITY, "scale"), transform
                 found.append(chain)
             chain.nodes.append(node)
-            chain.map = whole
+            chain.transform = whole
             chain.target = node.output
             chains[node.output] = chain
     for op in found:
@@ -118,9 +118,9 @@ def _batch_norm(node: Node, source: Value, budget: int) -> AffineOp:
         if isinstance(own, Refusal):
             op.refusal = own
         else:
-            op.map, op.statistics = own[1].affine(), own[1]
+            op.transform, op.statistics = own[1].affine(), own[1]
             if _large(op.statistics) > budget:
-                op.map = op.statistics = None
+                op.transform = op.statistics = None
                 op.refusal = Refusal("dynamic-statistics", f"the parameters of {node.name!r} are absurdly many")
     except NotEvaluable as error:
         op.refusal = Refusal("dynamic-statistics", str(error))
@@ -147,8 +147,8 @@ def _private(value: Value) -> bool:
 def _form(op: AffineOp) -> Form:
     kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes}
     behind = op.source.producer
-    assert op.map is not None
-    varies = np.unique(op.map.gain).size > 1
+    assert op.transform is not None
+    varies = np.unique(op.transform.gain).size > 1
     if len(kinds) == 2 and varies and not (behind and behind.op == "BatchNormalization"):
         return "decomposed"
     return "scale"

@@ -100,29 +100,29 @@ class _Planner:
                 attempts[op] = Attempt(len(self.folded), self.seen)
             kept = [op for op in kept if isinstance(outcomes[op], Refusal)]
             open_ = [op for op in kept if self._may_differ(attempts[op])]
-        transforms = {value: map_ for value, map_ in self.transforms.items() if not map_.is_identity}
+        transforms = {value: transform for value, transform in self.transforms.items() if not transform.is_identity}
         return Plan(self.graph, [(op, outcomes[op]) for op in found], transforms)
 
     def _may_differ(self, attempt: Attempt) -> bool:
-        """True if a fold since the trial changed something that it saw: tried again, it may end otherwise."""
+        """True if a fold since the attempt changed something that it saw: tried again, it may end otherwise."""
         return any(not attempt.seen.isdisjoint(changed) for changed in self.folded[attempt.after :])
 
     def remove(self, op: AffineOp) -> Fold | Refusal:
         """Take ``op`` out in the cheapest way; if there is none, say why.
 
-        Ways that stay near are looked for first: what reaches far is tried only when they have failed.
+        Strategies that stay near are looked for first: what reaches far is tried only when they have failed.
         """
-        assert op.map is not None
+        assert op.transform is not None
         if not self.current(op.source).invertible:
             return Refusal("consumers", f"the input of {op.name!r} has a scale of zero already")
         try:
-            map_ = self.current(op.target).after(op.map).after(self.current(op.source).inverse())
+            transform = self.current(op.target).after(op.transform).after(self.current(op.source).inverse())
         except ValueError:
             return Refusal("channel-axis", f"the transform of {op.name!r} varies along several axes")
-        if not map_.finite:
+        if not transform.finite:
             return Refusal("overflow", f"the transform of {op.name!r} is not finite")
         refusals: dict[str, Refusal] = {}
-        strategies = list(_strategies(op, map_))
+        strategies = list(_strategies(op, transform))
         for budget in BUDGETS:
             strategies = [strategy for strategy in strategies if not self._hopeless(strategy, budget, refusals)]
             best, strategies = self._cheapest(op, strategies, budget, refusals)
@@ -131,13 +131,13 @@ class _Planner:
         for direction, _ in strategies:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
-            return self._fold_scale_only(op, map_)
+            return self._fold_scale_only(op, transform)
         consumers = self._consumers(op.target)
         if consumers and all(consumer.op == "MatMul" for consumer in consumers):
-            before_product = self._fold_scale_only(op, map_, downstream=True)
+            before_product = self._fold_scale_only(op, transform, downstream=True)
             if isinstance(before_product, Fold):
                 return before_product
-        if self.threshold and (fold := self._fold_as_max(op, map_)) is not None:
+        if self.threshold and (fold := self._fold_as_max(op, transform)) is not None:
             return fold
         return _most_telling(refusals)
 
@@ -151,10 +151,10 @@ class _Planner:
             refusals.setdefault(direction, refusal)
         return refusal is not None
 
-    def _fold_scale_only(self, op: AffineOp, map_: Affine, *, downstream: bool = False) -> Fold | Refusal:
+    def _fold_scale_only(self, op: AffineOp, transform: Affine, *, downstream: bool = False) -> Fold | Refusal:
         """Only the gain goes, to the producer or into the products behind; the shift stays as one Add."""
-        assert op.map is not None
-        gain = map_.gain_only()
+        assert op.transform is not None
+        gain = transform.gain_only()
         if not downstream:
             start = [(op.source, gain), (op.target, IDENTITY)]
         elif gain.invertible:
@@ -164,22 +164,22 @@ class _Planner:
         state = Propagation(self, op, BUDGETS[-1], self.seen).run(start)
         if isinstance(state, Refusal):
             return state
-        residual = ResidualOp("Add", tuple(op.nodes), op.source, op.target, op.map)
+        residual = ResidualOp("Add", tuple(op.nodes), op.source, op.target, op.transform)
         return self._commit(op, state, "downstream" if downstream else "upstream", residual)
 
-    def _fold_as_max(self, op: AffineOp, map_: Affine) -> Fold | None:
+    def _fold_as_max(self, op: AffineOp, transform: Affine) -> Fold | None:
         """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""
         consumers = self._consumers(op.target)
         relu = consumers[0] if len(consumers) == 1 else None
-        if relu is None or relu.op != "Relu" or relu.opset < 8 or not map_.positive or not map_.invertible:
+        if relu is None or relu.op != "Relu" or relu.opset < 8 or not transform.positive or not transform.invertible:
             return None
-        candidate = AffineOp([*op.nodes, relu], op.source, relu.output, map_, op.form)
+        candidate = AffineOp([*op.nodes, relu], op.source, relu.output, transform, op.form)
         state = Propagation(self, candidate, BUDGETS[-1], self.seen).run(
-            [(relu.output, map_.inverse()), (op.source, IDENTITY)]
+            [(relu.output, transform.inverse()), (op.source, IDENTITY)]
         )
         if isinstance(state, Refusal):
             return None
-        level = self.current(op.source).inverse().after(Affine.of(0.0, -map_.shift / map_.gain))
+        level = self.current(op.source).inverse().after(Affine.of(0.0, -transform.shift / transform.gain))
         return self._commit(
             op, state, "downstream", ResidualOp("Max", tuple(candidate.nodes), op.source, relu.output, level)
         )
@@ -213,7 +213,7 @@ class _Planner:
         return Propagation(self, op, budget, self.seen, limit).run(start)
 
     def _consumers(self, value: Value) -> list[Node]:
-        """Who reads ``value``, beyond operators that are gone already; empty where a caller may read it too."""
+        """Who reads ``value``, beyond operators that are removed already; empty where a caller may read it too."""
         consumers: list[Node] = []
         pending, seen = [value], set[Value]()
         while pending:
@@ -227,8 +227,8 @@ class _Planner:
 
     def _check(self, op: AffineOp, state: PropagationState) -> PropagationState | Refusal:
         """Numbers of a sensible size must be left on values that others read: they undo the transform."""
-        before = state.maps[op.source]
-        shared = any(map_.has_shift and len(value.consumers) > 1 for value, map_ in state.maps.items())
+        before = state.assigned[op.source]
+        shared = any(transform.has_shift and len(value.consumers) > 1 for value, transform in state.assigned.items())
         if not shared or not before.invertible:
             return state
         total = before.after(self.current(op.source))
@@ -244,7 +244,7 @@ class _Planner:
         return state
 
     def _contract(self, value: Value) -> None:
-        """Take a value out of the bridges once only operators that are gone knew it: what it joined, it joins no more.
+        """Take a value out of the aliases once only removed operators have read or made it.
 
         A chain of folds, or a thousand from one value, would be walked along by every propagation that comes by.
         """
@@ -261,8 +261,8 @@ class _Planner:
     def _commit(
         self, op: AffineOp, state: PropagationState, direction: str, residual: ResidualOp | None = None
     ) -> Fold:
-        self.folded.append({*state.maps, op.source, op.target})
-        for value, delta in state.maps.items():
+        self.folded.append({*state.assigned, op.source, op.target})
+        for value, delta in state.assigned.items():
             self.transforms[value] = delta.after(self.current(value))
         self.scale_groups.join(op.source, op.target)
         if residual is not None:
@@ -278,20 +278,20 @@ class _Planner:
         return Fold(op, direction, tuple(state.absorbers), via, residual)
 
 
-def _strategies(op: AffineOp, map_: Affine) -> Iterator[Strategy]:
+def _strategies(op: AffineOp, transform: Affine) -> Iterator[Strategy]:
     """The strategies to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
 
     Each says what both ends carry, so that a transform that reaches the other end by another path is a contradiction.
     """
-    gain, shift = map_.gain_only(), map_.shift_only()
-    both = map_.has_shift and not gain.is_identity
+    gain, shift = transform.gain_only(), transform.shift_only()
+    both = transform.has_shift and not gain.is_identity
     x, y = op.source, op.target
-    yield "upstream", [(x, map_), (y, IDENTITY)]
-    if not map_.invertible:
+    yield "upstream", [(x, transform), (y, IDENTITY)]
+    if not transform.invertible:
         return
     if both:
-        yield "both", [(y, gain.inverse()), (x, gain.inverse().after(map_).shift_only())]
-    yield "downstream", [(y, map_.inverse()), (x, IDENTITY)]
+        yield "both", [(y, gain.inverse()), (x, gain.inverse().after(transform).shift_only())]
+    yield "downstream", [(y, transform.inverse()), (x, IDENTITY)]
     if both:
         yield "both", [(x, gain), (y, shift.inverse())]
 

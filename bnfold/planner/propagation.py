@@ -42,25 +42,25 @@ class PropagationState:
     Entries are only ever added, so going back means forgetting the latest (:meth:`rewind`).
     """
 
-    maps: dict[Value, Affine] = field(default_factory=dict)
+    assigned: dict[Value, Affine] = field(default_factory=dict)
     nodes: dict[Node, None] = field(default_factory=dict)
     absorbers: dict[Node, None] = field(default_factory=dict)
 
     def mark(self) -> tuple[int, int, int]:
         """A point to come back to."""
-        return len(self.maps), len(self.nodes), len(self.absorbers)
+        return len(self.assigned), len(self.nodes), len(self.absorbers)
 
     def rewind(self, mark: tuple[int, int, int]) -> None:
         """Forget what came after ``mark``."""
-        while len(self.maps) > mark[0]:
-            self.maps.popitem()
+        while len(self.assigned) > mark[0]:
+            self.assigned.popitem()
         for entries, length in zip((self.nodes, self.absorbers), mark[1:], strict=True):
             while len(entries) > length:
                 entries.popitem()
 
 
 class Propagation:
-    """One try at removing one operator. See :class:`bnfold.rules.rule.Propagation` for what the rules may ask.
+    """One try at removing one operator. See :class:`bnfold.rules.rule.RuleContext` for what the rules may ask.
 
     ``seen`` takes every value that the outcome may depend on.
     """
@@ -80,14 +80,14 @@ class Propagation:
 
     def proposed(self, value: Value | None) -> Affine | None:
         """The transform that this propagation has assigned to ``value``."""
-        return None if value is None else self.state.maps.get(value)
+        return None if value is None else self.state.assigned.get(value)
 
     def current(self, value: Value) -> Affine:
         """The transform that ``value`` carries from earlier folds."""
         return self.planner.current(value)
 
     def run(self, start: Assignments) -> PropagationState | Refusal:
-        """Spread ``start`` until it rests; where it is refused, go back to the last alternative."""
+        """Propagate ``start`` to a fixpoint; where it is refused, go back to the last alternative."""
         first: Refusal | None = None
         untried: list[tuple[tuple[int, int, int], list[Node], Assignments]] = [(self.state.mark(), [], start)]
         while untried:
@@ -122,25 +122,25 @@ class Propagation:
         """Assign transforms to values; refuse for immovable ones, and for what contradicts an earlier assignment."""
         assignments = list(assignments)
         while assignments:
-            value, map_ = assignments.pop()
-            known = self.state.maps.get(value)
+            value, transform = assignments.pop()
+            known = self.state.assigned.get(value)
             if known is not None:
-                if not known.agrees(map_):
+                if not known.agrees(transform):
                     return Refusal("consumers", f"{value.name!r} would have to carry two different transforms")
                 continue
-            self.state.maps[value] = map_
+            self.state.assigned[value] = transform
             self.seen.add(value)
-            if map_.is_identity:
+            if transform.is_identity:
                 continue
-            if not map_.finite:
+            if not transform.finite:
                 return Refusal("overflow", f"the transform of {value.name!r} is not finite")
             if self.planner.graph.constants.is_constant(value):
                 return Refusal("dynamic-weights", f"{value.name!r} is a constant that its reader can't change")
             if held := immovable(value):
                 return held
-            if not map_.fits(self.current(value)):
+            if not transform.fits(self.current(value)):
                 return Refusal("unknown-shape", f"{value.name!r} has a transform of another number of channels")
-            assignments.extend((other, map_) for other in self.planner.aliases.get(value, ()))
+            assignments.extend((other, transform) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
         return None
 
@@ -151,7 +151,7 @@ class Propagation:
 
     def _has_news(self, node: Node) -> bool:
         """True if a value around ``node`` got its transform since it was asked: transforms are added, never changed."""
-        count = sum(value in self.state.maps for value in (*node.inputs, *node.outputs))
+        count = sum(value in self.state.assigned for value in (*node.inputs, *node.outputs))
         news = self.asked.get(node) != count
         self.asked[node] = count
         return news
@@ -182,7 +182,7 @@ class Propagation:
 
     def _reattribute(self, node: Node, refusal: Refusal) -> Refusal:
         """A node that merely reads the same value as the operator is another consumer, whatever it is."""
-        if self.candidate.source in node.inputs and self.candidate.source in self.state.maps:
+        if self.candidate.source in node.inputs and self.candidate.source in self.state.assigned:
             return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.label} too")
         return refusal
 

@@ -18,7 +18,7 @@ SUMS = frozenset({"Add", "Sub", "Sum", "Neg", "Identity"})
 
 
 class ScaleGroups:
-    """The classes of one graph, as a forest; ``pinned`` says of a class that it can have no gain, and why."""
+    """The classes of one graph, as a forest; ``_immovable`` says of a group that it can have no scale, and why."""
 
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
@@ -55,14 +55,14 @@ class ScaleGroups:
         self._sizes[large] += self._sizes.pop(small)
         ahead, behind = self._behind.get(large, []), self._behind.pop(small, [])
         news = ahead if held[0] is None else behind if held[1] is None else []
-        no_rule = held[0] or held[1]
+        refusal_of_both = held[0] or held[1]
         news = list(news)
         if behind:
             self._behind[large] = [*ahead, *behind] if len(behind) < len(ahead) else [*behind, *ahead]
-        if no_rule is not None:
-            self._immovable[large] = no_rule
+        if refusal_of_both is not None:
+            self._immovable[large] = refusal_of_both
             for value in news:
-                self._fix(value, no_rule)
+                self._fix(value, refusal_of_both)
 
     def _fix(self, value: Value, why: Refusal) -> None:
         pending = [value]
@@ -91,8 +91,8 @@ class ScaleGroups:
     def refusal(self, assignments: Assignments) -> Refusal | None:
         """Why no propagation that begins with these transforms can succeed; None where one may."""
         gains: dict[Value, Affine] = {}
-        for value, map_ in assignments:
-            root, gain = self._root(value), map_.gain_only()
+        for value, transform in assignments:
+            root, gain = self._root(value), transform.gain_only()
             if not gain.is_identity and root in self._immovable:
                 return self._immovable[root]
             if not gains.setdefault(root, gain).agrees(gain):

@@ -14,7 +14,7 @@ from bnfold.ir.op_views import (
 )
 from bnfold.numerics.affine import Affine
 from bnfold.rules.identity import parameter_refusal
-from bnfold.rules.operands import aligned_constant, like, outgrows
+from bnfold.rules.operands import aligned_constant, outgrows, with_shape_of
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
     ABSORBED,
@@ -30,8 +30,8 @@ from bnfold.rules.rule import (
 class _Shifted(Sequence[tuple[Value, Affine]]):
     """``plain``, but for the transform at ``place``: as many as there are operands, and none of them a list as long."""
 
-    def __init__(self, plain: Assignments, place: int, map_: Affine) -> None:
-        self._plain, self._place, self._map = plain, place, map_
+    def __init__(self, plain: Assignments, place: int, transform: Affine) -> None:
+        self._plain, self._place, self._map = plain, place, transform
 
     def __len__(self) -> int:
         return len(self._plain)
@@ -40,8 +40,8 @@ class _Shifted(Sequence[tuple[Value, Affine]]):
         return [*self][at]
 
     def __iter__(self) -> Iterator[tuple[Value, Affine]]:
-        for place, (value, map_) in enumerate(self._plain):
-            yield value, self._map if place == self._place else map_
+        for place, (value, transform) in enumerate(self._plain):
+            yield value, self._map if place == self._place else transform
 
 
 def _propagate_sum(node: Node, context: RuleContext) -> Alternatives:
@@ -51,11 +51,11 @@ def _propagate_sum(node: Node, context: RuleContext) -> Alternatives:
     values = [value for value in node.inputs if value is not None]
     data = [value for value in values if not node.graph.constants.is_constant(value)]
     assigned = [context.proposed(value) for value in (node.output, *data)]
-    gains = [map_.gain_only() for map_ in assigned if map_ is not None]
+    gains = [transform.gain_only() for transform in assigned if transform is not None]
     if any(not gain.agrees(gains[0]) for gain in gains[1:]):
         return Refusal("consumers", f"the operands of {node.label} would need different scales")
     gain = gains[0]
-    if refusal := _stretched(node, data, [map_ for map_ in assigned if map_ is not None]):
+    if refusal := _stretched(node, data, [transform for transform in assigned if transform is not None]):
         return refusal
     if len(data) < len(values):
         return _constant_takes_shift(node, data, context, gain)
@@ -77,9 +77,11 @@ def _constant_takes_shift(node: Node, data: list[Value], context: RuleContext, g
     return [[(value, gain) for value in (node.output, *data) if context.proposed(value) is None]]
 
 
-def _stretched(node: Node, data: list[Value], maps: list[Affine]) -> Refusal | None:
+def _stretched(node: Node, data: list[Value], transforms: list[Affine]) -> Refusal | None:
     """A transform passes a sum only if no operand is stretched along an axis on which the transform varies."""
-    varying = dict.fromkeys((axis, size) for map_ in maps for axis, size in enumerate(map_.gain.shape) if size > 1)
+    varying = dict.fromkeys(
+        (axis, size) for transform in transforms for axis, size in enumerate(transform.gain.shape) if size > 1
+    )
     for axis, size in varying:
         for value in (node.output, *data):
             shape = value.shape
@@ -94,9 +96,9 @@ def _balance(node: Node, data: list[Value], signs: list[float], context: RuleCon
     total = Affine.of(1.0, 0.0 if proposed is None else proposed.shift)
     free: dict[Value, float] = {}
     for value, sign in zip(data, signs, strict=True):
-        map_ = context.proposed(value)
-        if map_ is not None:
-            total = Affine.of(1.0, -sign * map_.shift).after(total)
+        transform = context.proposed(value)
+        if transform is not None:
+            total = Affine.of(1.0, -sign * transform.shift).after(total)
         else:
             free[value] = free.get(value, 0.0) + sign
     plain = [(value, gain) for value in free]
@@ -118,8 +120,8 @@ def _travels(value: Value, node: Node) -> bool:
     return value is node.output or len(value.consumers) > 1
 
 
-def _negligible(rest: Affine, maps: list[Affine | None]) -> bool:
-    largest = max((float(np.abs(m.shift).max(initial=0)) for m in maps if m is not None), default=0.0)
+def _negligible(rest: Affine, transforms: list[Affine | None]) -> bool:
+    largest = max((float(np.abs(m.shift).max(initial=0)) for m in transforms if m is not None), default=0.0)
     return bool((np.abs(rest.shift) <= 1e-14 * largest).all())
 
 
@@ -139,7 +141,7 @@ def _rewrite_sum(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
         move = Affine.of(1.0, before.shift).after(after)
     else:
         move = Affine.of(1.0, -before.shift).after(after)
-    return Rewrite({(node, index): like(move(k), constant_shape(node, index))})
+    return Rewrite({(node, index): with_shape_of(move(k), constant_shape(node, index))})
 
 
 def _propagate_negation(node: Node, context: RuleContext) -> Alternatives:

@@ -33,10 +33,10 @@ def _propagate_clip(node: Node, context: RuleContext) -> Alternatives:
     source = node.inputs[0]
     assert source is not None
     for value in (source, node.output):
-        map_ = context.proposed(value)
-        if map_ is None:
+        transform = context.proposed(value)
+        if transform is None:
             continue
-        total = map_.after(context.current(value))
+        total = transform.after(context.current(value))
         if not total.positive and (not (total.gain < 0).all() or low is None or high is None or low > high):
             return Refusal("nonlinear", f"scales that are not positive don't pass Clip {node.name!r}")
         if any(bound is not None and _moved_bound(total, bound) is None for bound in (low, high)):
@@ -44,9 +44,9 @@ def _propagate_clip(node: Node, context: RuleContext) -> Alternatives:
     return pass_on(node, context)
 
 
-def _moved_bound(map_: Affine, bound: float) -> float | None:
+def _moved_bound(transform: Affine, bound: float) -> float | None:
     """Where the transform takes a bound; None if that differs from channel to channel."""
-    places = np.unique(map_.gain * bound + map_.shift)
+    places = np.unique(transform.gain * bound + transform.shift)
     return float(places[0]) if len(places) == 1 else None
 
 
@@ -57,15 +57,15 @@ def _bounds(node: Node) -> tuple[float | None, float | None] | Refusal:
 
 
 def _rewrite_clip(node: Node, current: Transforms) -> Rewrite:
-    map_ = current(node.output)
+    transform = current(node.output)
     before = _bounds(node)
     assert not isinstance(before, Refusal)
-    bounds = before if map_.positive else before[::-1]
+    bounds = before if transform.positive else before[::-1]
     rewrite = Rewrite()
     for index, (old, bound) in enumerate(zip(before, bounds, strict=True), start=1):
         if bound is None:
             continue
-        new = _moved_bound(map_, bound)
+        new = _moved_bound(transform, bound)
         assert new is not None
         if new == old:
             continue

@@ -11,7 +11,7 @@ from bnfold.ir.op_views import (
     constant,
 )
 from bnfold.numerics.affine import Affine
-from bnfold.rules.layout import Array, Move, Unmovable, length_of, moved, propagate_over, with_size
+from bnfold.rules.layout import Array, Move, Unmovable, broadcast_over, length_of, moved, with_size
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
     Alternatives,
@@ -44,14 +44,16 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
     """A whole and its parts along ``axis``: either side's transforms determine the other's."""
     constants = node.graph.constants
     proposed = context.proposed(whole)
-    maps = [context.proposed(part) for part in parts]
+    transforms = [context.proposed(part) for part in parts]
     sizes = [length_of(part, axis) for part in parts]
-    known = [map_ for map_ in (proposed, *maps) if map_ is not None]
-    alike = all(map_.gain.shape[axis : axis + 1] in ((), (1,)) and map_.agrees(known[0]) for map_ in known)
+    known = [transform for transform in (proposed, *transforms) if transform is not None]
+    alike = all(
+        transform.gain.shape[axis : axis + 1] in ((), (1,)) and transform.agrees(known[0]) for transform in known
+    )
     everywhere = [
         (v, known[0]) for v in (whole, *parts) if context.proposed(v) is None and not constants.is_constant(v)
     ]
-    if alike and (proposed is not None or None not in maps):
+    if alike and (proposed is not None or None not in transforms):
         return [everywhere]
     lengths = [size for size in sizes if size is not None]
     if len(lengths) < len(sizes) or whole.rank is None:
@@ -60,12 +62,12 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
         return Refusal("unknown-shape", f"the sizes that {node.label} works with are not known")
     if proposed is not None:
         pieces = _pieces(proposed, whole.rank, axis, lengths)
-        clash = any(m is not None and not m.agrees(piece) for m, piece in zip(maps, pieces, strict=True))
+        clash = any(m is not None and not m.agrees(piece) for m, piece in zip(transforms, pieces, strict=True))
         if clash:
             return Refusal("consumers", f"{node.label} would need two different transforms")
         assignments = zip(parts, pieces, strict=True)
         return [[(v, m) for v, m in assignments if context.proposed(v) is None and not constants.is_constant(v)]]
-    filled = [Affine.of(1.0, 0.0) if map_ is None else map_ for map_ in maps]
+    filled = [Affine.of(1.0, 0.0) if transform is None else transform for transform in transforms]
     try:
         joined = Affine.of(
             _joined([m.gain for m in filled], whole.rank, axis, lengths),
@@ -76,7 +78,7 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
     return [[(whole, joined)], everywhere] if alike else [[(whole, joined)]]  # the other parts follow from the whole
 
 
-def _pieces(map_: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:
+def _pieces(transform: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:
     """A transform cut along ``axis``; one that does not vary there is the same for each piece."""
     ends = np.cumsum([0, *sizes])
 
@@ -85,14 +87,14 @@ def _pieces(map_: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine
         span[axis] = slice(int(ends[index]), int(ends[index + 1]))
         return lambda array, _: array if array.shape[axis] == 1 else array[tuple(span)]
 
-    return [moved(map_, rank, cut(index)) for index in range(len(sizes))]
+    return [moved(transform, rank, cut(index)) for index in range(len(sizes))]
 
 
 def _joined(arrays: list[Array], rank: int, axis: int, sizes: list[int]) -> Array:
     full = [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
     shape = np.broadcast_shapes(*(with_size(array.shape, axis, 1) for array in full))
     return np.concatenate(
-        [propagate_over(array, with_size(shape, axis, size)) for array, size in zip(full, sizes, strict=True)],
+        [broadcast_over(array, with_size(shape, axis, size)) for array, size in zip(full, sizes, strict=True)],
         axis=axis,
     )
 
@@ -101,15 +103,15 @@ def _rewrite_concat(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     """Constants among the inputs take their piece of the output's transform."""
     constants, rank = node.graph.constants, node.output.rank
     fixed = [i for i, value in enumerate(node.inputs) if value is not None and constants.is_constant(value)]
-    map_ = current(node.output)
-    if not fixed or map_.is_identity:
+    transform = current(node.output)
+    if not fixed or transform.is_identity:
         return Rewrite()
     assert rank is not None
     axis = node.attr("axis", 1) % rank
-    if map_.gain.shape[axis : axis + 1] in ((), (1,)):
-        return Rewrite({(node, i): map_(constant(node, i)) for i in fixed})
+    if transform.gain.shape[axis : axis + 1] in ((), (1,)):
+        return Rewrite({(node, i): transform(constant(node, i)) for i in fixed})
     sizes = [value.shape[axis] for value in node.inputs if value is not None and value.shape is not None]
-    pieces = _pieces(map_, rank, axis, [size for size in sizes if isinstance(size, int)])
+    pieces = _pieces(transform, rank, axis, [size for size in sizes if isinstance(size, int)])
     return Rewrite({(node, i): pieces[i](constant(node, i)) for i in fixed})
 
 

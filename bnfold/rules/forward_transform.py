@@ -13,8 +13,8 @@ from bnfold.rules.table import lookup
 class _SingleInput:
     """The :class:`bnfold.rules.rule.RuleContext` where only the first input carries a transform."""
 
-    def __init__(self, value: Value, map_: Affine) -> None:
-        self._value, self._map = value, map_
+    def __init__(self, value: Value, transform: Affine) -> None:
+        self._value, self._map = value, transform
 
     def proposed(self, value: Value | None) -> Affine | None:
         """The transform of the one value that carries one."""
@@ -25,13 +25,13 @@ class _SingleInput:
         return IDENTITY
 
 
-def forward_transform(node: Node, map_: Affine) -> dict[Value, Affine] | None:
-    """The transforms of the outputs by the operator's rule, if the first input carries ``map_``."""
+def forward_transform(node: Node, transform: Affine) -> dict[Value, Affine] | None:
+    """The transforms of the outputs by the operator's rule, if the first input carries ``transform``."""
     rule, source = lookup(node.op), node.input(0)
     if rule is None or source is None:
         return None
     try:
-        alternatives = rule.propagate(node, _SingleInput(source, map_))
+        alternatives = rule.propagate(node, _SingleInput(source, transform))
     except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
         return None
     if isinstance(alternatives, Refusal):

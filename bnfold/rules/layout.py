@@ -32,10 +32,10 @@ class Unmovable(Exception):
     """The transform can't be carried over; the message says why."""
 
 
-def moved(map_: Affine, rank: int, move: Move) -> Affine:
-    """``map_`` of a tensor of ``rank`` axes, after ``move``. Raises Unmovable."""
-    shape = map_.gain.shape + (1,) * (rank - map_.gain.ndim)
-    return Affine.of(move(map_.gain.reshape(shape), 1.0), move(map_.shift.reshape(shape), 0.0))
+def moved(transform: Affine, rank: int, move: Move) -> Affine:
+    """``transform`` of a tensor of ``rank`` axes, after ``move``. Raises Unmovable."""
+    shape = transform.gain.shape + (1,) * (rank - transform.gain.ndim)
+    return Affine.of(move(transform.gain.reshape(shape), 1.0), move(transform.shift.reshape(shape), 0.0))
 
 
 def pass_moved(node: Node, context: RuleContext, forward: Move, backward: Move, *, plain: bool = True) -> Alternatives:
@@ -97,7 +97,7 @@ def _reshape(node: Node, context: RuleContext) -> Alternatives:
     )
 
 
-def propagate_over(array: Array, shape: Sequence[int]) -> Array:
+def broadcast_over(array: Array, shape: Sequence[int]) -> Array:
     """An array seen over a larger shape. Raises Unmovable for one that is huge."""
     if prod(shape) > MOST_ENTRIES:
         raise Unmovable("it mixes the channels with an axis of unknown or huge size")
@@ -129,7 +129,7 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
         if all(size == 1 for size in array.shape[ours]):
             shape += [1] * len(other[theirs])
             continue
-        array = propagate_over(array, (*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]))
+        array = broadcast_over(array, (*array.shape[: ours.start], *one[ours], *array.shape[ours.stop :]))
         shape += other[theirs]
     return np.ascontiguousarray(array).reshape(shape)
 
@@ -186,11 +186,11 @@ def _space_to_depth(node: Node, context: RuleContext) -> Alternatives:
     block = node.attr("blocksize", 1) ** 2
     crd = node.attr("mode", "DCR") == "CRD"
 
-    def propagate(array: Array, _: float) -> Array:
+    def repeat_over_block(array: Array, _: float) -> Array:
         _only_channels(array)
         channels = array.shape[1]
         every = (array.shape[0], channels, block) if crd else (array.shape[0], block, channels)
-        array = propagate_over(np.expand_dims(array, 2 if crd else 1), (*every, *array.shape[2:]))
+        array = broadcast_over(np.expand_dims(array, 2 if crd else 1), (*every, *array.shape[2:]))
         return array.reshape(array.shape[0], block * channels, *array.shape[3:])
 
     def gather(array: Array, _: float) -> Array:
@@ -206,7 +206,7 @@ def _space_to_depth(node: Node, context: RuleContext) -> Alternatives:
         return first
 
     deep = node.op == "SpaceToDepth"
-    return pass_moved(node, context, propagate if deep else gather, gather if deep else propagate)
+    return pass_moved(node, context, repeat_over_block if deep else gather, gather if deep else repeat_over_block)
 
 
 def _only_channels(array: Array) -> None:

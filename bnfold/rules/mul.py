@@ -12,7 +12,7 @@ from bnfold.ir.op_views import (
     split_operands,
 )
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.rules.operands import aligned_constant, like, outgrows
+from bnfold.rules.operands import aligned_constant, outgrows, with_shape_of
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
     ABSORBED,
@@ -34,8 +34,8 @@ def _propagate_product(node: Node, context: RuleContext) -> Alternatives:
     source = node.inputs[operands[0]]
     assert source is not None
     before, after = context.proposed(source), context.proposed(node.output)
-    unsuited = [map_ for map_ in (before, after if node.op == "Div" else None) if map_ is not None]
-    if any(not map_.invertible for map_ in unsuited):
+    unsuited = [transform for transform in (before, after if node.op == "Div" else None) if transform is not None]
+    if any(not transform.invertible for transform in unsuited):
         return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")
     if not (k != 0).all() or not np.isfinite(k).all():
         return Refusal("nonlinear", f"{node.label} has a factor of zero")
@@ -70,7 +70,7 @@ def _rewrite_product(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     if ratio.agrees(IDENTITY):
         return Rewrite()
     factor = ratio if node.op == "Mul" else ratio.inverse()
-    return Rewrite({(node, index): like(factor(k), constant_shape(node, index))})
+    return Rewrite({(node, index): with_shape_of(factor(k), constant_shape(node, index))})
 
 
 RULES = {

@@ -92,10 +92,10 @@ def _propagate(node: Node, context: RuleContext) -> Alternatives:
         return own
     mean = own[1].mean
     for value in (node.inputs[0], node.output):
-        map_ = context.proposed(value)
-        if map_ is not None and (refusal := off_axis(map_, node, 1, len(mean))):
+        transform = context.proposed(value)
+        if transform is not None and (refusal := off_axis(transform, node, 1, len(mean))):
             return refusal
-        if map_ is not None and value is not node.output and (refusal := singular(map_, node)):
+        if transform is not None and value is not node.output and (refusal := singular(transform, node)):
             return refusal
     if mean.ndim > 1:
         return Refusal("per-activation", f"{node.name!r} has statistics per position")
@@ -106,8 +106,8 @@ def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     """New scale and bias; mean and variance stay what they are."""
     bn, source = statistics(node), node.inputs[0]
     assert isinstance(bn, BatchNorm) and source is not None
-    map_ = current(node.output).after(bn.affine()).after(current(source).inverse())
-    vectors = map_.vectors(1, bn.mean.size)
+    transform = current(node.output).after(bn.affine()).after(current(source).inverse())
+    vectors = transform.vectors(1, bn.mean.size)
     assert vectors is not None
     gain, shift = vectors
     return Rewrite({(node, 1): gain * np.sqrt(bn.var + bn.epsilon), (node, 2): shift + bn.mean * gain})

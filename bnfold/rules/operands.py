@@ -63,8 +63,8 @@ def outgrows(node: Node, aligned: Array, context: RuleContext) -> Refusal | None
     if node.opset >= 7:
         return None
     for value in (*node.inputs, node.output):
-        map_ = context.proposed(value)
-        for axis, size in enumerate(() if map_ is None else map_.gain.shape):
+        transform = context.proposed(value)
+        for axis, size in enumerate(() if transform is None else transform.gain.shape):
             if size > 1 and aligned.shape[axis : axis + 1] != (size,):
                 return Refusal("channel-axis", f"the constant of {node.label} can't grow in opset {node.opset}")
     return None
@@ -96,7 +96,7 @@ def as_affine(node: Node) -> tuple[Value, Affine] | Refusal | None:
     return source, Affine.of(1.0, -k) if operands[0] == 0 else Affine.of(-1.0, k)
 
 
-def like(values: Array, shape: tuple[int, ...]) -> Array:
+def with_shape_of(values: Array, shape: tuple[int, ...]) -> Array:
     """``values`` without leading axes of length 1 that the old constant did not have."""
     if values.size == int(np.prod(shape)):
         return values.reshape(shape)

@@ -27,22 +27,24 @@ from bnfold.rules.rule import (
 def _propagate_pad(node: Node, context: RuleContext) -> Alternatives:
     """Copies of edge values carry any transform; constant padding must still be one number afterwards."""
     pads = integers(node, "pads", 1) or integers(node, "paddings", 1)
-    maps = proposed_around(node, context)
+    transforms = proposed_around(node, context)
     source = node.inputs[0]
     assert source is not None
     if pads is None or node.input(3) is not None:
-        if any(map_.gain.ndim for map_ in maps):
+        if any(transform.gain.ndim for transform in transforms):
             return Refusal("unknown-shape", f"which axes Pad {node.name!r} pads is not known")
     else:
         rank = len(pads) // 2
         padded = {axis for axis in range(rank) if pads[axis] or pads[rank + axis]}
-        if any(size > 1 and axis in padded for map_ in maps for axis, size in enumerate(map_.gain.shape)):
+        if any(
+            size > 1 and axis in padded for transform in transforms for axis, size in enumerate(transform.gain.shape)
+        ):
             return Refusal("channel-axis", f"Pad {node.name!r} pads the channels")
     if node.attr("mode", "constant") == "constant":
         value = _value(node)
         if isinstance(value, Refusal):
             return value
-        total = [known.after(context.current(source)) for known in maps[:1]]
+        total = [known.after(context.current(source)) for known in transforms[:1]]
         if total and np.unique(total[0](np.full((1,) * max(total[0].gain.ndim, 1), value))).size > 1:
             return Refusal("padding", f"the padding of Pad {node.name!r} would no longer be one number")
     return pass_on(node, context)
@@ -59,9 +61,9 @@ def _value(node: Node) -> float | Refusal:
 def _rewrite_pad(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     if node.attr("mode", "constant") != "constant":
         return Rewrite()
-    map_, value = current(node.output), _value(node)
+    transform, value = current(node.output), _value(node)
     assert not isinstance(value, Refusal)
-    new = float(map_(np.full((1,) * max(map_.gain.ndim, 1), value)).reshape(-1)[0])
+    new = float(transform(np.full((1,) * max(transform.gain.ndim, 1), value)).reshape(-1)[0])
     if new == value:
         return Rewrite()
     if node.opset < 11:

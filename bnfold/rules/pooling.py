@@ -20,12 +20,12 @@ _ANY = "any transform per channel"
 
 def _per_channel(node: Node, context: RuleContext) -> Refusal | None:
     """Why the transform is not one per channel on axis 1, the only axis that a pool leaves alone besides the batch."""
-    if all(map_.gain.ndim <= 2 for map_ in proposed_around(node, context)):
+    if all(transform.gain.ndim <= 2 for transform in proposed_around(node, context)):
         return None
     return Refusal("channel-axis", f"the transform varies over the positions that {node.label} combines")
 
 
-def _blind(node: Node) -> Refusal | None:
+def _window_in_padding(node: Node) -> Refusal | None:
     """Why a window may lie in the padding altogether, where a pool makes a number out of nothing.
 
     One with gaps may straddle an input that is smaller than they are.
@@ -43,21 +43,21 @@ def _blind(node: Node) -> Refusal | None:
 
 def _maximum(node: Node, context: RuleContext) -> Alternatives:
     """``max(a x + b) = a max(x) + b`` for ``a >= 0``; padding is minus infinity and stays so."""
-    if refusal := _per_channel(node, context) or _blind(node):
+    if refusal := _per_channel(node, context) or _window_in_padding(node):
         return refusal
     if len(node.live_outputs) > 1:
         return Refusal("unknown-op", f"the indices of {node.label} are read")
-    if any((map_.gain < 0).any() for map_ in proposed_around(node, context)):
+    if any((transform.gain < 0).any() for transform in proposed_around(node, context)):
         return Refusal("nonlinear", f"a negative scale does not pass {node.label}")
     return pass_on(node, context)
 
 
 def _average(node: Node, context: RuleContext) -> Alternatives:
     """Zeros that are counted as padding would have to be shifted too."""
-    if refusal := _per_channel(node, context) or _blind(node):
+    if refusal := _per_channel(node, context) or _window_in_padding(node):
         return refusal
     counted = node.attr("count_include_pad", 0) and (pool_is_padded(node) or node.attr("ceil_mode", 0))
-    if counted and any(map_.has_shift for map_ in proposed_around(node, context)):
+    if counted and any(transform.has_shift for transform in proposed_around(node, context)):
         return Refusal("padding", f"{node.label} counts padding zeros")
     return pass_on(node, context)
 

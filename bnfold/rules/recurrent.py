@@ -17,7 +17,7 @@ FEATURES = 2
 
 
 def _propagate(node: Node, context: RuleContext) -> Alternatives:
-    """A transform of X's features goes into W (directions, checks * hidden, input) and the first half of B."""
+    """A transform of X's features goes into W (directions, gates * hidden, input) and the first half of B."""
     others = [*node.inputs[1:], *node.live_outputs]
     if any(context.proposed(value) is not None for value in others):
         return Refusal("nonlinear", f"only the first input of {node.label} carries a transform")

@@ -32,11 +32,13 @@ def _reduce(node: Node, context: RuleContext) -> Alternatives:
     if not axes:
         axes = [] if node.attr("noop_with_empty_axes", 0) else list(range(rank))
     reduced = sorted({axis % rank for axis in axes})
-    if node.op in ("ReduceMax", "ReduceMin") and any((map_.gain < 0).any() for map_ in proposed_around(node, context)):
+    if node.op in ("ReduceMax", "ReduceMin") and any(
+        (transform.gain < 0).any() for transform in proposed_around(node, context)
+    ):
         return Refusal("nonlinear", f"a negative scale does not pass {node.label}")
     factor = _count(source, reduced) if node.op == "ReduceSum" else 1
     if factor is None:
-        if any(map_.has_shift for map_ in proposed_around(node, context)):
+        if any(transform.has_shift for transform in proposed_around(node, context)):
             return Refusal("unknown-shape", f"how many entries {node.label} adds is not known")
         factor = 1
     forward, backward = _reducing(rank, reduced, bool(node.attr("keepdims", 1)), factor)

@@ -13,7 +13,7 @@ from bnfold.ir.op_views import (
 from bnfold.numerics.affine import Affine
 from bnfold.rules.identity import parameter_refusal, pass_on
 from bnfold.rules.layout import Array
-from bnfold.rules.operands import aligned_constant, like
+from bnfold.rules.operands import aligned_constant, with_shape_of
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
     ABSORBED,
@@ -30,9 +30,9 @@ Transforms = Callable[[Value], Affine]
 def _positive_gains(node: Node, context: RuleContext) -> Alternatives:
     """``f(a x) = a f(x)`` for ``a > 0``: Relu, LeakyRelu."""
     for value in (node.inputs[0], node.output):
-        map_ = context.proposed(value)
-        if map_ is not None and (map_.has_shift or not map_.positive):
-            what = "an offset" if map_.has_shift else "a scale that is not positive"
+        transform = context.proposed(value)
+        if transform is not None and (transform.has_shift or not transform.positive):
+            what = "an offset" if transform.has_shift else "a scale that is not positive"
             return Refusal("nonlinear", f"{what} does not pass {node.label}")
     return pass_on(node, context)
 
@@ -45,8 +45,8 @@ def _propagate_prelu(node: Node, context: RuleContext) -> Alternatives:
     source = node.inputs[0]
     assert source is not None
     before, after = context.proposed(source), context.proposed(node.output)
-    for map_ in (before, after):
-        if map_ is not None and (map_.has_shift or not map_.invertible):
+    for transform in (before, after):
+        if transform is not None and (transform.has_shift or not transform.invertible):
             return Refusal("nonlinear", f"an offset or a scale of zero does not pass PRelu {node.name!r}")
     if before is not None:
         gain = _full(before.gain, slope.ndim)
@@ -82,7 +82,7 @@ def _slope(node: Node, current: Transforms) -> Array | Refusal:
 def _rewrite_prelu(node: Node, current: Transforms) -> Rewrite:
     slope = _slope(node, current)
     assert not isinstance(slope, Refusal)
-    return Rewrite({(node, 1): like(slope, constant_shape(node, 1))})
+    return Rewrite({(node, 1): with_shape_of(slope, constant_shape(node, 1))})
 
 
 def _full(array: Array, rank: int) -> Array:

@@ -22,7 +22,12 @@ def _resize(node: Node, context: RuleContext) -> Alternatives:
         return Refusal("padding", f"{node.label} extrapolates with a fixed value")
     source, target = node.inputs[0], node.output
     assert source is not None
-    varying = {axis for map_ in proposed_around(node, context) for axis, size in enumerate(map_.gain.shape) if size > 1}
+    varying = {
+        axis
+        for transform in proposed_around(node, context)
+        for axis, size in enumerate(transform.gain.shape)
+        if size > 1
+    }
     scales = _scales(node)
     for axis in varying:
         if scales is not None:

@@ -60,7 +60,7 @@ class _Step:
     """A node as ``y = map(x)``; ``offset`` is the constant that the runtime adds, ``floats`` the type's name."""
 
     source: Value
-    map: Affine
+    transform: Affine
     offset: Array
     floats: str
 
@@ -139,8 +139,8 @@ def _rest(other: Node, since: Affine) -> Array:
     """What is left of an offset behind ``other``, or how wide the values are that it normalises, where that is more."""
     rest = np.abs(since.shift / since.gain)
     if other.op == "BatchNormalization" and not isinstance(own := normalization.inference(other), Refusal):
-        propagate = np.abs(own[1].scale.reshape((1, -1)) / since.gain)
-        rest = np.maximum(*np.broadcast_arrays(*leading(rest, propagate)))
+        width = np.abs(own[1].scale.reshape((1, -1)) / since.gain)
+        rest = np.maximum(*np.broadcast_arrays(*leading(rest, width)))
     return np.asarray(rest)
 
 
@@ -192,12 +192,12 @@ def _is_large_and_alone(node: Node) -> bool:
 
 def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
     """The node itself, and each behind it that takes back what it adds, or by what it multiplies."""
-    if step.floats not in BITS or not step.map.finite:
+    if step.floats not in BITS or not step.transform.finite:
         return
     far = 0.75 * EXPONENT[step.floats]
-    factors = np.abs(step.map.gain[step.map.gain != 0])
+    factors = np.abs(step.transform.gain[step.transform.gain != 0])
     if node.op != "BatchNormalization" and (np.abs(np.log2(factors)) > far).any():
-        for other, since in _behind(node, Affine.of(step.map.gain, 0.0)):
+        for other, since in _behind(node, Affine.of(step.transform.gain, 0.0)):
             if (np.abs(np.log2(np.abs(since.gain[since.gain != 0]))) < far / 3).any():
                 yield node
                 yield other
@@ -210,7 +210,7 @@ def _taken_back(node: Node, step: _Step) -> Iterator[Node]:
     for other, since in _behind(node, added):
         if _larger(added.shift, least * _rest(other, since), every=is_norm):
             if size is None:
-                size = _scale(node) if is_norm else np.abs(step.map.gain) * _size(step.source)
+                size = _scale(node) if is_norm else np.abs(step.transform.gain) * _size(step.source)
             if _larger(added.shift, least * size, every=is_norm):
                 yield node
                 yield other
@@ -234,20 +234,20 @@ def _behind(node: Node, start: Affine) -> Iterator[tuple[Node, Affine]]:
     pending = [(node.output, start)]
     seen: set[Node] = set()
     while pending and len(seen) < FARTHEST:
-        value, map_ = pending.pop()
+        value, transform = pending.pop()
         for consumer in value.consumers:
             if consumer in seen or not consumer.live_outputs:
                 continue
             seen.add(consumer)
             step = _step(consumer)
-            if step is not None and step.source is value and step.map.fits(map_):
-                map_after = step.map.after(map_)
-                yield consumer, map_after
-                pending.append((consumer.output, map_after))
+            if step is not None and step.source is value and step.transform.fits(transform):
+                transform_after = step.transform.after(transform)
+                yield consumer, transform_after
+                pending.append((consumer.output, transform_after))
             elif consumer.op in TRANSPARENT:
-                pending.append((consumer.output, map_))
+                pending.append((consumer.output, transform))
             elif consumer.inputs[0] is value and consumer.op not in BIASES:
-                pending += (forward_transform(consumer, map_) or {}).items()
+                pending += (forward_transform(consumer, transform) or {}).items()
 
 
 def _size(value: Value | None) -> float:
@@ -261,8 +261,8 @@ def _size(value: Value | None) -> float:
         if node.op == "BatchNormalization" and step is not None:
             return factor * float(_scale(node).max(initial=0.0) + np.abs(step.offset).max(initial=0.0)) + offset
         if step is not None:
-            offset += factor * float(np.abs(step.map.shift).max(initial=0.0))
-            factor *= float(np.abs(step.map.gain).max(initial=0.0))
+            offset += factor * float(np.abs(step.transform.shift).max(initial=0.0))
+            factor *= float(np.abs(step.transform.gain).max(initial=0.0))
             value = step.source
             continue
         if node.op in BIASES:

@@ -103,25 +103,29 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Re
     return None
 
 
-def off_axis(map_: Affine, node: Node, axis: int, size: int) -> Refusal | None:
-    """Why ``map_`` is not one gain and shift per entry of ``axis``; None if it is."""
-    if map_.vectors(axis, size) is not None:
+def off_axis(transform: Affine, node: Node, axis: int, size: int) -> Refusal | None:
+    """Why ``transform`` is not one gain and shift per entry of ``axis``; None if it is."""
+    if transform.vectors(axis, size) is not None:
         return None
-    if map_.gain.ndim > axis + 1 and axis == 1 and map_.gain.shape[axis] in (1, size):
+    if transform.gain.ndim > axis + 1 and axis == 1 and transform.gain.shape[axis] in (1, size):
         return Refusal("per-activation", f"the transform varies over the positions of {node.label}")
     return Refusal(
         "channel-axis",
-        f"the transform has shape {list(map_.gain.shape)}, {node.label} has {size} channels on axis {axis}",
+        f"the transform has shape {list(transform.gain.shape)}, {node.label} has {size} channels on axis {axis}",
     )
 
 
-def singular(map_: Affine, node: Node) -> Refusal | None:
-    """Why a reader can't undo ``map_``; None if it can."""
-    if map_.invertible:
+def singular(transform: Affine, node: Node) -> Refusal | None:
+    """Why a reader can't undo ``transform``; None if it can."""
+    if transform.invertible:
         return None
     return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")
 
 
 def proposed_around(node: Node, context: RuleContext) -> list[Affine]:
     """Return the transforms that are proposed for the data input and the output, those that are."""
-    return [map_ for map_ in (context.proposed(node.inputs[0]), context.proposed(node.output)) if map_ is not None]
+    return [
+        transform
+        for transform in (context.proposed(node.inputs[0]), context.proposed(node.output))
+        if transform is not None
+    ]

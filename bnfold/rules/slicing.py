@@ -10,7 +10,7 @@ from bnfold.ir.op_views import (
     constant,
     slices,
 )
-from bnfold.rules.layout import Array, Unmovable, length_of, moved, pass_moved, propagate_over, unknown, with_size
+from bnfold.rules.layout import Array, Unmovable, broadcast_over, length_of, moved, pass_moved, unknown, with_size
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
     Alternatives,
@@ -67,7 +67,7 @@ def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice]], sh
     picked = np.arange(size)[span]
 
     def back(array: Array, fill: float) -> Array:
-        return _scattered(propagate_over(array, with_size(array.shape, axis, len(picked))), axis, picked, size, fill)
+        return _scattered(broadcast_over(array, with_size(array.shape, axis, len(picked))), axis, picked, size, fill)
 
     try:
         return [[(source, moved(after, len(shape), back))]]
@@ -92,7 +92,7 @@ def _select(node: Node, context: RuleContext, axis: int, picked: NDArray[np.inte
             return array.reshape((*lead, 1, *behind))
         if size is None:
             raise Unmovable("the size of its axis is not known")
-        full = propagate_over(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
+        full = broadcast_over(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
         return _scattered(full, axis, picked.reshape(-1), size, fill)
 
     return pass_moved(node, context, forward, backward)
@@ -100,7 +100,7 @@ def _select(node: Node, context: RuleContext, axis: int, picked: NDArray[np.inte
 
 def _scattered(array: Array, axis: int, picked: NDArray[np.integer], size: int, fill: float) -> Array:
     """Entries put back where they were picked from; one that was picked twice must come back the same."""
-    result = propagate_over(np.asarray(fill), with_size(array.shape, axis, size)).copy()
+    result = broadcast_over(np.asarray(fill), with_size(array.shape, axis, size)).copy()
     place = [slice(None)] * array.ndim
     place[axis] = picked % size  # type: ignore[call-overload]
     result[tuple(place)] = array

@@ -11,7 +11,7 @@ from tests.support import ROOT
 pytest.importorskip("onnxruntime")
 
 from bnfold.api import inspect
-from bnfold.calibration import activation_cache as spool
+from bnfold.calibration import activation_cache as activation_cache
 from bnfold.calibration import moments
 from bnfold.numerics.batchnorm import BatchNorm, Statistics, batch_statistics, per_channel, training_step
 from bnfold.results import health
@@ -77,7 +77,7 @@ def test_what_does_not_fit_into_memory_waits_in_files(tmp_path):
     import ml_dtypes
 
     entries = [{"a": np.full((2, 3), k, ml_dtypes.bfloat16), "b": np.array([k])} for k in range(4)]
-    waiting = spool.ActivationCache(tmp_path, limit=30)
+    waiting = activation_cache.ActivationCache(tmp_path, limit=30)
     for entry in entries:
         waiting.add(entry)
     assert len(list(tmp_path.iterdir())) == 6

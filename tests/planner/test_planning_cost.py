@@ -48,7 +48,7 @@ def work(monkeypatch):
 
     def ran(self, demands):
         found = start(self, demands)
-        counted["transforms"] += len(getattr(found, "maps", ()))
+        counted["transforms"] += len(getattr(found, "assigned", ()))
         return found
 
     monkeypatch.setattr(Propagation, "_ask", asked)

@@ -78,7 +78,7 @@ def test_an_attempt_depends_on_all_tensors_around_its_operators():
     (op,) = candidates_of(scope)
     seen = set()
     state = bnfold.planner.planner._Planner(scope, threshold=False)
-    Propagation(state, op, 512, seen).run([(op.source, op.map), (op.target, IDENTITY)])
+    Propagation(state, op, 512, seen).run([(op.source, op.transform), (op.target, IDENTITY)])
     assert {value.name for value in seen} >= {"a", "c", "d"}
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bnfold.rules.operands import like
+from bnfold.rules.operands import with_shape_of
 from tests.builders import (
     CONSTANT,
     STATISTICS,
@@ -117,10 +117,10 @@ def test_a_small_offset_is_not_negligible_among_small_numbers(size):
 
 def test_a_constant_keeps_its_shape_where_possible():
     """Before opset 7 the shape decides how the constant is broadcast."""
-    assert like(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
-    assert like(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
-    assert like(np.ones((1, 8)), (1, 1)).shape == (1, 8)
-    assert like(np.ones((2, 4, 1, 1)), (1,)).shape == (2, 4, 1, 1)
+    assert with_shape_of(np.ones((1, 4, 1, 1)), (4,)).shape == (4,)
+    assert with_shape_of(np.ones((1, 4, 1, 1)), (1, 1)).shape == (4, 1, 1)
+    assert with_shape_of(np.ones((1, 8)), (1, 1)).shape == (1, 8)
+    assert with_shape_of(np.ones((2, 4, 1, 1)), (1,)).shape == (2, 4, 1, 1)
 
 
 @pytest.mark.parametrize("values", [["c"], ["c", "c"], ["c", "c", "c"]])

@@ -14,9 +14,9 @@ class TestRecurrent(OperatorTests):
 
 @pytest.mark.parametrize("op", ["LSTM", "GRU", "RNN"])
 def test_the_features_of_a_recurrent_layer_are_those_of_its_weights(op):
-    checks = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
-    held = {"g": weights(1, 6) + 2, "h": weights(2, 6), "w": weights(3, 1, checks * 5, 6)}
-    held["r"] = weights(4, 1, checks * 5, 5)
+    gates = {"LSTM": 4, "GRU": 3, "RNN": 1}[op]
+    held = {"g": weights(1, 6) + 2, "h": weights(2, 6), "w": weights(3, 1, gates * 5, 6)}
+    held["r"] = weights(4, 1, gates * 5, 5)
     nodes = [
         node("Sigmoid", ["x"], ["s"]),
         node("Mul", ["s", "g"], ["p"]),

@@ -90,9 +90,9 @@ def before(layer: Layer, gain: Array, shift: Array) -> Layer:
     """The layer with a map before it taken in, one entry of the map for each input or for each block of inputs."""
     seen = layer.grouped()
     entries = seen.shape[0] * seen.shape[2] // gain.size
-    propagate = [np.repeat(part, entries).reshape(seen.shape[0], 1, -1, 1) for part in (gain, shift)]
-    scaled = layer.with_grouped(seen * propagate[0])
-    moved = layer.alpha * (seen * propagate[1]).sum((2, 3)).ravel()
+    repeated = [np.repeat(part, entries).reshape(seen.shape[0], 1, -1, 1) for part in (gain, shift)]
+    scaled = layer.with_grouped(seen * repeated[0])
+    moved = layer.alpha * (seen * repeated[1]).sum((2, 3)).ravel()
     return replace(scaled, bias=layer.offset + moved)
 
 

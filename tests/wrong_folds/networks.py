@@ -44,9 +44,9 @@ class Net:
     def kaiming(self, name: str, *shape: int, fan_in: int, axis: int = 0) -> str:
         """Initial weights, with channels of very different size along ``axis``."""
         data = self.rng.standard_normal(shape) * np.sqrt(2 / fan_in)
-        propagate = [1] * len(shape)
-        propagate[axis] = shape[axis]
-        return self.hold(name, data * np.geomspace(0.15, 3, shape[axis]).reshape(propagate))
+        shape_along = [1] * len(shape)
+        shape_along[axis] = shape[axis]
+        return self.hold(name, data * np.geomspace(0.15, 3, shape[axis]).reshape(shape_along))
 
     def vector(self, name: str, size: int, scale: float = 0.2) -> str:
         """A bias."""

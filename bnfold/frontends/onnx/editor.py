@@ -90,7 +90,7 @@ class OnnxEditor:
 
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``; the name of ``target`` survives wherever something else can make it."""
-        source, target = self._now(source), self._now(target)
+        source, target = self._resolve(source), self._resolve(target)
         free = not (source.captured or source.is_output or source.is_input or self._would_shadow(target))
         if free and source.producer is not None and source.graph is target.graph:
             self._delete(nodes)
@@ -100,14 +100,14 @@ class OnnxEditor:
             self._redirect(target, source)
         else:
             self._delete(nodes[:-1])
-            self._become(nodes[-1], "Identity", source)
+            self._replace_by(nodes[-1], "Identity", source)
 
     def replace(self, op: str, nodes: list[Node], source: Value, data: NDArray[Any]) -> None:
         """Let the last of ``nodes`` become ``op(source, data)``, and delete the others."""
         last = nodes[-1]
-        source = self._now(source)
+        source = self._resolve(source)
         self._delete(nodes[:-1])
-        self._become(last, op, source)
+        self._replace_by(last, op, source)
         last.handle.input.append(self._add_initializer(f"{last.output.name}_{op.lower()}", data, last.graph.handle))
 
     def mark_changed(self, value: Value) -> None:
@@ -131,7 +131,7 @@ class OnnxEditor:
             names, lost = dropped.get(scope, set()), self._lost - made
             _delete_where(scope.handle.node, lambda node: not node.op_type)
             _delete_where(scope.handle.initializer, lambda tensor, names=names: tensor.name in names)
-            _delete_where(scope.handle.value_info, lambda info, gone=lost | names: info.name in gone)
+            _delete_where(scope.handle.value_info, lambda info, removed=lost | names: info.name in removed)
         self._shorten_inputs(dropped.get(self._graphs.scopes[0], set()))
         self.annotations.drop_annotations()
 
@@ -142,7 +142,7 @@ class OnnxEditor:
             dropped = dropped | {tensor.name for tensor in graph.initializer}
         _delete_where(graph.input, lambda info: info.name in dropped)
 
-    def _now(self, value: Value) -> Value:
+    def _resolve(self, value: Value) -> Value:
         while value in self._aliases:
             value = self._aliases[value]
         return value
@@ -191,10 +191,10 @@ class OnnxEditor:
                     node.handle.input[index] = new.name
                     new.consumers.append(node)
         old.consumers.clear()
-        if self._now(old) is old and old is not new:
+        if self._resolve(old) is old and old is not new:
             self._aliases[old] = new
 
-    def _become(self, node: Node, op: str, source: Value) -> None:
+    def _replace_by(self, node: Node, op: str, source: Value) -> None:
         """Turn ``node`` into an ``op`` of ``source`` that keeps its name and output."""
         for value in node.inputs:
             if value is not None:

@@ -1,1 +1,1 @@
-"""Exported programs of torch: loaded without running anything, folded by the same rules as ONNX, saved, converted."""
+"""PyTorch exported programs: loaded without running anything, read as graphs, edited, saved, converted to ONNX."""

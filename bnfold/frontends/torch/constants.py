@@ -88,12 +88,12 @@ class Computed:
 
     def _reads(self, step: Step) -> list[Step]:
         node, wide = step
-        wide = wide and (_looks(node) or _name(node) in SMOOTH)
+        wide = wide and (_only_moves_entries(node) or _name(node) in SMOOTH)
         return [] if node in self._held else [(used, wide) for used in node.all_input_nodes]
 
     def _run(self, step: Step, results: dict[Step, Any]) -> Any:
         node, wide = step
-        looks = _looks(node)
+        looks = _only_moves_entries(node)
         wide = wide and (looks or _name(node) in SMOOTH)
 
         def read(used: fx.Node) -> Any:
@@ -110,7 +110,7 @@ def _name(node: fx.Node) -> str:
     return str(node.target).removeprefix("aten.").partition(".")[0]
 
 
-def _looks(node: fx.Node) -> bool:
+def _only_moves_entries(node: fx.Node) -> bool:
     """True for what puts entries elsewhere, and does not look at their bits."""
     moves = node.target is operator.getitem or is_view(node) or _name(node) in MOVES
     return moves and not str(node.target).endswith(".dtype")

@@ -40,7 +40,9 @@ def to_onnx(program: ExportedProgram, name: str, outputs: Sequence[str] | None =
         import onnxscript.optimizer
         from onnxscript import ir
     except ImportError as error:
-        raise InputError(f"{name}: writing ONNX takes onnxscript, which is not installed ({error})", INSTALL) from None
+        raise InputError(
+            f"{name}: writing ONNX requires onnxscript, which is not installed ({error})", INSTALL
+        ) from None
     try:
         with quiet():
             exported: Any = torch.onnx.export(

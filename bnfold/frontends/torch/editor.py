@@ -25,7 +25,7 @@ from bnfold.numerics.linear import Scaled
 
 SUFFIX = "_bnfold"
 
-STAND_INS: dict[str, Any] = {"Add": torch.ops.aten.add.Tensor, "Max": torch.ops.aten.maximum.default}
+RESIDUAL_OPS: dict[str, Any] = {"Add": torch.ops.aten.add.Tensor, "Max": torch.ops.aten.maximum.default}
 
 
 class TorchEditor:
@@ -37,7 +37,7 @@ class TorchEditor:
         self._aliases: dict[Value, Value] = {}
         self._unread: list[fx.Node] = []
         self._erased: set[fx.Node] = set()
-        self._gone: list[str] = []
+        self._removed_paths: list[str] = []
         self.program = graphs.program
         self._calls = [copied(call) for call in graphs.program.module_call_graph]
         self._targets = {spec.target for spec in graphs.signature.input_specs if spec.target}
@@ -48,10 +48,10 @@ class TorchEditor:
         """Let ``node`` read new data at ``index``: a number in the call, or a tensor."""
         data = data.array() if isinstance(data, Scaled) else data
         handle = node.handle
-        operand, fx_node = handle.seen.inputs[index], handle.fx_node
+        operand, fx_node = handle.view.inputs[index], handle.fx_node
         if not isinstance(operand, Operand):
-            self._make_room(node)
-            operand = node.handle.seen.inputs[index]
+            self._relu6_as_hardtanh(node)
+            operand = node.handle.view.inputs[index]
         old = argument(fx_node, operand)
         if data.size == 1 and (isinstance(old, int | float) or not takes_tensor(fx_node, operand)):
             self._pass(fx_node, operand, float(data.reshape(())))
@@ -74,7 +74,7 @@ class TorchEditor:
 
     def set_attribute(self, node: Node, name: str, value: Any) -> None:
         """Set an attribute of ``node``."""
-        self._pass(node.handle.fx_node, Operand(node.handle.seen.arguments[name]), value)
+        self._pass(node.handle.fx_node, Operand(node.handle.view.arguments[name]), value)
 
     def freeze(self, node: Node) -> bool:
         """Let a BatchNorm in training mode normalise by its running statistics, and count its batches no more."""
@@ -95,7 +95,7 @@ class TorchEditor:
         old, new = self._fx(target), self._fx(source)
         in_place = old in self._graphs.mutated or new in self._graphs.mutated
         if in_place or (new.op == "placeholder" and target.is_output):
-            self._become(nodes, new, torch.ops.aten.clone.default, (new,))
+            self._replace_by(nodes, new, torch.ops.aten.clone.default, (new,))
         else:
             old.replace_all_uses_with(new)
             self._rename_outputs(old, new)
@@ -106,7 +106,7 @@ class TorchEditor:
         """Put one ``op(source, data)`` in the place of ``nodes``."""
         last = nodes[-1].handle.fx_node
         constant = self._add_parameter(f"{last.name}_{op.lower()}", from_numpy(data))
-        self._become(nodes, self._fx(source), STAND_INS[op], (self._fx(source), constant))
+        self._replace_by(nodes, self._fx(source), RESIDUAL_OPS[op], (self._fx(source), constant))
 
     def mark_changed(self, value: Value) -> None:
         """Do nothing: a program has no annotations of its tensors."""
@@ -156,14 +156,14 @@ class TorchEditor:
         else:
             node.update_kwarg(operand.name, value)
 
-    def _make_room(self, node: Node) -> None:
+    def _relu6_as_hardtanh(self, node: Node) -> None:
         """Relu6 has its bounds in its name: let it be a clamp."""
         fx_node = node.handle.fx_node
         fx_node.target = torch.ops.aten.hardtanh.default
         fx_node.args = (fx_node.args[0], 0.0, 6.0)
-        node.handle.seen = type(node.handle.seen)("Clip", [Operand("self"), Operand("min_val"), Operand("max_val")])
+        node.handle.view = type(node.handle.view)("Clip", [Operand("self"), Operand("min_val"), Operand("max_val")])
 
-    def _become(self, nodes: list[Node], source: fx.Node, target: Any, args: tuple[Any, ...]) -> None:
+    def _replace_by(self, nodes: list[Node], source: fx.Node, target: Any, args: tuple[Any, ...]) -> None:
         """Let the result of ``nodes`` come from one new call."""
         last = nodes[-1]
         old = self._fx(last.output)
@@ -179,7 +179,7 @@ class TorchEditor:
 
     def _forget(self, nodes: list[Node], last: fx.Node) -> None:
         """What the removed ``nodes`` made and read is no longer wanted on their account."""
-        self._gone += [path for node in nodes if (path := node.name) != node.handle.fx_node.name]
+        self._removed_paths += [path for node in nodes if (path := node.name) != node.handle.fx_node.name]
         for node in nodes:
             for user in [user for user in node.handle.fx_node.users if not user.users and user.op == "call_function"]:
                 self._erase(user)  # a part of the result that nobody reads
@@ -300,4 +300,4 @@ class TorchEditor:
     def _lost_modules(self) -> set[str]:
         """The paths of layers of which no call is left."""
         left = {module_path(node) for node in self._graph.nodes}
-        return {path for path in self._gone if path not in left}
+        return {path for path in self._removed_paths if path not in left}

@@ -36,8 +36,8 @@ HELD = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
 class Handle:
     """What an fx node needs to be edited: itself, and where its inputs come from."""
 
-    def __init__(self, fx_node: fx.Node, seen: OnnxView | None) -> None:
-        self.fx_node, self.seen = fx_node, seen
+    def __init__(self, fx_node: fx.Node, view: OnnxView | None) -> None:
+        self.fx_node, self.view = fx_node, view
 
 
 class TorchGraphs:
@@ -139,16 +139,16 @@ class TorchGraphs:
         value.tensor_type = (dtype, tuple(n for n in shape or () if isinstance(n, int)))
 
     def _call(self, node: fx.Node) -> None:
-        seen = translate(node) if isinstance(node.target, torch._ops.OpOverload) else None
-        if seen is not None and seen.op != "Cast" and not self._one_type(node, seen):
-            seen = None
-        if node in self.mutated and seen is not None and seen.op != "BatchNormalization" and not self._is_copy(node):
-            seen = None  # what it makes is overwritten: no constant, and no transform
-        op = f"torch::{node.target}" if seen is None else seen.op
-        attrs = {} if seen is None else dict(seen.attrs)
-        name, handle = module_path(node) or node.name, Handle(node, seen)
-        made = Node(op, name, OPSET, self.graph, [], [], attrs, handle, _settings(node, seen))
-        for value in self._inputs(node, seen):
+        view = translate(node) if isinstance(node.target, torch._ops.OpOverload) else None
+        if view is not None and view.op != "Cast" and not self._one_type(node, view):
+            view = None
+        if node in self.mutated and view is not None and view.op != "BatchNormalization" and not self._is_copy(node):
+            view = None  # what it makes is overwritten: no constant, and no transform
+        op = f"torch::{node.target}" if view is None else view.op
+        attrs = {} if view is None else dict(view.attrs)
+        name, handle = module_path(node) or node.name, Handle(node, view)
+        made = Node(op, name, OPSET, self.graph, [], [], attrs, handle, _settings(node, view))
+        for value in self._inputs(node, view):
             made.inputs.append(value)
             if value is not None:
                 value.consumers.append(made)
@@ -180,12 +180,12 @@ class TorchGraphs:
         else:
             self._values[node] = known
 
-    def _inputs(self, node: fx.Node, seen: OnnxView | None) -> Iterator[Value | None]:
-        if seen is None:
+    def _inputs(self, node: fx.Node, view: OnnxView | None) -> Iterator[Value | None]:
+        if view is None:
             yield from (self._values[used] for used in node.all_input_nodes)
             return
         passed = set()
-        for operand in seen.inputs:
+        for operand in view.inputs:
             if isinstance(operand, Operand):
                 found = argument(node, operand)
                 passed.add(found)
@@ -227,12 +227,12 @@ class TorchGraphs:
         value.tensor_type = (dtype, shape)
         return value
 
-    def _one_type(self, node: fx.Node, seen: OnnxView) -> bool:
+    def _one_type(self, node: fx.Node, view: OnnxView) -> bool:
         """False where the call mixes types, which ONNX's operators don't; a BatchNorm's parameters may be wider."""
         after = node.meta.get("val")
-        if not isinstance(after, Tensor) or seen.op in ("BatchNormalization", "Shape"):
+        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape"):
             return True
-        found = [argument(node, operand) for operand in seen.inputs if isinstance(operand, Operand)]
+        found = [argument(node, operand) for operand in view.inputs if isinstance(operand, Operand)]
         held = [used.meta.get("val") for used in found if isinstance(used, fx.Node)]
         return all(t.dtype == after.dtype for t in held if isinstance(t, Tensor) and t.dim())
 
@@ -256,10 +256,10 @@ def module_path(node: fx.Node) -> str:
     return str(path) if inner else ""
 
 
-def _settings(node: fx.Node, seen: OnnxView | None) -> tuple[Any, ...]:
+def _settings(node: fx.Node, view: OnnxView | None) -> tuple[Any, ...]:
     """All that a call is told besides its tensors and what a fold may set: what tells calls of one operator apart."""
-    given = set() if seen is None else {operand.name for operand in seen.inputs if isinstance(operand, Operand)}
-    given |= set() if seen is None else set(seen.arguments.values())
+    given = set() if view is None else {operand.name for operand in view.inputs if isinstance(operand, Operand)}
+    given |= set() if view is None else set(view.arguments.values())
     target = node.target
     if not isinstance(target, torch._ops.OpOverload):
         return (repr(fx.map_arg((node.args, node.kwargs), _size)),)

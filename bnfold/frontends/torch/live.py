@@ -29,9 +29,13 @@ def from_live(model: Any, example_inputs: Sequence[Any] | None) -> LoadedProgram
         return LoadedProgram(None, model, _digest(model), 0)
     training = [path or name for path, part in model.named_modules() if part.training]
     if training:
-        raise UsageError(f"{name}: {training[0]} is in training mode, where it is no fixed map", "call model.eval()")
+        raise UsageError(
+            f"{name}: {training[0]} is in training mode, where it is not a fixed function", "call model.eval()"
+        )
     if example_inputs is None:
-        raise UsageError(f"{name}: a module is exported first, which takes example inputs", "pass example_inputs=(x,)")
+        raise UsageError(
+            f"{name}: a module is exported first, which requires example inputs", "pass example_inputs=(x,)"
+        )
     try:
         with quiet():
             program = torch.export.export(model, tuple(example_inputs))

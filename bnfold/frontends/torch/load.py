@@ -58,7 +58,7 @@ def load_program(path: Path) -> LoadedProgram:
         for name, text in archive.members.items()
         if name.startswith(EXTRA)
     }
-    torch = import_torch(f"{path}: a program of torch")
+    torch = import_torch(f"{path}: a PyTorch exported program")
     try:
         with quiet():
             program = torch.export.load(io.BytesIO(archive.repacked()))
@@ -87,7 +87,7 @@ def import_torch(wanted: str) -> Any:
         import torch
         import torch.export
     except ImportError as error:
-        raise InputError(f"{wanted} takes torch, which can't be imported here ({error})", INSTALL) from None
+        raise InputError(f"{wanted} requires torch, which can't be imported here ({error})", INSTALL) from None
     return torch
 
 

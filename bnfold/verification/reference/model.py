@@ -1,6 +1,6 @@
 """Run an ONNX model in float64: the reference against which both models are measured.
 
-This is the only part of verification that knows a frontend: it reads the nodes of ONNX models. onnx's reference
+It reads the nodes of ONNX models. onnx's reference
 implementation runs the operators, with bnfold's own where it is wrong or slow
 (:mod:`bnfold.verification.reference.ops`). Every float, of whatever width, is float64 here. Weights are read when they
 are needed and values are freed after their last use, so that memory holds a few activations and one weight.

@@ -1,1 +1,1 @@
-"""Runs on onnxruntime, each in a process of its own: devices, inputs, measurements."""
+"""Runs on onnxruntime, each in a process of its own: devices, inputs, limits."""

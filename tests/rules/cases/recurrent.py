@@ -13,11 +13,11 @@ ROWS: list[Row] = []
 case, row = cases_in(CASES), rows_in(ROWS)
 
 
-def recurrent(op, checks, with_bias):
-    held = {"w": weights(1, 2, checks * 5, 4), "r": weights(2, 2, checks * 5, 5), "perm": np.array([2, 0, 1])}
+def recurrent(op, gates, with_bias):
+    held = {"w": weights(1, 2, gates * 5, 4), "r": weights(2, 2, gates * 5, 5), "perm": np.array([2, 0, 1])}
     inputs = ["s", "w", "r"]
     if with_bias:
-        held["c"] = weights(3, 2, 2 * checks * 5)
+        held["c"] = weights(3, 2, 2 * gates * 5)
         inputs.append("c")
     nodes = [
         bn_node("x", "b", "bn"),
@@ -55,13 +55,13 @@ def behind_an_lstm():
 
 # --- its rows in the operator-context matrix
 
-for op, checks in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
+for op, gates in (("LSTM", 4), ("GRU", 3), ("RNN", 1)):
     row(
         op,
         node(op, ["c", "w", "r"], ["y", "d"], hidden_size=5),
         shape=(3, 2, 6),
-        w=some(1, checks * 5, 6),
-        r=some(1, checks * 5, 5),
+        w=some(1, gates * 5, 6),
+        r=some(1, gates * 5, 5),
     )
     row(f"{op} with B", node(op, ["c", "w", "r", "b"], ["y", "d"], hidden_size=5), shape=(3, 2, 6),
-        w=some(1, checks * 5, 6), r=some(1, checks * 5, 5), b=some(1, checks * 10))  # fmt: skip
+        w=some(1, gates * 5, 6), r=some(1, gates * 5, 5), b=some(1, gates * 10))  # fmt: skip

@@ -13,13 +13,13 @@ from bnfold.frontends.torch.aten.call import Call, OnnxView, Operand, Translatio
 def _binary(op: str, *, swapped: bool = False) -> Translation:
     """Operators of two values, in the order that ONNX has them or the other one."""
 
-    def seen(call: Call) -> OnnxView | None:
+    def view(call: Call) -> OnnxView | None:
         if call["alpha"] not in (None, 1) or call["rounding_mode"] is not None:
             return None
         operands = [Operand("self"), Operand("other")]
         return OnnxView(op, operands[::-1] if swapped else operands)
 
-    return seen
+    return view
 
 
 def _clip(low: str, high: str) -> Translation:
@@ -49,7 +49,7 @@ def _dropout(call: Call) -> OnnxView | None:
 def _copies(name: str = "self") -> Translation:
     """Operators that give the same values, perhaps elsewhere or in another type."""
 
-    def seen(call: Call) -> OnnxView | None:
+    def view(call: Call) -> OnnxView | None:
         before, after = call[name], call.node.meta.get("val")
         held = before.meta.get("val") if isinstance(before, fx.Node) else None
         if not isinstance(held, Tensor) or not isinstance(after, Tensor):
@@ -58,7 +58,7 @@ def _copies(name: str = "self") -> Translation:
             return OnnxView("Identity", [Operand(name)])
         return OnnxView("Cast", [Operand(name)], {"to": _ONNX_TYPES.get(after.dtype, 0)})
 
-    return seen
+    return view
 
 
 _ONNX_TYPES = {

@@ -11,13 +11,13 @@ from bnfold.frontends.torch.aten.call import Call, OnnxView, Operand, Translatio
 def _view(op: str) -> Translation:
     """Reshape and Expand take the new shape from the result; where it is known, as a constant, for constants' sake."""
 
-    def seen(call: Call) -> OnnxView | None:
+    def view(call: Call) -> OnnxView | None:
         after = call.node.meta.get("val")
         shape = list(after.shape) if isinstance(after, Tensor) else []
         known = isinstance(after, Tensor) and all(type(n) is int for n in shape)
         return OnnxView(op, [Operand("self"), np.asarray(shape, np.int64)] if known else [Operand("self")])
 
-    return seen
+    return view
 
 
 def _permute(call: Call) -> OnnxView | None:
@@ -38,7 +38,7 @@ def _swap(call: Call) -> OnnxView | None:
 def _reduce(op: str) -> Translation:
     """Reductions over the axes of ``dim``; over all where it names none."""
 
-    def seen(call: Call) -> OnnxView | None:
+    def view(call: Call) -> OnnxView | None:
         if call["dtype"] is not None:
             return None
         dims, rank = call["dim"], call.rank("self")
@@ -47,7 +47,7 @@ def _reduce(op: str) -> Translation:
         dims = list(range(rank)) if dims is None or dims == [] else [dims] if isinstance(dims, int) else list(dims)
         return OnnxView(op, [Operand("self")], {"axes": dims, "keepdims": int(bool(call["keepdim"]))})
 
-    return seen
+    return view
 
 
 def _cat(call: Call) -> OnnxView | None:
@@ -83,14 +83,14 @@ def _select(call: Call) -> OnnxView | None:
 def _shuffle(op: str, name: str) -> Translation:
     """Positions into channels or back, in torch's one order; torch takes further leading axes, ONNX does not."""
 
-    def seen(call: Call) -> OnnxView | None:
+    def view(call: Call) -> OnnxView | None:
         return (
             OnnxView(op, [Operand("self")], {"blocksize": call[name], "mode": "CRD"})
             if call.rank("self") == 4
             else None
         )
 
-    return seen
+    return view
 
 
 TABLE: dict[str, Translation] = {

@@ -56,10 +56,10 @@ def _addmm(call: Call) -> OnnxView | None:
 def _product(first: str, second: str) -> Translation:
     """A product of the two arguments of these names."""
 
-    def seen(call: Call) -> OnnxView | None:
+    def view(call: Call) -> OnnxView | None:
         return OnnxView("MatMul", [Operand(first), Operand(second)])
 
-    return seen
+    return view
 
 
 def _batch_norm(call: Call) -> OnnxView | None:

@@ -6,7 +6,7 @@ CUDA = Device(
     name="cuda",
     label="CUDA",
     provider="CUDAExecutionProvider",
-    hint="it takes an NVIDIA driver and onnxruntime-gpu: pip uninstall onnxruntime; pip install 'bnfold[cuda]'",
+    hint="it requires an NVIDIA driver and onnxruntime-gpu: pip uninstall onnxruntime; pip install 'bnfold[cuda]'",
     remedy="for a GPU: pip install 'bnfold[cuda]', with a driver that fits its CUDA",
     # Full float32, and the same algorithm every time.
     comparison={
