@@ -84,7 +84,7 @@ def test_a_notebook_shows_a_table(samples):
 
     text = bnfold.inspect(samples / "two_consumers.onnx")._repr_html_()
     assert text.count("<tr>") == 2
-    assert "consumers: upstream" in text
+    assert "consumers: previous layer" in text
     made = bnfold.calibrate(onnx.load(samples / "digits_spoilt.onnx"), samples / "digits_train.npz")
     assert "3 of 3 BatchNorms calibrated" in made._repr_html_()
     result = bnfold.fold(onnx.load(samples / "digits.onnx"))
