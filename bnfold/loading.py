@@ -73,7 +73,7 @@ def _file(model: str | Path, unsafe_shapes: UnsafeShapes | None) -> Model:
 
         raise InputError(
             f"{model}: {KINDS[kind]}: loading it runs what it holds",
-            "give the .pt2 that torch.export.save wrote; or, if you trust it, --allow-unsafe-load and --shape",
+            "give the .pt2 that torch.export.save wrote; fold and inspect take --allow-unsafe-load and --shape",
         )
     from bnfold.models.unsafe import load_unsafe
 
@@ -96,6 +96,8 @@ def _torch(loaded: Any) -> Model:
 
 def find_original(folded: Path) -> Path:
     """Return the file that ``fold`` made ``folded`` from, if it is still there and unchanged. Raises InputError."""
+    if str(folded) == "-":
+        raise InputError("<stdin>: what was folded is not beside it", "name the original and the folded file")
     name, digest = load_any(folded).source()
     if not name or not digest:
         raise InputError(f"{folded}: it does not say what it was folded from", "name the original too")

@@ -55,12 +55,12 @@ class AliasedOption(click.Option):
 
     def __init__(self, *arguments: Any, aliases: Sequence[str] = (), **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)
-        self._aliases = aliases
+        self.aliases = aliases
 
     def add_to_parser(self, parser: Any, ctx: click.Context) -> None:
         """Add the option under its own names and its aliases."""
         super().add_to_parser(parser, ctx)
-        parser.add_option(obj=self, opts=list(self._aliases), dest=self.name, action="store", nargs=self.nargs)
+        parser.add_option(obj=self, opts=list(self.aliases), dest=self.name, action="store", nargs=self.nargs)
 
 
 class _File(click.types.StringParamType):

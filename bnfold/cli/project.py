@@ -185,7 +185,8 @@ def option_names(command: click.Command) -> dict[str, click.Option]:
     for parameter in command.params:
         if isinstance(parameter, click.Option) and not isinstance(parameter.flag_value, str):
             long = [name.removeprefix("--") for name in parameter.opts if name.startswith("--")]
-            found.update({name: parameter for name in long[:1] if name not in NEVER})
+            former = [name.removeprefix("--") for name in getattr(parameter, "aliases", ())]
+            found.update({name: parameter for name in (*long[:1], *former) if name not in NEVER})
     return found
 
 

@@ -27,8 +27,8 @@ class Destination:
     dry_run: bool = False
 
 
-def checked_place(target: str | Path, to: Format, *, force: bool) -> Path | None:
-    """Return where to write; None for ``-``, standard output.
+def checked_place(target: str | Path, to: Format, *, force: bool, kept: frozenset[Path] = frozenset()) -> Path | None:
+    """Return where to write; None for ``-``, standard output. ``kept`` are resolved paths that nothing may replace.
 
     Raises UsageError for a place that can't hold a model of the format, or holds something already.
     """
@@ -46,6 +46,8 @@ def checked_place(target: str | Path, to: Format, *, force: bool) -> Path | None
             raise UsageError(f"{path}: not a regular file", "name another")
         if path.exists() and not force:
             raise UsageError(f"{path}: exists already", "pass --force to replace it, or choose another place")
+        if path.resolve() in kept:
+            raise UsageError(f"{path}: holds the weights of the model", "name another file")
     except (OSError, RuntimeError) as error:
         raise OutputError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     return path

@@ -52,7 +52,7 @@ def _fold(
     timer.record("plan")
     found = Inspection(model.info(), rows(ready.plans, done=not destination.dry_run), ready.plans)
     nodes, size, beside = model.node_count(), model.byte_size(), model.data_files()
-    folded = model.rewritten(ready) if ready.changed else model
+    folded = model.rewritten(ready) if ready.changed else model.recorded(options)
     timer.record("fold")
     folding = Folding(
         found,
@@ -70,7 +70,7 @@ def _fold(
     external = "auto" if destination.keep else options.external
     with written.staged(destination.place, external=external, changed=changed, replace=destination.force) as files:
         timer.record("write")
-        if changed:
+        if changed or written.has_no_bytes:
             folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
         if changed and options.verify is not None:
             verification = model.verify(files.model, options.verify).verification

@@ -88,6 +88,15 @@ class Model(ABC):
         """What a fold has left out, for the user."""
         return []
 
+    def recorded(self, options: PlanOptions) -> Self:
+        """Return it as it is written where nothing was folded: with its own bytes if it has some."""
+        return self
+
+    @property
+    def has_no_bytes(self) -> bool:
+        """True for a model without bytes of its own, which a copy of it can't keep."""
+        return False
+
     @abstractmethod
     def formats(self) -> tuple[Format, ...]:
         """Return the formats that its fold can be written in, its own first."""
@@ -129,7 +138,9 @@ class Model(ABC):
     def output_format(self, to: Format | None) -> Format:
         """Return the format to write. Raises UsageError for one that its fold can't be written in."""
         if to is not None and to not in self.formats():
-            raise UsageError(f"{self.name}: ONNX can't become a PyTorch exported program", "leave out --to pt2")
+            raise UsageError(
+                f"{self.name}: it can't be written as {to}", f"leave out --to, or use {self.formats()[-1]}"
+            )
         return to or self.format
 
     def destination(
@@ -141,11 +152,10 @@ class Model(ABC):
         """
         if live and target is None:
             return Destination(None, force, keep=True, dry_run=dry_run)
-        place = checked_place(self._default_target(to, mark) if target is None else target, to, force=force or dry_run)
-        if place is not None and place.resolve() in self.weight_files():
-            raise UsageError(f"{place}: holds the weights of the model", "name another file")
-        if place is None and self.format == "pt2" and not live:
-            raise UsageError(f"{self.name}: a program is not written to standard output", "name a file with -o")
+        wanted = self._default_target(to, mark) if target is None else target
+        place = checked_place(wanted, to, force=force or dry_run, kept=self.weight_files())
+        if place is None and self.format == "pt2":
+            raise UsageError(f"{self.name}: a PyTorch program is not written to standard output", "name a file with -o")
         return Destination(place, force, dry_run=dry_run)
 
     def _default_target(self, to: Format, mark: str) -> str | Path:

@@ -23,7 +23,6 @@ from bnfold.models.model import Model
 from bnfold.options import External, Format, PlanOptions, VerifyOptions
 from bnfold.planner.prepare import Prepared, prepare, rewrite
 from bnfold.results.model import ModelInfo
-from bnfold.results.verification import Comparison
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
     from bnfold.calibration.network import Network
     from bnfold.numerics.batchnorm import Momentum
     from bnfold.planner.prepare import Foldable
+    from bnfold.results.verification import Comparison
 
 
 @dataclass(frozen=True)
@@ -142,6 +142,7 @@ class OnnxModel(Model):
         """Judge an ONNX model against this one."""
         from bnfold.io.sniff import kind_of_source
         from bnfold.io.source import FileSource
+        from bnfold.results.verification import Comparison
         from bnfold.verification.onnx.verify import verify_files
 
         if kind_of_source(FileSource(folded)) != "onnx":

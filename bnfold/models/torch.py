@@ -22,7 +22,6 @@ from bnfold.models.onnx import OnnxModel, onnx_info
 from bnfold.options import External, Format, PlanOptions, VerifyOptions
 from bnfold.planner.prepare import Prepared, prepare, rewrite
 from bnfold.results.model import ModelInfo
-from bnfold.results.verification import Comparison
 from bnfold.version import __version__
 
 if TYPE_CHECKING:
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from bnfold.calibration.network import Network
     from bnfold.numerics.batchnorm import Momentum
     from bnfold.planner.prepare import Foldable
+    from bnfold.results.verification import Comparison
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,15 @@ class TorchModel(Model):
         state = self.loaded.program.state_dict
         return {name: (lambda t=t: t.detach().float().numpy()) for name, t in state.items() if t.dim() > 1}  # type: ignore[misc]
 
+    def recorded(self, options: PlanOptions) -> TorchModel:
+        """Return it with the options for its provenance metadata."""
+        return replace(self, foldable=self.foldable.recorded(options))
+
+    @property
+    def has_no_bytes(self) -> bool:
+        """True for a live program, or a module that was exported."""
+        return not self.loaded.is_file
+
     def formats(self) -> tuple[Format, ...]:
         """Return ``.pt2``, and ONNX through torch's exporter."""
         return ("pt2", "onnx")
@@ -133,6 +142,7 @@ class TorchModel(Model):
         """Judge a program, or the ONNX model that one became, against this one."""
         from bnfold.io.sniff import kind_of_source
         from bnfold.io.source import FileSource
+        from bnfold.results.verification import Comparison
         from bnfold.verification.judge import refuse_swapped
         from bnfold.verification.torch.verify import verify_converted, verify_programs
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from bnfold import options
 from bnfold.report.terminal import Part, Terminal
-from bnfold.results.calibration import Calibration
-from bnfold.results.drift import Drift
-from bnfold.results.folding import BatchNormRow, Folding, Inspection
 from bnfold.results.health import FINDINGS, Finding
-from bnfold.results.verification import Comparison, LayerResult, OutputResult, Verification
 from bnfold.rules.reasons import REASONS
+
+if TYPE_CHECKING:
+    from bnfold.results.calibration import Calibration
+    from bnfold.results.drift import Drift
+    from bnfold.results.folding import BatchNormRow, Folding, Inspection
+    from bnfold.results.verification import Comparison, LayerResult, OutputResult, Verification
 
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
 VERDICTS = {"equivalent": "green", "different": "red", "inconclusive": "yellow"}

@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import Refused
 from bnfold.io.digests import DataFiles
 from bnfold.planner.plan import Plan
-from bnfold.results import html
 from bnfold.results.drift import Drift
 from bnfold.results.health import Finding
 from bnfold.results.model import DataPair, ModelInfo, Written, head, versions
-from bnfold.results.verification import CheckResult, Comparison, Verification, nothing_ran
+
+if TYPE_CHECKING:
+    from bnfold.results.verification import Comparison, Verification
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,8 @@ class Inspection:
             (row.name, str(row.channels or ""), row.status, row.outcome, ", ".join(row.warnings)) for row in self.rows
         ]
         head = f"{self.model.path}: {self.foldable} of {len(self.batch_norms)} BatchNorms foldable"
+        from bnfold.results import html
+
         return html.table(head, ("BatchNorm", "channels", "", "target, or reason", "statistics"), rows)
 
     def with_drifts(self, drifts: Mapping[str, Drift], data: dict[str, Any] | None) -> Inspection:
@@ -154,6 +157,8 @@ class Folding:
 
     def _repr_html_(self) -> str:
         summary = f"{self.verdict}; {self.nodes['before']} → {self.nodes['after']} nodes"
+        from bnfold.results import html
+
         return html.paragraph(summary) + self.inspection._repr_html_()
 
     def to_dict(self) -> dict[str, Any]:
@@ -171,6 +176,8 @@ class Folding:
 
 def as_comparison(folding: Folding) -> Comparison:
     """Return a fold as the comparison that its verification was; a copy passes without one."""
+    from bnfold.results.verification import CheckResult, Comparison, Verification, nothing_ran
+
     model = folding.inspection.model
     output = folding.output or Written(model.path, lambda: model.sha256)
     found = folding.verification

@@ -15,7 +15,7 @@ class Refusal:
 
 REASONS: dict[str, tuple[str, str]] = {
     "consumers": (
-        "The tensor has another consumer, which could not undo the change (a scale of zero never can be undone).",
+        "The tensor has another consumer, which could not undo the change (a scale of zero can't be undone at all).",
         "Give the other consumer its own copy of the layer, let it read the normalized value, or prune dead channels.",
     ),
     "graph-output": (
