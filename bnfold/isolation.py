@@ -13,9 +13,6 @@ import os
 import sys
 from pathlib import Path
 
-ONE_THREAD = "01"
-"""A value of OPENBLAS_NUM_THREADS that says who set it: bnfold's own program, which computes no large products."""
-
 HERE = Path(__file__).absolute()
 
 INSTALLED = (".dist-info", ".egg-info")

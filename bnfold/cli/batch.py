@@ -6,7 +6,6 @@ import contextlib
 import importlib
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -19,6 +18,8 @@ from bnfold.errors import InconclusiveError, OutputError, UsageError
 from bnfold.report.terminal import Part, Terminal, echo, echo_error
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from bnfold.batch.records import Outcome
 
 

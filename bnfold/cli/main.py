@@ -14,9 +14,8 @@ import click
 
 from bnfold.cli.commands import COMMANDS, Context, command_named
 from bnfold.errors import BnfoldError, OutputError, UsageError
-from bnfold.isolation import ONE_THREAD
 from bnfold.report.terminal import echo, echo_error, echo_lines, redirect_warnings
-from bnfold.version import __version__
+from bnfold.version import ONE_THREAD, __version__
 
 
 class Commands(click.Group):

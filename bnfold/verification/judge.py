@@ -27,7 +27,8 @@ from bnfold.verification.checks.outputs import check_outputs
 from bnfold.verification.checks.structure import check_graph
 from bnfold.verification.checks.weights import OTHERS, check_weights
 from bnfold.verification.equivalence.findings import Alignment
-from bnfold.verification.equivalence.subgraphs import Subgraph, subgraphs
+from bnfold.verification.equivalence.subgraph import Subgraph
+from bnfold.verification.equivalence.subgraphs import subgraphs
 from bnfold.verification.measurement.measured import Measured, ReferenceSpec
 from bnfold.verification.runtime.runner import DeviceMissing, RunFailed
 

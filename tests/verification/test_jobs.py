@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from bnfold.verification.equivalence.subgraphs import End, Subgraph
+from bnfold.verification.equivalence.subgraph import End, Subgraph
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.jobs import (
     DeviceUnavailable,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bnfold.options import limit_of
 from bnfold.results.verification import CheckResult, Judgement, LayerResult
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.measured import Measured
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors
 

@@ -16,39 +16,10 @@ from bnfold.ir.graph import Node, Value
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
 from bnfold.verification.equivalence.findings import Alignment, suspect_layers
+from bnfold.verification.equivalence.subgraph import End, Subgraph
 
 MOST_SUBGRAPHS = 1000
 """Subgraphs that are run; of more, this many are taken at even distances."""
-
-
-@dataclass(frozen=True)
-class End:
-    """A value at the boundary of a subgraph: its name and element type in the original and in the folded model."""
-
-    original: str
-    folded: str
-    original_type: int
-    folded_type: int
-
-
-@dataclass(frozen=True)
-class Subgraph:
-    """A part of both models, from ``inputs`` to ``outputs``, whose last layer is ``node``; channels are on ``axis``.
-
-    Where it is one layer, ``terms`` are the sizes of what each channel's shift is rounded at, ``norms`` the lengths of
-    its rows of weights.
-
-    ``sure`` is False where the outputs are paired by their names alone: a difference then proves nothing.
-    """
-
-    name: str
-    node: str
-    inputs: list[End]
-    outputs: list[End]
-    axis: int
-    terms: list[float]
-    norms: list[float]
-    sure: bool
 
 
 def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Subgraph]:

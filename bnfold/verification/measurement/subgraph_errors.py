@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.error_model import ErrorAccumulator
 
 Arrays = Mapping[str, NDArray[Any]]

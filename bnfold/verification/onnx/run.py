@@ -14,7 +14,7 @@ from bnfold.errors import InconclusiveError, InputError, UsageError
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel
 from bnfold.options import InputOptions, RunOptions, limit_of
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.error_model import CHANNEL
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.onnx.inputs import sample_candidates

@@ -18,7 +18,7 @@ from bnfold.results.verification import CheckResult, Verification
 from bnfold.verification.equivalence.alignment import align
 from bnfold.verification.equivalence.findings import Alignment
 from bnfold.verification.equivalence.ort_nchwc import BLOCKS, is_nchwc, nchwc_values, without_nchwc
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.judge import InvalidModel, refuse_swapped, verify
 from bnfold.verification.measurement.measured import Measured, ReferenceSpec
 from bnfold.verification.onnx.refold import is_refolded

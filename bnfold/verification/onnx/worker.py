@@ -19,13 +19,10 @@ from onnx import ModelProto, helper, numpy_helper
 from bnfold.errors import BnfoldError, one_line
 from bnfold.frontends.onnx.editor import SUFFIX
 from bnfold.frontends.onnx.extract import extract
-from bnfold.frontends.onnx.fold import OnnxFoldable
 from bnfold.io.load import LoadedModel, load
 from bnfold.numerics.rounding import ulp
-from bnfold.options import PlanOptions
-from bnfold.planner.prepare import prepare, rewrite
 from bnfold.progress import listening, to_file
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 from bnfold.verification.reference.model import Float64Model, NotInFloat64
 from bnfold.verification.runtime.devices import RunMode
@@ -99,6 +96,10 @@ def _correctly_rounded_model(job: ReferenceJob, original: LoadedModel) -> Float6
 
 def _correctly_rounded_fold(original: LoadedModel) -> LoadedModel | None:
     """Return the original as bnfold folds it; None if nothing is folded."""
+    from bnfold.frontends.onnx.fold import OnnxFoldable  # most runs do without a fold of their own
+    from bnfold.options import PlanOptions
+    from bnfold.planner.prepare import prepare, rewrite
+
     try:
         ready = prepare(OnnxFoldable(original), PlanOptions(freeze=True))
         return rewrite(ready).loaded if ready.changed else None

@@ -18,12 +18,12 @@ from numpy.typing import NDArray
 
 from bnfold import isolation
 from bnfold.io.folders import temporary
-from bnfold.isolation import ONE_THREAD
 from bnfold.options import Limits
 from bnfold.progress import is_listening, report
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.jobs import JOB, RESULT, Failure, result_from_json, to_json
 from bnfold.verification.runtime.worker import PROGRESS, RunJob, RunResult, load_arrays, save_arrays
+from bnfold.version import ONE_THREAD
 
 Sample = Mapping[str, NDArray[Any]]
 R = TypeVar("R")

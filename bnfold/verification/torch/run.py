@@ -16,7 +16,7 @@ from bnfold.frontends.torch.load import LoadedProgram, tensors_fed
 from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
 from bnfold.options import VerifyOptions, limit_of
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode, run_modes

@@ -21,7 +21,7 @@ from bnfold.errors import BnfoldError
 from bnfold.frontends.torch.evaluate import Evaluator, NotRunnable
 from bnfold.frontends.torch.load import load_program
 from bnfold.frontends.torch.tensors import to_numpy
-from bnfold.verification.equivalence.subgraphs import Subgraph
+from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 from bnfold.verification.runtime.devices import device_of
 from bnfold.verification.runtime.jobs import DeviceUnavailable, serve

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from bnfold.errors import InconclusiveError, UsageError
-from bnfold.options import RunOptions
 from bnfold.verification.runtime.devices.cpu import CPU
 from bnfold.verification.runtime.devices.cuda import CUDA
 from bnfold.verification.runtime.devices.device import Device, RunMode
+
+if TYPE_CHECKING:
+    from bnfold.options import RunOptions
 
 DEVICES = (CPU, CUDA)
 
