@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from bnfold.errors import UsageError
 from bnfold.io.destination import SUFFIXES, Destination, checked_place
@@ -26,6 +26,18 @@ if TYPE_CHECKING:
     from bnfold.results.verification import Comparison
 
 
+class Loaded(Protocol):
+    """What a frontend has read."""
+
+    @property
+    def name(self) -> str:
+        """What to call it in messages."""
+
+    @property
+    def path(self) -> Path | None:
+        """The file that it was read from; None for a stream or a live object."""
+
+
 class Model(ABC):
     """A model that was read from a file, a stream or a live object. Its methods raise InputError for what is wrong."""
 
@@ -35,13 +47,18 @@ class Model(ABC):
 
     @property
     @abstractmethod
-    def name(self) -> str:
-        """What to call it in messages."""
+    def loaded(self) -> Loaded:
+        """The model as it was read."""
 
     @property
-    @abstractmethod
+    def name(self) -> str:
+        """What to call it in messages."""
+        return self.loaded.name
+
+    @property
     def path(self) -> Path | None:
         """The file that it was read from; None for a stream or a live object."""
+        return self.loaded.path
 
     @abstractmethod
     def info(self) -> ModelInfo:

@@ -52,16 +52,6 @@ class OnnxModel(Model):
         """The model as it was read."""
         return self.foldable.loaded
 
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        return self.loaded.name
-
-    @property
-    def path(self) -> Path | None:
-        """The file that it was read from."""
-        return self.loaded.path
-
     def info(self) -> ModelInfo:
         """Return what a report says of it, its versions included."""
         return onnx_info(self.loaded)

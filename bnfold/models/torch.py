@@ -47,16 +47,6 @@ class TorchModel(Model):
         """The program as it was read."""
         return self.foldable.loaded
 
-    @property
-    def name(self) -> str:
-        """What to call it in messages."""
-        return self.loaded.name
-
-    @property
-    def path(self) -> Path | None:
-        """The file that it was read from."""
-        return self.loaded.path
-
     def info(self) -> ModelInfo:
         """Return what a report says of it."""
         return program_info(self.loaded)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
-from bnfold.ir.graph import Node, Value
+from bnfold.ir.graph import Node
 from bnfold.ir.op_views import (
     clip_bounds,
 )
@@ -18,10 +16,9 @@ from bnfold.rules.rule import (
     Rewrite,
     Rule,
     RuleContext,
+    Transforms,
     not_constant,
 )
-
-Transforms = Callable[[Value], Affine]
 
 
 def _propagate_clip(node: Node, context: RuleContext) -> Alternatives:

@@ -7,9 +7,9 @@ from math import prod
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import ConvView, constant, constant_shape
 from bnfold.numerics.linear import fold_linear
-from bnfold.rules.linear_common import Ends, Transforms, absorb, new_weight
+from bnfold.rules.linear_common import Ends, absorb, new_weight
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import Alternatives, Rewrite, Rule, RuleContext, not_constant, weight
+from bnfold.rules.rule import Alternatives, Rewrite, Rule, RuleContext, Transforms, not_constant, weight
 
 
 def _propagate_conv(node: Node, context: RuleContext) -> Alternatives:

@@ -4,7 +4,6 @@ of their input. The algebra is in :mod:`bnfold.numerics.linear`.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,13 +11,11 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant_shape
-from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import Scaled
 from bnfold.rules import quantized
-from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, off_axis, singular
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, RuleContext, Transforms, off_axis, singular
 
 Array = NDArray[np.float64]
-Transforms = Callable[[Value], Affine]
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from bnfold.ir.graph import Node
 from bnfold.ir.op_views import MatrixView, constant, constant_shape, gemm_term_fits, split_operands
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import fold_linear, gemm_view
-from bnfold.rules.linear_common import Ends, Transforms, absorb, new_weight
+from bnfold.rules.linear_common import Ends, absorb, new_weight
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, weight
+from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, Transforms, not_constant, weight
 
 # --- Gemm: Y = alpha A B + beta C, with constant B and C; channels on axis 1.
 # --- Linear, as torch has it: Y = A B' + C for A of any rank; channels on the last axis.

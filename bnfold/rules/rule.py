@@ -44,6 +44,10 @@ Alternatives = list[Assignments] | Refusal
 ABSORBED: list[Assignments] = [[]]
 
 
+Transforms = Callable[[Value], Affine]
+"""The transform that each value carries once a plan is made."""
+
+
 @dataclass(frozen=True)
 class Rewrite:
     """New constants (float64; large weights still to be computed) by node and input index, attributes by node and name.
