@@ -71,7 +71,8 @@ def _fold(
     with written.staged(destination.place, external=external, changed=changed, replace=destination.force) as files:
         timer.record("write")
         if changed or written.has_no_bytes:
-            folding.bytes["after"] = sum(path.stat().st_size for path in (files.model, *files.data))
+            after = sum(path.stat().st_size for path in (files.model, *files.data))
+            folding = replace(folding, bytes={"before": size, "after": after})
         if changed and options.verify is not None:
             verification = model.verify(files.model, options.verify).verification
             timer.record("verify")
