@@ -18,8 +18,8 @@ from bnfold.report.escaping import harmless, visible
 from bnfold.report.formats.common import entries, relative, uri
 from bnfold.report.formats.github import step_summary
 from bnfold.report.formats.registry import FORMATS, render
-from bnfold.results.folding import Comparison, ModelInfo
-from bnfold.results.verification import CheckResult, LayerResult, OutputResult, Verification
+from bnfold.results.model import ModelInfo
+from bnfold.results.verification import CheckResult, Comparison, LayerResult, OutputResult, Verification
 from tests.support import ROOT, SCHEMA
 
 SCHEMAS = ROOT / "tests" / "data" / "report_schemas"
