@@ -95,7 +95,7 @@ ORT_LEVELS = ("disable", "basic", "extended", "all")
 
 
 def limit_of(kind: str, k: float | None = None) -> float:
-    """What R may be on inputs of a kind; ``k`` replaces it."""
+    """Return what R may be on inputs of a kind; ``k`` replaces it."""
     return k if k is not None else K_PLAIN if kind in PLAIN_KINDS else K_NOISE
 
 

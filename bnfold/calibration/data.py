@@ -91,7 +91,7 @@ class Batches:
             raise InputError(f"{self.name}: no data", LAYOUT)
 
     def _joined(self, batch: Batch, rows: int) -> Iterator[Batch]:
-        """What is left of the chunk before, filled up by this one; then the rest of it.
+        """Yield what is left of the chunk before, filled up by this one; then the rest of it.
 
         What is given whole may differ between the two: then what is left stays without company.
         """
@@ -108,7 +108,7 @@ class Batches:
             yield from self._cut(batch, rows, start)
 
     def summary(self) -> dict[str, Any]:
-        """What was used and what was not, as JSON; ``note`` has why, where rows are left out."""
+        """Return what was used and what was not, as JSON; ``note`` has why, where rows are left out."""
         note = f"the model takes {self._size} rows at once: {self.lost} fill no batch and are left out"
         found = {"source": self.name, "rows": self.rows, "batches": self.count, "left_out": self.lost}
         return {**found, "note": note} if self.lost else found
@@ -149,7 +149,7 @@ def _is_float(dtype: np.dtype[Any]) -> bool:
 
 
 def _fits(shape: tuple[int, ...], declared: tuple[int | None, ...], whole: bool) -> bool:
-    """True if an array can be fed, in batches unless it is fed ``whole``."""
+    """Return True if an array can be fed, in batches unless it is fed ``whole``."""
     rest = slice(None) if whole else slice(1, None)
     pairs = zip(shape[rest], declared[rest], strict=False)
     return len(shape) == len(declared) and all(wanted in (None, found) for found, wanted in pairs)

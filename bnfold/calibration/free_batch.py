@@ -20,7 +20,7 @@ Check = Callable[[Node, set[Value]], bool]
 
 
 def rows_are_free(levels: Iterable[Level], inputs: Iterable[Value]) -> bool:
-    """True if what the levels compute handles any number of rows along the first axis of all ``inputs``."""
+    """Return True if what the levels compute handles any number of rows along the first axis of all ``inputs``."""
     known = set(inputs)
     for level in levels:
         for node in level.nodes:
@@ -37,7 +37,7 @@ def rows_are_free(levels: Iterable[Level], inputs: Iterable[Value]) -> bool:
 
 
 def _counts_rows(node: Node) -> bool:
-    """True if a constant that the node reads is made of the shape of something."""
+    """Return True if a constant that the node reads is made of the shape of something."""
     pending = [value for value in node.inputs if value is not None and held(value)]
     seen: set[Value] = set()
     while pending:

@@ -32,7 +32,7 @@ class Layer:
     trains: bool
 
     def holds(self, *arrays: NDArray[Any]) -> bool:
-        """True if the numbers are finite in the types that its statistics are stored in."""
+        """Return True if the numbers are finite in the types that its statistics are stored in."""
         for value in self.node.inputs[3:5]:
             assert value is not None
             with np.errstate(over="ignore", invalid="ignore"):

@@ -60,7 +60,7 @@ class Population:
         self.total = batch if self.total is None else pooled(self.total, batch)
 
     def result(self) -> Statistics | None:
-        """What all batches together have."""
+        """Return what all batches together have."""
         return self.total if self.total is not None and self.total.count else None
 
 

@@ -38,7 +38,7 @@ class Network(Protocol):
     inputs: list[Input]
 
     def advance(self, index: int, values: Values, fed: Mapping[Layer, Fed]) -> Values:
-        """What the level leaves (its live values), from what the level below left, or from the inputs.
+        """Return what the level leaves (its live values), from what the level below left, or from the inputs.
 
         ``fed`` gives the statistics of the layers below.
         """

@@ -127,7 +127,7 @@ class _Session:
 
 
 def _names(layer: Layer) -> tuple[str, str]:
-    """What the fed statistics of a layer are called."""
+    """Return what the fed statistics of a layer are called."""
     output = layer.node.output.name
     return f"{output}/bnfold mean", f"{output}/bnfold var"
 

@@ -75,7 +75,7 @@ def _calls(node: ast.AST, name: str) -> TypeGuard[ast.Call]:
 
 
 def _small(exponent: ast.expr | None) -> bool:
-    """True for a plain small number, also as ``Integer(n)``."""
+    """Return True for a plain small number, also as ``Integer(n)``."""
     if isinstance(exponent, ast.UnaryOp):
         return _small(exponent.operand)
     if isinstance(exponent, ast.Call) and len(exponent.args) == 1:

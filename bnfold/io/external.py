@@ -147,7 +147,7 @@ class ExternalData:
 
     @staticmethod
     def is_external(tensor: TensorProto) -> bool:
-        """True for a tensor whose data lies in another file than the model."""
+        """Return True for a tensor whose data lies in another file than the model."""
         return tensor.data_location == TensorProto.EXTERNAL and not placeholder_of(tensor)
 
     def fill(self, graph: GraphProto) -> None:
@@ -204,7 +204,7 @@ def _inline(tensor: TensorProto) -> NDArray[Any]:
 
 
 def placeholder_of(tensor: TensorProto) -> str:
-    """What stands in a tensor in place of its data; nothing for one that is not marked."""
+    """Return what stands in a tensor in place of its data; nothing for one that is not marked."""
     if tensor.data_location != TensorProto.EXTERNAL or not tensor.external_data:
         return ""
     location = tensor.external_data[0].value

@@ -155,7 +155,7 @@ def readable(*models: tuple[str, ModelProto | Callable[[], ModelProto]]) -> Iter
 
 
 def _has_odd_text(proto: ModelProto) -> bool:
-    """True if a string of the message, at any depth, is not UTF-8."""
+    """Return True if a string of the message, at any depth, is not UTF-8."""
     pending: list[Any] = [proto]
     try:
         while pending:

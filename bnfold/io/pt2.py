@@ -195,7 +195,7 @@ def _metadata(node: Json) -> None:
 
 
 def _arguments(signature: Json) -> Iterator[Json]:
-    """What the function that torch writes for a program calls its arguments."""
+    """Yield what the function that torch writes for a program calls its arguments."""
     yield from signature.get("forward_arg_names") or ()
     spec = json.loads(signature["in_spec"])
     for child in (spec[1] if isinstance(spec, list) else spec)["children_spec"]:

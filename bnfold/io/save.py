@@ -249,7 +249,7 @@ def _belongs_outside(tensor: TensorProto, external: External, moved: frozenset[s
 
 
 def _is_large(tensor: TensorProto) -> bool:
-    """True for a tensor whose bytes may as well lie in another file."""
+    """Return True for a tensor whose bytes may as well lie in another file."""
     marked = tensor.data_location == TensorProto.EXTERNAL
     return (byte_size(tensor) if marked else len(tensor.raw_data)) >= SMALL
 

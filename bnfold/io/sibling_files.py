@@ -83,7 +83,7 @@ def _first_link(folder: Path, parts: tuple[str, ...]) -> Path | None:
 
 
 def _cause(folder: Path, parts: tuple[str, ...], location: str, error: Exception) -> str:
-    """Why a file could not be opened, looked for once it could not."""
+    """Return why a file could not be opened, looked for once it could not."""
     try:
         link = _first_link(folder, parts)
     except FileNotFoundError:

@@ -27,12 +27,12 @@ TENSORS_ONLY = frozenset(
 
 
 def may_be_torch(head: bytes) -> bool:
-    """True if a file that starts so is a zip archive or a pickle, as torch writes."""
+    """Return True if a file that starts so is a zip archive or a pickle, as torch writes."""
     return head.startswith(ZIP) or head[:1] == b"\x80"
 
 
 def kind_of(data: bytes, name: str, size: int | None = None) -> Kind:
-    """What ``data`` is; ``onnx`` for all that is nothing else. Raises InputError for what can't be read.
+    """Return what ``data`` is; ``onnx`` for all that is nothing else. Raises InputError for what can't be read.
 
     Of what can't be torch's the first bytes are enough, with the ``size`` of it all.
     """
@@ -47,7 +47,7 @@ def kind_of(data: bytes, name: str, size: int | None = None) -> Kind:
 
 
 def kind_of_source(source: FileSource) -> Kind:
-    """What a file is, by its content; only what may be torch's is read whole for that. Raises InputError."""
+    """Return what a file is, by its content; only what may be torch's is read whole for that. Raises InputError."""
     from bnfold.io.sniff import kind_of, may_be_torch
 
     head = source.read(0, min(16, source.size))
@@ -80,7 +80,7 @@ def _weights_only(name: str) -> InputError:
 
 
 def tensors_only(data: bytes, name: str) -> bool:
-    """True if the pickle names no global beyond those that tensors need. Raises InputError for a damaged one."""
+    """Return True if the pickle names no global beyond those that tensors need. Raises InputError for a damaged one."""
     try:
         return all(_harmless(found) for found in _globals(data))
     except Exception as error:  # pickletools raises many kinds for damaged pickles

@@ -84,7 +84,7 @@ def new_placeholder() -> str:
 
 
 def is_placeholder(location: str) -> bool:
-    """True for the location of a marked tensor."""
+    """Return True for the location of a marked tensor."""
     return location.startswith(PLACEHOLDER)
 
 
@@ -138,7 +138,7 @@ def _pointer(placeholder: str) -> bytes:
 
 
 def assemble(skeleton: bytes, sizes: Mapping[str, int], wholes: Mapping[str, int]) -> list[bytes | Hole]:
-    """What to write, in order: the skeleton's bytes, and gaps where the data of its marked tensors belongs.
+    """Return what to write, in order: the skeleton's bytes, and gaps where the data of its marked tensors belongs.
 
     ``sizes`` are the bytes of each mark's data; for those in ``wholes`` a complete message of so many bytes is written.
     """

@@ -75,7 +75,7 @@ class Constants:
         self.rounding: dict[Graph, frozenset[Node]] = {}
 
     def is_constant(self, value: Value | None) -> bool:
-        """True if the value is the same on every run. Cheap: no data is read."""
+        """Return True if the value is the same on every run. Cheap: no data is read."""
         if value is None:
             return False
         for visited in _producers_first(value, self._known):
@@ -83,7 +83,7 @@ class Constants:
         return self._known[value]
 
     def depends_on_overridable(self, value: Value) -> bool:
-        """True if the value would be constant, were it not for an initializer that a caller may override."""
+        """Return True if the value would be constant, were it not for an initializer that a caller may override."""
         return any(visited.overridable for visited in _producers_first(value, {}))
 
     def evaluate(self, value: Value) -> NDArray[Any]:
@@ -210,7 +210,7 @@ def _evaluated(
 
 
 def _packed(node: Node) -> bool:
-    """True for a cast to a type of fewer than eight bits."""
+    """Return True for a cast to a type of fewer than eight bits."""
     from onnx import helper
 
     like = node.inputs[1] if node.op == "CastLike" else None

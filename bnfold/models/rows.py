@@ -43,14 +43,14 @@ def _channels(op: AffineOp) -> int | None:
 
 
 def _health(op: AffineOp) -> list[Finding]:
-    """What is odd about the statistics: often a bug of training or export, which a fold would make permanent."""
+    """Return what is odd about the statistics: often a bug of training or export, which a fold would make permanent."""
     if op.form != "BatchNormalization":
         return []
     return _of_node(op.nodes[0]) if op.statistics is None else of_parameters(op.statistics)
 
 
 def _of_node(node: Node) -> list[Finding]:
-    """What is wrong, or odd, with the parameters of a BatchNormalization."""
+    """Return what is wrong, or odd, with the parameters of a BatchNormalization."""
     found = [Finding("training-mode")] if normalization.in_training(node) else []
     try:
         bn = normalization.stored(node)

@@ -95,11 +95,11 @@ class Affine:
         return Affine.of(1.0 / self.gain, -self.shift / self.gain)
 
     def fits(self, other: Affine) -> bool:
-        """True if one value can have both: along no axis do they vary over different numbers of entries."""
+        """Return True if one value can have both: along no axis do they vary over different numbers of entries."""
         return all(a == b or 1 in (a, b) for a, b in zip(self.gain.shape, other.gain.shape, strict=False))
 
     def agrees(self, other: Affine) -> bool:
-        """True if both are one transform up to a few roundings in float64 (the ulps of their computation)."""
+        """Return True if both are one transform up to a few roundings in float64 (the ulps of their computation)."""
         if self is other:
             return True
         if not self.fits(other):

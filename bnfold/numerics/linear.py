@@ -158,7 +158,7 @@ def _product(weight: Weight, vector: Array) -> Array:
 
 
 def _at(vector: Array, place: Place) -> Array:
-    """What belongs to a piece of a weight, of something that broadcasts against all of it."""
+    """Return what belongs to a piece of a weight, of something that broadcasts against all of it."""
     groups, rows = place
     return vector[groups, rows] if vector.shape[1] > 1 else vector[groups]
 

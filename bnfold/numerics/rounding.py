@@ -16,7 +16,7 @@ FLOATS = frozenset({"float16", "bfloat16", "float32", "float64"})
 
 @cache
 def is_float(dtype: np.dtype[Any]) -> bool:
-    """True for a type of FLOATS. (Numpy builds a type's name at each access.)"""
+    """Return True for a type of FLOATS. (Numpy builds a type's name at each access.)"""
     return dtype.name in FLOATS
 
 

@@ -88,7 +88,7 @@ def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dic
 
 
 def _cause(node: Node, error: Exception) -> Refusal:
-    """Why a node can't be rewritten. An invalid model may contradict itself in any way."""
+    """Return why a node can't be rewritten. An invalid model may contradict itself in any way."""
     if isinstance(error, NotRepresentable):
         return error.refusal
     if isinstance(error, NotEvaluable):
@@ -130,7 +130,7 @@ def _stored(
 
 
 def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
-    """True if a constant holds these numbers already: what a fold does not change stays as it is."""
+    """Return True if a constant holds these numbers already: what a fold does not change stays as it is."""
     value = node.input(index)
     if value is None:
         return False

@@ -55,7 +55,7 @@ class Merge:
 
 
 def merges(graph: Graph) -> list[Merge]:
-    """What can be merged in ``graph``, each node in at most one merge."""
+    """Return what can be merged in ``graph``, each node in at most one merge."""
     by_target = {op.target: op for op in candidates_of(graph)}
     used: set[Node] = set()
     found: list[Merge] = []
@@ -166,7 +166,7 @@ def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None
 
 
 def _centred(conv: Node, strides: list[int]) -> bool:
-    """True for an odd kernel padded by half on each side: it sees the same centres as a 1×1 kernel."""
+    """Return True for an odd kernel padded by half on each side: it sees the same centres as a 1×1 kernel."""
     view = ConvView.of(conv)
     kernel = view.shape[2:]
     ones = [1] * len(kernel)

@@ -44,7 +44,7 @@ class AffineOp:
         return self.nodes[-1].name
 
     def answers_to(self, names: frozenset[str]) -> bool:
-        """True if one of ``names`` is a node's name or output of this operator."""
+        """Return True if one of ``names`` is a node's name or output of this operator."""
         return any(node.name in names or node.output.name in names for node in self.nodes)
 
 
@@ -101,7 +101,7 @@ def _large(held: Affine | BatchNorm | None) -> int:
 
 
 def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
-    """True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
+    """Return True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
     if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
         return False
     behind = node.output.consumers[0].op if _private(node.output) else ""
@@ -140,7 +140,7 @@ def _elementwise(node: Node) -> tuple[Value, Affine] | None:
 
 
 def _private(value: Value) -> bool:
-    """True if nobody but one node reads the value."""
+    """Return True if nobody but one node reads the value."""
     return len(value.consumers) == 1 and not value.is_output and not value.captured
 
 

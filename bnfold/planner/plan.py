@@ -76,7 +76,7 @@ class Plan:
         return [outcome for _, outcome in self.outcomes if isinstance(outcome, Fold)]
 
     def current(self, value: Value) -> Affine:
-        """What the new graph carries in place of ``value``."""
+        """Return what the new graph carries in place of ``value``."""
         return self.transforms.get(value, IDENTITY)
 
     def touched(self) -> list[Node]:

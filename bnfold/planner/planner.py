@@ -104,7 +104,7 @@ class _Planner:
         return Plan(self.graph, [(op, outcomes[op]) for op in found], transforms)
 
     def _may_differ(self, attempt: Attempt) -> bool:
-        """True if a fold since the attempt changed something that it saw: tried again, it may end otherwise."""
+        """Return True if a fold since the attempt changed something that it saw: tried again, it may end otherwise."""
         return any(not attempt.seen.isdisjoint(changed) for changed in self.folded[attempt.after :])
 
     def remove(self, op: AffineOp) -> Fold | Refusal:

@@ -157,7 +157,7 @@ class Propagation:
         return news
 
     def _ask(self, node: Node) -> list[Assignments] | Refusal:
-        """What ``node`` makes of the transforms around it."""
+        """Return what ``node`` makes of the transforms around it."""
         if (residual := self.planner.residuals.get(node)) is not None:
             return residual.propagate(self.proposed(residual.source), self.proposed(residual.target))
         rule = lookup(node.op)
@@ -188,7 +188,7 @@ class Propagation:
 
 
 def immovable(value: Value) -> Refusal | None:
-    """Why ``value`` must stay what it is, whatever makes or reads it."""
+    """Return why ``value`` must stay what it is, whatever makes or reads it."""
     nested = bool(value.graph.name)
     if value.captured:
         return Refusal("control-flow", f"{value.name!r} is read by a subgraph")

@@ -85,11 +85,11 @@ class ScaleGroups:
         return root
 
     def many(self, assignments: Assignments, few: int) -> bool:
-        """True if one of the values shares its gain with more than ``few``, or has as many consumers."""
+        """Return True if one of the values shares its gain with more than ``few``, or has as many consumers."""
         return any(self._sizes[self._root(value)] > few or len(value.consumers) > few for value, _ in assignments)
 
     def refusal(self, assignments: Assignments) -> Refusal | None:
-        """Why no propagation that begins with these transforms can succeed; None where one may."""
+        """Return why no propagation that begins with these transforms can succeed; None where one may."""
         gains: dict[Value, Affine] = {}
         for value, transform in assignments:
             root, gain = self._root(value), transform.gain_only()

@@ -116,7 +116,7 @@ def _balance(node: Node, data: list[Value], signs: list[float], context: RuleCon
 
 
 def _travels(value: Value, node: Node) -> bool:
-    """True if a shift is likely to travel far: a branch that this node alone reads can often take it at once."""
+    """Return True if a shift is likely to travel far: a branch that this node alone reads can often take it at once."""
     return value is node.output or len(value.consumers) > 1
 
 

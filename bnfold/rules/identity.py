@@ -9,7 +9,7 @@ from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext
 
 
 def parameter_refusal(node: Node) -> Refusal:
-    """Why a transform stops at an operator that reads its value as something else than data."""
+    """Return why a transform stops at an operator that reads its value as something else than data."""
     return Refusal("dynamic-weights", f"{node.label} reads the value as a parameter")
 
 

@@ -98,7 +98,7 @@ def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
 
 
 def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: Affine | None) -> Affine:
-    """What a shift of the input adds to the output: ``W (h / g)``, with the weights as they stand now."""
+    """Return what a shift of the input adds to the output: ``W (h / g)``, with the weights as they stand now."""
     if before is None or not before.has_shift:
         return IDENTITY
     (scale_in, _), (scale_out, _) = _ends(node, view).vectors(node, context.current)

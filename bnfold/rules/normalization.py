@@ -18,7 +18,7 @@ from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext
 
 
 def in_training(node: Node) -> str | None:
-    """Why the node computes its statistics from the batch, or None if it is an inference BatchNormalization.
+    """Return why the node computes its statistics from the batch, or None if it is an inference BatchNormalization.
 
     Opset 14 and later: the attribute ``training_mode``. Opsets 7 and 9: more than one output. Opsets 1 and
     6: ``is_test`` is 0, its default.

@@ -26,7 +26,7 @@ def _per_channel(node: Node, context: RuleContext) -> Refusal | None:
 
 
 def _window_in_padding(node: Node) -> Refusal | None:
-    """Why a window may lie in the padding altogether, where a pool makes a number out of nothing.
+    """Return why a window may lie in the padding altogether, where a pool makes a number out of nothing.
 
     One with gaps may straddle an input that is smaller than they are.
     """

@@ -27,7 +27,7 @@ def source_of(node: Node, index: int) -> Node | None:
 
 
 def refusal(node: Node, index: int, axis: int | None) -> Refusal | None:
-    """Why a gain on ``axis`` of the weight can't go into its scales; None if it can, or if there are none."""
+    """Return why a gain on ``axis`` of the weight can't go into its scales; None if it can, or if there are none."""
     dequantize = source_of(node, index)
     if dequantize is None:
         return None

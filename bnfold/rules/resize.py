@@ -41,7 +41,7 @@ def _resize(node: Node, context: RuleContext) -> Alternatives:
 
 
 def _by_sizes(node: Node) -> bool:
-    """True if the output's size alone says how each axis is resized: equal sizes are then no resizing."""
+    """Return True if the output's size alone says how each axis is resized: equal sizes are then no resizing."""
     return (
         node.op == "Resize"
         and node.input(3) is not None

@@ -66,7 +66,7 @@ class _Step:
 
 
 def refusal(node: Node) -> Refusal:
-    """Why an addition that rounds carries no transform."""
+    """Return why an addition that rounds carries no transform."""
     return Refusal("nonlinear", f"{node.label} adds a constant so large that it rounds the activations")
 
 
@@ -96,7 +96,7 @@ def _found(graph: Graph) -> Iterator[Node]:
 
 
 def _shifts_far(norm: Node) -> bool:
-    """True for a BatchNormalization whose bias is many times its scale in every channel."""
+    """Return True for a BatchNormalization whose bias is many times its scale in every channel."""
     own, floats = normalization.inference(norm), _floats(norm)
     if isinstance(own, Refusal) or floats not in BITS:
         return False
@@ -131,7 +131,7 @@ def _bias_taken_back(node: Node) -> Iterator[Node]:
 
 
 def _least(floats: str) -> float:
-    """How many times larger than the activations a constant leaves too few bits of them."""
+    """Return how many times larger than the activations a constant leaves too few bits of them."""
     return 2.0 ** max(4, BITS[floats] - LEFT)
 
 
@@ -184,7 +184,7 @@ def _step(node: Node) -> _Step | None:
 
 
 def _is_large_and_alone(node: Node) -> bool:
-    """True for a constant of many elements, an embedding of positions say, whose sum no arithmetic reads."""
+    """Return True for a constant of many elements, an embedding of positions say, whose sum no arithmetic reads."""
     shapes = [value.shape for value in node.inputs if value is not None and node.graph.constants.is_constant(value)]
     large = any(shape and prod(size for size in shape if isinstance(size, int)) > SMALL for shape in shapes)
     return large and not any(consumer.op in ARITHMETIC for consumer in node.output.consumers)

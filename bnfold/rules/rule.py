@@ -91,7 +91,7 @@ def weight(node: Node, index: int, shape: tuple[int, int, int, int], *, inputs_f
 
 
 def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Refusal | None:
-    """Why the inputs at ``indices`` (absent ones aside) are not all constants of a supported type."""
+    """Return why the inputs at ``indices`` (absent ones aside) are not all constants of a supported type."""
     constants = node.graph.constants
     for value in (node.input(index) for index in indices):
         if value is None:
@@ -108,7 +108,7 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Re
 
 
 def off_axis(transform: Affine, node: Node, axis: int, size: int) -> Refusal | None:
-    """Why ``transform`` is not one gain and shift per entry of ``axis``; None if it is."""
+    """Return why ``transform`` is not one gain and shift per entry of ``axis``; None if it is."""
     if transform.vectors(axis, size) is not None:
         return None
     if transform.gain.ndim > axis + 1 and axis == 1 and transform.gain.shape[axis] in (1, size):
@@ -120,7 +120,7 @@ def off_axis(transform: Affine, node: Node, axis: int, size: int) -> Refusal | N
 
 
 def singular(transform: Affine, node: Node) -> Refusal | None:
-    """Why a reader can't undo ``transform``; None if it can."""
+    """Return why a reader can't undo ``transform``; None if it can."""
     if transform.invertible:
         return None
     return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")

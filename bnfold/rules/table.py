@@ -51,7 +51,7 @@ def lookup(op: str) -> Rule | None:
 
 
 def no_rule(node: Node) -> Refusal:
-    """Why an operator without a rule carries no transform."""
+    """Return why an operator without a rule carries no transform."""
     where = f"{node.label}"
     if node.op in ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"):
         return Refusal("quantized-activation", f"{where} rounds the value to integers")

@@ -65,7 +65,7 @@ class Annotations:
         return True
 
     def _is_stale(self, name: str, around: tuple[GraphProto, ...]) -> bool:
-        """True if what ``name`` meant within the graphs ``around``, the innermost last, is not what it was."""
+        """Return True if what ``name`` meant within the graphs ``around``, the innermost last, is not what it was."""
         for graph in reversed(around):
             if id(graph) not in self._after:
                 self._after[id(graph)] = self._defined(graph)

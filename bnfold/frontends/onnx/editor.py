@@ -148,7 +148,7 @@ class OnnxEditor:
         return value
 
     def _would_shadow(self, target: Value) -> bool:
-        """True if a subgraph defines the name of ``target`` too: made earlier, it would be visible there."""
+        """Return True if a subgraph defines the name of ``target`` too: made earlier, it would be visible there."""
         names = self._nested.get(target.graph)
         if names is None:
             bodies = list(_bodies(target.graph.handle))[1:]

@@ -55,7 +55,7 @@ def with_defaults(model: ModelProto, selected: Collection[tuple[str, str]] | Non
 
 
 def expandable(model: ModelProto) -> bool:
-    """True if the model stays of a sensible size when each call of a function of its own is its body."""
+    """Return True if the model stays of a sensible size when each call of a function of its own is its body."""
     bodies = {(function.domain, function.name): function for function in model.functions}
     sizes: dict[tuple[str, str], int] = {}
     for start in bodies:

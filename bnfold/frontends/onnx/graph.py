@@ -35,7 +35,7 @@ class Tensors(Protocol):
         """Some of its elements, flat."""
 
     def is_external(self, tensor: TensorProto) -> bool:
-        """True for one that lies in another file than the model."""
+        """Return True for one that lies in another file than the model."""
 
 
 SPARSEST = 64
@@ -52,7 +52,7 @@ class _Inline:
         return self.read(tensor).reshape(-1)[start:stop]
 
     def is_external(self, tensor: TensorProto) -> bool:
-        """True for one that is not in the model, and can't be read here."""
+        """Return True for one that is not in the model, and can't be read here."""
         return tensor.data_location == TensorProto.EXTERNAL
 
 
@@ -98,7 +98,7 @@ class OnnxGraphs:
         return self._types.get(place, {}).get(name, (None, None))
 
     def is_external(self, value: Value) -> bool:
-        """True if the value is a tensor whose data lies outside the model."""
+        """Return True if the value is a tensor whose data lies outside the model."""
         return value in self._external
 
     def _add_scope(self, proto: GraphProto, outer: dict[str, Value], name: str, place: Place) -> None:

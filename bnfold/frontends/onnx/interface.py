@@ -11,7 +11,7 @@ from bnfold.frontends.onnx.type_inference import bodies
 
 
 def interface_change(before: ModelProto, after: ModelProto) -> Iterator[str]:
-    """What callers would notice, one sentence each."""
+    """Yield what callers would notice, one sentence each."""
     held, held_after = ({tensor.name for tensor in model.graph.initializer} for model in (before, after))
     inputs = [info for info in before.graph.input if info.name not in held]
     now = [info for info in after.graph.input if info.name not in held_after]
@@ -56,7 +56,7 @@ def _nodes(model: ModelProto) -> Iterator[NodeProto]:
 
 
 def operator_set_change(before: ModelProto, after: ModelProto) -> str | None:
-    """Why the two models' operators may mean different things: other versions, in which they have changed."""
+    """Return why the two models' operators may mean different things: other versions, in which they have changed."""
     versions = [
         {"" if e.domain == "ai.onnx" else e.domain: e.version for e in model.opset_import} for model in (before, after)
     ]

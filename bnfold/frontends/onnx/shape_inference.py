@@ -80,7 +80,7 @@ def _given(tensor: TensorProto) -> int:
 
 
 def _entries(node: NodeProto, inputs: list[int]) -> int:
-    """How many entries a node's result has at most, as far as inference computes it; 0 where it does not."""
+    """Return how many entries a node's result has at most, as far as inference computes it; 0 where it does not."""
     if node.op_type == "Constant":
         return max((_given(a.t) if a.HasField("t") else len(a.ints) + 1 for a in node.attribute), default=0)
     if node.op_type in ("Shape", "Size"):
@@ -92,5 +92,5 @@ def _entries(node: NodeProto, inputs: list[int]) -> int:
 
 @cache
 def _propagates(op: str) -> bool:
-    """True for an operator whose results onnx computes."""
+    """Return True for an operator whose results onnx computes."""
     return onnx.defs.has(op) and bool(onnx.defs.get_schema(op).has_data_propagation_function)

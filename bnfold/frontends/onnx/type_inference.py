@@ -56,7 +56,7 @@ def np_dtype(data_type: int) -> np.dtype[Any] | None:
 
 
 def check_node(node: NodeProto, name: str, version: int) -> bool:
-    """True if ONNX has the operator at this version. Raises InputError if the node doesn't fit it.
+    """Return True if ONNX has the operator at this version. Raises InputError if the node doesn't fit it.
 
     What must fit: how many inputs and outputs it has, and the kinds of its attributes.
     """
@@ -99,7 +99,7 @@ class _Schema(NamedTuple):
 
 @cache
 def _schema(op: str, version: int) -> _Schema | None:
-    """What ONNX demands of an operator at this version; None if it has no such operator."""
+    """Return what ONNX demands of an operator at this version; None if it has no such operator."""
     try:
         schema = onnx.defs.get_schema(op, version, "")
     except onnx.defs.SchemaError:

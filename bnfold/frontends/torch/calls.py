@@ -32,14 +32,14 @@ def uses(node: fx.Node) -> int:
 
 
 def takes_tensor(node: fx.Node, operand: Operand) -> bool:
-    """True if a call may pass a tensor for the operand, and not a number alone."""
+    """Return True if a call may pass a tensor for the operand, and not a number alone."""
     target: Any = node.target
     formal = next(formal for formal in target._schema.arguments if formal.name == operand.name)
     return "Tensor" in str(formal.type)
 
 
 def freezable(node: fx.Node) -> bool:
-    """True for a BatchNorm in training mode that has running statistics, and may be told to use them."""
+    """Return True for a BatchNorm in training mode that has running statistics, and may be told to use them."""
     schema: Any = getattr(node.target, "_schema", None)
     formal = set() if schema is None else {entry.name for entry in schema.arguments}
     held = [argument(node, Operand(name)) for name in ("running_mean", "running_var") if name in formal]
@@ -47,7 +47,7 @@ def freezable(node: fx.Node) -> bool:
 
 
 def counts(node: fx.Node, path: str, specs: Mapping[str, InputSpec]) -> bool:
-    """True for what adds to the number of batches that the layer at ``path`` has seen."""
+    """Return True for what adds to the number of batches that the layer at ``path`` has seen."""
     if node.op != "call_function" or not node.args or node.users or not isinstance(node.args[0], fx.Node):
         return False
     spec = specs.get(node.args[0].name)

@@ -33,7 +33,7 @@ class Computed:
         self._held[node] = tensor
 
     def add(self, node: fx.Node) -> bool:
-        """True if the node is a constant too: a pure operator that reads nothing else."""
+        """Return True if the node is a constant too: a pure operator that reads nothing else."""
         if not _pure(node) or not all(used in self._held or used in self._computed for used in node.all_input_nodes):
             return False
         self._computed.add(node)
@@ -111,7 +111,7 @@ def _name(node: fx.Node) -> str:
 
 
 def _only_moves_entries(node: fx.Node) -> bool:
-    """True for what puts entries elsewhere, and does not look at their bits."""
+    """Return True for what puts entries elsewhere, and does not look at their bits."""
     moves = node.target is operator.getitem or is_view(node) or _name(node) in MOVES
     return moves and not str(node.target).endswith(".dtype")
 
@@ -135,7 +135,7 @@ MOVES = frozenset("clone contiguous cat stack expand_as flip roll repeat index_s
 
 
 def _pure(node: fx.Node) -> bool:
-    """True for a call that always makes the same, of a size known in advance, and touches nothing else."""
+    """Return True for a call that always makes the same, of a size known in advance, and touches nothing else."""
     made = node.meta.get("val")
     parts = made if isinstance(made, tuple | list) else [made]
     sizes = [list(part.shape) for part in parts if isinstance(part, Tensor)]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def output_names(program: ExportedProgram) -> list[str]:
-    """What the program calls its outputs, each name once."""
+    """Return what the program calls its outputs, each name once."""
     names = [str(name) for name in program.graph_signature.user_outputs]
     return [name if names.index(name) == place else f"{name}_{place}" for place, name in enumerate(names)]
 

@@ -211,7 +211,7 @@ class TorchEditor:
     # --- tensors
 
     def _owned(self, old: fx.Node, spec: InputSpec, tensor: Tensor) -> bool:
-        """True if one call alone reads the tensor, under no other name, so that its data may be replaced."""
+        """Return True if one call alone reads the tensor, under no other name, so that its data may be replaced."""
         held = self._graphs.tensor_of(spec)
         if held is None or uses(old) != 1 or spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
             return False
@@ -231,7 +231,7 @@ class TorchEditor:
         old.meta["val"] = self._fake(self._graphs.state[spec.target])
 
     def _stem(self, node: fx.Node, operand: Operand, old: Any, spec: InputSpec | None) -> str:
-        """What to call a new tensor: a bias stands beside its weight."""
+        """Return what to call a new tensor: a bias stands beside its weight."""
         if spec is not None and spec.target:
             return f"{spec.target}{SUFFIX}"
         beside = argument(node, Operand("weight")) if operand.name == "bias" else None

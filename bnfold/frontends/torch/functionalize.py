@@ -138,7 +138,7 @@ def family(node: fx.Node) -> set[fx.Node]:
 
 
 def is_view(node: fx.Node) -> bool:
-    """True if the node's result may share the memory of its first input."""
+    """Return True if the node's result may share the memory of its first input."""
     if node.op != "call_function":
         return False
     if not isinstance(node.target, torch._ops.OpOverload):

@@ -162,7 +162,7 @@ class TorchGraphs:
             made.outputs.append(self._value(node, made))
 
     def _is_copy(self, node: fx.Node) -> bool:
-        """True for a copy of a computed value: a tensor of its own, which begins as that value."""
+        """Return True for a copy of a computed value: a tensor of its own, which begins as that value."""
         if node.target is not torch.ops.aten.clone.default:
             return False
         source = node.args[0]
@@ -238,7 +238,7 @@ class TorchGraphs:
 
 
 def argument(node: fx.Node, operand: Operand) -> Any:
-    """What a call passes for an operand: an fx node, a number, None."""
+    """Return what a call passes for an operand: an fx node, a number, None."""
     found = None
     for position, formal in enumerate(node.target._schema.arguments):  # type: ignore[union-attr]
         if formal.name == operand.name:

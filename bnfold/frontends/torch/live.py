@@ -12,7 +12,7 @@ from bnfold.frontends.torch.load import LoadedProgram, quiet
 
 
 def is_live(model: object) -> bool:
-    """True for an ``nn.Module`` or an ``ExportedProgram``. Torch is not imported to find out."""
+    """Return True for an ``nn.Module`` or an ``ExportedProgram``. Torch is not imported to find out."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(model, torch.nn.Module | torch.export.ExportedProgram)
 
@@ -47,7 +47,7 @@ def from_live(model: Any, example_inputs: Sequence[Any] | None) -> LoadedProgram
 
 
 def _digest(program: Any) -> str:
-    """What stands for the sha256 of a file: the graph's text and the tensors' bytes."""
+    """Return what stands for the sha256 of a file: the graph's text and the tensors' bytes."""
     import torch
 
     digest = hashlib.sha256(str(program.graph).encode())

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def program_bytes(
     program: ExportedProgram, source: LoadedProgram, options: PlanOptions | None = None, *, calibrated: bool = False
 ) -> bytes:
-    """What ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them.
+    """Return what ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them.
 
     ``options`` are those that it was folded with. A program that was ``calibrated`` is nobody's fold: it does not name
     its source.

@@ -55,7 +55,7 @@ class Run:
 
 
 def available() -> bool:
-    """True if onnxruntime is installed. It is not imported."""
+    """Return True if onnxruntime is installed. It is not imported."""
     return importlib.util.find_spec("onnxruntime") is not None
 
 
