@@ -21,4 +21,4 @@ def accuracy(model: str) -> tuple[int, int]:
 if __name__ == "__main__":
     for path in sys.argv[1:]:
         right, total = accuracy(path)
-        print(f"{path}: {right} of {total} right ({right / total:.2%})")
+        print(f"{path}: {right} of {total} correct ({right / total:.2%})")

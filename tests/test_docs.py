@@ -48,7 +48,7 @@ def test_the_first_command_of_the_readme(tmp_path):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=True, env=env)
     assert "equivalent" in done.stdout
-    accuracies = re.findall(r"(\d+) of 360 right", done.stdout)
+    accuracies = re.findall(r"(\d+) of 360 correct", done.stdout)
     assert len(accuracies) == 2
     assert accuracies[0] == accuracies[1]
 
