@@ -177,13 +177,15 @@ def compare() -> str:
                 counts["wrong"] += name not in foldable
         rightly = f"{counts['folded']} of {len(foldable)}"
         lines.append(f"| {title} | {rightly} | {counts['left']} | {counts['fails']} | {counts['wrong']} |")
-    told = [
+    shown_text = [
         f"Measured with torch {torch.__version__} by `benchmarks/torch_peers.py` on the {len(KINDS)} kinds of",
         f"modules of `tests/frontends/torch/modules.py`, of which {len(foldable)} can be folded:",
         "",
         *lines,
     ]
-    return "\n".join([*told, "", "What computes something else than the module:", "", *(wrong or ["- nothing"]), ""])
+    return "\n".join(
+        [*shown_text, "", "What computes something else than the module:", "", *(wrong or ["- nothing"]), ""]
+    )
 
 
 class Block(nn.Module):

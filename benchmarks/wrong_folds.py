@@ -93,7 +93,7 @@ def table() -> str:
         "| fault | `allclose`, of 20 seeds: logits / Softmax | bnfold: logits | bnfold: Softmax |",
         "|---|---|---|---|",
     ]
-    for name, told in TOLD.items():
+    for name, shown_text in TOLD.items():
         seen, cells = [], []
         for net in ("residual", "classifier"):
             original, correct = network(net, "float32")
@@ -103,7 +103,7 @@ def table() -> str:
                 wrong = FAULTS[name](original, correct)
             seen.append("–" if wrong is None else str(by_allclose(original, wrong)))
             cells.append("–" if wrong is None else cell(verified(original, wrong)))
-        rows.append(f"| {told} | {' / '.join(seen)} | {' | '.join(cells)} |")
+        rows.append(f"| {shown_text} | {' / '.join(seen)} | {' | '.join(cells)} |")
         print(rows[-1], flush=True)
     return "\n".join(rows)
 

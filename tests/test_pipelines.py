@@ -101,8 +101,8 @@ def step(action, runner, project, **inputs):
         env[name] = inputs.get(key, loaded("action.yml")["inputs"][key]["default"])
     command = ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", action["run"]]
     done = subprocess.run(command, cwd=project, env=env, capture_output=True, text=True, check=False)
-    told = (runner / "output").read_text() if (runner / "output").exists() else ""
-    outputs = dict(line.split("=", 1) for line in told.splitlines())
+    shown_text = (runner / "output").read_text() if (runner / "output").exists() else ""
+    outputs = dict(line.split("=", 1) for line in shown_text.splitlines())
     summary = (runner / "summary").read_text() if (runner / "summary").exists() else ""
     return done.returncode, outputs, summary, done.stdout + done.stderr
 

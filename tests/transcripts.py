@@ -19,9 +19,9 @@ def shown(text: str) -> str:
     return MEASURED.sub("…", text)
 
 
-def differences(told: str, expected: str) -> list[str]:
+def differences(shown_text: str, expected: str) -> list[str]:
     """Return the lines that differ, what was told beside what was expected."""
-    lines = [[" ".join(line.split()) for line in shown(text).splitlines()] for text in (told, expected)]
+    lines = [[" ".join(line.split()) for line in shown(text).splitlines()] for text in (shown_text, expected)]
     longest = max(map(len, lines))
     pairs = zip(*(part + [""] * (longest - len(part)) for part in lines), strict=True)
     return [f"{one!r}, not {other!r}" for one, other in pairs if not _same(one, other)]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from bnfold.benchmark.worker import BenchJob, BenchResult
-from bnfold.errors import InconclusiveError, InputError
+from bnfold.errors import InconclusiveError, InputError, UsageError
 from bnfold.io.external import external_tensors
 from bnfold.io.load import LoadedModel, load
 from bnfold.models.onnx import onnx_info
@@ -34,9 +34,12 @@ WORKER = "bnfold.benchmark.worker"
 def bench(original: str | Path, folded: str | Path, options: BenchOptions | None = None) -> Benchmark:
     """Measure the latency of both models in interleaved runs.
 
-    Raises InputError if either can't be read, InconclusiveError where the original can't be run, or not there.
+    Raises UsageError for standard input, InputError if either can't be read,
+    InconclusiveError where the original can't be run, or not there.
     """
     options = options or BenchOptions()
+    if "-" in (str(original), str(folded)):
+        raise UsageError("standard input can't be measured", "name two files")
     models = [load(original), load(folded)]
     if not runtime.available():
         raise InconclusiveError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")

@@ -12,7 +12,7 @@ later fold may pass through an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +23,7 @@ from bnfold.planner.candidates import AffineOp, candidates_of
 from bnfold.planner.plan import Fold, Plan, ResidualOp
 from bnfold.planner.propagation import TOO_FAR, Propagation, PropagationState, immovable
 from bnfold.planner.scale_groups import ScaleGroups
+from bnfold.planner.strategies import Strategy, most_telling, strategies_of
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import Assignments
 
@@ -39,10 +40,6 @@ class Attempt:
 
     after: int
     seen: set[Value]
-
-
-Strategy = tuple[str, Assignments]
-"""A direction, and the transforms that it puts on the two ends of an affine operator."""
 
 
 def plan(
@@ -122,7 +119,7 @@ class _Planner:
         if not transform.finite:
             return Refusal("overflow", f"the transform of {op.name!r} is not finite")
         refusals: dict[str, Refusal] = {}
-        strategies = list(_strategies(op, transform))
+        strategies = list(strategies_of(op, transform))
         for budget in BUDGETS:
             strategies = [strategy for strategy in strategies if not self._hopeless(strategy, budget, refusals)]
             best, strategies = self._cheapest(op, strategies, budget, refusals)
@@ -139,7 +136,7 @@ class _Planner:
                 return before_product
         if self.threshold and (fold := self._fold_as_max(op, transform)) is not None:
             return fold
-        return _most_telling(refusals)
+        return most_telling(refusals)
 
     def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
         """True for a strategy that a large scale group rules out; among few, a propagation explains the refusal."""
@@ -276,34 +273,3 @@ class _Planner:
         via = tuple(node.op for node in state.nodes if node not in state.absorbers)
         direction = "downstream" if direction == "downstream" else "upstream"
         return Fold(op, direction, tuple(state.absorbers), via, residual)
-
-
-def _strategies(op: AffineOp, transform: Affine) -> Iterator[Strategy]:
-    """The strategies to satisfy ``A(x) = A(y) M``: all upstream; gain down and shift up; all downstream; the rest.
-
-    Each says what both ends carry, so that a transform that reaches the other end by another path is a contradiction.
-    """
-    gain, shift = transform.gain_only(), transform.shift_only()
-    both = transform.has_shift and not gain.is_identity
-    x, y = op.source, op.target
-    yield "upstream", [(x, transform), (y, IDENTITY)]
-    if not transform.invertible:
-        return
-    if both:
-        yield "both", [(y, gain.inverse()), (x, gain.inverse().after(transform).shift_only())]
-    yield "downstream", [(y, transform.inverse()), (x, IDENTITY)]
-    if both:
-        yield "both", [(x, gain), (y, shift.inverse())]
-
-
-_INPUT_SIDE = ("graph-input", "nonlinear", "unknown-op", "control-flow", "quantized-activation")
-_ACTIONABLE = ("padding", "consumers", "channel-axis", "dynamic-weights", "overridable", "unknown-shape")
-
-
-def _most_telling(refusals: dict[str, Refusal]) -> Refusal:
-    """One reason out of those of both directions: what stands in the way and can be changed."""
-    up, down = refusals["upstream"], refusals.get("downstream")
-    if down is None or down.detail == up.detail:
-        return up
-    code = down.reason if up.reason in _INPUT_SIDE and down.reason in _ACTIONABLE else up.reason
-    return Refusal(code, f"previous layer: {up.detail}; next layer: {down.detail}")

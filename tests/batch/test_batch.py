@@ -105,7 +105,7 @@ def test_workers_in_another_folder_find_the_data(samples, tmp_path, monkeypatch)
 
 class TestJournal:
     def run(self, models, folder, options=QUICK):
-        outcomes = bnfold.fold_many(models, options, output_dir=folder / "out", manifest=folder / "journal")
+        outcomes = bnfold.fold_many(models, options, output_dir=folder / "out", manifest=folder / "manifest")
         return {Path(outcome.model).stem: outcome for outcome in outcomes}
 
     def test_what_is_done_and_unchanged_is_skipped(self, models, tmp_path):
@@ -135,7 +135,7 @@ class TestJournal:
             (tmp_path / name).mkdir()
             shutil.copy(models[0], tmp_path / name / "m.onnx")
             monkeypatch.chdir(tmp_path / name)
-            (outcome,) = bnfold.fold_many(["m.onnx"], QUICK, manifest=tmp_path / "journal")
+            (outcome,) = bnfold.fold_many(["m.onnx"], QUICK, manifest=tmp_path / "manifest")
             assert not outcome.skipped
             assert (tmp_path / name / "m.folded.onnx").exists()
 
@@ -190,16 +190,16 @@ class TestJournal:
 
     def test_a_line_that_was_cut_short_is_forgotten(self, models, tmp_path):
         self.run(models, tmp_path)
-        journal = tmp_path / "journal"
-        journal.write_bytes(journal.read_bytes()[:-30])
+        manifest = tmp_path / "manifest"
+        manifest.write_bytes(manifest.read_bytes()[:-30])
         assert [name for name, outcome in self.run(models, tmp_path).items() if not outcome.skipped] == ["digits"]
         assert all(outcome.skipped for outcome in self.run(models, tmp_path).values())
 
     def test_a_file_that_is_no_journal_stays_as_it_is(self, models, tmp_path):
-        (tmp_path / "journal").write_text("my notes\nof last week\n")
+        (tmp_path / "manifest").write_text("my notes\nof last week\n")
         with pytest.raises(InputError, match="manifest"):
             self.run(models, tmp_path)
-        assert (tmp_path / "journal").read_text() == "my notes\nof last week\n"
+        assert (tmp_path / "manifest").read_text() == "my notes\nof last week\n"
 
 
 class TestProcesses:
@@ -275,7 +275,7 @@ class TestCommandLine:
         assert lines[0]["output"]["path"] == "out/conv.onnx"
 
     def test_processes_and_a_journal(self):
-        words = ("fold", ".", "--output-dir", "out", "--no-verify", "--jobs", "2", "--resume", "journal")
+        words = ("fold", ".", "--output-dir", "out", "--no-verify", "--jobs", "2", "--resume", "manifest")
         assert self.call(*words).exit_code == 0
         result = self.call(*words)
         assert result.exit_code == 0

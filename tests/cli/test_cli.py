@@ -34,15 +34,15 @@ def test_transcripts(path, here):
     expected = path.read_text()
     if ".pt2" in expected:
         pytest.importorskip("torch")
-    told = []
+    shown_text = []
     for line in expected.splitlines():
         if line.startswith("$ bnfold "):
             result = call(*line.removeprefix("$ bnfold ").split())
             output = "".join(f"{row.rstrip()}\n" for row in result.output.splitlines())
-            told.append(f"{line}\n{output}" + (f"[{result.exit_code}]\n" if result.exit_code else ""))
+            shown_text.append(f"{line}\n{output}" + (f"[{result.exit_code}]\n" if result.exit_code else ""))
     if os.environ.get("BNFOLD_UPDATE_GOLDEN"):
-        path.write_text(shown("\n".join(told)))
-    assert differences("\n".join(told), expected) == []
+        path.write_text(shown("\n".join(shown_text)))
+    assert differences("\n".join(shown_text), expected) == []
     assert shown(expected) == expected, "a figure that depends on the processor"
 
 
@@ -133,7 +133,7 @@ def test_strict_only_and_skip(here):
     assert json.loads(result.stdout)["summary"]["by_reason"] == {"skipped": 1}
 
 
-def test_a_model_that_can_not_be_fed_is_undecided(here):
+def test_a_model_that_can_not_be_fed_is_inconclusive(here):
     assert call("fold", "if_branches.onnx", "-o", "out.onnx").exit_code == 0
     result = call("verify", "if_branches.onnx", "out.onnx")
     assert result.exit_code == 3
@@ -242,7 +242,7 @@ def test_a_full_device_is_an_output_error(here):
 
 
 @pytest.mark.parametrize("name", ["picture.svg", "picture.html"])
-def test_the_neighbourhood_is_drawn_with_the_maps(name, here):
+def test_the_neighbourhood_is_drawn_with_the_transforms(name, here):
     from xml.etree import ElementTree
 
     assert call("inspect", "two_consumers.onnx", "--graph", name).exit_code == 0

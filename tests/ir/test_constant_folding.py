@@ -48,8 +48,8 @@ F = np.float32
 def test_a_constant_counts_where_rounding_on_the_way_does_not_change_it(steps, held, folds):
     model = scaled(steps, **held)
     folded, (plan,) = fold_proto(model)
-    told = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
-    assert ("folds" in told) is folds, told
+    shown_text = [getattr(outcome, "reason", "folds") for _, outcome in plan.outcomes]
+    assert ("folds" in shown_text) is folds, shown_text
     feeds = feeds_for(model)
     assert_same(run(model, feeds), run(folded, feeds), 512.0)
 

@@ -190,9 +190,11 @@ def test_the_whole_of_inspect_stays_small(tmp_path):
     onnx.save(doubling(16), tmp_path / "m.onnx")
     assert (tmp_path / "m.onnx").stat().st_size < 6000
     code = "import bnfold; print(bnfold.inspect('m.onnx').foldable, open('/proc/self/status').read())"
-    told = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
-    assert told.startswith("1 ")
-    most = next(line.split()[1] for line in told.splitlines() if line.startswith("VmHWM"))
+    shown_text = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert shown_text.startswith("1 ")
+    most = next(line.split()[1] for line in shown_text.splitlines() if line.startswith("VmHWM"))
     assert int(most) < 400 * 1024
 
 

@@ -49,7 +49,7 @@ def essence(code: CodeType) -> tuple[Any, ...]:
     return code.co_code, constants, code.co_names, code.co_varnames, code.co_freevars, code.co_cellvars
 
 
-def grafts(path: Path, code: str) -> dict[Place, CodeType] | None:
+def patches(path: Path, code: str) -> dict[Place, CodeType] | None:
     """The functions to change in a living module; None if only an import makes the change (a constant, a default)."""
     old = {(c.co_qualname, c.co_firstlineno): c for c in codes(compile(path.read_text(), str(path), "exec"))}
     new = {(c.co_qualname, c.co_firstlineno): c for c in codes(compile(code, str(path), "exec"))}

@@ -31,7 +31,7 @@ import pytest
 
 from tests.fuzz.child import in_child
 from tests.mutation.changes import changed_line, functions, lines_around, mutants
-from tests.mutation.code_patching import Changed, Place, grafts, living
+from tests.mutation.code_patching import Changed, Place, living, patches
 from tests.mutation.equivalents import equivalents
 from tests.mutation.pytest_runs import TESTS, Contexts, FailureReport, tests
 
@@ -131,7 +131,7 @@ class Campaign:
         warm, cold = [], []
         for row, code in work:
             path = ROOT / row["file"]
-            changed = None if self.imported(path, row["line"]) else grafts(path, code)
+            changed = None if self.imported(path, row["line"]) else patches(path, code)
             if changed is not None:
                 warm.append((row, changed))
             else:

@@ -60,8 +60,8 @@ def digests(folder, *names):
 
 def attested(path):
     """The digests of subjects and of what was compared with, by name."""
-    told = json.loads(Path(path).read_text())
-    parts = told["subject"], [entry for entry in told["predicate"]["configuration"] if "digest" in entry]
+    shown_text = json.loads(Path(path).read_text())
+    parts = shown_text["subject"], [entry for entry in shown_text["predicate"]["configuration"] if "digest" in entry]
     for entries in parts:
         assert len({entry["name"] for entry in entries}) == len(entries)
     return [{entry["name"]: entry["digest"]["sha256"] for entry in entries} for entries in parts]

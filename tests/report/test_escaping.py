@@ -191,9 +191,9 @@ def test_warnings_are_not_obeyed(capsys, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("always")
         warnings.warn(NAME, stacklevel=1)
-    told = capsys.readouterr().err
-    assert "UserWarning" in told
-    assert_harmless(told.encode())
+    shown_text = capsys.readouterr().err
+    assert "UserWarning" in shown_text
+    assert_harmless(shown_text.encode())
 
 
 def test_a_bar_takes_no_name_for_markup(monkeypatch):
@@ -201,9 +201,9 @@ def test_a_bar_takes_no_name_for_markup(monkeypatch):
     monkeypatch.setenv("TERM", "xterm")
     stream = io.StringIO()
     stream.isatty = lambda: True
-    with bar.Bar(stream) as told:
-        told(1, 2, "::[bold]x\x07[/bold]##[y]")
-        told._bar.refresh()
+    with bar.Bar(stream) as shown_text:
+        shown_text(1, 2, "::[bold]x\x07[/bold]##[y]")
+        shown_text._bar.refresh()
     assert r"\x3a:[bold]x\x07[/bold]\x23#[y]" in COLOUR.sub("", stream.getvalue())
 
 

@@ -136,10 +136,10 @@ def test_the_check_of_the_xml_schema_can_fail():
 
 @every
 def test_json_is_the_contract_without_infinities(result):
-    told = json.loads(render("json", result), parse_constant=pytest.fail)
-    jsonschema.validate(told, SCHEMA)
-    assert told["verdict"] == result.verdict
-    assert [check["check"] for check in told["checks"]] == [check.check for check in result.verification.checks]
+    rendered = json.loads(render("json", result), parse_constant=pytest.fail)
+    jsonschema.validate(rendered, SCHEMA)
+    assert rendered["verdict"] == result.verdict
+    assert [check["check"] for check in rendered["checks"]] == [check.check for check in result.verification.checks]
 
 
 @every
@@ -183,40 +183,40 @@ def test_github_annotations_speak_of_what_is_wrong():
 
 @every
 def test_summary_leads_with_the_verdict_and_has_its_tables(result):
-    told = step_summary(result)
-    assert told.splitlines()[0] == f"## bnfold: {result.verdict}"
-    checks, *others = rows(told)
+    rendered = step_summary(result)
+    assert rendered.splitlines()[0] == f"## bnfold: {result.verdict}"
+    checks, *others = rows(rendered)
     assert [row[0] for row in checks] == [
         "check",
         *(c.name for c in entries(result.verification) if c.subject == "check"),
     ]
     assert len(others) == bool(result.verification.layers) + bool(result.verification.outputs)
-    assert "- versions: bnfold 0.1.0, numpy 2.4.6" in told
-    assert "b" * 64 in told
-    assert ("nothing was run" in told) == (result.verification.device["used"] is None)
+    assert "- versions: bnfold 0.1.0, numpy 2.4.6" in rendered
+    assert "b" * 64 in rendered
+    assert ("nothing was run" in rendered) == (result.verification.device["used"] is None)
 
 
 def test_summary_puts_the_worst_first():
     layers = [LayerResult(f"l{i}", None, 0.0, u, []) for i, u in enumerate((0.1, 0.4, math.nan, 0.3))]
     many = [LayerResult(f"m{i}", None, 0.0, 0.0, []) for i in range(20)]
     bad = LayerResult("bad", 0.0, 0.0, None, list(range(12)), "layers", "fail")
-    told = step_summary(comparison(layers=[*many, *layers, bad]))
-    folds = rows(told)[1][1:]
+    rendered = step_summary(comparison(layers=[*many, *layers, bad]))
+    folds = rows(rendered)[1][1:]
     assert [row[0] for row in folds[:5]] == ["bad", "l2", "l1", "l3", "l0"]
     assert folds[0][-1] == "0, 1, 2, 3, 4, 5, 6, 7 and 4 more"
-    assert len(folds) == 10 and "Worst folds (10 of 25)" in told
-    assert "generated, seed 7, samples 2" in told
+    assert len(folds) == 10 and "Worst folds (10 of 25)" in rendered
+    assert "generated, seed 7, samples 2" in rendered
 
 
 @every
 def test_gitlab_lists_what_did_not_pass(result):
-    told = json.loads(render("gitlab", result))
-    jsonschema.validate(told, schema("gitlab-codequality.schema.json"))
+    rendered = json.loads(render("gitlab", result))
+    jsonschema.validate(rendered, schema("gitlab-codequality.schema.json"))
     wrong = Counter(c.verdict for c in entries(result.verification) if c.verdict != "pass")
-    severities = Counter(entry["severity"] for entry in told)
+    severities = Counter(entry["severity"] for entry in rendered)
     assert severities == Counter(critical=wrong["fail"], minor=wrong["inconclusive"])
-    assert len({entry["fingerprint"] for entry in told}) == len(told)
-    assert (told == []) == (result.verdict == "equivalent")
+    assert len({entry["fingerprint"] for entry in rendered}) == len(rendered)
+    assert (rendered == []) == (result.verdict == "equivalent")
 
 
 def test_fingerprints_outlive_the_figures():
@@ -228,15 +228,15 @@ def test_fingerprints_outlive_the_figures():
         assert not set(path(before)) & set(path(json.loads(render(kind, elsewhere))))
 
 
-def marks(told):
-    return [result["fingerprints"]["bnfold/v1"] for result in told["runs"][0]["results"]]
+def marks(rendered):
+    return [result["fingerprints"]["bnfold/v1"] for result in rendered["runs"][0]["results"]]
 
 
 @every
 def test_sarif_keeps_to_its_schema(result):
-    told = json.loads(render("sarif", result), parse_constant=pytest.fail)
-    jsonschema.validate(told, schema("sarif-2.1.0-rtm.5.json"), jsonschema.Draft4Validator)
-    (run,) = told["runs"]
+    rendered = json.loads(render("sarif", result), parse_constant=pytest.fail)
+    jsonschema.validate(rendered, schema("sarif-2.1.0-rtm.5.json"), jsonschema.Draft4Validator)
+    (run,) = rendered["runs"]
     rules = [rule["id"] for rule in run["tool"]["driver"]["rules"]]
     assert rules[:4] == ["bnfold/structure", "bnfold/weights", "bnfold/layers", "bnfold/outputs"]
     assert run["tool"]["driver"]["version"] == bnfold.__version__ and run["invocations"][0]["executionSuccessful"]
@@ -257,10 +257,10 @@ def test_sarif_messages_hold_no_placeholder_and_no_link():
 
 @every
 def test_intoto_is_a_statement_about_the_folded_model(result):
-    told = json.loads(render("intoto", result), parse_constant=pytest.fail)
-    jsonschema.validate(told, schema("intoto-test-result.schema.json"))
-    assert told["subject"][0]["digest"] == {"sha256": "b" * 64}
-    predicate = told["predicate"]
+    rendered = json.loads(render("intoto", result), parse_constant=pytest.fail)
+    jsonschema.validate(rendered, schema("intoto-test-result.schema.json"))
+    assert rendered["subject"][0]["digest"] == {"sha256": "b" * 64}
+    predicate = rendered["predicate"]
     original, tool = predicate["configuration"]
     assert original == {"name": "net.onnx", "digest": {"sha256": "a" * 64}}
     assert tool["annotations"]["bnfold_verdict"] == result.verdict
@@ -341,9 +341,9 @@ def test_no_name_breaks_the_annotations(name):
 @example("- x")
 @example("    x")
 def test_no_name_breaks_the_summary(name):
-    told = step_summary(hostile(name))
-    assert [t.type for t in MARKDOWN.parse(told)] == [t.type for t in MARKDOWN.parse(step_summary(hostile("x")))]
-    tables = rows(told)
+    rendered = step_summary(hostile(name))
+    assert [t.type for t in MARKDOWN.parse(rendered)] == [t.type for t in MARKDOWN.parse(step_summary(hostile("x")))]
+    tables = rows(rendered)
     assert [{len(row) for row in table} for table in tables] == [{3}, {7}, {8}]
     assert [row[0] for row in tables[1][1:]] == [visible(name)] * 2
     assert tables[0][1][2] == visible(f"in output {name}").strip()
@@ -353,7 +353,7 @@ def test_no_name_breaks_the_summary(name):
 def test_no_name_breaks_the_json(name):
     result = hostile(name)
     for kind in ("json", "gitlab", "sarif", "intoto"):
-        told = render(kind, result)
-        assert told.isascii() and json.loads(told, parse_constant=pytest.fail)
+        rendered = render(kind, result)
+        assert rendered.isascii() and json.loads(rendered, parse_constant=pytest.fail)
     place = json.loads(render("sarif", result))["runs"][0]["artifacts"][0]["location"]["uri"]
     assert urlsplit(place)[:2] == ("", "") and place.isascii() and place.isprintable() and " " not in place

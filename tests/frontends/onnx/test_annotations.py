@@ -131,8 +131,8 @@ def test_training_goes_where_it_would_be_wrong(tmp_path, step, stays):
     before, after = written(tmp_path, nodes, held, [info("y0")], step)
     assert list(after.training_info) == (list(before.training_info) if stays else [])
     words = ["fold", str(tmp_path / "m.onnx"), "--dry-run", "--json", str(tmp_path / "j.json")]
-    told = CliRunner().invoke(main, words).output
-    assert ("note: how to train the model" in told) is not stays
+    shown_text = CliRunner().invoke(main, words).output
+    assert ("note: how to train the model" in shown_text) is not stays
     assert len(json.loads((tmp_path / "j.json").read_text())["notes"]) == (0 if stays else 1)
 
 

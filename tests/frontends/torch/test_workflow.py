@@ -329,9 +329,9 @@ def run(*arguments, without_torch=False):
 def test_the_command_line(path):
     done = run("fold", path, "--checks", "structure,weights", "--json", "-")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert (told["model"]["format"], told["model"]["opset"]) == ("pt2", None)
-    assert told["verification"]["verdict"] == "equivalent"
+    shown_text = json.loads(done.stdout)
+    assert (shown_text["model"]["format"], shown_text["model"]["opset"]) == ("pt2", None)
+    assert shown_text["verification"]["verdict"] == "equivalent"
     assert done.stderr == "", "torch's warnings are not about the user's model"
 
 
