@@ -1,7 +1,7 @@
 """The models that performance is measured on, built from nothing: ``python -m benchmarks.models NAME FILE``.
 
 Real sizes, random weights: what a tool does to a model does not depend on what it was trained for. Large models are
-written piece by piece: nothing here needs memory for more than one weight.
+written chunk by chunk: nothing here needs memory for more than one weight.
 """
 
 from __future__ import annotations

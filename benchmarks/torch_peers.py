@@ -54,7 +54,7 @@ def by_fx_fuse(module: nn.Module, inputs: tuple[Tensor, ...]) -> Folded:
 
 
 def by_fuse_modules(module: nn.Module, inputs: tuple[Tensor, ...]) -> Folded:
-    """``torch.ao.quantization.fuse_modules``, told the layer and the BatchNorm that belong together by their names."""
+    """``torch.ao.quantization.fuse_modules``, given the names of each layer and of its BatchNorm."""
     from torch.ao.quantization import fuse_modules
 
     del inputs

@@ -44,7 +44,7 @@ def inspect(
     (0, 1)
     >>> found.rows[0].reason["code"]
     'consumers'
-    >>> drifted = inspect("sample_models/digits_spoilt.onnx", data="sample_models/digits_train.npz")
+    >>> drifted = inspect("sample_models/digits_corrupted.onnx", data="sample_models/digits_train.npz")
     >>> drifted.rows[0].warnings, round(drifted.rows[0].drift.rms, 2)
     (['drift'], 0.81)
     """
@@ -78,7 +78,7 @@ def calibrate(
     is calibrated into a new one, ``Calibration.model``, unless a target is given.
     Raises InputError, InconclusiveError (the model can't be run, or makes numbers that are not finite), OutputError.
 
-    >>> result = calibrate("sample_models/digits_spoilt.onnx", "sample_models/digits_train.npz", "recalibrated.onnx")
+    >>> result = calibrate("sample_models/digits_corrupted.onnx", "sample_models/digits_train.npz", "recalibrated.onnx")
     >>> result.calibrated, result.data["rows"]
     (3, 1437)
     """

@@ -1,7 +1,7 @@
 """Start worker processes that import nothing from the folder a user works in; run as a script, be their entry point.
 
 ``python -m`` puts the current directory first on the module search path: a ``random.py`` beside a model would be
-executed by whoever only wanted to verify that model. Workers are started with ``-I``, which leaves out the current
+executed by a user who only wants to verify that model. Workers are started with ``-I``, which leaves out the current
 directory, ``PYTHONPATH`` and the user's own site-packages. Folders that hold installed packages are passed on, and
 come behind the standard library.
 """
@@ -16,10 +16,10 @@ from pathlib import Path
 HERE = Path(__file__).absolute()
 
 INSTALLED = (".dist-info", ".egg-info")
-"""What an installer leaves beside a package. A folder without any holds somebody's own modules; it is not passed on."""
+"""What an installer leaves beside a package. A folder without any holds a user's own modules; it is not passed on."""
 
 PACKAGES = ("numpy", "onnx", "onnxruntime", "torch")
-"""Packages that workers need, and that may also lie on ``PYTHONPATH`` as their sources do, without such a mark."""
+"""Packages that workers need, and that may also lie on ``PYTHONPATH`` as their sources do, without such a file."""
 
 
 def command(module: str, *arguments: str, trusted: bool = False) -> list[str]:

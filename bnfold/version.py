@@ -1,4 +1,4 @@
-"""The version, and the mark of bnfold's own process: where the build finds them and everything may import them."""
+"""The version, and the flag of bnfold's own process: where the build finds them and everything may import them."""
 
 __version__ = "0.1.0"
 

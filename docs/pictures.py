@@ -91,6 +91,6 @@ if __name__ == "__main__":
     samples = HERE.parent / "sample_models"
     momentum(IMAGES / "momentum.svg")
     before_and_after(IMAGES / "before_after.svg", samples / "digits.onnx")
-    found = inspect(samples / "digits_spoilt.onnx", data=samples / "digits_train.npz")
+    found = inspect(samples / "digits_corrupted.onnx", data=samples / "digits_train.npz")
     drifts = {row.name: row.drift for row in found.rows if row.drift}
-    figures.save(lambda: drift_plot.draw(drifts, "digits_spoilt.onnx"), str(IMAGES / "drift.svg"))
+    figures.save(lambda: drift_plot.draw(drifts, "digits_corrupted.onnx"), str(IMAGES / "drift.svg"))

@@ -85,7 +85,7 @@ def test_a_notebook_shows_a_table(samples):
     text = bnfold.inspect(samples / "two_consumers.onnx")._repr_html_()
     assert text.count("<tr>") == 2
     assert "consumers: previous layer" in text
-    made = bnfold.calibrate(onnx.load(samples / "digits_spoilt.onnx"), samples / "digits_train.npz")
+    made = bnfold.calibrate(onnx.load(samples / "digits_corrupted.onnx"), samples / "digits_train.npz")
     assert "3 of 3 BatchNorms calibrated" in made._repr_html_()
     result = bnfold.fold(onnx.load(samples / "digits.onnx"))
     assert "equivalent" in result._repr_html_()

@@ -25,7 +25,7 @@ NAMES = (
     "contextlib", "logging", "runpy", "numpy", "onnx", "onnxruntime", "torch", "sitecustomize", "usercustomize",
 )  # fmt: skip
 PLANTED = """
-with open({told!r}, "a") as file:
+with open({log!r}, "a") as file:
     file.write({name!r} + "\\n")
 raise SystemExit("a planted module was imported")
 """
@@ -36,18 +36,18 @@ def trap(tmp_path, samples):
     """A folder with models and modules of well-known names, each of which tells when it is executed."""
     folder = tmp_path / "work"
     folder.mkdir()
-    for name in ("digits.onnx", "digits_spoilt.onnx", "digits_train.npz", "conv.onnx", "digits.pt2"):
+    for name in ("digits.onnx", "digits_corrupted.onnx", "digits_train.npz", "conv.onnx", "digits.pt2"):
         shutil.copy(samples / name, folder)
     for name in NAMES:
-        (folder / f"{name}.py").write_text(PLANTED.format(told=str(tmp_path / "told"), name=name))
+        (folder / f"{name}.py").write_text(PLANTED.format(log=str(tmp_path / "log"), name=name))
     return folder
 
 
 def call(folder, *words, start=BNFOLD):
     env = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     done = subprocess.run([*start, *words], cwd=folder, env=env, capture_output=True, text=True, check=False)
-    told = folder.parent / "told"
-    assert not told.exists(), f"{words}: imported {told.read_text().split()}"
+    log = folder.parent / "log"
+    assert not log.exists(), f"{words}: imported {log.read_text().split()}"
     return done
 
 
@@ -58,7 +58,7 @@ def call(folder, *words, start=BNFOLD):
         ("fold", "digits.onnx", "conv.onnx", "--jobs", "2", "--output-dir", "out", "--json", "-"),
         ("verify", "digits.onnx", "digits.onnx", "--json", "-"),
         ("bench", "conv.onnx", "conv.onnx", "--runs", "5", "--json", "-"),
-        ("calibrate", "digits_spoilt.onnx", "--data", "digits_train.npz", "--json", "-"),
+        ("calibrate", "digits_corrupted.onnx", "--data", "digits_train.npz", "--json", "-"),
         ("doctor",),
     ],
     ids=lambda words: words[0] + ("-jobs" if "--jobs" in words else ""),

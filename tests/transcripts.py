@@ -20,7 +20,7 @@ def shown(text: str) -> str:
 
 
 def differences(shown_text: str, expected: str) -> list[str]:
-    """Return the lines that differ, what was told beside what was expected."""
+    """Return the lines that differ, observed and expected ones."""
     lines = [[" ".join(line.split()) for line in shown(text).splitlines()] for text in (shown_text, expected)]
     longest = max(map(len, lines))
     pairs = zip(*(part + [""] * (longest - len(part)) for part in lines), strict=True)

@@ -49,10 +49,10 @@ def observe(
 ) -> tuple[Found, Batches]:
     """Feed the data and return the new statistics of each layer. Raises InconclusiveError, InputError."""
     if not network.layers:
-        why = f" ({network.left[0][1].detail})" if network.left else ""
+        why = f" ({network.kept[0][1].detail})" if network.kept else ""
         raise InconclusiveError(
             f"{name}: no BatchNorm whose statistics could be computed{why}",
-            "exporters fold or write out BatchNorms unless told not to (docs/faq.md)",
+            "exporters fold or decompose BatchNorms by default (docs/faq.md)",
         )
     batches = Batches(data, network.inputs, options.batch)
     estimators = {layer: _estimator(layer, options, kind) for layer in network.layers}
@@ -84,7 +84,7 @@ def write_statistics(network: Network, found: Found, editor: Editor) -> list[Cal
             if layer in found
             else _left(layer.node, Refusal("unknown-shape", "it was never fed a value"))
         )
-    for node, refusal in network.left:
+    for node, refusal in network.kept:
         rows[node] = _left(node, refusal)
     order = [node for scope in network.graphs.scopes for node in scope.nodes if node in rows]
     return [rows[node] for node in order] + written_out
@@ -112,7 +112,7 @@ def _row(layer: Layer, found: Statistics, editor: Editor) -> CalibratedRow:
 
 def _left(node: Node, refusal: Refusal) -> CalibratedRow:
     reason = {"code": refusal.reason, "detail": refusal.detail}
-    return CalibratedRow(node.name, node.output.name, node.graph.name or "main", "left", reason=reason)
+    return CalibratedRow(node.name, node.output.name, node.graph.name or "main", "kept", reason=reason)
 
 
 def _decomposed(graphs: Graphs) -> list[CalibratedRow]:

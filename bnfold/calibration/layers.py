@@ -46,9 +46,9 @@ class Layer:
 
 
 def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Refusal]]]:
-    """The layers of the main graph, in its order; and the BatchNormalizations that must be left, and why."""
+    """The layers of the main graph, in its order; and the BatchNormalizations that must be kept, and why."""
     found: list[Layer] = []
-    left: list[tuple[Node, Refusal]] = []
+    kept: list[tuple[Node, Refusal]] = []
     for scope in graphs.scopes:
         for node in scope.nodes:
             if node.op == "BatchNormalization" and node.inputs and node.inputs[0] is not None and node.live_outputs:
@@ -56,8 +56,8 @@ def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Refusal]]]:
                 if isinstance(layer, Layer):
                     found.append(layer)
                 else:
-                    left.append((node, layer))
-    return found, left
+                    kept.append((node, layer))
+    return found, kept
 
 
 def _layer(node: Node, source: Value, main: bool) -> Layer | Refusal:

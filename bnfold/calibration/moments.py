@@ -31,7 +31,7 @@ def pooled(first: Statistics, second: Statistics) -> Statistics:
 
 
 def statistics_of(x: NDArray[Any], axes: tuple[int, ...]) -> Statistics:
-    """Mean and biased variance of an activation of any size, in bounded memory: rows are pooled piece by piece."""
+    """Mean and biased variance of an activation of any size, in bounded memory: rows are pooled block by block."""
     rows = max(1, PIECE // max(1, x[:1].size))
     total = batch_statistics(x[:rows], axes) if x.size else Statistics(np.zeros(()), np.zeros(()), 0)
     for start in range(rows, len(x), rows):

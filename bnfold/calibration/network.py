@@ -33,7 +33,7 @@ class Network(Protocol):
         """What the planner sees of it."""
 
     layers: list[Layer]
-    left: list[tuple[Node, Refusal]]
+    kept: list[tuple[Node, Refusal]]
     levels: list[Level]
     inputs: list[Input]
 

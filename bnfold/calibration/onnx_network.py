@@ -32,7 +32,7 @@ class OnnxNetwork:
         self.source = source
         self.loaded = loaded = source.loaded
         self.graphs = source.graphs()
-        self.layers, self.left = layers_of(self.graphs)
+        self.layers, self.kept = layers_of(self.graphs)
         self._reads = reading(self.graphs)
         self.levels = divide(self.graphs.scopes[0], self.layers, self._reads)
         fed = self.graphs.scopes[0].inputs

@@ -32,7 +32,7 @@ class TorchNetwork:
         self.source = separated(source)
         self.loaded = loaded = self.source.loaded
         self.graphs = self.source.graphs()
-        self.layers, self.left = layers_of(self.graphs)
+        self.layers, self.kept = layers_of(self.graphs)
         self.levels = divide(self.graphs.graph, self.layers, reading(self.graphs))
         self._evaluator = Evaluator(loaded.program)
         fed = [value for value in self.graphs.graph.inputs if value.tensor is None]

@@ -65,7 +65,7 @@ class Commands(click.Group):
                 sys.exit(OutputError.exit_code)
             sys.exit(end.code)
         except BrokenPipeError:
-            sys.stdout = None  # the reader is gone; the interpreter must not flush at its end
+            sys.stdout = None  # the reading end is closed; the interpreter must not flush at its end
             sys.exit(OutputError.exit_code)
         except (KeyboardInterrupt, click.Abort):
             echo("interrupted", err=True)

@@ -1,4 +1,4 @@
-"""Zip archives as torch writes them: read so that nobody can see other members than we do.
+"""Zip archives as torch writes them: read so that torch can't see other members than we do.
 
 torch stores its members uncompressed under one root folder. Anything else is refused: it reads the first of two
 members of one name where Python reads the last, and a compressed member may unpack to any size.

@@ -1,4 +1,4 @@
-"""What the data files of a model hold, for those who attest it: nobody else should wait for digests of gigabytes."""
+"""What the data files of a model hold, for attestations only: digests of gigabytes take long."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Span:
 
 
 class _Scratch:
-    """A piece of memory that is used again and again."""
+    """A buffer that is used again and again."""
 
     def __init__(self) -> None:
         self._memory = np.empty(0, np.uint8)

@@ -1,8 +1,8 @@
 """Temporary folders that leave nothing behind: what a killed process left is swept away by the next run.
 
-Each folder is locked as long as its process lives (the kernel lets go of the lock of a dead one); a folder that nobody
-holds any more is stale. A folder that publishes files first notes them: what it had published when it died, without the
-model that they belong to, goes too.
+Each folder is locked as long as its process lives (the kernel releases the lock of a dead one); a folder that no
+process holds is stale. A folder that publishes files records them first: what it had published when it died, without
+the model that they belong to, is removed too.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ OWNED = "made-by-bnfold"
 """A file that says whose folder it is; it is what the process holds."""
 
 YOUNG = 1.0
-"""Seconds for which a folder that nobody holds is left alone: its process may be about to lock it."""
+"""Seconds for which a folder that no process holds is left alone: its process may be about to lock it."""
 
 
 @contextlib.contextmanager
@@ -63,7 +63,7 @@ def note(folder: Path, model: str, data: Iterable[Path]) -> None:
 
 
 def sweep(parent: Path, prefix: str) -> None:
-    """Remove the folders in ``parent`` whose processes died. Never raises: somebody else's mess is not our failure."""
+    """Remove the folders in ``parent`` whose processes died. Never raises: their remains must not fail this process."""
     if fcntl is None:
         return
     with contextlib.suppress(OSError):

@@ -1,4 +1,4 @@
-"""A file that is being written, piece by piece."""
+"""A file that is being written, chunk by chunk."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from bnfold.io.tensor_data import Stored
 from bnfold.progress import report
 
 AHEAD = 2**23
-"""Bytes after which the disk is told to start: on Linux, advice that they are not needed does that."""
+"""Bytes after which write-back is started: on Linux, advice that they are not needed does that."""
 
 
 class NewFile:
-    """A file that is being written: whole pieces, synced at the end; the disk starts while the rest is still computed.
+    """A file that is being written: whole chunks, synced at the end; the disk starts while the rest is still computed.
 
     Raises OSError, and FileExistsError if it is there already.
     """

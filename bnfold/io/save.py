@@ -20,7 +20,7 @@ from bnfold.io.external import ExternalData, byte_size, external_tensors, tensor
 from bnfold.io.folders import note, temporary
 from bnfold.io.load import LIMIT, LoadedModel
 from bnfold.io.new_file import NewFile
-from bnfold.io.serialize import chunks, pieces
+from bnfold.io.serialize import chunks, parts_of
 from bnfold.io.source import FileSource
 from bnfold.io.tensor_data import Stored
 from bnfold.io.wire import length
@@ -175,7 +175,7 @@ def _write(
         for tensor in external_tensors(proto):
             model.external.inline(tensor)
     outside = [tensor for tensor in tensors_of(proto) if _belongs_outside(tensor, external, moved)]
-    if external == "auto" and not outside and length(pieces(proto, model.external)) > LIMIT:
+    if external == "auto" and not outside and length(parts_of(proto, model.external)) > LIMIT:
         outside = [tensor for tensor in tensors_of(proto) if _is_large(tensor)]
     data: tuple[Path, ...] = ()
     if outside:
@@ -185,7 +185,7 @@ def _write(
         with NewFile(data[0]) as file:
             for tensor in outside:
                 _move_out(tensor, file, data[0].name, model.external)
-    parts = pieces(proto, model.external)
+    parts = parts_of(proto, model.external)
     if length(parts) > LIMIT:
         raise OutputError("the model does not fit into one file of 2 GiB", "use --external-data always")
     _write_file(chunks(parts, model.external), path)
@@ -194,8 +194,8 @@ def _write(
 
 def _write_file(data: Iterable[bytes | memoryview], path: Path) -> None:
     with NewFile(path) as file:
-        for piece in data:
-            file.write(piece)
+        for chunk in data:
+            file.write(chunk)
 
 
 def _copy(model: LoadedModel, path: Path, target: Path | None) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""A model as the pieces that are to be written: its structure, and the data that lies or is made elsewhere."""
+"""A model as the parts of a file: its structure, and the data that is stored or computed elsewhere."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from bnfold.io import wire
 from bnfold.io.external import ExternalData, placeholder_of, tensors_of
 from bnfold.io.tensor_data import Stored
 
-Pieces = list["bytes | wire.Hole"]
+Parts = list["bytes | wire.Hole"]
 
 
-def pieces(model: ModelProto, external: ExternalData) -> Pieces:
+def parts_of(model: ModelProto, external: ExternalData) -> Parts:
     """What to write, in order. A tensor that stayed in its file, unchanged, is its message there, byte by byte."""
     messages: dict[str, int] = {}
     touched: set[str] = set()
@@ -31,8 +31,8 @@ def pieces(model: ModelProto, external: ExternalData) -> Pieces:
     return wire.assemble(model.SerializeToString(), sizes, messages)
 
 
-def chunks(parts: Pieces, external: ExternalData) -> Iterator[bytes | memoryview]:
-    """The bytes of all pieces; each chunk is gone when the next one is asked for."""
+def chunks(parts: Parts, external: ExternalData) -> Iterator[bytes | memoryview]:
+    """The bytes of all parts; each chunk is freed when the next one is asked for."""
     for part in parts:
         if isinstance(part, bytes):
             yield part
@@ -45,7 +45,7 @@ def chunks(parts: Pieces, external: ExternalData) -> Iterator[bytes | memoryview
 
 
 def in_memory(model: ModelProto, external: ExternalData) -> ModelProto:
-    """The model with all marked data in it, for those who want it as an object."""
+    """The model with all marked data in it, for callers that want it as an object."""
     whole = ModelProto()
-    whole.ParseFromString(b"".join(map(bytes, chunks(pieces(model, external), external))))
+    whole.ParseFromString(b"".join(map(bytes, chunks(parts_of(model, external), external))))
     return whole

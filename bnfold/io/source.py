@@ -1,6 +1,6 @@
-"""The bytes that a model comes from: a regular file, read piece by piece, or what a stream or a caller gave.
+"""The bytes that a model comes from: a regular file, read chunk by chunk, or what a stream or a caller gave.
 
-Nothing is mapped: a mapped file that another process cuts short kills its reader. One open handle serves all reads, so
+Nothing is mapped: a mapped file that another process truncates kills its reader. One open handle serves all reads, so
 that a file may be replaced under its name (``--in-place``) while it is worked on; whether it was changed is asked at
 the end.
 """
@@ -41,7 +41,7 @@ class BytesSource:
         view[:] = self._data[offset : offset + len(view)]
 
     def chunks(self, offset: int, length: int) -> Iterator[memoryview]:
-        """The same as ``read``, piece by piece."""
+        """The same as ``read``, chunk by chunk."""
         view = memoryview(self._data)[offset : offset + length]
         yield from (view[at : at + CHUNK] for at in range(0, length, CHUNK))
 
@@ -90,12 +90,12 @@ class FileSource:
             offset, view = offset + count, view[count:]
 
     def chunks(self, offset: int, length: int, size: int = CHUNK) -> Iterator[memoryview]:
-        """The same in pieces of ``size``; each piece is gone when the next one is asked for."""
+        """The same in chunks of ``size``; each is freed when the next one is asked for."""
         buffer = memoryview(bytearray(min(size, length)))
         for at in range(offset, offset + length, size):
-            piece = buffer[: min(size, offset + length - at)]
-            self.into(at, piece)
-            yield piece
+            chunk = buffer[: min(size, offset + length - at)]
+            self.into(at, chunk)
+            yield chunk
 
     def hash_ahead(self) -> None:
         """Compute the digest beside other work, where that is worth a thread."""
@@ -138,8 +138,8 @@ class FileSource:
     def _hash(self) -> None:
         digest = hashlib.sha256()
         try:
-            for piece in self.chunks(0, self.size, HASHED):
-                digest.update(piece)
+            for chunk in self.chunks(0, self.size, HASHED):
+                digest.update(chunk)
             self._digest = digest.hexdigest()
         except InputError as error:
             self._digest = error

@@ -27,7 +27,7 @@ class Stored:
     head: bytes = b""
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes, piece by piece."""
+        """The bytes, chunk by chunk."""
         return self.source.chunks(self.offset, self.size)
 
 
@@ -43,7 +43,7 @@ class Computed(Protocol):
         """Of the tensor."""
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """The tensor in the order in which it is stored, piece by piece."""
+        """The tensor in the order in which it is stored, chunk by chunk."""
 
     def array(self) -> NDArray[Any]:
         """The tensor as a whole."""
@@ -61,7 +61,7 @@ class Deferred:
         return math.prod(self.weight.shape) * int(np.dtype(self.weight.dtype).itemsize)
 
     def chunks(self) -> Iterator[memoryview]:
-        """The bytes, piece by piece, as ONNX orders them."""
+        """The bytes, chunk by chunk, as ONNX orders them."""
         for block in self.weight.blocks():
             yield little_endian(block).reshape(-1).view(np.uint8).data
 

@@ -1,11 +1,11 @@
 """The wire format of protobuf, as far as it takes to keep a model's large tensors out of memory.
 
 A model is mostly the ``raw_data`` of its tensors. :func:`separate` reads all but that: what it gives protobuf is a
-*skeleton*, in which each large tensor has a *mark* in place of its data, written as ONNX writes external data.
-:func:`assemble` is the inverse: the bytes of a skeleton in which each marked tensor has its data again. ::
+*skeleton*, in which each large tensor has a *placeholder* in place of its data, written as ONNX writes external data.
+:func:`assemble` is the inverse: the bytes of a skeleton in which each separated tensor has its data again. ::
 
     file:      … graph { … initializer { dims, type, name, raw_data: 9 MB } … } …
-    skeleton:  … graph { … initializer { dims, type, name, external_data: mark } … } …
+    skeleton:  … graph { … initializer { dims, type, name, external_data: placeholder } … } …
 
 Whatever is not understood is left where it is: protobuf judges it. Sources: protobuf.dev/programming-guides/encoding,
 onnx.proto of ONNX 1.23.
@@ -29,7 +29,7 @@ WINDOW = 2**16
 """Bytes of structure read at a time."""
 
 PLACEHOLDER = "\0" + os.urandom(16).hex()
-"""What the location of a marked tensor starts with. No file can know it, and no path can hold it."""
+"""What the location of a separated tensor starts with. No file can know it, and no path can hold it."""
 
 _NUMBERS = count()
 _PREFIX = PLACEHOLDER.encode()
@@ -71,7 +71,7 @@ class TensorSpan:
 
 @dataclass(frozen=True)
 class Hole:
-    """Where the data of a marked tensor belongs. ``whole``: its message takes the place of the tensor's own header."""
+    """Where the data of a separated tensor belongs. ``whole``: its message replaces the tensor's own header."""
 
     placeholder: str
     size: int
@@ -79,17 +79,17 @@ class Hole:
 
 
 def new_placeholder() -> str:
-    """A mark that no tensor carries yet."""
+    """A placeholder that no tensor carries yet."""
     return f"{PLACEHOLDER}{next(_NUMBERS):016x}"
 
 
 def is_placeholder(location: str) -> bool:
-    """Return True for the location of a marked tensor."""
+    """Return True for the location of a separated tensor."""
     return location.startswith(PLACEHOLDER)
 
 
 def separate(read: Read, size: int) -> tuple[bytes, dict[str, TensorSpan]]:
-    """The skeleton of a model of ``size`` bytes, and what was cut out of it, by mark."""
+    """The skeleton of a model of ``size`` bytes, and what was cut out of it, by placeholder."""
     cuts: dict[str, TensorSpan] = {}
     try:
         return _skeleton(read, "model", 0, size, cuts, 0) or read(0, size), cuts
@@ -116,7 +116,7 @@ def _skeleton(read: Read, kind: str, start: int, stop: int, cuts: dict[str, Tens
 
 
 def _with_placeholder(read: Read, start: int, stop: int, cuts: dict[str, TensorSpan]) -> bytes | None:
-    """A tensor with a mark in place of its raw data; None for one that holds its data otherwise, or twice."""
+    """A tensor with a placeholder in place of its raw data; None for one that holds its data otherwise, or twice."""
     raw: tuple[int, int, int] | None = None
     for number, wire, at, body, end in fields(read, start, stop):
         if number in (EXTERNAL_DATA, DATA_LOCATION) or (number == RAW_DATA and (raw or wire != LENGTH_DELIMITED)):
@@ -132,15 +132,15 @@ def _with_placeholder(read: Read, start: int, stop: int, cuts: dict[str, TensorS
 
 
 def _pointer(placeholder: str) -> bytes:
-    """``external_data { key: "location" value: mark } data_location: EXTERNAL``."""
+    """``external_data { key: "location" value: placeholder } data_location: EXTERNAL``."""
     entry = _delimited(1, 8) + b"location" + _delimited(2, len(placeholder)) + placeholder.encode()
     return _delimited(EXTERNAL_DATA, len(entry)) + entry + varint(DATA_LOCATION << 3) + b"\1"
 
 
 def assemble(skeleton: bytes, sizes: Mapping[str, int], wholes: Mapping[str, int]) -> list[bytes | Hole]:
-    """Return what to write, in order: the skeleton's bytes, and gaps where the data of its marked tensors belongs.
+    """Return what to write, in order: the skeleton's bytes, and gaps where the data of its separated tensors belongs.
 
-    ``sizes`` are the bytes of each mark's data; for those in ``wholes`` a complete message of so many bytes is written.
+    ``sizes`` are the bytes of each placeholder's data; for those in ``wholes`` a whole message of that size is written.
     """
     places = []
     at = skeleton.find(_PREFIX)
@@ -149,7 +149,7 @@ def assemble(skeleton: bytes, sizes: Mapping[str, int], wholes: Mapping[str, int
         at = skeleton.find(_PREFIX, at + 1)
     if not places:
         return [skeleton]
-    return _Assembly(skeleton, places, sizes, wholes).pieces("model", 0, len(skeleton))
+    return _Assembly(skeleton, places, sizes, wholes).fill("model", 0, len(skeleton))
 
 
 @dataclass
@@ -159,7 +159,7 @@ class _Assembly:
     sizes: Mapping[str, int]
     wholes: Mapping[str, int]
 
-    def pieces(self, kind: str, start: int, stop: int) -> list[bytes | Hole]:
+    def fill(self, kind: str, start: int, stop: int) -> list[bytes | Hole]:
         """A message, filled."""
         parts: list[bytes | Hole] = []
         kept = start
@@ -168,13 +168,13 @@ class _Assembly:
             child = CHILDREN[kind].get(number)
             if first == len(self.places) or self.places[first] >= end or child is None or wire != LENGTH_DELIMITED:
                 continue
-            inner = self._tensor(body, end) if child == "tensor" else self.pieces(child, body, end)
+            inner = self._tensor(body, end) if child == "tensor" else self.fill(child, body, end)
             parts += [self.skeleton[kept:at], _delimited(number, length(inner)), *inner]
             kept = end
         return [*parts, self.skeleton[kept:stop]]
 
     def _tensor(self, start: int, stop: int) -> list[bytes | Hole]:
-        """A marked tensor: its fields in the order of their numbers, as protobuf writes them, with its data."""
+        """A separated tensor: its fields in the order of their numbers, as protobuf writes them, with its data."""
         at = self.places[bisect_left(self.places, start)]
         placeholder = self.skeleton[at : at + _LENGTH].decode()
         if placeholder in self.wholes:
@@ -190,9 +190,9 @@ class _Assembly:
         return self.skeleton[offset : offset + size]
 
 
-def length(pieces: list[bytes | Hole]) -> int:
-    """The bytes that pieces take."""
-    return sum(piece.size if isinstance(piece, Hole) else len(piece) for piece in pieces)
+def length(parts: list[bytes | Hole]) -> int:
+    """Return the bytes that parts take."""
+    return sum(part.size if isinstance(part, Hole) else len(part) for part in parts)
 
 
 def fields(read: Read, start: int, stop: int) -> Iterator[tuple[int, int, int, int, int]]:

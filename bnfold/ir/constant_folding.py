@@ -139,11 +139,11 @@ class Constants:
 
 
 class _Held:
-    """What an evaluation holds: each result until its last reader has it, and together no more than they may take."""
+    """What an evaluation holds: each result until its last consumer has it, and together no more than the budget."""
 
     def __init__(self, order: list[Value], small: Mapping[Value, ConstantValue]) -> None:
-        makers = [value.producer for value in order if not value.tensor and value.producer]
-        self._consumers = Counter(used for node in makers for used in _needed(node))
+        producers = [value.producer for value in order if not value.tensor and value.producer]
+        self._consumers = Counter(used for node in producers for used in _needed(node))
         self._results = {used: small[used] for used in self._consumers if used in small}
         stored = sum(prod(value.tensor_type[1]) for value in order if value.tensor and value.tensor_type)
         self._budget = max(FEW, GROWTH * stored) - sum(known.size for known in self._results.values())

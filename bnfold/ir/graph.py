@@ -175,4 +175,4 @@ class Editor(Protocol):
         """Note that ``value`` holds other numbers from now on: annotations may speak of it."""
 
     def finish(self) -> None:
-        """Drop what nobody reads any more because of the edits."""
+        """Drop what the edits leave without a consumer."""

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TorchModel(Model):
-    """An exported program. ``is_calibrated``: it is saved as nobody's fold."""
+    """An exported program. ``is_calibrated``: it is not saved as a fold."""
 
     foldable: TorchFoldable
     format: Format = "pt2"

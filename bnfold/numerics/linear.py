@@ -55,18 +55,18 @@ class Weight:
         """Groups, and output channels of each."""
         return self.shape[0], self.shape[2 if self.inputs_first else 1]
 
-    def pieces(self) -> Iterator[tuple[Place, NDArray[Any]]]:
+    def blocks(self) -> Iterator[tuple[Place, NDArray[Any]]]:
         """Pieces of about BLOCK elements, in order: several groups, or some rows of one."""
         groups, rows, columns, taps = self.shape
         row = columns * taps
         together, apart = max(1, BLOCK // max(rows * row, 1)), min(rows, max(1, BLOCK // max(row, 1)))
         for g in range(0, groups, together):
             some = min(together, groups - g)
-            for r in range(0, rows, apart):  # all of them where there is room for several groups
+            for r in range(0, rows, apart):  # all of them where several groups fit
                 count = min(apart, rows - r)
                 start = (g * rows + r) * row
-                piece = self.part(start, start + some * count * row)
-                yield (slice(g, g + some), slice(r, r + count)), piece.reshape(some, count, columns, taps)
+                block = self.part(start, start + some * count * row)
+                yield (slice(g, g + some), slice(r, r + count)), block.reshape(some, count, columns, taps)
 
     def per_output(self, vector: Array) -> Array:
         """``(group, out)``, so that it broadcasts against the weight."""
@@ -79,10 +79,10 @@ class Weight:
 
 @dataclass(frozen=True, eq=False)
 class Scaled:
-    """``weight * gain / divisor``, computed piece by piece when it is asked for, never all of it in float64.
+    """``weight * gain / divisor``, computed block by block when it is asked for, never all of it in float64.
 
     ``gain`` is ``(group, out)``, ``divisor`` ``(group, in)``. The result has ``shape`` and ``dtype``, rounded once.
-    ``judge`` is told the largest exact size per output channel, ``(group, out)``, after each computation; it may raise.
+    ``judge`` gets the largest exact size per output channel, ``(group, out)``, after each computation; it may raise.
     """
 
     weight: Weight
@@ -93,25 +93,25 @@ class Scaled:
     judge: Callable[[Array], None] | None = None
 
     def blocks(self) -> Iterator[NDArray[Any]]:
-        """The result in the order in which it is stored, piece by piece; a piece is gone when the next is asked for."""
+        """The result in the order in which it is stored, block by block; each is freed when the next is asked for."""
         gain = self.weight.per_output(self.gain)
         divisor = None if self.divisor is None else self.weight.per_input(self.divisor)
         largest = np.zeros(self.weight.outputs)
         exact, stored = np.empty((0,)), np.empty((0,), self.dtype)
-        for place, piece in self.weight.pieces():
-            if piece.shape != exact.shape:
-                exact, stored = np.empty(piece.shape), np.empty(piece.shape, self.dtype)
-            np.copyto(exact, piece)
+        for place, block in self.weight.blocks():
+            if block.shape != exact.shape:
+                exact, stored = np.empty(block.shape), np.empty(block.shape, self.dtype)
+            np.copyto(exact, block)
             exact *= _at(gain, place) if divisor is None else _at(gain, place) / _at(divisor, place)
             if self.judge is not None:  # with one gain per channel the largest is where the weight's own is
-                self._look_at(piece if divisor is None else exact, place, largest)
+                self._look_at(block if divisor is None else exact, place, largest)
             yield rounded(exact, self.dtype, stored)
         if self.judge is not None:
             self.judge(largest if divisor is not None else largest * np.abs(self.gain))
 
-    def _look_at(self, piece: NDArray[Any], place: Place, largest: Array) -> None:
+    def _look_at(self, block: NDArray[Any], place: Place, largest: Array) -> None:
         axes = (1 if self.weight.inputs_first else 2, 3)
-        size = np.maximum(piece.max(axis=axes), -piece.min(axis=axes)).astype(np.float64)
+        size = np.maximum(block.max(axis=axes), -block.min(axis=axes)).astype(np.float64)
         target = largest[place[0]] if self.weight.inputs_first else largest[place]
         np.maximum(target, size, out=target)
 
@@ -146,10 +146,10 @@ def fold_linear(
 
 
 def _product(weight: Weight, vector: Array) -> Array:
-    """``(group, out)``: what a weight makes of one number per input, in float64 piece by piece."""
+    """``(group, out)``: what a weight makes of one number per input, in float64 block by block."""
     made = np.zeros(weight.outputs)
-    for (groups, rows), piece in weight.pieces():
-        exact = piece.astype(np.float64)
+    for (groups, rows), block in weight.blocks():
+        exact = block.astype(np.float64)
         if weight.inputs_first:
             made[groups] += np.einsum("giok,gi->go", exact, vector[groups, rows])
         else:
@@ -158,7 +158,7 @@ def _product(weight: Weight, vector: Array) -> Array:
 
 
 def _at(vector: Array, place: Place) -> Array:
-    """Return what belongs to a piece of a weight, of something that broadcasts against all of it."""
+    """Return what belongs to a block of a weight, of something that broadcasts against all of it."""
     groups, rows = place
     return vector[groups, rows] if vector.shape[1] > 1 else vector[groups]
 

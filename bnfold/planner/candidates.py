@@ -140,7 +140,7 @@ def _elementwise(node: Node) -> tuple[Value, Affine] | None:
 
 
 def _private(value: Value) -> bool:
-    """Return True if nobody but one node reads the value."""
+    """Return True if the value has one consumer only."""
     return len(value.consumers) == 1 and not value.is_output and not value.captured
 
 

@@ -46,15 +46,15 @@ class PropagationState:
     nodes: dict[Node, None] = field(default_factory=dict)
     absorbers: dict[Node, None] = field(default_factory=dict)
 
-    def mark(self) -> tuple[int, int, int]:
+    def position(self) -> tuple[int, int, int]:
         """A point to come back to."""
         return len(self.assigned), len(self.nodes), len(self.absorbers)
 
-    def rewind(self, mark: tuple[int, int, int]) -> None:
-        """Forget what came after ``mark``."""
-        while len(self.assigned) > mark[0]:
+    def rewind(self, position: tuple[int, int, int]) -> None:
+        """Forget what came after ``position``."""
+        while len(self.assigned) > position[0]:
             self.assigned.popitem()
-        for entries, length in zip((self.nodes, self.absorbers), mark[1:], strict=True):
+        for entries, length in zip((self.nodes, self.absorbers), position[1:], strict=True):
             while len(entries) > length:
                 entries.popitem()
 
@@ -89,10 +89,10 @@ class Propagation:
     def run(self, start: Assignments) -> PropagationState | Refusal:
         """Propagate ``start`` to a fixpoint; where it is refused, go back to the last alternative."""
         first: Refusal | None = None
-        untried: list[tuple[tuple[int, int, int], list[Node], Assignments]] = [(self.state.mark(), [], start)]
+        untried: list[tuple[tuple[int, int, int], list[Node], Assignments]] = [(self.state.position(), [], start)]
         while untried:
-            mark, queue, assignments = untried.pop()
-            self.state.rewind(mark)
+            position, queue, assignments = untried.pop()
+            self.state.rewind(position)
             self.asked.clear()
             refusal = self._accept(assignments, queue)
             while refusal is None and queue:
@@ -109,7 +109,8 @@ class Propagation:
                 else:
                     if len(untried) < MOST_ALTERNATIVES:
                         untried.extend(
-                            (self.state.mark(), list(queue), alternative) for alternative in reversed(alternatives[1:])
+                            (self.state.position(), list(queue), alternative)
+                            for alternative in reversed(alternatives[1:])
                         )
                     refusal = self._accept(alternatives[0], queue)
             if refusal is None:
@@ -135,7 +136,7 @@ class Propagation:
             if not transform.finite:
                 return Refusal("overflow", f"the transform of {value.name!r} is not finite")
             if self.planner.graph.constants.is_constant(value):
-                return Refusal("dynamic-weights", f"{value.name!r} is a constant that its reader can't change")
+                return Refusal("dynamic-weights", f"{value.name!r} is a constant that its consumer can't change")
             if held := immovable(value):
                 return held
             if not transform.fits(self.current(value)):

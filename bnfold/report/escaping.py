@@ -14,7 +14,7 @@ _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0"
     "\U00016fe4\U0001d159\U000e0100-\U000e01ef]"
 )
-"""What Python calls printable and nobody can see: fillers, joiners, variation selectors."""
+"""What Python calls printable and is invisible: fillers, joiners, variation selectors."""
 
 _COLOUR = re.compile(r"(\x1b\[[0-9;]*m)")
 
@@ -41,12 +41,12 @@ def harmless(line: str) -> str:
 
     Only the first character of such a sequence is escaped; colours don't count, since a runner may drop them.
     """
-    pieces = _COLOUR.split(line)  # colours are at the odd places
-    letters = list("".join(pieces[::2]))
+    parts = _COLOUR.split(line)  # colours are at the odd places
+    letters = list("".join(parts[::2]))
     for at in _commands("".join(letters)):
         letters[at] = rf"\x{ord(letters[at]):02x}"
     rest = iter(letters)
-    return "".join(piece if place % 2 else "".join(islice(rest, len(piece))) for place, piece in enumerate(pieces))
+    return "".join(part if place % 2 else "".join(islice(rest, len(part))) for place, part in enumerate(parts))
 
 
 def _commands(plain: str) -> list[int]:

@@ -75,16 +75,16 @@ def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -
 
 
 def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool) -> None:
-    """Print how far each layer's statistics moved, what was left and why, what is odd about the new ones."""
-    left = [row for row in result.rows if row.status == "left"]
+    """Print how far each layer's statistics moved, what was kept and why, what is odd about the new ones."""
+    kept = [row for row in result.rows if row.status == "kept"]
     done = [row for row in result.rows if row.drift is not None]
     shown = done if verbose else sorted(done, key=lambda row: -(row.drift.rms if row.drift else 0.0))[:SHOWN]
     terminal.table(DRIFT, (_drift(row.name, row.drift) for row in shown if row.drift is not None))
     if len(shown) < len(done):
         terminal.line((f"the {SHOWN} that moved most, of {len(done)}; --verbose shows all", "dim"))
-    for row in left:
+    for row in kept:
         assert row.reason is not None
-        terminal.line(f"{row.name}: ", ("left", "yellow"), f": {row.reason['code']}: {row.reason['detail']}")
+        terminal.line(f"{row.name}: ", ("kept", "yellow"), f": {row.reason['code']}: {row.reason['detail']}")
     _print_warnings(terminal, [(row.name, row.findings) for row in result.rows], verbose=verbose)
     data = result.data
     way = result.mode

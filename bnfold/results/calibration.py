@@ -14,7 +14,7 @@ from bnfold.results.model import ModelInfo, Written, head
 
 @dataclass(frozen=True, eq=False)
 class CalibratedRow:
-    """One BatchNormalization: ``status`` is ``calibrated``, or ``left`` for a reason."""
+    """One BatchNormalization: ``status`` is ``calibrated``, or ``kept`` for a reason."""
 
     name: str
     output: str
@@ -87,7 +87,7 @@ class Calibration:
             "summary": {
                 "batch_norms": len(self.rows),
                 "calibrated": self.calibrated,
-                "left": len(self.rows) - self.calibrated,
+                "kept": len(self.rows) - self.calibrated,
             },
             "seconds": {stage: round(value, 4) for stage, value in self.seconds.items()},
         }

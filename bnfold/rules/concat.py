@@ -22,7 +22,7 @@ from bnfold.rules.rule import (
 
 
 def _concat(node: Node, context: RuleContext) -> Alternatives:
-    """Along the axis: a piece of the output's transform to each input; along others: the same transform to all."""
+    """Along the axis: a slice of the output's transform to each input; along others: the same transform to all."""
     values = [value for value in node.inputs if value is not None]
     target = node.output
     rank = target.rank
@@ -61,11 +61,11 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
             return [everywhere]
         return Refusal("unknown-shape", f"the sizes that {node.label} works with are not known")
     if proposed is not None:
-        pieces = _pieces(proposed, whole.rank, axis, lengths)
-        clash = any(m is not None and not m.agrees(piece) for m, piece in zip(transforms, pieces, strict=True))
+        slices = _slices(proposed, whole.rank, axis, lengths)
+        clash = any(m is not None and not m.agrees(slice_) for m, slice_ in zip(transforms, slices, strict=True))
         if clash:
             return Refusal("consumers", f"{node.label} would need two different transforms")
-        assignments = zip(parts, pieces, strict=True)
+        assignments = zip(parts, slices, strict=True)
         return [[(v, m) for v, m in assignments if context.proposed(v) is None and not constants.is_constant(v)]]
     filled = [Affine.of(1.0, 0.0) if transform is None else transform for transform in transforms]
     try:
@@ -78,8 +78,8 @@ def _parts(node: Node, context: RuleContext, whole: Value, parts: Sequence[Value
     return [[(whole, joined)], everywhere] if alike else [[(whole, joined)]]  # the other parts follow from the whole
 
 
-def _pieces(transform: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:
-    """A transform cut along ``axis``; one that does not vary there is the same for each piece."""
+def _slices(transform: Affine, rank: int, axis: int, sizes: list[int]) -> list[Affine]:
+    """A transform cut along ``axis``; one that does not vary there is the same for each slice."""
     ends = np.cumsum([0, *sizes])
 
     def cut(index: int) -> Move:
@@ -100,7 +100,7 @@ def _joined(arrays: list[Array], rank: int, axis: int, sizes: list[int]) -> Arra
 
 
 def _rewrite_concat(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
-    """Constants among the inputs take their piece of the output's transform."""
+    """Constants among the inputs take their slice of the output's transform."""
     constants, rank = node.graph.constants, node.output.rank
     fixed = [i for i, value in enumerate(node.inputs) if value is not None and constants.is_constant(value)]
     transform = current(node.output)
@@ -111,16 +111,16 @@ def _rewrite_concat(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     if transform.gain.shape[axis : axis + 1] in ((), (1,)):
         return Rewrite({(node, i): transform(constant(node, i)) for i in fixed})
     sizes = [value.shape[axis] for value in node.inputs if value is not None and value.shape is not None]
-    pieces = _pieces(transform, rank, axis, [size for size in sizes if isinstance(size, int)])
-    return Rewrite({(node, i): pieces[i](constant(node, i)) for i in fixed})
+    slices = _slices(transform, rank, axis, [size for size in sizes if isinstance(size, int)])
+    return Rewrite({(node, i): slices[i](constant(node, i)) for i in fixed})
 
 
 RULES = {
     "Concat": Rule(
-        "a piece to each input; along other axes the same to all",
-        "joined; a constant input takes its piece",
+        "a slice to each input; along other axes the same to all",
+        "joined; a constant input takes its slice",
         _concat,
         _rewrite_concat,
     ),
-    "Split": Rule("joined from the pieces", "a piece to each output", _split),
+    "Split": Rule("joined from the slices", "a slice to each output", _split),
 }

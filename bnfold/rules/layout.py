@@ -112,7 +112,7 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
     Raises Unmovable.
     """
     one, other = _numbered(before, after)
-    pieces: list[tuple[slice, slice]] = []
+    runs: list[tuple[slice, slice]] = []
     i = j = 0
     while j < len(other):  # what is left of the one then has length 1
         start, stop = i, j
@@ -123,9 +123,9 @@ def reshaped(array: Array, before: Shape, after: Shape) -> Array:
                 left, i = left * one[i], i + 1
             else:
                 right, j = right * other[j], j + 1
-        pieces.append((slice(start, i), slice(stop, j)))
+        runs.append((slice(start, i), slice(stop, j)))
     shape: list[int] = []
-    for ours, theirs in pieces:
+    for ours, theirs in runs:
         if all(size == 1 for size in array.shape[ours]):
             shape += [1] * len(other[theirs])
             continue

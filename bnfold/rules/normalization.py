@@ -1,4 +1,4 @@
-"""BatchNormalization in all its opsets: a transform itself, and while it stays an absorber of others' transforms."""
+"""BatchNormalization in all its opsets: a transform itself, and if it is kept an absorber of others' transforms."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def _inference(node: Node) -> tuple[Value, BatchNorm] | Refusal:
 
 
 def _propagate(node: Node, context: RuleContext) -> Alternatives:
-    """A BatchNormalization that stays takes any transform per channel into its scale and bias."""
+    """A BatchNormalization that is kept takes any transform per channel into its scale and bias."""
     own = inference(node)
     if isinstance(own, Refusal):
         return own
@@ -134,8 +134,8 @@ def _rewrite_instance(node: Node, current: Callable[[Value], Affine]) -> Rewrite
 
 RULES = {
     "BatchNormalization": Rule(
-        "is removed; one that stays takes any transform per channel into scale and bias",
-        "one that stays takes any transform but scale 0",
+        "is removed; one that is kept takes any transform per channel into scale and bias",
+        "one that is kept takes any transform but scale 0",
         _propagate,
         _rewrite,
     ),

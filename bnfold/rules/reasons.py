@@ -1,4 +1,4 @@
-"""Why a BatchNorm stays: stable codes, each with the exactness it protects and what a user could change."""
+"""Why a BatchNorm is kept: stable codes, each with the exactness it protects and what a user could change."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "graph-output": (
         "The value is an output of the model: callers would see the change.",
-        "Take it out of the outputs if nobody needs it.",
+        "Take it out of the outputs if it is not needed.",
     ),
     "graph-input": (
         "The value is an input of the model: callers would have to change what they feed.",
@@ -48,7 +48,7 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "overridable": (
         "The weights are initializers listed as graph inputs: a caller may override them.",
-        "If nobody does, pass --freeze-initializers.",
+        "If no caller does, pass --freeze-initializers.",
     ),
     "per-activation": (
         "The statistics differ from position to position, and the layer shares its weights between positions.",

@@ -120,7 +120,7 @@ def off_axis(transform: Affine, node: Node, axis: int, size: int) -> Refusal | N
 
 
 def singular(transform: Affine, node: Node) -> Refusal | None:
-    """Return why a reader can't undo ``transform``; None if it can."""
+    """Return why a consumer can't undo ``transform``; None if it can."""
     if transform.invertible:
         return None
     return Refusal("consumers", f"a scale of zero can't be undone by {node.label}")

@@ -1,4 +1,4 @@
-"""Drift and calibration of ONNX models, against numpy and a network that was really spoilt."""
+"""Drift and calibration of ONNX models, against numpy and a network with corrupted statistics."""
 
 import numpy as np
 import onnx
@@ -17,22 +17,22 @@ from sample_models.accuracy import accuracy
 from tests.calibration.models import images, residual, statistics_in
 
 
-def test_the_spoilt_digits_come_back(tmp_path, samples):
+def test_the_corrupted_digits_come_back(tmp_path, samples):
     """The figures of docs/statistics.md."""
-    spoilt, data = samples / "digits_spoilt.onnx", samples / "digits_train.npz"
-    before = spoilt.read_bytes()
-    found = inspect(spoilt, data=data)
+    corrupted, data = samples / "digits_corrupted.onnx", samples / "digits_train.npz"
+    before = corrupted.read_bytes()
+    found = inspect(corrupted, data=data)
     assert all("drift" in row.warnings for row in found.rows)
     assert not any(row.warnings for row in inspect(samples / "digits.onnx", data=data).rows)
-    calibrate(spoilt, data, tmp_path / "sequential.onnx")
-    calibrate(spoilt, data, tmp_path / "single.onnx", CalibrateOptions("single-pass"))
+    calibrate(corrupted, data, tmp_path / "sequential.onnx")
+    calibrate(corrupted, data, tmp_path / "single.onnx", CalibrateOptions("single-pass"))
     fold(tmp_path / "sequential.onnx", tmp_path / "folded.onnx")
     assert accuracy(str(samples / "digits.onnx"))[0] == 358
-    assert accuracy(str(spoilt))[0] < 72
+    assert accuracy(str(corrupted))[0] < 72
     assert accuracy(str(tmp_path / "sequential.onnx"))[0] >= 355
     assert accuracy(str(tmp_path / "folded.onnx"))[0] >= 355
     assert 320 < accuracy(str(tmp_path / "single.onnx"))[0] < 350
-    assert spoilt.read_bytes() == before
+    assert corrupted.read_bytes() == before
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
@@ -183,7 +183,7 @@ def test_a_decomposed_one_is_left_and_says_why():
     rows = calibrate(model, images()).rows
     assert [(row.status, row.reason and row.reason["code"]) for row in rows] == [
         ("calibrated", None),
-        ("left", "decomposed"),
+        ("kept", "decomposed"),
     ]
 
 
@@ -240,7 +240,7 @@ def test_a_statistic_that_overflows_leaves_its_layer_and_those_behind_see_that()
     data = (images() * 300).astype("f2")
     result = calibrate(model, data)
     assert [(row.status, row.reason and row.reason["code"]) for row in result.rows] == [
-        ("left", "overflow"),
+        ("kept", "overflow"),
         ("calibrated", None),
     ]
     assert inspect(result.model, data=data).rows[1].drift.rms < 5e-3
@@ -252,7 +252,7 @@ def test_a_layer_that_normalises_a_constant_is_left():
     model.graph.node.insert(0, bn_node("k", "kb", "a"))
     model.graph.node[-2].input[1] = "kb"
     result = calibrate(model, images())
-    assert [row.status for row in result.rows] == ["left", "calibrated", "calibrated", "calibrated"]
+    assert [row.status for row in result.rows] == ["kept", "calibrated", "calibrated", "calibrated"]
     assert result.rows[0].reason["code"] == "dynamic-weights"
 
 

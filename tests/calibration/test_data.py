@@ -117,7 +117,7 @@ def test_ways_to_give_data(kind, tmp_path):
 
 
 def test_json_of_calibrate_and_of_drift(tmp_path, samples):
-    words = (samples / "digits_spoilt.onnx", "--data", samples / "digits_train.npz", "--json", "-")
+    words = (samples / "digits_corrupted.onnx", "--data", samples / "digits_train.npz", "--json", "-")
     result = call("calibrate", *words, "-o", tmp_path / "out.onnx", "--momentum", "0.9")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
@@ -154,7 +154,7 @@ def test_wrong_calls(words, code, line, tmp_path, samples, monkeypatch):
 
 def test_plots_are_drawn(tmp_path, samples):
     pytest.importorskip("matplotlib")
-    words = (samples / "digits_spoilt.onnx", "--data", samples / "digits_train.npz", "--quiet")
+    words = (samples / "digits_corrupted.onnx", "--data", samples / "digits_train.npz", "--quiet")
     assert call("inspect", *words, "--plot", tmp_path / "drift.svg").exit_code == 0
     assert "</svg>" in (tmp_path / "drift.svg").read_text()
     assert call("calibrate", *words, "--dry-run", "--plot", tmp_path / "moved.png").exit_code == 0

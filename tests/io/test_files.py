@@ -14,7 +14,7 @@ from bnfold.io import save as save_module
 from bnfold.io.external import external_tensors
 from bnfold.io.load import load
 from bnfold.io.save import staged
-from bnfold.io.serialize import chunks, pieces
+from bnfold.io.serialize import chunks, parts_of
 from sample_models.build import write
 from tests.support import assert_same, feeds_for, run
 
@@ -287,7 +287,7 @@ def test_unknown_fields_survive(tmp_path):
 def test_pieces_are_what_protobuf_writes(samples):
     for path in samples.glob("*.onnx"):
         model = load(path)
-        assert b"".join(map(bytes, chunks(pieces(model.proto, model.external), model.external))) == path.read_bytes()
+        assert b"".join(map(bytes, chunks(parts_of(model.proto, model.external), model.external))) == path.read_bytes()
 
 
 def test_what_is_not_folded_keeps_its_bytes(tmp_path, samples):

@@ -11,11 +11,11 @@ from bnfold.api import FoldOptions, fold
 from bnfold.errors import BnfoldError
 from bnfold.io import wire
 from bnfold.io.load import load, load_bytes
-from bnfold.io.serialize import chunks, in_memory, pieces
+from bnfold.io.serialize import chunks, in_memory, parts_of
 from bnfold.io.wire import separate, varint
 
 
-def reader(data):
+def read_from(data):
     return lambda offset, length: data[offset : offset + length]
 
 
@@ -24,7 +24,7 @@ def field(number, content):
 
 
 def written(model):
-    return b"".join(map(bytes, chunks(pieces(model.proto, model.external), model.external)))
+    return b"".join(map(bytes, chunks(parts_of(model.proto, model.external), model.external)))
 
 
 def big(name="w", elements=40_000, dtype="f4"):
@@ -39,7 +39,7 @@ def model(initializers=(), nodes=(), functions=()):
 
 
 def nested(levels):
-    """A model with a large tensor at that depth of nested graphs."""
+    """A model with a large tensor at that depth of subgraphs."""
     body = helper.make_graph([], "b", [], [helper.make_tensor_value_info("w", 1, None)], [big()])
     for level in range(levels):
         node = helper.make_node("If", ["c"], [f"o{level}"], then_branch=body, else_branch=body)
@@ -71,7 +71,7 @@ MODELS = {
 def test_what_is_separated_is_small_and_comes_back(name):
     build, count = MODELS[name]
     data = build().SerializeToString()
-    skeleton, cuts = separate(reader(data), len(data))
+    skeleton, cuts = separate(read_from(data), len(data))
     assert len(cuts) == count
     assert count == 0 or len(skeleton) < 4000 + 400 * count
     loaded = load_bytes(data)
@@ -102,13 +102,13 @@ def test_a_tensor_of_an_unusual_order_keeps_its_bytes():
 )
 def test_tensors_that_hold_their_data_otherwise_stay(tensor):
     data = model([tensor()]).SerializeToString()
-    assert separate(reader(data), len(data)) == (data, {})
+    assert separate(read_from(data), len(data)) == (data, {})
 
 
 def test_data_that_comes_twice_stays():
     tensor = field(8, b"w") + field(9, bytes(80_000)) + field(9, bytes(80_000))
     data = field(7, field(5, tensor))
-    assert separate(reader(data), len(data)) == (data, {})
+    assert separate(read_from(data), len(data)) == (data, {})
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_data_that_comes_twice_stays():
     ids=["tags", "short", "group", "huge", "varint"],
 )
 def test_what_is_no_protobuf_is_left_to_protobuf(data):
-    assert separate(reader(data), len(data)) == (data, {})
+    assert separate(read_from(data), len(data)) == (data, {})
     with pytest.raises(BnfoldError):
         load_bytes(data)
 
@@ -147,7 +147,7 @@ def test_damaged_models_are_read_as_protobuf_reads_them(flips, cut):
         if at < len(data):
             data[at] = byte
     data = bytes(data)
-    skeleton, cuts = separate(reader(data), len(data))
+    skeleton, cuts = separate(read_from(data), len(data))
     whole, parted = ModelProto(), ModelProto()
     try:
         whole.ParseFromString(data)

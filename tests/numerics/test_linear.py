@@ -86,9 +86,9 @@ def test_the_last_block_may_be_smaller(monkeypatch, shape, block, inputs_first):
     stored = np.arange(np.prod(shape), dtype="f4").reshape(shape)
     seen = np.full(shape, np.nan)
     sizes = []
-    for (groups, rows), piece in Weight.of(stored, inputs_first=inputs_first).pieces():
+    for (groups, rows), block in Weight.of(stored, inputs_first=inputs_first).blocks():
         assert np.isnan(seen[groups, rows]).all()
-        seen[groups, rows] = piece
-        sizes.append(piece.size)
+        seen[groups, rows] = block
+        sizes.append(block.size)
     np.testing.assert_array_equal(seen, stored)
     assert len(set(sizes)) == 2

@@ -46,7 +46,7 @@ def test_an_offset_goes_to_the_operand_without_other_consumers(first):
     nodes = [
         node("Conv", ["x", "w"], ["shared"], name="shared layer"),
         node("Conv", ["x", "v"], ["own"], name="own layer"),
-        node("Conv", ["shared", "u"], ["e"], name="reader"),
+        node("Conv", ["shared", "u"], ["e"], name="consumer"),
         node("Add", ["own", "shared"] if first else ["shared", "own"], ["d"]),
         bn_node("d", "b", "bn", epsilon=0.0),
         node("Sigmoid", ["b"], ["y"]),

@@ -80,7 +80,7 @@ def pages(tmp_path_factory):
     call("inspect", folder / "hostile.onnx", "--report", f"html={folder / 'hostile.html'}")
     call("bench", digits, folded, "--runs", 5, "--report", f"html={folder / 'bench.html'}")
     data = ("--data", SAMPLES / "digits_train.npz")
-    call("inspect", SAMPLES / "digits_spoilt.onnx", *data, "--report", f"html={folder / 'drift.html'}")
+    call("inspect", SAMPLES / "digits_corrupted.onnx", *data, "--report", f"html={folder / 'drift.html'}")
     return folder
 
 

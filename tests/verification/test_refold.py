@@ -224,6 +224,6 @@ def test_a_program_records_its_options(samples, tmp_path):
 def test_what_was_not_checked_is_not_claimed(samples, tmp_path):
     target = tmp_path / "folded.onnx"
     fold(samples / "digits.onnx", target, FoldOptions(verify=None))
-    found = verify(samples / "digits_spoilt.onnx", target, VerifyOptions(("structure",))).verification
+    found = verify(samples / "digits_corrupted.onnx", target, VerifyOptions(("structure",))).verification
     assert found.verdict == "inconclusive"
     assert found.left_open == "structure passes; weights, layers, outputs not run"

@@ -85,11 +85,11 @@ def bypass(model: ModelProto, made: NodeProto) -> None:
 
 
 def reread(model: ModelProto, old: str, new: str) -> None:
-    """Let every reader of ``old`` read ``new``."""
-    for reader in model.graph.node:
-        for position, name in enumerate(reader.input):
+    """Let every consumer of ``old`` read ``new``."""
+    for consumer in model.graph.node:
+        for position, name in enumerate(consumer.input):
             if name == old:
-                reader.input[position] = new
+                consumer.input[position] = new
 
 
 def insert(model: ModelProto, target: str, op: str, *others: str, **attributes: Any) -> None:

@@ -61,7 +61,7 @@ BELOW_FOUR_ULPS = frozenset(
     scaled_activation shifted_activation activation_rounded unfolded_last_bit unfolded_last_bits
     """.split()  # noqa: SIM905
 )
-"""Faults that move numbers by no more than folding in the storage type does: not told from such folds."""
+"""Faults that move numbers by no more than folding in the storage type does: not distinguished from such folds."""
 
 
 @pytest.mark.parametrize(

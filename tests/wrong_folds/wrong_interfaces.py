@@ -194,8 +194,8 @@ def second_output_wrong(_original: ModelProto, correct: ModelProto) -> Wrong:
     consumers = [made for made in wrong.graph.node if target in made.input]
     put(wrong, "percent_more", own(wrong, 1.01))
     insert(wrong, target, "Mul", "percent_more")
-    for reader in consumers:
-        reader.input[0] = f"{target}_unchanged"
+    for consumer in consumers:
+        consumer.input[0] = f"{target}_unchanged"
     return wrong
 
 

@@ -110,13 +110,13 @@ def _kept(correct: ModelProto, key: str) -> list[NodeProto]:
 
 @fault()
 def padding_border(original: ModelProto, correct: ModelProto) -> Wrong:
-    """A BatchNorm with a shift folded into the padded Conv behind it: the border is no longer right."""
+    """A BatchNorm with a shift folded into the padded Conv behind it: the padding is no longer right."""
     return _folded_onward(original, correct, lambda gain, shift: (gain, shift))
 
 
 @fault()
 def padding_shift_lost(original: ModelProto, correct: ModelProto) -> Wrong:
-    """A BatchNorm before a padded Conv: its gain folded, its shift dropped to spare the border."""
+    """A BatchNorm before a padded Conv: its gain folded, its shift dropped to keep the padding right."""
     return _folded_onward(original, correct, lambda gain, shift: (gain, shift * 0))
 
 
@@ -252,7 +252,7 @@ def bias_of_matmul_before(original: ModelProto, correct: ModelProto) -> Wrong:
 
 @fault()
 def reads_unnormalised(original: ModelProto, correct: ModelProto) -> Wrong:
-    """A reader of a folded layer's activation reads what stands before the activation."""
+    """A consumer of a folded layer's activation reads what stands before the activation."""
     wrong = copied(correct)
     for place in turned("unnormalised", [place for place in places(original, correct) if place.is_behind]):
         target = _found(original, place.bn).output[0]

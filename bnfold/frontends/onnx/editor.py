@@ -115,7 +115,7 @@ class OnnxEditor:
         self.annotations.change(value)
 
     def finish(self) -> None:
-        """Drop what nobody reads any more because of the edits, and remove deleted nodes from the protobuf."""
+        """Drop what the edits leave without a consumer, and remove deleted nodes from the protobuf."""
         dropped: dict[Graph, set[str]] = {}
         while self._unread:
             value = self._unread.pop()

@@ -230,7 +230,7 @@ def _attribute(proto: AttributeProto) -> Any:
 def _sort(graph: Graph, values: Mapping[str, Value]) -> None:
     """Put nodes that stand before those whose results they read in order; onnxruntime accepts such files too."""
     needs = {
-        node: [maker for name in reads(node.handle) if name in values and (maker := values[name].producer)]
+        node: [producer for name in reads(node.handle) if name in values and (producer := values[name].producer)]
         for node in graph.nodes
     }
     made: set[Node] = set()

@@ -1,4 +1,4 @@
-"""Types and shapes of a ModelProto's values, by onnx's inference, resting on nothing that nobody enforces.
+"""Types and shapes of a ModelProto's values, by onnx's inference, resting on nothing that no runtime enforces.
 
 Inference runs on a copy without large tensors. Left out as well are claims that runtimes don't check: the
 shapes that a file states of values in between, of outputs, and of what a loop carries.

@@ -39,7 +39,7 @@ def takes_tensor(node: fx.Node, operand: Operand) -> bool:
 
 
 def freezable(node: fx.Node) -> bool:
-    """Return True for a BatchNorm in training mode that has running statistics, and may be told to use them."""
+    """Return True for a BatchNorm in training mode whose running statistics could be used instead."""
     schema: Any = getattr(node.target, "_schema", None)
     formal = set() if schema is None else {entry.name for entry in schema.arguments}
     held = [argument(node, Operand(name)) for name in ("running_mean", "running_var") if name in formal]

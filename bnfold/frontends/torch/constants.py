@@ -22,7 +22,7 @@ Step = tuple[fx.Node, bool]
 
 
 class Computed:
-    """Which nodes are constants, and how to compute each. Nodes are told in order, held tensors first."""
+    """Which nodes are constants, and how to compute each. Nodes are added in order, held tensors first."""
 
     def __init__(self) -> None:
         self._held: dict[fx.Node, Tensor] = {}
@@ -54,7 +54,7 @@ class Computed:
         return found
 
     def _evaluated(self, asked: Step) -> Any:
-        """One step, by all those before it: each result goes with its last reader, and few may be there at a time."""
+        """Evaluate one step after those before it; a result is freed after its last consumer, and few may be held."""
         order = self._order(asked)
         consumers = Counter(used for step in order for used in self._reads(step))
         budget = max(

@@ -90,7 +90,7 @@ class TorchEditor:
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
         """Delete ``nodes``: who read ``target`` reads ``source``.
 
-        A copy stays where the target is an output of an input, or where somebody works in place on either.
+        A copy stays where the target is an output of an input, or where an operator works in place on either.
         """
         old, new = self._fx(target), self._fx(source)
         in_place = old in self._graphs.mutated or new in self._graphs.mutated
@@ -112,7 +112,7 @@ class TorchEditor:
         """Do nothing: a program has no annotations of its tensors."""
 
     def finish(self) -> None:
-        """Drop what nobody reads any more because of the edits, and make the new program, which torch validates."""
+        """Drop what the edits leave without a consumer, and make the new program, which torch validates."""
         with quiet():
             self._finish()
 
@@ -182,7 +182,7 @@ class TorchEditor:
         self._removed_paths += [path for node in nodes if (path := node.name) != node.handle.fx_node.name]
         for node in nodes:
             for user in [user for user in node.handle.fx_node.users if not user.users and user.op == "call_function"]:
-                self._erase(user)  # a part of the result that nobody reads
+                self._erase(user)  # an unused part of the result
         self._unread += [last, *(node.handle.fx_node for node in nodes)]
 
     def _rename_outputs(self, old: fx.Node, new: fx.Node) -> None:

@@ -50,7 +50,7 @@ class TorchFoldable:
         return None
 
     def recorded(self, options: PlanOptions) -> Self:
-        """Return the program with the options that are noted when it is saved."""
+        """Return the program with the options that are recorded when it is saved."""
         return replace(self, options=options)
 
 

@@ -23,7 +23,7 @@ FRESH = frozenset(
     upsample_nearest1d upsample_nearest2d upsample_nearest3d upsample_bilinear2d interpolate pixel_shuffle
     """.split()  # noqa: SIM905
 )
-"""Composed operators that surely make a new tensor. Of the others (dropout, type_as, einsum …) nobody promises it."""
+"""Composed operators that surely make a new tensor; the others (dropout, type_as, einsum …) may return an alias."""
 
 NORMALIZING = "batch_norm"
 """What the names of all operators that normalise by channel have in common."""
@@ -33,7 +33,7 @@ def functionalized(module: fx.GraphModule, signature: ExportGraphSignature | Non
     """A copy of the graph with regions under ``no_grad`` that hold a BatchNorm in line: they have no gradients anyway.
 
     The names stay (fx renames a copy's nodes where Python knows the name, such as ``input``); where an output comes
-    straight out of a region, ``signature`` is told its new name.
+    straight out of a region, ``signature`` gets its new name.
     """
     graph = fx.Graph()
     made: dict[fx.Node, fx.Node] = {}
@@ -83,7 +83,7 @@ def _inline(
 def mutated(module: fx.GraphModule, signature: ExportGraphSignature) -> set[fx.Node]:
     """The values whose tensors are overwritten while others may look at them.
 
-    Where nobody else does, later consumers of the old value are told to read the new one: they did all along.
+    Without another consumer in between, later consumers of the old value get the new one: they did all along.
     """
     found: set[fx.Node] = set()
     order = {node: place for place, node in enumerate(module.graph.nodes)}

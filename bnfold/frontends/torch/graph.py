@@ -257,7 +257,7 @@ def module_path(node: fx.Node) -> str:
 
 
 def _settings(node: fx.Node, view: OnnxView | None) -> tuple[Any, ...]:
-    """All that a call is told besides its tensors and what a fold may set: what tells calls of one operator apart."""
+    """All arguments of a call besides its tensors and what a fold may set: what distinguishes calls of one operator."""
     given = set() if view is None else {operand.name for operand in view.inputs if isinstance(operand, Operand)}
     given |= set() if view is None else set(view.arguments.values())
     target = node.target

@@ -21,7 +21,7 @@ def program_bytes(
 ) -> bytes:
     """Return what ``torch.export.save`` writes, with the extra files of the source and bnfold's note among them.
 
-    ``options`` are those that it was folded with. A program that was ``calibrated`` is nobody's fold: it does not name
+    ``options`` are those that it was folded with. A program that was ``calibrated`` is no fold: it does not name
     its source.
     """
     torch = import_torch("saving a program")

@@ -63,8 +63,8 @@ class Windows:
         begin, end = list(pads[: len(kernel)]), list(pads[len(kernel) :])
         out = []
         for k in axes:
-            room = size[k] + begin[k] + end[k] - reach[k]
-            steps = (-(-room // strides[k]) if ceil_mode else room // strides[k]) + 1
+            extent = size[k] + begin[k] + end[k] - reach[k]
+            steps = (-(-extent // strides[k]) if ceil_mode else extent // strides[k]) + 1
             if ceil_mode and (steps - 1) * strides[k] >= size[k] + begin[k]:
                 steps -= 1
             out.append(steps)

@@ -46,7 +46,7 @@ class ProgramRuns:
     options: VerifyOptions
 
     def unavailable(self) -> str | None:
-        """Return None: whoever has loaded a program has torch."""
+        """Return None: a loaded program means that torch is there."""
         return None
 
     def missing_device(self, error: runtime.DeviceMissing) -> InconclusiveError:

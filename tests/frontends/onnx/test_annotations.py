@@ -17,7 +17,7 @@ SHAPE = [1, 4, 2, 2]
 
 
 def block(source, at, kept=False):
-    """A convolution and a BatchNorm, which stays if its input has another reader."""
+    """A convolution and a BatchNorm, which is kept if its input has another consumer."""
     rng = np.random.default_rng(0)
     arrays = {"w": rng.standard_normal((4, 4, 1, 1)), **{name: rng.uniform(1, 2, 4) for name in "sbmv"}}
     held = [numpy_helper.from_array(array.astype("f4"), f"{name}{at}") for name, array in arrays.items()]

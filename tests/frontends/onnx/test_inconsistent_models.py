@@ -1,4 +1,4 @@
-"""Models whose parts contradict each other, or stand in unusual places: what the campaign of that name found."""
+"""Models whose parts contradict each other, or stand in unusual places: what structural fuzzing found."""
 
 import tracemalloc
 
@@ -200,7 +200,7 @@ def test_a_map_stops_where_its_value_is_a_parameter(kind):
 
 
 def test_nodes_of_any_order_with_nested_graphs():
-    """What a nested graph reads from around it has to be there before it, as what a node reads."""
+    """What a subgraph reads from around it has to be defined before it, as what a node reads."""
     body = helper.make_graph([node("Neg", ["a"], ["n"])], "body", [], [helper.make_empty_tensor_value_info("n")])
     nodes = [
         node("If", ["yes"], ["i"], then_branch=body, else_branch=body),

@@ -118,9 +118,9 @@ def test_a_live_onnx_model(samples):
     assert model.SerializeToString() == before
 
 
-def spoiled(path, change, stamped=True):
+def damaged(path, change, stamped=True):
     """A folded program with something wrong in it, with bnfold's note and without."""
-    target = path.with_name("spoiled.pt2")
+    target = path.with_name("damaged.pt2")
     fold(path, target, FoldOptions(verify=None), force=True)
     loaded = load_program(target)
     change(loaded.program)
@@ -151,16 +151,16 @@ def no_relu(program):
     ids=["a weight", "a bias", "a layer that was not folded", "a lost relu"],
 )
 def test_wrong_programs_are_different(path, change, stamped):
-    assert verify(path, spoiled(path, change, stamped), PROOFS).verdict == "different"
+    assert verify(path, damaged(path, change, stamped), PROOFS).verdict == "different"
 
 
 @pytest.mark.parametrize("stamped", [True, False])
 def test_the_proofs_alone_see_wrong_numbers(path, stamped):
-    wrong = spoiled(path, scale("0.weight", 1 + 1e-5, 3), stamped)
+    wrong = damaged(path, scale("0.weight", 1 + 1e-5, 3), stamped)
     result = verify(path, wrong, PROOFS)
     assert [check.verdict for check in result.verification.checks] == ["pass", "fail"]
     assert result.verification.layers[0].channels == [3]
-    assert verify(path, spoiled(path, lambda _: None, stamped), PROOFS).verdict == "equivalent"
+    assert verify(path, damaged(path, lambda _: None, stamped), PROOFS).verdict == "equivalent"
 
 
 class Two(nn.Module):
@@ -184,9 +184,9 @@ def test_swapped_outputs_are_different(tmp_path):
         specs = program.graph_signature.output_specs
         specs[0].arg, specs[1].arg = specs[1].arg, specs[0].arg
 
-    assert verify(path, spoiled(path, lambda _: None), PROOFS).verdict == "equivalent"
-    assert verify(path, spoiled(path, swap), PROOFS).verdict == "different"
-    assert verify(path, spoiled(path, swap, stamped=False), VerifyOptions(["outputs"])).verdict == "different"
+    assert verify(path, damaged(path, lambda _: None), PROOFS).verdict == "equivalent"
+    assert verify(path, damaged(path, swap), PROOFS).verdict == "different"
+    assert verify(path, damaged(path, swap, stamped=False), VerifyOptions(["outputs"])).verdict == "different"
 
 
 def saved(tmp_path, name, run, **more):
@@ -226,8 +226,8 @@ def test_a_change_inside_a_branch_is_seen(tmp_path):
         add.update_arg(1, 2)
         inner.recompile()
 
-    assert verify(path, spoiled(path, lambda _: None)).verdict == "equivalent"
-    assert verify(path, spoiled(path, other_branch)).verdict == "different"
+    assert verify(path, damaged(path, lambda _: None)).verdict == "equivalent"
+    assert verify(path, damaged(path, other_branch)).verdict == "different"
 
 
 def test_the_folded_program_shares_no_tensor_that_it_overwrites(tmp_path):

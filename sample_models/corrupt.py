@@ -1,7 +1,7 @@
-"""Spoil the running statistics of the digits network, as training and tools do: ``python sample_models/spoil.py``.
+"""Corrupt the running statistics of the digits network, as training and tools do: ``python sample_models/corrupt.py``.
 
-It writes ``digits_spoilt.onnx``, whose first two BatchNorms hold what a momentum of 0.999 makes of ten steps, and whose
-last one has a variance 100 times too large; and ``digits_train.npz``, the images that the network was trained on.
+It writes ``digits_corrupted.onnx``, whose first two BatchNorms hold what a momentum of 0.999 makes of ten steps, and
+whose last one has a variance 100 times too large; and ``digits_train.npz``, the images that the network was trained on.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def statistics(model: ModelProto, node: str) -> tuple[np.ndarray, np.ndarray]:
     return held[names[3]], held[names[4]]
 
 
-def spoilt(model: ModelProto, images: np.ndarray) -> ModelProto:
+def corrupted(model: ModelProto, images: np.ndarray) -> ModelProto:
     """The model with the statistics of an unlucky training run."""
     layers = [node.name for node in model.graph.node if node.op_type == "BatchNormalization"]
     fresh = ModelProto()
@@ -64,4 +64,4 @@ def spoilt(model: ModelProto, images: np.ndarray) -> ModelProto:
 if __name__ == "__main__":
     seen = training_images()
     np.savez_compressed(HERE / "digits_train.npz", image=seen)
-    onnx.save(spoilt(onnx.load(HERE / "digits.onnx"), seen), HERE / "digits_spoilt.onnx")
+    onnx.save(corrupted(onnx.load(HERE / "digits.onnx"), seen), HERE / "digits_corrupted.onnx")
