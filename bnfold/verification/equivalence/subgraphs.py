@@ -118,7 +118,7 @@ class _Boundary:
     def _counterpart(self, value: Value) -> Value | None:
         """Return the original's value to compare with: an equal one, or what callers know as the same output.
 
-        Inside, a name says nothing of what a value holds: a fold keeps it, and moves a transform through it. Only behind
+        Inside, a name says nothing of what a value holds: a fold keeps it, and moves a transform through it. Behind
         something unknown it is the best guess.
         """
         folded = self.found.folded
