@@ -16,6 +16,7 @@ from bnfold.ir.graph import Node, Value
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
 from bnfold.verification.equivalence.findings import Alignment, outputs_side_by_side, suspect_layers
+from bnfold.verification.equivalence.matcher import MOVES
 from bnfold.verification.equivalence.subgraph import End, Subgraph
 
 MOST_SUBGRAPHS = 1000
@@ -142,6 +143,8 @@ def _can_end(value: Value | None) -> TypeGuard[Value]:
 
 
 def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
+    if all(node.op in MOVES and set(node.live_outputs) <= boundary.matched.keys() for node in region):
+        return None  # no number is computed: what is equal may stand anywhere in the original
     ends, outputs, found = boundary.inputs(region), boundary.outputs(region), boundary.found
     if not ends or not outputs:
         return None
@@ -150,7 +153,8 @@ def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
     name = ", ".join(node.name for node in layers[:3]) + (" …" if len(layers) > 3 else "")
     last = layers[-1]
     axis = (last.output.rank or 2) - 1 if last.op in CHANNELS_LAST else 1
-    guessed = any(boundary.matched.get(value) is None and value in found.folded.tainted for value in outputs)
+    unsure = found.folded.guessed | (found.folded.tainted - boundary.matched.keys())
+    guessed = any(value in unsure for value in (*ends, *outputs))
     return Subgraph(
         name,
         last.name,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import ConvView, MatrixView, constant, gemm_term_fits
-from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
@@ -20,6 +20,7 @@ from bnfold.verification.equivalence.semantics.activations import clip_state, le
 from bnfold.verification.equivalence.semantics.opaque import opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.sums import total_of
+from bnfold.verification.equivalence.semantics.views import as_matrix, turned_state
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,9 @@ class Product:
     """A linear operator ``y = alpha W x + beta c``.
 
     ``view`` gives W as ``(group, out, in, taps)``, ``key`` the class of ``W x`` for the class of x. ``inner`` channels
-    lie on ``axis`` of x and of y; ``weight`` and ``bias`` are the indices of W and c among the inputs.
+    lie on ``axis`` of x and of y; ``weight`` and ``bias`` are the indices of W and c among the inputs. ``outer`` is the
+    number of output channels of a product with a matrix, None for a convolution. ``on_last_axis``: the channels lie on
+    the last axis of x, so that the product is the same for each shape of x before it.
     """
 
     view: Callable[[], Array]
@@ -38,6 +41,8 @@ class Product:
     bias: int | None = 2
     alpha: float = 1.0
     beta: float = 1.0
+    outer: int | None = None
+    on_last_axis: bool = False
 
 
 def conv(interpreter: Interpreter, node: Node) -> bool:
@@ -82,12 +87,14 @@ _PLAIN = {"strides": {1}, "dilations": {1}, "output_padding": {0}}
 
 def gemm(interpreter: Interpreter, node: Node) -> bool:
     """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
-    if floats(node, 1) is None or node.attr("transA", 0) or (node.input(2) is not None and floats(node, 2) is None):
+    if floats(node, 1) is None or (node.input(2) is not None and floats(node, 2) is None):
         return False
     view = MatrixView.of(node)
     if view is None or not gemm_term_fits(node, view.outer):
         return False
     state = interpreter.state_of(node.inputs[0])
+    if node.attr("transA", 0):
+        state = turned_state(interpreter, node, state, (1, 0))
     product = Product(
         lambda: gemm_view(constant(node, 1), view.rows_are_outputs),
         lambda base: ("product", base, view.inner, view.outer, view.axis),
@@ -95,6 +102,8 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
         view.axis,
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
+        outer=view.outer,
+        on_last_axis=not node.attr("transA", 0),
     )
     return _linear(interpreter, node, state, state.base, product)
 
@@ -113,7 +122,9 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
     def key(base: int) -> Hashable:
         return ("product", base, view.inner, view.outer, view.axis)
 
-    product = Product(rows, key, view.inner, view.axis, weight=view.weight, bias=None)
+    product = Product(
+        rows, key, view.inner, view.axis, weight=view.weight, bias=None, outer=view.outer, on_last_axis=view.data == 0
+    )
     return _linear(interpreter, node, state, state.base, product)
 
 
@@ -161,28 +172,41 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
     """
     source, axis = node.inputs[0 if product.weight else 1], product.axis
     vectors = state.affine.vectors(axis, product.inner)
+    matrix = as_matrix(interpreter, node, state, product.inner) if product.on_last_axis else None
+    if matrix is not None and vectors is None and matrix.rest is None:
+        matrix = None
+    gain_error, shift_error = state.gain_error, state.shift_error
     if vectors is None:
-        gain, rest, error = _divided(state, axis, product.inner)
+        gain, rest, gain_error = _divided(state, axis, product.inner)
+        if matrix is not None and matrix.rest is not None:
+            gain, rest, gain_error = _divided(matrix.rest, 1, product.inner)
         base = interpreter.materialized(node, rest, interpreter.eps(source))
-        state = AbstractValue(base, IDENTITY, error)
+        shift_error = np.zeros(())
         vectors = gain, np.zeros(product.inner)
-    gain_error, shift_error = (_along(error, axis, product.inner) for error in (state.gain_error, state.shift_error))
+    elif matrix is not None:
+        base = matrix.base
+    gain_error, shift_error = (_along(error, axis, product.inner) for error in (gain_error, shift_error))
     if interpreter.is_exact(source):
         shift_error = np.zeros_like(shift_error)
-    key = product.key(base)
+    row_axis = axis if matrix is None else 1
+    key = product.key(base) if matrix is None else ("product of rows", base, product.inner, product.outer)
     dtype, eps = interpreter.precision(node.inputs[product.weight], key)
 
     def rows() -> Numbers:
-        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds else None)
+        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds else None, row_axis)
 
-    result = interpreter.made(node, key, rows, "any").only(_reading(product, vectors[0]))
+    result = interpreter.made(node, key, rows, "any")
+    row_base = result.base
+    if matrix is not None and product.outer is not None:
+        result = matrix.restored(interpreter, node, result, product.outer)
+    result = result.only(_reading(product, vectors[0]))
     if vectors[1].any() or shift_error.any():
         result = result.shifted(*_forwarded_shift(product, vectors[1], shift_error, eps))
     if product.bias is not None and node.input(product.bias) is not None:
         bias = product.beta * constant(node, product.bias).astype(np.float64)
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
         result = result.shifted(bias, LOOSE * eps * np.abs(bias))
-    interpreter.layers[node] = Layer(rows, dtype, result)
+    interpreter.layers[node] = Layer(rows, dtype, result, row_base, axis)
     interpreter.states[node.output] = result
     return True
 
@@ -216,11 +240,11 @@ def _reading(product: Product, gain: Array) -> NDArray[np.bool_]:
     return found.reshape((1,) * product.axis + (groups * outer,))
 
 
-def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Numbers:
-    """Return ``W g`` per output channel, with error bars where the weights are rounded to a type."""
+def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any, axis: int) -> Numbers:
+    """Return ``W g`` per output channel on ``axis``, with error bars where the weights are rounded to a type."""
     stored = product.view()
     groups, outer, width, taps = stored.shape
-    rows = (*(1,) * product.axis, groups * outer)
+    rows = (*(1,) * axis, groups * outer)
     gain, gain_error = (vector.reshape(groups, 1, width, 1) for vector in (gain, gain_error))
     values = (stored * (product.alpha * gain)).reshape(*rows, width * taps)
     if rounded_to is None:
