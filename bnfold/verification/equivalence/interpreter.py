@@ -38,6 +38,7 @@ from bnfold.verification.equivalence.abstract_values import (
     numbers_of,
 )
 from bnfold.verification.equivalence.attributes import essential
+from bnfold.verification.equivalence.shapes import infer_types
 
 FOLDED_AWAY = 2**20
 """Elements up to which a node of constant inputs is evaluated, as simplifiers do."""
@@ -85,7 +86,7 @@ class Interpreter:
         self.layers: dict[Node, Layer] = {}
         self._data: dict[int, NDArray[Any]] = {}
         self._room = HELD
-        self._shapes: dict[int, Shape] = {}
+        self.shapes: dict[int, Shape] = {}
         random = (node for scope in graphs.scopes for node in scope.nodes if is_random(node))
         self.draws = {node: place for place, node in enumerate(random)}
         self._fingerprints: dict[Value, Hashable] = {}
@@ -108,8 +109,22 @@ class Interpreter:
         own, state = value.shape, self.states.get(value)
         if own is None or state is None or all(isinstance(size, int) for size in own):
             return own
-        other = self._shapes.get(state.base)
+        other = self.shapes.get(state.base)
         return other if other is not None and len(other) == len(own) else own
+
+    def _infer_types(self, node: Node) -> None:
+        """Give what a node reads and makes types and shapes where inference knew none: behind onnxruntime's operators.
+
+        Values of one class have one shape: behind what is found in the other model, it is known again.
+        """
+        for value in node.inputs:
+            if value is not None and value.tensor is None and value.shape is None and value in self.states:
+                shape = self.shapes.get(self.states[value].base)
+                if shape is not None and value.producer is not None:
+                    floats = (v.dtype for v in value.producer.inputs if v is not None and v.dtype is not None)
+                    dtype = value.dtype or next((dtype for dtype in floats if is_float(dtype)), None)
+                    value.tensor_type = dtype, tuple(size for size in shape if isinstance(size, int))
+        infer_types(node)
 
     def is_exact(self, _value: Value | None) -> bool:
         """Return True if a value's transform carries no error so far: an original's bars say what a fold may cost."""
@@ -123,6 +138,7 @@ class Interpreter:
         for node in nodes:
             if node.live_outputs and not all(map(node.graph.constants.is_constant, node.live_outputs)):
                 self._take_computed_constants(node)
+                self._infer_types(node)
                 self.read_node(node)
 
     def _take_computed_constants(self, node: Node) -> None:
@@ -159,7 +175,7 @@ class Interpreter:
         for value in node.live_outputs:
             shape = value.shape
             if value in self.states and shape is not None and all(isinstance(size, int) for size in shape):
-                self._shapes.setdefault(self.states[value].base, shape)
+                self.shapes.setdefault(self.states[value].base, shape)
             if (merge := self._merges.get(value)) is not None:
                 self._read_merged(merge)
 

@@ -63,6 +63,7 @@ class Matcher(Interpreter):
         self.original = original
         self.pads, self.slices, self.clips = original.pads, original.slices, original.clips
         self.views, self.turns = original.views, original.turns
+        self.shapes = original.shapes
         self.mismatches: list[Mismatch] = []
         self.raw: dict[Value, AbstractValue] = {}
         self.untouched: set[Node] = set()
@@ -76,6 +77,8 @@ class Matcher(Interpreter):
         self._claimed: set[int] = set()
         self._last = self.numbering.last
         self._compared: dict[Node, int] = {}
+        self._nodes = {node for scope in graphs.scopes for node in scope.nodes}
+        self._current: Node | None = None
         self._exchangeable = _behind_exchangeable(self)
         self._congruent: dict[Hashable, Node] = {}
         for value in list(original.states):  # looking at one may read what makes it
@@ -104,6 +107,7 @@ class Matcher(Interpreter):
 
         A node of the same operator, attributes and inputs as one of the original is equal, whatever it computes.
         """
+        self._current = node
         guessed = any(value in self.guessed for value in node.inputs)
         if guessed:
             self.guessed.update(node.live_outputs)
@@ -123,6 +127,7 @@ class Matcher(Interpreter):
         self._missed = False
         before = len(self.mismatches)
         super().read_node(node)
+        self._current = node  # which may have had graphs of its own
         tainted = any(value in self.tainted for value in node.inputs)
         for value in node.live_outputs:
             if (state := self.states.get(value)) is not None:
@@ -232,11 +237,16 @@ class Matcher(Interpreter):
             self._missed = True
             return self.numbering.enter(key, numbers, node), None
         entry, matched = near
+        node = self._real(node)
         if matched.same.mean() <= 0.5:
             self._compared[node] = entry.base
         self._add_numbers_mismatch(node, entry.owner, matched.same)
         keep = matched.same if scale != "any" else np.ones_like(matched.same)
         return entry.base, Matched(np.where(keep, matched.factor, 1.0), matched.error, matched.same)
+
+    def _real(self, node: Node) -> Node:
+        """Return the node that is being read, for one that stands for a part of it: an activation, say."""
+        return node if node in self._nodes or self._current is None else self._current
 
     def is_exact(self, value: Value | None) -> bool:
         """Return True if the value equals one of the original's: errors don't add up from layer to layer.
@@ -311,7 +321,7 @@ class Matcher(Interpreter):
         return self.index.meant(state, self.eps(value), value.name, nearest=nearest)
 
     def _add_numbers_mismatch(self, node: Node, counterpart: Any, same: NDArray[np.bool_]) -> None:
-        owner = counterpart if isinstance(counterpart, Node) else None
+        owner, node = counterpart if isinstance(counterpart, Node) else None, self._real(node)
         if not (self.mismatches and self.mismatches[-1].node is node):
             self.mismatches.append(Mismatch("numbers", node, owner, channels_of(~same)))
 

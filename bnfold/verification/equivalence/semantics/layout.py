@@ -132,6 +132,9 @@ def concat(interpreter: Interpreter, node: Node) -> bool:
     states = [interpreter.state_of(value) for value in node.inputs]
     if rank is None or None in node.inputs:
         return False
+    if len(states) == 1:
+        interpreter.states[node.output] = states[0]
+        return True
     axis = node.attr("axis", 1) % rank
     sizes = [None if value is None or value.shape is None else value.shape[axis] for value in node.inputs]
     bases = tuple(state.base for state in states)

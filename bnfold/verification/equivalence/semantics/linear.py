@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,10 +16,8 @@ from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
-from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
-from bnfold.verification.equivalence.semantics.opaque import opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
-from bnfold.verification.equivalence.semantics.sums import total_of
+from bnfold.verification.equivalence.semantics.sums import matrix_product
 from bnfold.verification.equivalence.semantics.views import as_matrix, turned_state
 
 
@@ -103,7 +101,7 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
         outer=view.outer,
-        on_last_axis=not node.attr("transA", 0),
+        on_last_axis=True,
     )
     return _linear(interpreter, node, state, state.base, product)
 
@@ -111,6 +109,9 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
     view = MatrixView.of(node)
+    if view is None and not any(map(node.graph.constants.is_constant, node.inputs)) and len(node.inputs) == 2:
+        interpreter.states[node.output] = matrix_product(interpreter, node, [*map(interpreter.state_of, node.inputs)])
+        return True
     if view is None or floats(node, view.weight) is None:
         return False
     state = interpreter.state_of(node.inputs[view.data])
@@ -128,43 +129,6 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
     return _linear(interpreter, node, state, state.base, product)
 
 
-def fused(interpreter: Interpreter, node: Node) -> bool:
-    """Onnxruntime's own FusedConv and FusedGemm: the operator, perhaps a sum, an activation."""
-    plain = Node(
-        node.op.removeprefix("com.microsoft::Fused"), node.name, 13, node.graph, node.inputs[:3], node.outputs, {}
-    )
-    plain.attrs.update({name: value for name, value in node.attrs.items() if not name.startswith("activation")})
-    if not (conv if plain.op == "Conv" else gemm)(interpreter, plain):
-        return False
-    interpreter.layers[node] = interpreter.layers.pop(plain)
-    state = interpreter.states[node.output]
-    if (other := node.input(3)) is not None:
-        weight = node.inputs[1]
-        rank = None if weight is None else weight.rank
-        state = total_of(
-            interpreter, node, [(state, 1.0, node.output), (interpreter.state_of(other), 1.0, other)], rank
-        )
-    kind = node.attr("activation", "")
-    params = list(node.attr("activation_params", ()))
-    if kind in ("Relu", "Clip"):
-        low, high = params if kind == "Clip" else (0.0, np.inf)
-        state = clip_state(interpreter, node, state, np.asarray(low, np.float64), np.asarray(high, np.float64))
-    elif kind == "LeakyRelu":
-        state = leaky_relu_state(interpreter, node, state, np.asarray(params[0] if params else 0.01, np.float64))
-    elif kind:
-        alone = Node(kind, node.name, 13, node.graph, [node.output], node.outputs, dict(_named(kind, params)))
-        inputs = (interpreter.materialized(node, state, interpreter.eps(node.output)),)
-        state = interpreter.made(node, opaque_key(interpreter, alone, inputs, ()))
-    interpreter.states[node.output] = state
-    return True
-
-
-def _named(kind: str, params: list[float]) -> Iterator[tuple[str, float]]:
-    """The parameters of an activation, in the order in which onnxruntime lists them."""
-    names = ("alpha", "beta") if kind == "HardSigmoid" else ("alpha",)
-    return zip(names, params, strict=False)
-
-
 def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: int, product: Product) -> bool:
     """Set the state of ``y = alpha W x + beta c``: rows ``W g`` make the class, ``W h`` joins the bias.
 
@@ -172,7 +136,9 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
     """
     source, axis = node.inputs[0 if product.weight else 1], product.axis
     vectors = state.affine.vectors(axis, product.inner)
-    matrix = as_matrix(interpreter, node, state, product.inner) if product.on_last_axis else None
+    shape = None if source is None or not product.on_last_axis else interpreter.shape(source)
+    shape = shape[::-1] if shape is not None and node.attr("transA", 0) else shape
+    matrix = as_matrix(interpreter, node, state, shape, product.inner)
     if matrix is not None and vectors is None and matrix.rest is None:
         matrix = None
     gain_error, shift_error = state.gain_error, state.shift_error
@@ -287,5 +253,4 @@ SEMANTICS = {
     **dict.fromkeys(("Conv", "ConvTranspose"), conv),
     **dict.fromkeys(("Gemm", "Linear"), gemm),
     "MatMul": matmul,
-    **dict.fromkeys(("com.microsoft::FusedConv", "com.microsoft::FusedGemm"), fused),
 }

@@ -63,16 +63,17 @@ class Matrix:
         after = (*self.sizes[:-1], outer)
         base = viewed(interpreter, node, made.base, (_count(after[:-1]), outer), after)
         assert base is not None
-        return _along_last(base, made, len(after))
+        return along_last(base, made, len(after))
 
 
-def as_matrix(interpreter: Interpreter, node: Node, state: AbstractValue, inner: int) -> Matrix | None:
-    """Return what ``node`` reads first as a matrix of ``inner`` columns; None where its shape is not known.
+def as_matrix(
+    interpreter: Interpreter, node: Node, state: AbstractValue, shape: Shape | None, inner: int
+) -> Matrix | None:
+    """Return ``state``, of a value of ``shape``, as a matrix of ``inner`` columns; None where that is not known.
 
     A product along the last axis is the same for each shape of the axes before it. That is how simplifiers make a Gemm
     of a MatMul and an Add: Reshape, Gemm, Reshape.
     """
-    shape = None if node.inputs[0] is None else interpreter.shape(node.inputs[0])
     if not shape or (isinstance(shape[-1], int) and shape[-1] != inner):
         return None
     sizes = known_sizes((*shape[:-1], inner))
@@ -110,19 +111,24 @@ def through_view(
     own = sizes_of(interpreter, node.output)
     if sizes is None or own is None:
         return made(state)
-    alike = sizes[-1:] == own[-1:] != (None,)
-    if any(array.size > (array.shape[-1] if alike and array.ndim == len(own) else 1) for array in _arrays(state)):
+    if not varies_along_last(state, sizes, own):
         return made(state)
-    result = made(_along_last(root, state, len(sizes)))
+    result = made(along_last(root, state, len(sizes)))
     base = viewed(interpreter, node, result.base, sizes, own)
-    return made(state) if base is None else _along_last(base, result, len(own))
+    return made(state) if base is None else along_last(base, result, len(own))
+
+
+def varies_along_last(state: AbstractValue, sizes: Sizes, own: Sizes) -> bool:
+    """Return True if a state of sizes ``own`` varies at most along the last axis, and ``sizes`` have that axis too."""
+    alike = sizes[-1:] == own[-1:] != (None,)
+    return all(array.size <= (array.shape[-1] if alike and array.ndim == len(own) else 1) for array in _arrays(state))
 
 
 def _arrays(state: AbstractValue) -> tuple[Array, ...]:
     return state.affine.gain, state.affine.shift, state.gain_error, state.shift_error
 
 
-def _along_last(base: int, state: AbstractValue, rank: int) -> AbstractValue:
+def along_last(base: int, state: AbstractValue, rank: int) -> AbstractValue:
     """Return the transform of a state that varies along the last axis alone, as one of ``base`` in that many axes."""
     lead = (1,) * (rank - 1)
     gain, shift, error, moved = (a.reshape((*lead, -1)) if a.size > 1 else a.reshape(()) for a in _arrays(state))
