@@ -60,6 +60,7 @@ class Node:
     """An operator: ONNX's name (other domains as ``domain::Op``) and the version of its operator set.
 
     ``settings`` is what tells it apart beside its attributes, for a frontend whose operators have more to say.
+    ``draws`` says of an operator that ONNX does not have that it draws random numbers.
     """
 
     op: str
@@ -71,6 +72,7 @@ class Node:
     attrs: dict[str, Any]
     handle: Any = None
     settings: Hashable = ()
+    draws: bool = False
 
     @property
     def label(self) -> str:

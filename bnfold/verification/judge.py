@@ -26,7 +26,7 @@ from bnfold.results.verification import (
     origin_of,
 )
 from bnfold.verification.checks.layers import check_layers
-from bnfold.verification.checks.outputs import check_outputs
+from bnfold.verification.checks.random_outputs import check_outputs
 from bnfold.verification.checks.structure import check_graph
 from bnfold.verification.checks.weights import EXACT, OTHERS, check_weights
 from bnfold.verification.equivalence.findings import Alignment

@@ -147,7 +147,9 @@ class TorchGraphs:
         op = f"torch::{node.target}" if view is None else view.op
         attrs = {} if view is None else dict(view.attrs)
         name, handle = module_path(node) or node.name, Handle(node, view)
-        made = Node(op, name, OPSET, self.graph, [], [], attrs, handle, _settings(node, view))
+        made = Node(
+            op, name, OPSET, self.graph, [], [], attrs, handle, _settings(node, view), view is None and draws(node)
+        )
         for value in self._inputs(node, view):
             made.inputs.append(value)
             if value is not None:
@@ -254,6 +256,23 @@ def module_path(node: fx.Node) -> str:
     kind = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
     inner = kind.startswith("torch.nn.modules.") and not kind.startswith("torch.nn.modules.container")
     return str(path) if inner else ""
+
+
+CHANCES = {"train": False, "training": False, "p": 0.0, "dropout_p": 0.0, "dropout": 0.0}
+"""Arguments of torch's random operators with which they draw nothing: some of them are dropouts that may be off."""
+
+
+def draws(node: fx.Node) -> bool:
+    """Return True for a call that draws random numbers; the tag is on dropouts that are off, too."""
+    if not isinstance(node.target, torch._ops.OpOverload) or torch.Tag.nondeterministic_seeded not in node.target.tags:
+        return False
+    for position, formal in enumerate(node.target._schema.arguments):
+        if formal.name in CHANCES:
+            default = formal.default_value if formal.has_default_value() else None
+            passed = node.args[position] if position < len(node.args) else node.kwargs.get(formal.name, default)
+            if passed == CHANCES[formal.name]:
+                return False
+    return True
 
 
 def _settings(node: fx.Node, view: OnnxView | None) -> tuple[Any, ...]:

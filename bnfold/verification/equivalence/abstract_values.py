@@ -12,7 +12,7 @@ some ulps may have changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -144,11 +144,16 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear operator with constant weights: its rows, the type of its weights, the state of its ``output``."""
+    """A linear operator with constant weights: its rows, the type of its weights, the state of its ``output``.
+
+    ``base`` is the class of its rows; its output's, with channels on ``axis``, may be another view of that.
+    """
 
     rows: Callable[[], Numbers]
     dtype: Any
     output: AbstractValue
+    base: int
+    axis: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,13 +203,21 @@ class ValueNumbering:
                 return entry.base, found
         return None
 
-    def nearest(self, key: Hashable, numbers: Callable[[], Numbers], scale: Scale) -> tuple[Entry, Matched] | None:
-        """Return that of the classes under ``key`` which shares most channels."""
+    def nearest(
+        self, key: Hashable, numbers: Callable[[], Numbers], scale: Scale, last: int, claimed: Collection[int]
+    ) -> tuple[Entry, Matched] | None:
+        """Return that of the classes under ``key``, up to the ``last``, which shares most channels.
+
+        Of ``claimed`` ones it must share more than half: they are computed by other nodes, and that one more node reads
+        the same values does not make them its counterparts.
+        """
         best: tuple[Entry, Matched] | None = None
         mine = numbers()
         for entry in self.entries(key):
-            found = None if entry.numbers is None else match(mine, entry.numbers(), scale)
-            if found is not None and (best is None or found.same.sum() > best[1].same.sum()):
+            found = None if entry.numbers is None or entry.base > last else match(mine, entry.numbers(), scale)
+            if found is None or (entry.base in claimed and found.same.mean() <= 0.5):
+                continue
+            if best is None or found.same.sum() > best[1].same.sum():
                 best = entry, found
         return best
 
@@ -219,6 +232,11 @@ class ValueNumbering:
     def entries(self, key: Hashable) -> list[Entry]:
         """Return all classes under ``key``."""
         return list(dict.fromkeys(entry for one in _keys(key) for entry in self._table.get(one, ())))
+
+    @property
+    def last(self) -> int:
+        """The class that was entered last."""
+        return self._count
 
     def entry(self, base: int) -> Entry:
         """Return how a class was entered."""

@@ -23,8 +23,9 @@ SETS_OF_AXES = frozenset({"Squeeze", "ReduceMean", "ReduceSum", "ReduceMax", "Re
 
 MANY_SPELLINGS = frozenset(
     """
-    LSTM GRU RNN MaxPool AveragePool LpPool Reshape Slice Pad Resize Upsample Expand Squeeze Unsqueeze Tile Gather Split
-    ReduceMean ReduceSum ReduceMax ReduceMin Cast ConstantOfShape Range Shape Size Where Dropout If Loop Scan
+    LSTM GRU RNN MaxPool AveragePool LpPool Reshape Transpose Slice Pad Resize Upsample Expand Squeeze Unsqueeze Tile
+    Gather Split ReduceMean ReduceSum ReduceMax ReduceMin Cast ConstantOfShape Range Shape Size Where Dropout If Loop
+    Scan
     """.split()  # noqa: SIM905
 )
 """Operators whose attributes and constants can be written in several ways of one meaning."""

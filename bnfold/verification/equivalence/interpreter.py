@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import FEW, NotEvaluable, evaluate_node, refuse_absurd
-from bnfold.ir.graph import Graphs, Node, Value
-from bnfold.ir.random_operators import RANDOM
+from bnfold.ir.graph import Graphs, Node, Shape, Value
+from bnfold.ir.random_operators import is_random
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.numerics.rounding import is_float
+from bnfold.numerics.rounding import is_float, rounded
 from bnfold.planner.branch_merging import Merge, merges
 from bnfold.rules.forward_transform import forward_transform
 from bnfold.rules.rounding_additions import rounding_nodes
@@ -38,6 +38,7 @@ from bnfold.verification.equivalence.abstract_values import (
     numbers_of,
 )
 from bnfold.verification.equivalence.attributes import essential
+from bnfold.verification.equivalence.shapes import infer_types
 
 FOLDED_AWAY = 2**20
 """Elements up to which a node of constant inputs is evaluated, as simplifiers do."""
@@ -64,8 +65,9 @@ class Semantics:
 class Interpreter:
     """Reads one model's graphs into a value ``numbering``; ``states`` holds the abstract value of each value.
 
-    ``layers`` holds the linear layers. ``merged`` reads sums of parallel branches as the convolution that RepVGG makes
-    of them. ``rounds`` says that the model's numbers may be rounded results, so that its weights get error bars.
+    ``layers`` holds the linear layers, ``draws`` the place of each random node among all random ones. ``merged`` reads
+    sums of parallel branches as the convolution that RepVGG makes of them. ``rounds`` says that the model's numbers may
+    be rounded results, so that its weights get error bars.
     """
 
     rounds = False
@@ -79,10 +81,17 @@ class Interpreter:
         self.pads: dict[int, tuple[int, list[int]]] = {}
         self.clips: dict[int, tuple[AbstractValue, Array, Array]] = {}
         self.slices: dict[int, tuple[int, dict[int, tuple[int, int, int]]]] = {}
+        self.views: dict[int, tuple[int, tuple[int | None, ...]]] = {}
+        self.turns: dict[int, tuple[int, tuple[int, ...]]] = {}
         self.layers: dict[Node, Layer] = {}
         self._data: dict[int, NDArray[Any]] = {}
         self._room = HELD
+        self.shapes: dict[int, Shape] = {}
+        random = (node for scope in graphs.scopes for node in scope.nodes if is_random(node))
+        self.draws = {node: place for place, node in enumerate(random)}
         self._fingerprints: dict[Value, Hashable] = {}
+        self._computed: dict[Value, Value] = {}
+        self._stored: set[Value | None] = set()
 
     def read(self) -> None:
         """Read the main graph and every graph in it."""
@@ -95,6 +104,28 @@ class Interpreter:
         """Return the number of axes of a value, if it is known."""
         return value.rank
 
+    def shape(self, value: Value) -> Shape | None:
+        """Return the shape of a value, or that of another of its class, which may be known better."""
+        own, state = value.shape, self.states.get(value)
+        if own is None or state is None or all(isinstance(size, int) for size in own):
+            return own
+        other = self.shapes.get(state.base)
+        return other if other is not None and len(other) == len(own) else own
+
+    def _infer_types(self, node: Node) -> None:
+        """Give what a node reads and makes types and shapes where inference knew none: behind onnxruntime's operators.
+
+        Values of one class have one shape: behind what is found in the other model, it is known again.
+        """
+        for value in node.inputs:
+            if value is not None and value.tensor is None and value.shape is None and value in self.states:
+                shape = self.shapes.get(self.states[value].base)
+                if shape is not None and value.producer is not None:
+                    floats = (v.dtype for v in value.producer.inputs if v is not None and v.dtype is not None)
+                    dtype = value.dtype or next((dtype for dtype in floats if is_float(dtype)), None)
+                    value.tensor_type = dtype, tuple(size for size in shape if isinstance(size, int))
+        infer_types(node)
+
     def is_exact(self, _value: Value | None) -> bool:
         """Return True if a value's transform carries no error so far: an original's bars say what a fold may cost."""
         return True
@@ -106,21 +137,54 @@ class Interpreter:
     def _read_nodes(self, nodes: Sequence[Node]) -> None:
         for node in nodes:
             if node.live_outputs and not all(map(node.graph.constants.is_constant, node.live_outputs)):
+                self._take_computed_constants(node)
+                self._infer_types(node)
                 self.read_node(node)
+
+    def _take_computed_constants(self, node: Node) -> None:
+        """Let ``node`` read constants that were evaluated here as constants: simplifiers store them.
+
+        Rules ask :class:`bnfold.ir.constant_folding.Constants`, which evaluates what weights are made of. The proof
+        evaluates more (a positional encoding, say), so that both spellings are read as one.
+        """
+        for index, value in enumerate(node.inputs):
+            state = None if value is None else self.states.get(value)
+            if value is None or state is None or node.graph.constants.is_constant(value):
+                continue
+            if state.base in self._data and state.is_plain:
+                if value not in self._computed:
+                    data = self._data[state.base]
+                    stored = Value(value.name, value.graph, tensor_type=(value.dtype or data.dtype, data.shape))
+                    stored.tensor = lambda data=data: data
+                    self.states[stored] = state
+                    self._computed[value] = stored
+                    self._stored.add(stored)
+                node.inputs[index] = self._computed[value]
 
     def read_node(self, node: Node) -> None:
         """Set the states of a node's outputs."""
         opaque = self.semantics.opaque
         try:
             rounds = node in rounding_nodes(node.graph)
-            done = (opaque if rounds else self.semantics.by_operator.get(node.op, opaque))(self, node)
+            done = self._reads_constants(node) and self.evaluated(node, [self.state_of(v) for v in node.inputs])
+            done = done or (opaque if rounds else self.semantics.by_operator.get(node.op, opaque))(self, node)
         except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
             done = False
         if not done:
             opaque(self, node)
         for value in node.live_outputs:
+            shape = value.shape
+            if value in self.states and shape is not None and all(isinstance(size, int) for size in shape):
+                self.shapes.setdefault(self.states[value].base, shape)
             if (merge := self._merges.get(value)) is not None:
                 self._read_merged(merge)
+
+    def _reads_constants(self, node: Node) -> bool:
+        return all(value is None or node.graph.constants.is_constant(value) for value in node.inputs)
+
+    def is_computed(self, value: Value | None) -> bool:
+        """Return True for a constant that was evaluated here: a tool that stores it rounds at other places."""
+        return value in self._stored
 
     def _read_merged(self, merge: Merge) -> None:
         """Read a sum of parallel branches as the one convolution that computes it."""
@@ -286,8 +350,9 @@ class Interpreter:
         wanted = [value is not None for value in node.inputs]
         if not any(wanted) or any(w and data is None for w, data in zip(wanted, inputs, strict=True)):
             return False
-        if node.op in ("Loop", "If", "Scan", "QuantizeLinear") or "::" in node.op or node.op in RANDOM:
+        if node.op in ("Loop", "If", "Scan", "QuantizeLinear") or "::" in node.op or node in self.draws:
             return False
+        inputs = [_as_stored(value, data) for value, data in zip(node.inputs, inputs, strict=True)]
         try:
             refuse_absurd(node, inputs, FEW)
             results = evaluate_node(node, inputs)
@@ -297,3 +362,11 @@ class Interpreter:
             if value is not None:
                 self.states[value] = self.constant(data, value.dtype)
         return True
+
+
+def _as_stored(value: Value | None, data: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return data in the type that a runtime holds it in: floats may have been computed in float64."""
+    dtype = None if value is None else value.dtype
+    if data is None or dtype is None or data.dtype == dtype or not (is_float(dtype) and is_float(data.dtype)):
+        return data
+    return rounded(data, dtype)

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Graphs, Node, Value
+from bnfold.ir.random_operators import SHAPE_ONLY
 from bnfold.verification.equivalence.abstract_values import (
     DEAD,
     LOOSE,
@@ -38,11 +39,20 @@ from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.mismatch import Mismatch, channels_of
 from bnfold.verification.equivalence.value_index import ValueIndex, width_of
 
+MOVES = frozenset(
+    """
+    Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Slice Split Pad Gather Concat Identity Cast
+    """.split()  # noqa: SIM905
+)
+"""Operators that compute no number."""
+
 
 class Matcher(Interpreter):
     """Reads a folded model into the classes of an original that was read before.
 
     ``untouched`` are the nodes that are the original's, ``tainted`` the values that depend on something unknown.
+    ``guessed`` are those that equal one of the original's only if an unknown value is what its name and operator say:
+    what differs behind them proves nothing.
     ``raw`` holds the states as they were read, before values that equal one of the original's take its state.
     """
 
@@ -52,32 +62,64 @@ class Matcher(Interpreter):
         super().__init__(graphs, original.numbering, original.semantics)
         self.original = original
         self.pads, self.slices, self.clips = original.pads, original.slices, original.clips
+        self.views, self.turns = original.views, original.turns
+        self.shapes = original.shapes
         self.mismatches: list[Mismatch] = []
         self.raw: dict[Value, AbstractValue] = {}
         self.untouched: set[Node] = set()
         self.tainted: set[Value | None] = set()
+        self.guessed: set[Value | None] = set()
         self.index = ValueIndex(original)
         self._missed: bool = False
         self._exact: set[Value] = set()
         self._by_reads: dict[Hashable, list[Node]] = {}
+        self._read_by: set[tuple[str, int]] = set()
+        self._claimed: set[int] = set()
+        self._last = self.numbering.last
+        self._compared: dict[Node, int] = {}
+        self._nodes = {node for scope in graphs.scopes for node in scope.nodes}
+        self._current: Node | None = None
+        self._exchangeable = _behind_exchangeable(self)
         self._congruent: dict[Hashable, Node] = {}
         for value in list(original.states):  # looking at one may read what makes it
             if (node := value.producer) is not None and value is node.live_outputs[0]:
                 self._by_reads.setdefault((node.op, _bases(original, node)), []).append(node)
+                self._read_by.update((node.op, base) for base in _bases(original, node))
                 if (key := _congruence(original, node)) is not None:
                     self._congruent.setdefault(key, node)
+
+    def read(self) -> None:
+        """Read the model; what was compared with a layer that another node turned out to compute proves nothing."""
+        super().read()
+        wrong = {node for node, base in self._compared.items() if base in self._claimed}
+        doubted: set[Value] = set()
+        for scope in self.graphs.scopes if wrong else ():
+            for node in scope.nodes:
+                if node in wrong or any(value in doubted for value in node.inputs):
+                    doubted.update(node.live_outputs)
+                    wrong.add(node)
+        self.guessed |= doubted
+        self.tainted |= doubted
+        self.mismatches = [replace(m, kind="unknown") if m.node in wrong else m for m in self.mismatches]
 
     def read_node(self, node: Node) -> None:
         """Set the states of a node's outputs; where the original has nothing of the kind, go on from its nearest value.
 
         A node of the same operator, attributes and inputs as one of the original is equal, whatever it computes.
         """
+        self._current = node
+        guessed = any(value in self.guessed for value in node.inputs)
+        if guessed:
+            self.guessed.update(node.live_outputs)
+            self.tainted.update(node.live_outputs)
         key = _congruence(self, node)
         if key is not None and (counterpart := self._congruent.get(key)) is not None:
             for value, other in zip(node.outputs, counterpart.outputs, strict=False):
                 if value is not None and other in self.original.states:
                     self.states[value] = self.raw[value] = self.original.states[other]
                     self._exact.add(value)
+                    if self.numbering.entry(self.states[value].base).owner is counterpart:
+                        self._claimed.add(self.states[value].base)
             if all(value in self.states for value in node.live_outputs):
                 self.untouched.add(node)
                 self._check_widths(node)
@@ -85,6 +127,7 @@ class Matcher(Interpreter):
         self._missed = False
         before = len(self.mismatches)
         super().read_node(node)
+        self._current = node  # which may have had graphs of its own
         tainted = any(value in self.tainted for value in node.inputs)
         for value in node.live_outputs:
             if (state := self.states.get(value)) is not None:
@@ -97,9 +140,11 @@ class Matcher(Interpreter):
         self._check_widths(node)
         if self._missed:
             del self.mismatches[before:]
-            self._add_unknown_mismatch(node)
-        elif tainted and len(self.mismatches) > before:
+            self._add_unknown_mismatch(node, tainted=tainted)
+        elif (tainted or node in self._exchangeable) and len(self.mismatches) > before:
             self.mismatches[before:] = [replace(mismatch, kind="unknown") for mismatch in self.mismatches[before:]]
+            self.guessed.update(node.live_outputs)
+            self.tainted.update(node.live_outputs)
         elif len(self.mismatches) > before:
             self._assume_right(node)
 
@@ -123,28 +168,40 @@ class Matcher(Interpreter):
             if value is not None and other in self.original.states:
                 self.states[value] = self.raw[value] = self.original.states[other]
 
-    def _add_unknown_mismatch(self, node: Node) -> None:
-        """Record a node that the original has no counterpart of, and go on from the value that it should have made."""
+    def _add_unknown_mismatch(self, node: Node, *, tainted: bool) -> None:
+        """Record a node that the original has no counterpart of, and go on from the value that it should have made.
+
+        What only moves entries may be taken back, or make no difference to what reads it: it stands for itself.
+        """
         counterpart = self._counterpart(node)
-        same_node = counterpart is not None and self._differs_in_attributes(node, counterpart)
+        same_node = counterpart is not None and not tainted and self._differs_in_attributes(node, counterpart)
+        if node.op in MOVES and not same_node:
+            self.mismatches.append(Mismatch("unknown", node, None, []))
+            self.tainted.update(node.live_outputs)
+            return
         self.mismatches.append(Mismatch("attributes" if same_node else "unknown", node, counterpart, []))
         for made in node.live_outputs:
             named = self.index.named.get(made.name)
             known = named.producer if named is not None else None
             if named is not None and known is not None and (same_node or known.op == node.op):
                 self.states[made] = self.original.states[named]
+                if not same_node:
+                    self.guessed.add(made)
+                    self.tainted.add(made)
             else:
                 self.tainted.add(made)
         if counterpart is not None:
             for value, other in zip(node.outputs, counterpart.outputs, strict=False):
                 if value is not None and value in self.tainted and other in self.original.states:
                     self.states[value] = self.original.states[other]
+                    self.guessed.add(value)
 
     def _differs_in_attributes(self, node: Node, counterpart: Node) -> bool:
         """Return True if both nodes have one operator and the same inputs, and only other attributes."""
         reading = _bases if node in self.layers else _reads  # a layer's weights are compared as numbers
         return (
             counterpart.op == node.op not in MANY_SPELLINGS
+            and node not in self.draws
             and reading(self.original, counterpart) == reading(self, node)
             and self.attributes(node) != self.original.attributes(counterpart)
         )
@@ -172,15 +229,24 @@ class Matcher(Interpreter):
         """Return a class that the original has; where only numbers differ, record that and return the nearest one."""
         found = self.numbering.find(key, numbers, scale)
         if found is not None or node is None:
+            if found is not None and numbers is not None:
+                self._claimed.add(found[0])
             return found or (self.numbering.enter(key, numbers, node), None)
-        near = None if numbers is None else self.numbering.nearest(key, numbers, scale)
+        near = None if numbers is None else self.numbering.nearest(key, numbers, scale, self._last, self._claimed)
         if near is None:
             self._missed = True
             return self.numbering.enter(key, numbers, node), None
         entry, matched = near
+        node = self._real(node)
+        if matched.same.mean() <= 0.5:
+            self._compared[node] = entry.base
         self._add_numbers_mismatch(node, entry.owner, matched.same)
         keep = matched.same if scale != "any" else np.ones_like(matched.same)
         return entry.base, Matched(np.where(keep, matched.factor, 1.0), matched.error, matched.same)
+
+    def _real(self, node: Node) -> Node:
+        """Return the node that is being read, for one that stands for a part of it: an activation, say."""
+        return node if node in self._nodes or self._current is None else self._current
 
     def is_exact(self, value: Value | None) -> bool:
         """Return True if the value equals one of the original's: errors don't add up from layer to layer.
@@ -210,7 +276,7 @@ class Matcher(Interpreter):
         """Return the class of the value, if need be of the nearest transform that a value of the original has."""
         candidates = self.index.states_of(state.base)
         agreeing = [other for other in candidates if (same := state.agrees(other, eps)) is not None and same.all()]
-        if not agreeing and state.affine.gain.ndim:  # the rest of a transform of which a layer has taken a part
+        if not agreeing:  # the rest of a transform of which a layer has taken a part, or that of what a view shows
             numbers = numbers_of(state, eps)
             if (found := self.numbering.find(("transform", state.base), lambda: numbers, "none")) is not None:
                 return found[0]
@@ -220,6 +286,9 @@ class Matcher(Interpreter):
                 if agreeing
                 else super().materialized(node, state, eps)
             )
+        if not any((op, state.base) in self._read_by for op in (node.op, node.attr("activation"))):
+            self._missed = True
+            return super().materialized(node, state, eps)
         nearest = min(candidates, key=state.distance)
         same = state.agrees(nearest, eps)
         assert same is not None
@@ -252,7 +321,7 @@ class Matcher(Interpreter):
         return self.index.meant(state, self.eps(value), value.name, nearest=nearest)
 
     def _add_numbers_mismatch(self, node: Node, counterpart: Any, same: NDArray[np.bool_]) -> None:
-        owner = counterpart if isinstance(counterpart, Node) else None
+        owner, node = counterpart if isinstance(counterpart, Node) else None, self._real(node)
         if not (self.mismatches and self.mismatches[-1].node is node):
             self.mismatches.append(Mismatch("numbers", node, owner, channels_of(~same)))
 
@@ -266,6 +335,24 @@ class Matcher(Interpreter):
             return reading[0]
         named = (self.index.named.get(value.name) for value in node.live_outputs)
         return next((value.producer for value in named if value is not None), None)
+
+
+def _behind_exchangeable(interpreter: Interpreter) -> set[Node]:
+    """Return the nodes that depend on random values of which there are several of one kind.
+
+    Which of them is which makes no difference that could be seen: other numbers there prove nothing.
+    """
+    kinds: dict[Hashable, list[Node]] = {}
+    for node in interpreter.draws:
+        reads = () if node.op in SHAPE_ONLY else tuple(node.inputs)
+        kinds.setdefault((node.op, interpreter.attributes(node), node.settings, reads), []).append(node)
+    found: set[Node] = {node for nodes in kinds.values() if len(nodes) > 1 for node in nodes}
+    pending = list(found)
+    while pending:
+        consumers = {consumer for value in pending.pop().live_outputs for consumer in value.consumers} - found
+        found |= consumers
+        pending.extend(consumers)
+    return found
 
 
 def _bases(interpreter: Interpreter, node: Node) -> tuple[int, ...]:
@@ -284,8 +371,8 @@ def _reads(interpreter: Interpreter, node: Node) -> list[int]:
 
 
 def _congruence(interpreter: Interpreter, node: Node) -> Hashable | None:
-    """Return all that decides what a node makes: operator, attributes, inputs. None for one with subgraphs."""
-    if node in interpreter.graphs.bodies:
+    """Return all that decides what a node makes: operator, attributes, inputs. None with subgraphs, or chance."""
+    if node in interpreter.graphs.bodies or node in interpreter.draws:
         return None
     reads: list[Hashable] = []
     for value in node.inputs:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bnfold.io.load import LoadedModel
 
@@ -61,14 +61,37 @@ def without_nchwc(model: LoadedModel, block: int) -> ModelProto | None:
                 plain = _without_filling(plain, bias, level, channels.get(node.input[0]))
                 tensor.CopyFrom(numpy_helper.from_array(plain, tensor.name))
                 done.add(tensor.name)
+            for attribute in node.attribute:
+                if attribute.name == "group" and tensor.dims[1] == 1 < attribute.i:
+                    attribute.i = tensor.dims[0]  # depthwise: the channels that fill the last block were counted too
             channels[node.output[0]] = tensors[node.input[1]].dims[0]
             node.op_type, node.domain = "FusedConv", "com.microsoft"
+        elif node.op_type == "Upsample":
+            _as_resize(copy, node)
         elif node.op_type in ("ReorderInput", "ReorderOutput"):
             node.op_type, node.domain = "Identity", ""
             node.ClearField("attribute")
         else:
             node.domain = ""
     return copy
+
+
+def _as_resize(model: ModelProto, node: NodeProto) -> None:
+    """Let an Upsample of whole factors, which are its attribute, be the Resize that it was made of."""
+    scales = next((np.asarray(a.ints, np.float32) for a in node.attribute if a.name == "scales"), None)
+    if scales is None:
+        return
+    kept = [a for a in node.attribute if a.name in ("mode", "coordinate_transformation_mode", "nearest_mode")]
+    if not any(a.name == "coordinate_transformation_mode" for a in kept):
+        kept.append(helper.make_attribute("coordinate_transformation_mode", "asymmetric"))
+    if not any(a.name == "nearest_mode" for a in kept):
+        kept.append(helper.make_attribute("nearest_mode", "floor"))
+    del node.attribute[:]
+    node.attribute.extend(kept)
+    name = f"{node.output[0]} scales"
+    model.graph.initializer.append(numpy_helper.from_array(scales, name))
+    node.op_type, node.domain = "Resize", ""
+    node.input[:] = [node.input[0], "", name]
 
 
 def _plain_weight(

@@ -15,11 +15,15 @@ from onnx import TensorProto, helper
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
-from bnfold.verification.equivalence.findings import Alignment, suspect_layers
+from bnfold.verification.equivalence.findings import Alignment, outputs_side_by_side, suspect_layers
+from bnfold.verification.equivalence.matcher import MOVES
 from bnfold.verification.equivalence.subgraph import End, Subgraph
 
 MOST_SUBGRAPHS = 1000
 """Subgraphs that are run; of more, this many are taken at even distances."""
+
+CHANNELS_LAST = frozenset({"MatMul", "Gemm", "Linear", "LSTM", "GRU", "RNN"})
+"""Operators whose channels lie on the last axis of what they make; on axis 1 elsewhere."""
 
 
 def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = False) -> list[Subgraph]:
@@ -40,7 +44,9 @@ def subgraphs(found: Alignment, hidden: Collection[str] = (), *, proved: bool = 
         for value in found.folded.states
         if value.name not in hidden and (same := found.folded.exactly(value)) is not None
     }
-    boundary = _Boundary(found, matched, hidden, suspect_layers(found), proved)
+    sides = outputs_side_by_side(found.original.graphs, found.folded.graphs)
+    ends = {mine: theirs for theirs, mine in sides}
+    boundary = _Boundary(found, matched, hidden, suspect_layers(found), proved, ends)
     for region in _regions(changed, matched):
         subgraph = _subgraph(region, boundary)
         if subgraph is not None:
@@ -71,13 +77,17 @@ def _regions(changed: list[Node], matched: dict[Value, Value]) -> Iterator[list[
 
 @dataclass(frozen=True, eq=False)
 class _Boundary:
-    """Where subgraphs may begin and end: at ``matched`` values, which both models share, never at ``hidden`` ones."""
+    """Where subgraphs may begin and end: at ``matched`` values, which both models share, never at ``hidden`` ones.
+
+    ``interface``: the outputs of the folded model with those of the original, which must be equal.
+    """
 
     found: Alignment
     matched: dict[Value, Value]
     hidden: Collection[str]
     suspected: set[Node]
     proved: bool
+    interface: dict[Value, Value]
 
     def inputs(self, region: list[Node]) -> dict[Value, Value] | None:
         """Return what a region reads, with the original's values; None if the original does not have all of it."""
@@ -97,7 +107,7 @@ class _Boundary:
         outputs: dict[Value, Value] = {}
         for value in (value for node in region for value in node.live_outputs):
             seen = value.is_output or value.captured or any(consumer not in inside for consumer in value.consumers)
-            counterpart = self.matched.get(value) or self.found.folded.index.named.get(value.name)
+            counterpart = self._counterpart(value)
             if value.name not in self.hidden and seen and _can_end(counterpart):
                 outputs[value] = counterpart
         for node in inside & self.found.folded.layers.keys():
@@ -105,6 +115,16 @@ class _Boundary:
             if _can_end(meant):
                 outputs[node.output] = meant
         return outputs
+
+    def _counterpart(self, value: Value) -> Value | None:
+        """Return the original's value to compare with: an equal one, or what callers know as the same output.
+
+        Inside, a name says nothing of what a value holds: a fold keeps it, and moves a transform through it. Behind
+        something unknown it is the best guess.
+        """
+        folded = self.found.folded
+        known = self.matched.get(value) or self.interface.get(value)
+        return folded.index.named.get(value.name) if known is None and value in folded.tainted else known
 
     def _meant(self, node: Node) -> Value | None:
         """Return the value that a layer's output stands for, where it is not matched."""
@@ -123,6 +143,8 @@ def _can_end(value: Value | None) -> TypeGuard[Value]:
 
 
 def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
+    if all(node.op in MOVES and set(node.live_outputs) <= boundary.matched.keys() for node in region):
+        return None  # no number is computed: what is equal may stand anywhere in the original
     ends, outputs, found = boundary.inputs(region), boundary.outputs(region), boundary.found
     if not ends or not outputs:
         return None
@@ -130,8 +152,9 @@ def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
     layers = [node for node in region if node in found.folded.layers] or region
     name = ", ".join(node.name for node in layers[:3]) + (" …" if len(layers) > 3 else "")
     last = layers[-1]
-    channel_last = last.op in ("MatMul", "Gemm", "Linear") and (last.output.rank or 2) > 2
-    axis = (last.output.rank or 2) - 1 if channel_last else 1
+    axis = (last.output.rank or 2) - 1 if last.op in CHANNELS_LAST else 1
+    unsure = found.folded.guessed | (found.folded.tainted - boundary.matched.keys())
+    guessed = any(value in unsure for value in (*ends, *outputs))
     return Subgraph(
         name,
         last.name,
@@ -139,7 +162,7 @@ def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
         [_end(counterpart, value) for value, counterpart in outputs.items()],
         axis,
         *(_sizes(found, last) if len(layers) == 1 else ([], [])),
-        not any(mismatch.kind == "unknown" and mismatch.node in inside for mismatch in found.mismatches),
+        not guessed and not any(m.kind == "unknown" and m.node in inside for m in found.mismatches),
     )
 
 

@@ -23,7 +23,7 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
         if node in lost or any(value in found.folded.tainted for value in node.inputs):
             continue
         state = layer.output
-        entry = found.original.numbering.entry(state.base)
+        entry = found.original.numbering.entry(layer.base)
         mine, theirs = layer.rows(), None if entry.numbers is None else entry.numbers()
         if theirs is None or mine.values.shape != theirs.values.shape:
             continue
@@ -31,10 +31,12 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
         target = None if meant is None else found.original.states[meant]
         if target is not None and proven:
             target = _where_meant(state, target, found.folded.eps(node.output))
-        gain = state.affine.gain if target is None else target.affine.gain
-        if not _fits(gain, mine.values.shape[:-1]):
-            continue
         lead = mine.values.shape[:-1]
+        if len(lead) != layer.axis + 1:
+            state, target = _as_rows(state, len(lead)), None if target is None else _as_rows(target, len(lead))
+        gain = state.affine.gain if target is None else target.affine.gain
+        if not _fits(gain, lead):
+            continue
         spread = np.broadcast_to(gain.reshape(gain.shape + (1,) * (len(lead) - gain.ndim)), lead)
         differences = np.abs(mine.values - spread[..., None] * theirs.values)
         errors, owner = mine.errors, entry.owner
@@ -56,6 +58,16 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
         )
         plain = plain and _reads_the_same(found, node, owner)
         yield Tensor(node, ulps, worst, target is not None, plain)
+
+
+def _as_rows(state: AbstractValue, rank: int) -> AbstractValue:
+    """Return a state of channels on the last axis, as one of channels on the last of ``rank`` axes."""
+
+    def moved(array: Array) -> Array:
+        return array.reshape((1,) * (rank - 1) + (-1,)) if array.size == max(array.shape, default=1) else array
+
+    affine = Affine.of(moved(state.affine.gain), moved(state.affine.shift))
+    return AbstractValue(state.base, affine, moved(state.gain_error), moved(state.shift_error))
 
 
 def _where_meant(state: AbstractValue, target: AbstractValue, eps: float) -> AbstractValue:

@@ -59,6 +59,7 @@ class Measured:
     ``slack``: see :class:`ReferenceSpec`. ``narrow_types`` gives the types of outputs that are held in fewer bits than
     the arrays here. ``perturbed`` runs the original with its numbers moved by an ulp, which shows what rounding may do
     to its outputs; it raises RunFailed. ``versions`` are those of packages that took part.
+    ``random`` names the outputs that depend on random numbers, others in each run.
     """
 
     fed: SampleSet
@@ -71,3 +72,4 @@ class Measured:
     slack: float = 0.0
     narrow_types: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
+    random: frozenset[str] = frozenset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -12,13 +13,16 @@ import numpy as np
 
 from bnfold.errors import InconclusiveError, InputError, UsageError
 from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.frontends.onnx.type_inference import bodies
 from bnfold.io.load import LoadedModel
+from bnfold.ir.random_operators import RANDOM, random_outputs
 from bnfold.options import InputOptions, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.error_model import CHANNEL
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
+from bnfold.verification.reference.model import without_functions
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode, device_of, run_modes
 from bnfold.verification.runtime.inputs import SampleSet
@@ -99,7 +103,24 @@ def measure(
         reference = _outputs_alone(pair, str(failure), again=bool(cut)) if outputs else Reference()
     if outputs and not reference.fallback_reason and (reason := _unlike(reference, pair.run)):
         reference = pair.fallback(reason)
-    return Measured(pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack)
+    random = frozenset(_random_outputs(original))
+    return Measured(
+        pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack, random=random
+    )
+
+
+def _random_outputs(model: LoadedModel) -> Iterator[str]:
+    """Yield the names of the outputs that are others in each run."""
+    nodes = [*model.proto.graph.node, *(node for function in model.proto.functions for node in function.node)]
+    while nodes:
+        node = nodes.pop()
+        if node.op_type in RANDOM or node.op_type == "Dropout":
+            break
+        nodes += [inner for _, body in bodies(node) for inner in body.node]
+    else:
+        return  # as in nearly every model
+    graphs = OnnxGraphs(without_functions(model.proto), model.external)
+    yield from (graphs.scopes[0].outputs[place].name for place in random_outputs(graphs))
 
 
 def _outputs_alone(pair: _Pair, failure: str, *, again: bool) -> Reference:

@@ -12,9 +12,11 @@ import numpy as np
 from onnx import ModelProto, helper
 
 from bnfold.errors import InconclusiveError
+from bnfold.frontends.torch.graph import TorchGraphs, draws
 from bnfold.frontends.torch.load import LoadedProgram, tensors_fed
 from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
+from bnfold.ir.random_operators import random_outputs
 from bnfold.options import VerifyOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
@@ -70,7 +72,8 @@ class ProgramRuns:
                 result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)
                 if "original" not in result.failed:
                     perturbed = partial(self._perturbed, replace(job, folded=None, subgraphs=[], k=0.0), fed.samples)
-                    return _measured(result, folder, fed, perturbed, spec.slack)
+                    measured = _measured(result, folder, fed, perturbed, spec.slack)
+                    return replace(measured, random=_random_outputs(self.original, measured.original.names))
                 failure = result.failed["original"]
         raise RunFailed(failure)
 
@@ -185,6 +188,13 @@ def _measured(
         {_names(result)[place]: _bfloat16() for place in result.bfloat16},
         {"torch": result.torch},
     )
+
+
+def _random_outputs(loaded: LoadedProgram, names: list[str]) -> frozenset[str]:
+    """Return the names of the outputs that are others in each run."""
+    if not any(draws(node) for node in loaded.program.graph.nodes):
+        return frozenset()
+    return frozenset(names[place] for place in random_outputs(TorchGraphs(loaded.program)))
 
 
 def _bfloat16() -> np.dtype[Any]:

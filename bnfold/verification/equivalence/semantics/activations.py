@@ -13,6 +13,7 @@ from bnfold.rules.reasons import Refusal
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
+from bnfold.verification.equivalence.semantics.views import through_view
 
 
 def clip(interpreter: Interpreter, node: Node) -> bool:
@@ -23,6 +24,14 @@ def clip(interpreter: Interpreter, node: Node) -> bool:
     data, low, high = bounds
     interpreter.states[node.output] = clip_state(interpreter, node, interpreter.state_of(node.inputs[data]), low, high)
     return True
+
+
+def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
+    """Return ``clip(x, low, high)``, of a view as a view."""
+    if low.size > 1 or high.size > 1:
+        return _clip_state(interpreter, node, state, low, high)
+    low, high = low.reshape(()), high.reshape(())
+    return through_view(interpreter, node, state, lambda inner: _clip_state(interpreter, node, inner, low, high))
 
 
 def _bounds(node: Node) -> tuple[int, Array, Array] | None:
@@ -45,7 +54,7 @@ def _bounds(node: Node) -> tuple[int, Array, Array] | None:
     return (operands[0], bound, high) if node.op == "Max" else (operands[0], low, bound)
 
 
-def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
+def _clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
     """Return ``clip(g b + h)`` as ``clip(|g| b)`` between moved bounds, plus h; a negative gain swaps the bounds.
 
     The class stands for the first such value that was read, so that the same clip in the same network has no shift.
@@ -125,6 +134,14 @@ def where(interpreter: Interpreter, node: Node) -> bool:
 
 
 def leaky_relu_state(interpreter: Interpreter, node: Node, state: AbstractValue, slope: Array) -> AbstractValue:
+    """Return the leaky Relu, of a view as a view."""
+    if slope.size > 1:
+        return _leaky_relu_state(interpreter, node, state, slope)
+    slope = slope.reshape(())
+    return through_view(interpreter, node, state, lambda inner: _leaky_relu_state(interpreter, node, inner, slope))
+
+
+def _leaky_relu_state(interpreter: Interpreter, node: Node, state: AbstractValue, slope: Array) -> AbstractValue:
     """Return ``p max(u, 0) - n max(-u, 0)`` of ``u = |g| b + h``: up to a factor, four numbers per channel."""
     gain, shift, gain_error, shift_error, slope = np.broadcast_arrays(
         *aligned(state.affine.gain, state.affine.shift, state.gain_error, state.shift_error, slope)

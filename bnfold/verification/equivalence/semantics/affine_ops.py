@@ -51,7 +51,10 @@ def arithmetic(interpreter: Interpreter, node: Node) -> bool:
         data = split_operands(node)
         widens = data is not None and not keeps_shape(node, data[1])
         if not widens and own[1].finite and own[0].dtype is not None and is_float(own[0].dtype):
-            return _affine(interpreter, node, own[0], own[1], np.abs(own[1].shift))
+            terms = np.abs(own[1].shift)
+            if any(map(interpreter.is_computed, node.inputs)):  # sin(pi) is as far off as its argument is
+                terms = np.maximum(terms, terms.max(initial=0.0))
+            return _affine(interpreter, node, own[0], own[1], terms)
     if node.op in ("Add", "Sub"):
         return add(interpreter, node)
     return product(interpreter, node)

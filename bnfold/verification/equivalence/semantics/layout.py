@@ -14,6 +14,7 @@ from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
+from bnfold.verification.equivalence.semantics.views import is_view, repeated_key, sizes_of, turned, viewed
 
 
 def carried(interpreter: Interpreter, node: Node) -> bool:
@@ -35,6 +36,10 @@ def carried(interpreter: Interpreter, node: Node) -> bool:
         states = interpreter.carried(node, state)
     if states is None:
         return False
+    if (whole := _whole(interpreter, node, state.base)) is not None:
+        moved = states[node.output]
+        interpreter.states[node.output] = AbstractValue(whole, moved.affine, moved.gain_error, moved.shift_error)
+        return True
     keys = [(*key, version(node)) for key in _moves(interpreter, node, state.base)]
     for index, value in enumerate(node.outputs):
         if value is not None:
@@ -51,16 +56,23 @@ def carried(interpreter: Interpreter, node: Node) -> bool:
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
 
 
+def _whole(interpreter: Interpreter, node: Node, base: int) -> int | None:
+    """Return the class of what a view or a Transpose makes, whatever chain leads to it; None for other operators."""
+    source = node.inputs[0]
+    if node.op in VIEWS or is_view(node):
+        return viewed(interpreter, node, base, sizes_of(interpreter, source), sizes_of(interpreter, node.output))
+    if node.op == "Transpose" and source is not None and source.rank is not None:
+        perm = node.attr("perm") or tuple(range(source.rank))[::-1]
+        return turned(interpreter, node, base, tuple(perm)) if sorted(perm) == list(range(source.rank)) else None
+    return None
+
+
 def _moves(interpreter: Interpreter, node: Node, base: int) -> list[tuple[object, ...]]:
     """Return keys for what is moved and how: as it is written, and by its result where the shapes are known."""
     others = tuple(interpreter.state_of(value).base for value in node.inputs[1:])
     keys: list[tuple[object, ...]] = [(node.op, base, interpreter.attributes(node), others)]
-    if (
-        node.op in VIEWS
-        and (shape := node.output.shape) is not None
-        and sum(not isinstance(size, int) for size in shape) <= 1
-    ):
-        keys.append(("view", base, tuple(size if isinstance(size, int) else None for size in shape)))
+    if node.op == "Expand" and (key := repeated_key(node, base, None)) is not None:
+        return [key]
     if node.op == "Slice" and (cut := _slice_key(interpreter, node, base)) is not None:
         keys.append(cut)
     return keys
@@ -120,6 +132,9 @@ def concat(interpreter: Interpreter, node: Node) -> bool:
     states = [interpreter.state_of(value) for value in node.inputs]
     if rank is None or None in node.inputs:
         return False
+    if len(states) == 1:
+        interpreter.states[node.output] = states[0]
+        return True
     axis = node.attr("axis", 1) % rank
     sizes = [None if value is None or value.shape is None else value.shape[axis] for value in node.inputs]
     bases = tuple(state.base for state in states)
@@ -140,6 +155,32 @@ def concat(interpreter: Interpreter, node: Node) -> bool:
         ]
         parts.append(np.concatenate(wide, axis))
     interpreter.states[node.output] = AbstractValue(base, Affine.of(parts[0], parts[1]), parts[2], parts[3])
+    return True
+
+
+def expand(interpreter: Interpreter, node: Node) -> bool:
+    """Expand: to the shape that a value has it is no operator."""
+    source, target = sizes_of(interpreter, node.inputs[0]), sizes_of(interpreter, node.output)
+    if source is not None and source == target:
+        interpreter.states[node.output] = interpreter.state_of(node.inputs[0])
+        return True
+    return carried(interpreter, node)
+
+
+def tile(interpreter: Interpreter, node: Node) -> bool:
+    """Tile: where it repeats axes of length 1, an Expand."""
+    repeats = integers(node, "repeats", 1)
+    if repeats is None or not node.graph.constants.is_constant(node.input(1)):
+        return False
+    state = interpreter.state_of(node.inputs[0])
+    if all(count == 1 for count in repeats):
+        interpreter.states[node.output] = state
+        return True
+    shape = None if node.inputs[0] is None else node.inputs[0].shape
+    if not state.is_plain or shape is None or len(repeats) != len(shape):
+        return False
+    key = repeated_key(node, state.base, tuple(repeats)) or ("Tile", state.base, tuple(repeats))
+    interpreter.states[node.output] = interpreter.made(node, (*key, version(node), 0))
     return True
 
 
@@ -172,10 +213,12 @@ def shape_of(interpreter: Interpreter, node: Node) -> bool:
 SEMANTICS = {
     "Concat": concat,
     "Gather": gather,
+    "Expand": expand,
+    "Tile": tile,
     **dict.fromkeys(("Shape", "Size"), shape_of),
     **dict.fromkeys(
         (
-            *VIEWS, "Transpose", "Expand", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
+            *VIEWS, "Transpose", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
             "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample", "Pad",
             "Slice", "Split",
         ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,15 +11,14 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import ConvView, MatrixView, constant, gemm_term_fits
-from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
-from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
-from bnfold.verification.equivalence.semantics.opaque import opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
-from bnfold.verification.equivalence.semantics.sums import total_of
+from bnfold.verification.equivalence.semantics.sums import matrix_product
+from bnfold.verification.equivalence.semantics.views import as_matrix, turned_state
 
 
 @dataclass(frozen=True)
@@ -27,7 +26,9 @@ class Product:
     """A linear operator ``y = alpha W x + beta c``.
 
     ``view`` gives W as ``(group, out, in, taps)``, ``key`` the class of ``W x`` for the class of x. ``inner`` channels
-    lie on ``axis`` of x and of y; ``weight`` and ``bias`` are the indices of W and c among the inputs.
+    lie on ``axis`` of x and of y; ``weight`` and ``bias`` are the indices of W and c among the inputs. ``outer`` is the
+    number of output channels of a product with a matrix, None for a convolution. ``on_last_axis``: the channels lie on
+    the last axis of x, so that the product is the same for each shape of x before it.
     """
 
     view: Callable[[], Array]
@@ -38,6 +39,8 @@ class Product:
     bias: int | None = 2
     alpha: float = 1.0
     beta: float = 1.0
+    outer: int | None = None
+    on_last_axis: bool = False
 
 
 def conv(interpreter: Interpreter, node: Node) -> bool:
@@ -82,12 +85,14 @@ _PLAIN = {"strides": {1}, "dilations": {1}, "output_padding": {0}}
 
 def gemm(interpreter: Interpreter, node: Node) -> bool:
     """``alpha A B + beta C`` with constant B and C: rows per output feature, on axis 1; torch's Linear on the last."""
-    if floats(node, 1) is None or node.attr("transA", 0) or (node.input(2) is not None and floats(node, 2) is None):
+    if floats(node, 1) is None or (node.input(2) is not None and floats(node, 2) is None):
         return False
     view = MatrixView.of(node)
     if view is None or not gemm_term_fits(node, view.outer):
         return False
     state = interpreter.state_of(node.inputs[0])
+    if node.attr("transA", 0):
+        state = turned_state(interpreter, node, state, (1, 0))
     product = Product(
         lambda: gemm_view(constant(node, 1), view.rows_are_outputs),
         lambda base: ("product", base, view.inner, view.outer, view.axis),
@@ -95,6 +100,8 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
         view.axis,
         alpha=node.attr("alpha", 1.0),
         beta=node.attr("beta", 1.0),
+        outer=view.outer,
+        on_last_axis=True,
     )
     return _linear(interpreter, node, state, state.base, product)
 
@@ -102,6 +109,9 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
     view = MatrixView.of(node)
+    if view is None and not any(map(node.graph.constants.is_constant, node.inputs)) and len(node.inputs) == 2:
+        interpreter.states[node.output] = matrix_product(interpreter, node, [*map(interpreter.state_of, node.inputs)])
+        return True
     if view is None or floats(node, view.weight) is None:
         return False
     state = interpreter.state_of(node.inputs[view.data])
@@ -113,45 +123,10 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
     def key(base: int) -> Hashable:
         return ("product", base, view.inner, view.outer, view.axis)
 
-    product = Product(rows, key, view.inner, view.axis, weight=view.weight, bias=None)
-    return _linear(interpreter, node, state, state.base, product)
-
-
-def fused(interpreter: Interpreter, node: Node) -> bool:
-    """Onnxruntime's own FusedConv and FusedGemm: the operator, perhaps a sum, an activation."""
-    plain = Node(
-        node.op.removeprefix("com.microsoft::Fused"), node.name, 13, node.graph, node.inputs[:3], node.outputs, {}
+    product = Product(
+        rows, key, view.inner, view.axis, weight=view.weight, bias=None, outer=view.outer, on_last_axis=view.data == 0
     )
-    plain.attrs.update({name: value for name, value in node.attrs.items() if not name.startswith("activation")})
-    if not (conv if plain.op == "Conv" else gemm)(interpreter, plain):
-        return False
-    interpreter.layers[node] = interpreter.layers.pop(plain)
-    state = interpreter.states[node.output]
-    if (other := node.input(3)) is not None:
-        weight = node.inputs[1]
-        rank = None if weight is None else weight.rank
-        state = total_of(
-            interpreter, node, [(state, 1.0, node.output), (interpreter.state_of(other), 1.0, other)], rank
-        )
-    kind = node.attr("activation", "")
-    params = list(node.attr("activation_params", ()))
-    if kind in ("Relu", "Clip"):
-        low, high = params if kind == "Clip" else (0.0, np.inf)
-        state = clip_state(interpreter, node, state, np.asarray(low, np.float64), np.asarray(high, np.float64))
-    elif kind == "LeakyRelu":
-        state = leaky_relu_state(interpreter, node, state, np.asarray(params[0] if params else 0.01, np.float64))
-    elif kind:
-        alone = Node(kind, node.name, 13, node.graph, [node.output], node.outputs, dict(_named(kind, params)))
-        inputs = (interpreter.materialized(node, state, interpreter.eps(node.output)),)
-        state = interpreter.made(node, opaque_key(interpreter, alone, inputs, ()))
-    interpreter.states[node.output] = state
-    return True
-
-
-def _named(kind: str, params: list[float]) -> Iterator[tuple[str, float]]:
-    """The parameters of an activation, in the order in which onnxruntime lists them."""
-    names = ("alpha", "beta") if kind == "HardSigmoid" else ("alpha",)
-    return zip(names, params, strict=False)
+    return _linear(interpreter, node, state, state.base, product)
 
 
 def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: int, product: Product) -> bool:
@@ -161,28 +136,43 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
     """
     source, axis = node.inputs[0 if product.weight else 1], product.axis
     vectors = state.affine.vectors(axis, product.inner)
+    shape = None if source is None or not product.on_last_axis else interpreter.shape(source)
+    shape = shape[::-1] if shape is not None and node.attr("transA", 0) else shape
+    matrix = as_matrix(interpreter, node, state, shape, product.inner)
+    if matrix is not None and vectors is None and matrix.rest is None:
+        matrix = None
+    gain_error, shift_error = state.gain_error, state.shift_error
     if vectors is None:
-        gain, rest, error = _divided(state, axis, product.inner)
+        gain, rest, gain_error = _divided(state, axis, product.inner)
+        if matrix is not None and matrix.rest is not None:
+            gain, rest, gain_error = _divided(matrix.rest, 1, product.inner)
         base = interpreter.materialized(node, rest, interpreter.eps(source))
-        state = AbstractValue(base, IDENTITY, error)
+        shift_error = np.zeros(())
         vectors = gain, np.zeros(product.inner)
-    gain_error, shift_error = (_along(error, axis, product.inner) for error in (state.gain_error, state.shift_error))
+    elif matrix is not None:
+        base = matrix.base
+    gain_error, shift_error = (_along(error, axis, product.inner) for error in (gain_error, shift_error))
     if interpreter.is_exact(source):
         shift_error = np.zeros_like(shift_error)
-    key = product.key(base)
+    row_axis = axis if matrix is None else 1
+    key = product.key(base) if matrix is None else ("product of rows", base, product.inner, product.outer)
     dtype, eps = interpreter.precision(node.inputs[product.weight], key)
 
     def rows() -> Numbers:
-        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds else None)
+        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds else None, row_axis)
 
-    result = interpreter.made(node, key, rows, "any").only(_reading(product, vectors[0]))
+    result = interpreter.made(node, key, rows, "any")
+    row_base = result.base
+    if matrix is not None and product.outer is not None:
+        result = matrix.restored(interpreter, node, result, product.outer)
+    result = result.only(_reading(product, vectors[0]))
     if vectors[1].any() or shift_error.any():
         result = result.shifted(*_forwarded_shift(product, vectors[1], shift_error, eps))
     if product.bias is not None and node.input(product.bias) is not None:
         bias = product.beta * constant(node, product.bias).astype(np.float64)
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
         result = result.shifted(bias, LOOSE * eps * np.abs(bias))
-    interpreter.layers[node] = Layer(rows, dtype, result)
+    interpreter.layers[node] = Layer(rows, dtype, result, row_base, axis)
     interpreter.states[node.output] = result
     return True
 
@@ -216,11 +206,11 @@ def _reading(product: Product, gain: Array) -> NDArray[np.bool_]:
     return found.reshape((1,) * product.axis + (groups * outer,))
 
 
-def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any) -> Numbers:
-    """Return ``W g`` per output channel, with error bars where the weights are rounded to a type."""
+def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any, axis: int) -> Numbers:
+    """Return ``W g`` per output channel on ``axis``, with error bars where the weights are rounded to a type."""
     stored = product.view()
     groups, outer, width, taps = stored.shape
-    rows = (*(1,) * product.axis, groups * outer)
+    rows = (*(1,) * axis, groups * outer)
     gain, gain_error = (vector.reshape(groups, 1, width, 1) for vector in (gain, gain_error))
     values = (stored * (product.alpha * gain)).reshape(*rows, width * taps)
     if rounded_to is None:
@@ -263,5 +253,4 @@ SEMANTICS = {
     **dict.fromkeys(("Conv", "ConvTranspose"), conv),
     **dict.fromkeys(("Gemm", "Linear"), gemm),
     "MatMul": matmul,
-    **dict.fromkeys(("com.microsoft::FusedConv", "com.microsoft::FusedGemm"), fused),
 }

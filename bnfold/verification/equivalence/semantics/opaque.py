@@ -8,19 +8,21 @@ import numpy as np
 
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import constant
-from bnfold.ir.random_operators import RANDOM
-from bnfold.verification.equivalence.abstract_values import LOOSE, Numbers
+from bnfold.ir.random_operators import SHAPE_ONLY
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.operands import floats
+from bnfold.verification.equivalence.semantics.views import through_view
 
 
 def opaque(interpreter: Interpreter, node: Node) -> bool:
     """Any operator: some function of its inputs, the same for the same operator and attributes."""
     states = [interpreter.state_of(value) for value in node.inputs]
-    if interpreter.evaluated(node, states):
+    if node.op in ELEMENTWISE and len(states) == 1:
+        interpreter.states[node.output] = elementwise_state(interpreter, node, states[0])
         return True
     inputs = [
-        interpreter.materialized(node, state, interpreter.eps(value))
+        state.base if node.op in SHAPE_ONLY else interpreter.materialized(node, state, interpreter.eps(value))
         for value, state in zip(node.inputs, states, strict=True)
     ]
     if node.op in ("Sum", "Max", "Min", "Mean", "And", "Or", "Equal", "Add", "Mul"):
@@ -35,13 +37,33 @@ def opaque(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
+ELEMENTWISE = frozenset(
+    """
+    Abs Acos Asin Atan Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Log Mish Not Reciprocal Round Selu
+    Sigmoid Sign Sin Softplus Softsign Sqrt Tan Tanh ThresholdedRelu
+    """.split()  # noqa: SIM905
+)
+"""Operators of one input that act on each entry by itself."""
+
+
+def elementwise_state(interpreter: Interpreter, node: Node, state: AbstractValue) -> AbstractValue:
+    """Return an operator that acts on each entry by itself, of a view as a view."""
+
+    def made(inner: AbstractValue) -> AbstractValue:
+        inputs = (interpreter.materialized(node, inner, interpreter.eps(node.inputs[0])),)
+        return interpreter.made(node, opaque_key(interpreter, node, inputs))
+
+    return through_view(interpreter, node, state, made)
+
+
 def opaque_key(
     interpreter: Interpreter, node: Node, inputs: tuple[int, ...], bodies: tuple[Hashable, ...] = (), index: int = 0
 ) -> tuple[Hashable, ...]:
-    """Return what distinguishes the results of opaque operators."""
-    drawn = node.op in RANDOM or node.op == "Dropout"  # not at inference: two of them are not one
-    own = node.live_outputs[0].name if drawn and node.live_outputs else ""
-    return node.op, interpreter.attributes(node), inputs, version(node), own, bodies, index
+    """Return what distinguishes the results of opaque operators.
+
+    Two random values are never one. Two models draw the same ones where their random nodes are the same, in one order.
+    """
+    return node.op, interpreter.attributes(node), inputs, version(node), interpreter.draws.get(node), bodies, index
 
 
 def version(node: Node) -> int:

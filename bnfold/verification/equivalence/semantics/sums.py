@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.views import Sizes, along_last, sizes_of, varies_along_last, viewed
 
 PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
 """Gain, shift and their errors of a value that is its class's own."""
@@ -111,28 +114,83 @@ def product(interpreter: Interpreter, node: Node) -> bool:
     """Mul and Div of two computed values: the gains of both come out."""
     if _is_integer(node):
         return False
-    eps, rank = interpreter.eps(node.output), node.output.rank
     if len(node.inputs) != 2 or (node.opset < 7 and node.attr("broadcast", 0)):
         return False
+    factors = [(interpreter.state_of(value), None if value is None else value.rank) for value in node.inputs]
+    interpreter.states[node.output] = product_of(interpreter, node, node.op, factors)
+    return True
+
+
+def product_of(
+    interpreter: Interpreter,
+    node: Node,
+    op: str,
+    factors: list[tuple[AbstractValue, int | None]],
+    rank: int | None = None,
+) -> AbstractValue:
+    """Return the product (``op`` Mul) or the quotient (Div) of two states, each with the rank of its value.
+
+    ``rank`` is that of the result, by default of what ``node`` makes.
+
+    That of two views of one shape is a view of the product of what they show.
+    """
+    shown = [view for state, _ in factors if (view := interpreter.views.get(state.base)) is not None]
+    target = sizes_of(interpreter, node.output)
+    if len(shown) == len(factors) and target is not None and _is_alike(factors, shown, target):
+        inner: list[tuple[AbstractValue, int | None]] = []
+        for (root, sizes), (state, _) in zip(shown, factors, strict=True):
+            inner.append((along_last(root, state, len(sizes)), len(sizes)))
+        made = product_of(interpreter, node, op, inner, len(shown[0][1]))
+        base = viewed(interpreter, node, made.base, shown[0][1], target)
+        if base is not None:
+            return along_last(base, made, len(target))
+    eps, rank = interpreter.eps(node.output), rank or node.output.rank
     gain, error, bases = np.ones(()), np.zeros(()), []
-    for position, value in enumerate(node.inputs):
-        state = interpreter.unshifted(node, interpreter.state_of(value), eps)
-        lifted = _lifted(state, None if value is None else value.rank, rank)
-        if lifted is None or (node.op == "Div" and position == 1 and (lifted[0] == 0).any()):
+    for position, (factor, own_rank) in enumerate(factors):
+        state = interpreter.unshifted(node, factor, eps)
+        lifted = _lifted(state, own_rank, rank)
+        if lifted is None or (op == "Div" and position == 1 and (lifted[0] == 0).any()):
             state, lifted = AbstractValue(interpreter.materialized(node, state, eps)), PLAIN
         own, own_error = aligned(lifted[0], lifted[2])
         relative = own_error / np.where(own == 0, 1.0, np.abs(own))
-        if node.op == "Div" and position == 1:
+        if op == "Div" and position == 1:
             own = 1.0 / own
         a, b, c, d = aligned(gain, own, error, relative)
         gain, error = a * b, c + d
         bases.append(state.base)
-    if node.op == "Mul":
+    if op == "Mul":
         bases.sort()
-    state = interpreter.made(node, (node.op, "of values", tuple(bases)))
+    state = interpreter.made(node, (op, "of values", tuple(bases)))
     size, error = aligned(np.abs(gain), error)
-    interpreter.states[node.output] = AbstractValue(state.base, Affine.of(gain, 0.0), size * error)
-    return True
+    return AbstractValue(state.base, Affine.of(gain, 0.0), size * error)
+
+
+def _is_alike(factors: list[tuple[AbstractValue, int | None]], shown: list[tuple[int, Sizes]], target: Sizes) -> bool:
+    """Return True if all are views of values of the same sizes, as large as what is made of them."""
+    sizes = shown[0][1]
+    if any(other != sizes for _, other in shown) or None in sizes or None in target:
+        return False
+    if prod(n or 0 for n in sizes) != prod(n or 0 for n in target):
+        return False
+    return all(rank == len(target) and varies_along_last(state, sizes, target) for state, rank in factors)
+
+
+def matrix_product(
+    interpreter: Interpreter, node: Node, factors: list[AbstractValue], alpha: float = 1.0
+) -> AbstractValue:
+    """Return ``alpha A B`` of two computed matrices: one gain of each comes out."""
+    eps = interpreter.eps(node.output)
+    gain, error, bases = np.asarray(alpha, np.float64), np.zeros(()), []
+    for factor in factors:
+        state = factor
+        if state.affine.gain.size > 1 or not state.affine.gain.all() or state.affine.has_shift:
+            state = AbstractValue(interpreter.materialized(node, factor, eps))
+        own, own_error = state.affine.gain.reshape(()), np.abs(state.gain_error).max(initial=0.0)
+        gain, error = gain * own, error + own_error / np.abs(own)
+        bases.append(state.base)
+    state = interpreter.made(node, ("matrix product of values", tuple(bases)))
+    rounding = LOOSE * eps if interpreter.rounds else 0.0
+    return AbstractValue(state.base, Affine.of(gain, 0.0), np.abs(gain) * (error + rounding))
 
 
 SEMANTICS = {"Sum": add}

@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from bnfold.verification.equivalence.interpreter import Semantics
-from bnfold.verification.equivalence.semantics import activations, affine_ops, layout, linear, opaque, sums
+from bnfold.verification.equivalence.semantics import (
+    activations,
+    affine_ops,
+    layout,
+    linear,
+    opaque,
+    ort_operators,
+    sums,
+)
 
-FAMILIES = (activations, affine_ops, layout, linear, opaque, sums)
+FAMILIES = (activations, affine_ops, layout, linear, ort_operators, opaque, sums)
 
 SEMANTICS = Semantics({op: read for family in FAMILIES for op, read in family.SEMANTICS.items()}, opaque.opaque)
