@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_cast import cast_to
 from onnx.reference.ops.op_loop import Loop as Reference
 
 from bnfold.numerics.batchnorm import ONNX_EPSILON, inference, training_step
 from bnfold.numerics.batchnorm import BatchNorm as Statistics
-from bnfold.numerics.dequantize import dequantized, spread_scale
 from bnfold.verification.reference.indexing import GatherElements
 from bnfold.verification.reference.normalization import LRN, GroupNormalization, Hardmax, LogSoftmax, Softmax
+from bnfold.verification.reference.quantization import DequantizeLinear, QuantizeLinear
 from bnfold.verification.reference.recurrent import GRU, LSTM, RNN, sigmoid
 from bnfold.verification.reference.resize import Resize, Upsample
 from bnfold.verification.reference.sampling import GridSample, RoiAlign
@@ -65,32 +65,6 @@ class CastLike(OpRun):
 
     def _run(self, x: Array, like: Array, **_: Attr) -> tuple[Array]:
         return (x.astype(like.dtype),)
-
-
-class DequantizeLinear(OpRun):
-    """``(q - zero point) * scale``, of every opset."""
-
-    def _run(
-        self, q: Array, scale: Array, zero: Array | None = None, axis: Attr = 1, block_size: Attr = 0, **_: Attr
-    ) -> tuple[Array]:
-        return (dequantized(q, scale, zero, 1 if axis is None else axis, block_size or 0),)
-
-
-class QuantizeLinear(OpRun):
-    """``saturate(round(x / scale) + zero point)``, of every opset, to 8 and 16 bit integers."""
-
-    def _run(
-        self, x: Array, scale: Array, zero: Array | None = None, axis: Attr = 1, block_size: Attr = 0, **attrs: Attr
-    ) -> tuple[Array]:
-        kind = attrs.get("output_dtype") or TensorProto.UINT8
-        dtype = zero.dtype if zero is not None else helper.tensor_dtype_to_np_dtype(kind)
-        if dtype.kind not in "iu":
-            raise NotImplementedError("QuantizeLinear to this type")
-        axis, block = 1 if axis is None else axis, block_size or 0
-        steps = np.rint(x / spread_scale(scale, x.shape, axis, block))
-        offset = 0 if zero is None else spread_scale(zero, x.shape, axis, block)
-        limits = np.iinfo(dtype)
-        return (np.clip(steps + offset, limits.min, limits.max).astype(dtype),)
 
 
 class Erf(OpRun):
