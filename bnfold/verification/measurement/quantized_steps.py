@@ -21,7 +21,7 @@ They round the bias to the product of the input's and the weights' scales, which
 at most; what they add up is exact. A scale that is off by 1 % is off by a step at 100.
 """
 
-FLOATS = 2**-10
+FLOATS = 2**-12
 """The same without optimisation, where floats are rounded: 2^-24 of some hundred steps, of what a layer adds up."""
 
 

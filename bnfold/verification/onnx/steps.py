@@ -109,7 +109,7 @@ class _Comparison:
 
     def errors(self, feed: Arrays) -> Iterator[StepErrors]:
         """Yield how far each part that a fold has changed is off, at each level, on one sample."""
-        wanted = {*self._nodes, *(node.input[0] for node in self._nodes.values()), *self._model.outputs}
+        wanted = {*self._nodes, *(name for node in self._nodes.values() for name in node.input), *self._model.outputs}
         seen: Arrays = {}
 
         def observe(name: str, value: NDArray[Any]) -> None:
@@ -164,7 +164,7 @@ class _Comparison:
         """Return what a QuantizeLinear rounds, over its scale, and its zero point."""
         x, attributes = seen[node.input[0]], {entry.name: entry.i for entry in node.attribute}
         axis, block = attributes.get("axis", 1), attributes.get("block_size", 0)
-        held = [self._held[name] for name in node.input[1:] if name]
+        held = [self._held[name] if name in self._held else seen[name] for name in node.input[1:] if name]
         scale = spread_scale(held[0], x.shape, axis, block)
         return x / scale, spread_scale(held[1], x.shape, axis, block) if len(held) > 1 else 0.0
 
