@@ -86,7 +86,10 @@ def _feed(model: LoadedModel, options: BenchOptions) -> tuple[Sample, dict[str, 
             failure = failure or error
             continue
         sample = fed.samples[0]
-        return sample, {**fed.description, "samples": 1} if inputs.data else described(options.inputs, [sample])
+        if inputs.data:
+            return sample, {**fed.description, "samples": 1}
+        ranges = {name: each for name, each in fed.description.items() if name == "ranges"}
+        return sample, {**described(options.inputs, [sample]), **ranges}
     assert failure is not None
     raise failure
 

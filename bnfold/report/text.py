@@ -209,3 +209,5 @@ def _print_verification(terminal: Terminal, result: Verification) -> None:
         count = result.inputs["samples"]
         samples = f"{count} sample{'' if count == 1 else 's'}"
         terminal.line((f"  inputs: {source}, {samples}{seed}; device: {result.device['used']}", "dim"))
+        for name, each in result.inputs.get("ranges", {}).items():
+            terminal.line((f"  input {name!r}: {each['low']} to {each['high']}, {each['because']}", "dim"))

@@ -31,22 +31,6 @@ def test_user_data_in_all_layouts(pair, tmp_path, samples, layout):
     assert result.verification.inputs["source"] == str(path)
 
 
-def test_integers_need_a_range(tmp_path):
-    nodes = [
-        node("Gather", ["table", "ids"], ["e"], axis=0),
-        node("MatMul", ["e", "w"], ["m"], name="dense"),
-        bn_node("m", "y", "bn"),
-    ]
-    held = {"table": weights(1, 10, 4), "w": weights(2, 4, 5), **batch_norm("bn", 5)}
-    model = make(nodes, [tensor("ids", [6], onnx.TensorProto.INT64)], [ANY], held)
-    original, folded = tmp_path / "ids.onnx", tmp_path / "folded.onnx"
-    original.write_bytes(model.SerializeToString())
-    fold(original, folded)
-    assert verify(original, folded, VerifyOptions(["outputs"])).verification.verdict == "inconclusive"
-    options = VerifyOptions(["outputs"], runs=RunOptions(inputs=InputOptions(ranges={"ids": (0, 9)})))
-    assert verify(original, folded, options).verification.verdict == "equivalent"
-
-
 def test_free_dimensions_are_tried_until_the_model_accepts_them(tmp_path):
     nodes = [
         node("Conv", ["x", "w"], ["c"], name="conv"),

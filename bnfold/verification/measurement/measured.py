@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.verification.measurement.quantized_steps import QuantizedSteps
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.inputs import SampleSet
@@ -60,6 +61,7 @@ class Measured:
     the arrays here. ``perturbed`` runs the original with its numbers moved by an ulp, which shows what rounding may do
     to its outputs; it raises RunFailed. ``versions`` are those of packages that took part.
     ``random`` names the outputs that depend on random numbers, others in each run.
+    ``quantized`` compares quantized tensors in steps of their scale (None: it holds none); it raises RunFailed.
     """
 
     fed: SampleSet
@@ -73,3 +75,4 @@ class Measured:
     narrow_types: Mapping[str, np.dtype[Any]] = field(default_factory=dict)
     versions: Mapping[str, str] = field(default_factory=dict)
     random: frozenset[str] = frozenset()
+    quantized: Callable[[], QuantizedSteps | None] | None = None

@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
-from bnfold.frontends.onnx.shape_inference import inferred
+from bnfold.errors import InputError
+from bnfold.frontends.onnx.graph import OnnxGraphs
+from bnfold.frontends.onnx.shape_inference import inferred as with_shapes
 from bnfold.frontends.onnx.type_inference import without_weights
 from bnfold.io.load import LoadedModel
 from bnfold.options import InputOptions
+from bnfold.verification.reference.model import NotInFloat64, without_functions
 from bnfold.verification.runtime.inputs import (
     SampleSet,
     Sizes,
@@ -20,6 +23,9 @@ from bnfold.verification.runtime.inputs import (
     shapes_of,
     user_sample_set,
 )
+from bnfold.verification.runtime.ranges import InputRange, inferred_ranges
+
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
 FREE_SIZES = (32, 224, 8, 64, 128, 256, 1)
 """Sizes to try for free dimensions behind the first one where the graph does not fix them."""
@@ -38,9 +44,22 @@ def sample_candidates(
     if inputs.data is not None:
         yield user_sample_set(inputs, model.proto), Sizes()
         return
+    inferred = _integer_ranges(model)
     for sizes in [known] if known else size_choices(inputs, model.proto):
-        samples, kinds = generated_samples(inputs, model.proto, sizes)
-        yield SampleSet(samples, kinds, described(inputs, samples)), sizes
+        samples, kinds = generated_samples(inputs, model.proto, sizes, inferred)
+        yield SampleSet(samples, kinds, described(inputs, samples, inferred)), sizes
+
+
+def _integer_ranges(model: LoadedModel) -> dict[str, InputRange]:
+    """Return the ranges that the graph allows its inputs of integers and truth values, by name."""
+    types = {info.type.tensor_type.elem_type for info in model_inputs(model.proto)}
+    if types <= FLOATS:
+        return {}
+    try:
+        graphs = OnnxGraphs(without_functions(model.proto), model.external, freeze=True)
+    except (NotInFloat64, InputError):
+        return {}
+    return inferred_ranges(graphs.scopes[0])
 
 
 def size_choices(options: InputOptions, model: ModelProto) -> Iterator[Sizes]:
@@ -96,7 +115,7 @@ def misfit(model: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
             for size in shapes[info.name]:
                 dims.dim.add(dim_value=size)
     try:
-        seen = inferred(skeleton)
+        seen = with_shapes(skeleton)
     except Exception:  # onnx raises several kinds for models that it takes for invalid
         return 0
     known = {

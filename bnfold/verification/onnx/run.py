@@ -16,11 +16,13 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.frontends.onnx.type_inference import bodies
 from bnfold.io.load import LoadedModel
 from bnfold.ir.random_operators import RANDOM, random_outputs
-from bnfold.options import InputOptions, RunOptions, limit_of
+from bnfold.options import PLAIN_KINDS, InputOptions, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.error_model import CHANNEL
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
+from bnfold.verification.measurement.quantized_steps import QuantizedSteps
 from bnfold.verification.onnx.inputs import sample_candidates
+from bnfold.verification.onnx.steps import StepsJob, StepsResult
 from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
 from bnfold.verification.reference.model import without_functions
 from bnfold.verification.runtime import runner as runtime
@@ -31,6 +33,7 @@ from bnfold.verification.runtime.runner import Run, RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 
 WORKER = "bnfold.verification.onnx.worker"
+STEPS_WORKER = "bnfold.verification.onnx.steps"
 
 SIDE_BY_SIDE = 2**29
 """Bytes of a model up to which the folded model and the float64 run are run at the same time."""
@@ -58,6 +61,25 @@ class _Pair:
             self.original, self.fed.samples, options.device, self.modes[0], options.limits, options.inputs.seed
         )
         return run.outputs[0]
+
+    def quantized(self) -> QuantizedSteps | None:
+        """Compare quantized tensors, part by part on one sample of noise and one plain one. Raises RunFailed."""
+        kinds, samples = self.fed.kinds, self.fed.samples
+        assert self.original.path is not None
+        firsts = {kind in PLAIN_KINDS: number for number, kind in reversed(list(enumerate(kinds)))}
+        job = StepsJob(
+            str(self.original.path.absolute()), str(self.folded.absolute()), list(samples[0]), len(samples),
+            sorted(firsts.values()), self.options.device, self.modes,
+        )  # fmt: skip
+        with runtime.job_folder(samples) as folder:
+            found = runtime.spawn(STEPS_WORKER, folder, job, StepsResult, self.options.limits, task="quantized tensors")
+            if not found.quantized:
+                return None
+            flipped = [
+                [load_arrays(folder / f"flipped-{mode}-{k}.npz", found.outputs) for k in range(len(samples))]
+                for mode in range(len(self.modes))
+            ]
+            return QuantizedSteps(found.tensors, flipped, found.reason)
 
     def folded_run(self) -> Run | RunFailed:
         """Run the folded model. Raises DeviceMissing."""
@@ -105,8 +127,9 @@ def measure(
         reference = pair.fallback(reason)
     random = frozenset(_random_outputs(original))
     return Measured(
-        pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack, random=random
-    )
+        pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack,
+        random=random, quantized=pair.quantized,
+    )  # fmt: skip
 
 
 def _random_outputs(model: LoadedModel) -> Iterator[str]:

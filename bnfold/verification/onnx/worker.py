@@ -8,6 +8,7 @@ original and the folded subgraph on onnxruntime, and keeps nothing but the error
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def run(job: ReferenceJob, folder: Path) -> ReferenceResult:
             feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
             checker = SubgraphChecker(job, original, folder) if sample == 0 and job.subgraphs else None
             save_arrays(folder / f"reference-{sample}.npz", model.run(feed, checker).values())
+            if checker is not None:
+                checker.finish()
             judged = checker.judged if checker is not None else judged
         best = _correctly_rounded_model(job, original) if job.correctly_rounded else None
         if best is not None and set(best.outputs) == set(model.outputs):
@@ -134,30 +137,44 @@ class SubgraphChecker:
             for name in {end.original for end in subgraph.inputs}:
                 self._by_input.setdefault(name, []).append(subgraph)
         self._seen: dict[str, NDArray[Any]] = {}
+        graph = original.proto.graph
+        self._shape_names = {name for node in graph.node if node.op_type == "Shape" for name in node.output}
+        self._shapes: dict[str, NDArray[Any]] = {}
+        self._late: list[tuple[Subgraph, dict[str, NDArray[Any]]]] = []
         self.judged: dict[str, SubgraphErrors] = {}
 
     def __call__(self, name: str, value: NDArray[Any]) -> None:
         """Take a value of the original that has been computed."""
+        if name in self._shape_names:
+            self._shapes[name] = np.asarray(value)
         if name not in self._consumers:
             return
         self._seen[name] = np.asarray(value)
         for subgraph in self._by_input.get(name, ()):
             if all(end.original in self._seen for end in subgraph.inputs):
                 self._progress.write_text(subgraph.name)
-                self.judged[subgraph.name] = self._judge(subgraph)
+                self.judged[subgraph.name] = self._judge(subgraph, self._seen)
                 for end in subgraph.inputs:
                     self._consumers[end.original] -= 1
                     if not self._consumers[end.original]:
                         self._seen.pop(end.original, None)
 
-    def _judge(self, subgraph: Subgraph) -> SubgraphErrors:
-        before = extract(
-            self._original, {e.original: e.original_type for e in subgraph.inputs}, _unique(subgraph, "original")
-        )
-        after = extract(self._folded, {e.folded: e.folded_type for e in subgraph.inputs}, _unique(subgraph, "folded"))
+    def finish(self) -> None:
+        """Judge the subgraphs that need the shape of a value which the run made after their inputs."""
+        late, self._late = self._late, []
+        for subgraph, seen in late:
+            self._progress.write_text(subgraph.name)
+            self.judged[subgraph.name] = self._judge(subgraph, seen)
+
+    def _judge(self, subgraph: Subgraph, seen: Mapping[str, NDArray[Any]]) -> SubgraphErrors:
+        inputs = {e.original: e.original_type for e in subgraph.inputs}
+        before = self._part(self._original, inputs, _unique(subgraph, "original"))
+        inputs = {e.folded: e.folded_type for e in subgraph.inputs}
+        after = self._part(self._folded, inputs, _unique(subgraph, "folded"))
         if before is None or after is None:
+            self._late.append((subgraph, {e.original: seen[e.original] for e in subgraph.inputs}))
             return SubgraphErrors(skipped="it can't be cut out")
-        values = {e.original: _stored(self._seen[e.original], e.original_type) for e in subgraph.inputs}
+        values = {e.original: _stored(seen[e.original], e.original_type) for e in subgraph.inputs}
         theirs = {e.folded: _stored(values[e.original], e.folded_type) for e in subgraph.inputs}
         expected = self._run(before, values)
         if isinstance(expected, str):
@@ -179,6 +196,11 @@ class SubgraphChecker:
         powers = [np.square(value.astype(np.float64)).mean() for value in values.values() if value.dtype.kind == "f"]
         outputs = SubgraphOutputs(expected, actual, reference, best)
         return subgraph_errors(subgraph, outputs, powers, self._job.slack, self._job.k)
+
+    def _part(self, model: LoadedModel, inputs: dict[str, int], wanted: list[str]) -> ModelProto | None:
+        """Return a subgraph as a model; shapes of what lies before it are constants only where it can't be cut else."""
+        part = extract(model, inputs, wanted)
+        return extract(model, inputs, wanted, self._shapes) if part is None else part
 
     def _run(self, model: ModelProto, feed: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]] | str:
         """Return a subgraph's outputs on onnxruntime, or why it does not run."""

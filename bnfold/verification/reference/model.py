@@ -10,7 +10,7 @@ What can't run: operators that onnx's reference does not know (other domains, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -36,9 +36,12 @@ class NotInFloat64(Exception):
 
 
 class Float64Model:
-    """A model ready to run in float64 on any number of samples. Raises NotInFloat64."""
+    """A model ready to run in float64 on any number of samples. Raises NotInFloat64.
 
-    def __init__(self, model: LoadedModel) -> None:
+    ``others`` are operators in place of those of the same name.
+    """
+
+    def __init__(self, model: LoadedModel, others: Sequence[type[OpRun]] = ()) -> None:
         proto = without_functions(model.proto)
         self._read = model.external.read
         self._graph = proto.graph
@@ -56,7 +59,8 @@ class Float64Model:
         self._reads = [list(dict.fromkeys(reads(node))) for node in skeleton.node]
         self._last = {name: index for index, names in enumerate(self._reads) for name in names}
         try:
-            self._steps: list[OpRun] = _Evaluator(skeleton, opsets=opsets, new_ops=OPERATORS).rt_nodes_
+            named = {operator.__name__: operator for operator in (*OPERATORS, *others)}
+            self._steps: list[OpRun] = _Evaluator(skeleton, opsets=opsets, new_ops=list(named.values())).rt_nodes_
         except Exception as error:  # onnx's reference raises many kinds for operators that it does not know
             raise NotInFloat64(one_line(error, 300)) from error
 

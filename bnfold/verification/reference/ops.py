@@ -7,19 +7,25 @@ Source: the ONNX operator pages.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import erf
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import TensorProto
 from onnx.reference.op_run import OpRun
 from onnx.reference.ops.op_cast import cast_to
+from onnx.reference.ops.op_loop import Loop as Reference
 
 from bnfold.numerics.batchnorm import ONNX_EPSILON, inference, training_step
 from bnfold.numerics.batchnorm import BatchNorm as Statistics
-from bnfold.numerics.dequantize import dequantized, spread_scale
-from bnfold.verification.reference.resize import Resize
+from bnfold.verification.reference.indexing import GatherElements
+from bnfold.verification.reference.normalization import LRN, GroupNormalization, Hardmax, LogSoftmax, Softmax
+from bnfold.verification.reference.quantization import DequantizeLinear, QuantizeLinear
+from bnfold.verification.reference.recurrent import GRU, LSTM, RNN, sigmoid
+from bnfold.verification.reference.resize import Resize, Upsample
+from bnfold.verification.reference.sampling import GridSample, RoiAlign
 from bnfold.verification.reference.windows import AveragePool, Conv, ConvTranspose, MaxPool
 
 Array = NDArray[Any]
@@ -61,32 +67,6 @@ class CastLike(OpRun):
         return (x.astype(like.dtype),)
 
 
-class DequantizeLinear(OpRun):
-    """``(q - zero point) * scale``, of every opset."""
-
-    def _run(
-        self, q: Array, scale: Array, zero: Array | None = None, axis: Attr = 1, block_size: Attr = 0, **_: Attr
-    ) -> tuple[Array]:
-        return (dequantized(q, scale, zero, 1 if axis is None else axis, block_size or 0),)
-
-
-class QuantizeLinear(OpRun):
-    """``saturate(round(x / scale) + zero point)``, of every opset, to 8 and 16 bit integers."""
-
-    def _run(
-        self, x: Array, scale: Array, zero: Array | None = None, axis: Attr = 1, block_size: Attr = 0, **attrs: Attr
-    ) -> tuple[Array]:
-        kind = attrs.get("output_dtype") or TensorProto.UINT8
-        dtype = zero.dtype if zero is not None else helper.tensor_dtype_to_np_dtype(kind)
-        if dtype.kind not in "iu":
-            raise NotImplementedError("QuantizeLinear to this type")
-        axis, block = 1 if axis is None else axis, block_size or 0
-        steps = np.rint(x / spread_scale(scale, x.shape, axis, block))
-        offset = 0 if zero is None else spread_scale(zero, x.shape, axis, block)
-        limits = np.iinfo(dtype)
-        return (np.clip(steps + offset, limits.min, limits.max).astype(dtype),)
-
-
 class Erf(OpRun):
     """The error function, by the standard library."""
 
@@ -114,6 +94,16 @@ class HardSwish(OpRun):
         return (x * np.clip(x / 6 + 0.5, 0, 1),)
 
 
+class Loop(Reference):
+    """A loop without a condition runs on; onnx's reference takes none for false."""
+
+    def _run(  # type: ignore[override]
+        self, most: Array | None, condition: Array | None, *args: Any, **attrs: Any
+    ) -> tuple[Any, ...]:
+        run: Callable[..., tuple[Any, ...]] = super()._run
+        return run(most, np.array(True) if condition is None else condition, *args, **attrs)
+
+
 class Mish(OpRun):
     """``x * tanh(ln(1 + e^x))``."""
 
@@ -121,14 +111,31 @@ class Mish(OpRun):
         return (x * np.tanh(np.logaddexp(0, x)),)
 
 
+class Pad(OpRun):
+    """Entries around a tensor, or (negative) fewer of them, of every opset."""
+
+    def _run(
+        self, x: Array, pads: Attr = None, value: Attr = None, axes: Attr = None, mode: Attr = None, **attrs: Attr
+    ) -> tuple[Array]:
+        given = np.asarray(attrs.get("paddings") if pads is None else pads).reshape(2, -1).T.tolist()
+        width, inside = [(0, 0)] * x.ndim, [slice(None)] * x.ndim
+        for axis, (less, more) in zip(range(x.ndim) if axes is None else axes.tolist(), given, strict=True):
+            width[axis] = max(0, less), max(0, more)
+            inside[axis] = slice(max(0, -less), x.shape[axis] - max(0, -more))
+        x, mode = x[tuple(inside)], mode or "constant"
+        filled = {"constant_values": 0 if value is None else value} if mode == "constant" else {}
+        return (np.pad(x, width, mode=mode, **filled).astype(x.dtype),)
+
+
 class Sigmoid(OpRun):
     """``1 / (1 + e^-x)``, without overflow."""
 
     def _run(self, x: Array) -> tuple[Array]:
-        return (0.5 * (1 + np.tanh(0.5 * x)),)
+        return (sigmoid(x),)
 
 
 OPERATORS: list[type[OpRun]] = [
     BatchNormalization, Conv, ConvTranspose, MaxPool, AveragePool, Cast, CastLike, Erf, Gelu, HardSwish, Mish, Sigmoid,
-    Resize, DequantizeLinear, QuantizeLinear,
+    Resize, DequantizeLinear, QuantizeLinear, GatherElements, GroupNormalization, Hardmax, LogSoftmax, LRN, Softmax,
+    GRU, LSTM, RNN, Upsample, GridSample, RoiAlign, Loop, Pad,
 ]  # fmt: skip

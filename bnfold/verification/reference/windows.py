@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import product
+from itertools import product, repeat
 from math import prod
 from typing import Any
 
@@ -169,18 +169,33 @@ class ConvTranspose(OpRun):
 
 
 class MaxPool(OpRun):
-    """The largest value of each window. The indices that some graphs ask for are not computed."""
+    """The largest value of each window, and on request where it stands: the first of several."""
 
-    def _run(self, x: Array, kernel_shape: Attr = None, storage_order: Attr = 0, **attrs: Attr) -> tuple[Array]:
-        if len([name for name in self.onnx_node.output if name]) > 1:
-            raise NotImplementedError("MaxPool with indices")
+    def _run(self, x: Array, kernel_shape: Attr = None, storage_order: Attr = 0, **attrs: Attr) -> tuple[Array, ...]:
         windows = Windows.of(x.shape[2:], kernel_shape, **attrs)
         lowest = -np.inf if x.dtype.kind == "f" else np.iinfo(x.dtype).min
+        indexed = len([name for name in self.onnx_node.output if name]) > 1
         best: Array | None = None
-        for _, seen in windows.taps(windows.padded(x, lowest)):
-            best = seen.copy() if best is None else np.maximum(best, seen, out=best)
+        where = np.zeros((), np.int64)
+        places = windows.padded(_places(x.shape, bool(storage_order)), 0) if indexed else None
+        taps = windows.taps(windows.padded(x, lowest))
+        others = repeat((0, where)) if places is None else windows.taps(places)
+        for (_, seen), (_, place) in zip(taps, others, strict=False):
+            if best is None:
+                best, where = seen.copy(), place
+            elif places is None:
+                best = np.maximum(best, seen, out=best)
+            else:
+                where, best = np.where(seen > best, place, where), np.maximum(best, seen)
         assert best is not None
-        return (best,)
+        return (best, np.broadcast_to(where, best.shape)) if indexed else (best,)
+
+
+def _places(shape: Sequence[int], column_major: bool) -> Array:
+    """Return the place of each entry of a tensor ``(N, C, D1, …)`` by rows, or by columns in an image."""
+    inner = prod(shape[2:])
+    order = np.arange(inner).reshape(shape[2:], order="F" if column_major else "C")
+    return np.arange(shape[0] * shape[1]).reshape(*shape[:2], *(1 for _ in shape[2:])) * inner + order
 
 
 class AveragePool(OpRun):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from bnfold.errors import InconclusiveError, InputError, UsageError
 from bnfold.options import INPUT_KINDS, PLAIN_KINDS, InputOptions
+from bnfold.verification.runtime.ranges import InputRange
 
 Sample = dict[str, NDArray[Any]]
 Shape = tuple[int, ...]
@@ -44,8 +45,15 @@ def user_sample_set(options: InputOptions, model: ModelProto) -> SampleSet:
     return SampleSet(samples, ["data"] * len(samples), description)
 
 
-def described(options: InputOptions, samples: Sequence[Sample]) -> dict[str, Any]:
-    """Return what the report says of generated samples: ``shapes`` are those that occur, each once, by input."""
+def described(
+    options: InputOptions, samples: Sequence[Sample], inferred: Mapping[str, InputRange] | None = None
+) -> dict[str, Any]:
+    """Return what the report says of generated samples: ``shapes`` are those that occur, each once, by input.
+
+    Of ``inferred`` ranges those are named that the user has not given.
+    """
+    used = {name: each for name, each in (inferred or {}).items() if name not in options.ranges}
+    ranges = {name: {"low": each.low, "high": each.high, "because": each.reason} for name, each in used.items()}
     shapes = [{name: list(array.shape) for name, array in sample.items()} for sample in samples]
     distinct = [shape for index, shape in enumerate(shapes) if shape not in shapes[:index]]
     return {
@@ -54,6 +62,7 @@ def described(options: InputOptions, samples: Sequence[Sample]) -> dict[str, Any
         "samples": len(samples),
         "kinds": list(options.kinds),
         "shapes": distinct,
+        **({"ranges": ranges} if ranges else {}),
     }
 
 
@@ -139,8 +148,13 @@ def shapes_of(options: InputOptions, infos: Sequence[ValueInfoProto], batch: int
     return shapes
 
 
-def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) -> tuple[list[Sample], list[str]]:
-    """Samples and the kind of each. Raises InconclusiveError for inputs of no known shape, type or range."""
+def generated_samples(
+    options: InputOptions, model: ModelProto, sizes: Sizes, inferred: Mapping[str, InputRange] | None = None
+) -> tuple[list[Sample], list[str]]:
+    """Samples and the kind of each; integers for which the user gives no range take an ``inferred`` one.
+
+    Raises InconclusiveError for inputs of no known shape, type or range.
+    """
     infos = model_inputs(model)
     unknown = set(options.shapes) | set(options.ranges)
     unknown -= {info.name for info in infos}
@@ -153,9 +167,32 @@ def generated_samples(options: InputOptions, model: ModelProto, sizes: Sizes) ->
         for index in range(count):
             rng = np.random.default_rng([options.seed, INPUT_KINDS.index(kind), index])
             shapes = shapes_of(options, infos, *sizes.of(len(samples), kind))
-            samples.append({info.name: _generate(info, shapes[info.name], kind, index, options, rng) for info in infos})
+            made = {}
+            for info in infos:
+                known = None if info.name in options.ranges or inferred is None else inferred.get(info.name)
+                shape = shapes[info.name]
+                made[info.name] = (
+                    _generate(info, shape, kind, index, options, rng)
+                    if known is None
+                    else _integers(info, shape, known, rng)
+                )
+            samples.append(made)
             kinds.append(kind)
     return samples, kinds
+
+
+def _integers(info: ValueInfoProto, shape: Shape, known: InputRange, rng: np.random.Generator) -> NDArray[Any]:
+    """Return integers in an inferred range. What may be a mask begins with a one: a row that hides all is NaN."""
+    _check_size(info.name, shape)
+    made = rng.integers(known.low, known.high, shape, endpoint=True, dtype=np.int64)
+    if not known.binding and made.ndim > 1 and made.size:
+        made[..., 0] = 1
+    return made.astype(helper.tensor_dtype_to_np_dtype(info.type.tensor_type.elem_type))
+
+
+def _check_size(name: str, shape: Shape) -> None:
+    if math.prod(shape) > MOST_ELEMENTS:
+        raise InconclusiveError(f"input {name!r} would have {math.prod(shape)} elements", "give --shape or --inputs")
 
 
 def _generate(
@@ -166,10 +203,7 @@ def _generate(
         raise InconclusiveError(
             f"input {info.name!r} has no tensor type with a shape", "give it with --shape or --inputs"
         )
-    if math.prod(shape) > MOST_ELEMENTS:
-        raise InconclusiveError(
-            f"input {info.name!r} would have {math.prod(shape)} elements", "give --shape or --inputs"
-        )
+    _check_size(info.name, shape)
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type))
     if info.name in options.ranges:
         low, high = options.ranges[info.name]
@@ -181,7 +215,7 @@ def _generate(
         return rng.uniform(low, high, shape).astype(dtype)
     if dtype.kind in "iub":
         raise InconclusiveError(
-            f"input {info.name!r} has type {dtype}: its range can't be guessed", "give --range or --inputs"
+            f"input {info.name!r} has type {dtype}: its range can't be inferred", "give --range or --inputs"
         )
     if dtype.name not in ("float16", "float32", "float64"):
         kind = TensorProto.DataType.Name(tensor.elem_type).lower()

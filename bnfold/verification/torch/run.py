@@ -32,6 +32,7 @@ from bnfold.verification.runtime.inputs import (
     user_sample_set,
 )
 from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
+from bnfold.verification.runtime.ranges import inferred_ranges
 from bnfold.verification.runtime.runner import Run, RunFailed
 from bnfold.verification.runtime.worker import load_arrays
 from bnfold.verification.torch.worker import ProgramJob, ProgramResult
@@ -241,10 +242,16 @@ def _sample_sets(loaded: LoadedProgram, options: VerifyOptions) -> Iterator[Samp
     if inputs.data is not None:
         yield user_sample_set(inputs, interface)
         return
-    first, kinds = generated_samples(inputs, interface, Sizes())
+    inferred = inferred_ranges(TorchGraphs(loaded.program).graph) if _has_integers(interface) else {}
+    first, kinds = generated_samples(inputs, interface, Sizes(), inferred)
     other = interface_of(loaded, second=True)[0]
     if other != interface and not inputs.shapes:
-        more = generated_samples(inputs, other, Sizes())[0]
+        more = generated_samples(inputs, other, Sizes(), inferred)[0]
         mixed = [pair[index % 2] for index, pair in enumerate(zip(first, more, strict=True))]
-        yield SampleSet(mixed, kinds, described(inputs, mixed))
-    yield SampleSet(first, kinds, described(inputs, first))
+        yield SampleSet(mixed, kinds, described(inputs, mixed, inferred))
+    yield SampleSet(first, kinds, described(inputs, first, inferred))
+
+
+def _has_integers(interface: ModelProto) -> bool:
+    types = (info.type.tensor_type.elem_type for info in interface.graph.input)
+    return any(helper.tensor_dtype_to_np_dtype(kind).kind in "iub" for kind in types)
