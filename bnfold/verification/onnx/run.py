@@ -51,9 +51,27 @@ class _Pair:
         """Return the original's outputs with its own numbers moved by an ulp. Raises RunFailed."""
         options = self.options
         run = perturbed_run(
-            self.original, self.fed.samples, options.device, self.modes[0], options.limits, options.inputs.seed
+            self.original, self.fed.samples, options.device, self.modes[:1], options.limits, options.inputs.seed
         )
         return run.outputs[0]
+
+    def again(self, seeds: list[int], share: float) -> list[list[Outputs]]:
+        """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""
+        options, found = self.options, []
+        for seed in seeds:
+            seed += options.inputs.seed
+            args = self.fed.samples, options.device, self.modes, options.limits, seed, share
+            found.append(perturbed_run(self.original, *args).outputs)
+        return found
+
+    def accumulated(self) -> Outputs | None:
+        """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""
+        samples = self.fed.samples
+        job = replace(_reference_job(self, [], outputs=True), noise_seed=self.options.inputs.seed)
+        with runtime.job_folder(samples) as folder:
+            task = "the expected rounding error"
+            result = runtime.spawn(WORKER, folder, job, ReferenceResult, self.options.limits, task=task)
+            return _stored(folder, "correctly_rounded", result, len(samples)) if result.correctly_rounded else None
 
     def folded_run(self) -> Run | RunFailed:
         """Run the folded model. Raises DeviceMissing."""
@@ -99,7 +117,7 @@ def measure(
         reference = _outputs_alone(pair, str(failure), again=bool(cut)) if outputs else Reference()
     if outputs and not reference.fallback_reason and (reason := _unlike(reference, pair.run)):
         reference = pair.fallback(reason)
-    return Measured(pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack)
+    return Measured(pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, pair, spec.slack)
 
 
 def _outputs_alone(pair: _Pair, failure: str, *, again: bool) -> Reference:
@@ -119,21 +137,8 @@ def _in_float64(pair: _Pair, cut: list[Subgraph], outputs: bool) -> tuple[Refere
     """Run the original in float64, and the subgraphs on the way. Raises RunFailed."""
     if not outputs and not cut:
         return Reference(), SubgraphRuns()
-    assert pair.original.path is not None
-    samples = pair.fed.samples[: None if outputs else 1]
-    job = ReferenceJob(
-        original=str(pair.original.path.absolute()),
-        folded=str(pair.folded.absolute()),
-        inputs=list(samples[0]),
-        samples=len(samples),
-        correctly_rounded=outputs,
-        subgraphs=cut,
-        device=pair.options.device,
-        mode=pair.modes[0],
-        slack=pair.spec.slack,
-        exact=pair.spec.exact,
-        k=limit_of(pair.fed.kinds[0], pair.spec.k),
-    )
+    job = _reference_job(pair, cut, outputs=outputs)
+    samples = pair.fed.samples[: job.samples]
     task = "the float64 run and the subgraphs"
     with runtime.job_folder(samples) as folder:
         try:
@@ -144,11 +149,31 @@ def _in_float64(pair: _Pair, cut: list[Subgraph], outputs: bool) -> tuple[Refere
                 raise RunFailed(f"{error}, in the subgraph of {where.read_text()}") from None
             raise
 
-        def stored(name: str) -> Outputs:
-            return [load_arrays(folder / f"{name}-{k}.npz", result.outputs) for k in range(len(samples))]
+        known = _stored(folder, "reference", result, len(samples))
+        best = _stored(folder, "correctly_rounded", result, len(samples)) if result.correctly_rounded else None
+        return Reference(known, best), SubgraphRuns(result.subgraphs)
 
-        reference = Reference(stored("reference"), stored("correctly_rounded") if result.correctly_rounded else None)
-        return reference, SubgraphRuns(result.subgraphs)
+
+def _stored(folder: Path, name: str, result: ReferenceResult, samples: int) -> Outputs:
+    return [load_arrays(folder / f"{name}-{k}.npz", result.outputs) for k in range(samples)]
+
+
+def _reference_job(pair: _Pair, cut: list[Subgraph], *, outputs: bool) -> ReferenceJob:
+    assert pair.original.path is not None
+    return ReferenceJob(
+        original=str(pair.original.path.absolute()),
+        folded=str(pair.folded.absolute()),
+        inputs=list(pair.fed.samples[0]),
+        samples=len(pair.fed.samples) if outputs else 1,
+        correctly_rounded=outputs,
+        subgraphs=cut,
+        device=pair.options.device,
+        mode=pair.modes[0],
+        slack=pair.spec.slack,
+        exact=pair.spec.exact,
+        k=limit_of(pair.fed.kinds[0], pair.spec.k),
+        noise_seed=None,
+    )
 
 
 def _unlike(reference: Reference, run: Run) -> str | None:
