@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.verification.measurement.decisions import Decided, as_if
 from bnfold.verification.measurement.error_model import ErrorAccumulator
 from bnfold.verification.measurement.measured import Measured, Outputs
 from bnfold.verification.runtime.perturbation import ALL_MOVED, AS_ROUNDED
-from bnfold.verification.runtime.runner import RunFailed
+from bnfold.verification.runtime.runner import Run, RunFailed
 
 RUNS = 4
 """How often the original is run again."""
@@ -62,6 +63,27 @@ class Gathered:
             noisy, clean = self.accumulated[sample][name], self.correctly_rounded[sample][name]
             lost = noisy - clean if noisy.shape == clean.shape == shape else None
         return replace(compared, again=[run for run in runs if run.shape == shape], accumulated=lost)
+
+
+def decided_by_mode(found: Measured, folded: Run) -> list[Decided | None]:
+    """Return for each mode the float64 runs that decide as the models did, None where there are none."""
+    try:
+        return found.further.decided(found.original, folded)
+    except RunFailed:
+        return [None] * len(found.modes)
+
+
+def decided_as_run(decided: Decided, original: NDArray[Any], folded: NDArray[Any], sample: int, name: str) -> Compared:
+    """Return one output beside what follows in float64 from the decisions that the runs made.
+
+    Integers that follow from decisions have no error: the folded model's must be the very ones.
+    """
+    reference, best = decided.reference[sample][name], decided.correctly_rounded[sample][name]
+    if folded.dtype.kind != "f":
+        return Compared(reference.astype(folded.dtype), folded, reference, reference)
+    best = best if best.shape == reference.shape else reference
+    run = as_if(original, decided.original[sample][name], reference)
+    return Compared(run, folded, reference, best, [], decided.accumulated[sample].get(name))
 
 
 def gathered(found: Measured) -> Gathered | None:

@@ -134,6 +134,11 @@ class ErrorAccumulator:
             return np.where(error == 0, 0.0, error / floor)
 
     @property
+    def expected(self) -> float:
+        """The rounding error that is expected, over all numbers."""
+        return float(self._expected(pooled=True).max(initial=0.0)) if self._sums else 0.0
+
+    @property
     def ratios(self) -> Array:
         """The error ratio, per channel where there are enough numbers, else pooled; infinite if none is expected."""
         return self._ratios(pooled=self._pools)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from bnfold.verification.measurement.decisions import Decided
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.inputs import SampleSet
@@ -59,6 +60,12 @@ class FurtherRuns(Protocol):
         """Return the original's outputs for each seed in each mode, a share of its numbers and inputs moved by an ulp.
 
         Its rounding errors are then others, of the same size.
+        """
+
+    def decided(self, original: Run, folded: Run) -> list[Decided | None]:
+        """Return for each mode the float64 runs that decide as both models did in these runs.
+
+        None where nothing is decided or it can't be said.
         """
 
     def accumulated(self) -> Outputs | None:

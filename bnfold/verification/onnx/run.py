@@ -15,8 +15,10 @@ from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import LoadedModel
 from bnfold.options import InputOptions, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
+from bnfold.verification.measurement.decisions import Decided
 from bnfold.verification.measurement.error_model import CHANNEL
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
+from bnfold.verification.onnx.decided import decided_runs
 from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
 from bnfold.verification.runtime import runner as runtime
@@ -63,6 +65,13 @@ class _Pair:
             args = self.fed.samples, options.device, self.modes, options.limits, seed, share
             found.append(perturbed_run(self.original, *args).outputs)
         return found
+
+    def decided(self, original: Run, folded: Run) -> list[Decided | None]:
+        """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""
+        job = _reference_job(self, [], outputs=True)
+        return decided_runs(
+            self.original, self.folded, job, self.fed.samples, self.options, self.modes, (original, folded)
+        )
 
     def accumulated(self) -> Outputs | None:
         """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""

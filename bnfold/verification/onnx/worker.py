@@ -81,7 +81,7 @@ def run(job: ReferenceJob, folder: Path) -> ReferenceResult:
             checker = SubgraphChecker(job, original, folder) if sample == 0 and job.subgraphs else None
             save_arrays(folder / f"reference-{sample}.npz", model.run(feed, checker).values())
             judged = checker.judged if checker is not None else judged
-        best = _correctly_rounded_model(job, original) if job.correctly_rounded else None
+        best = correctly_rounded_model(job, original) if job.correctly_rounded else None
         if best is not None and set(best.outputs) == set(model.outputs):
             for sample in range(job.samples):
                 feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
@@ -108,7 +108,8 @@ class AccumulatedNoise:
         return made if noise is None else (made[0] + noise,)
 
 
-def _correctly_rounded_model(job: ReferenceJob, original: LoadedModel) -> Float64Model | None:
+def correctly_rounded_model(job: ReferenceJob, original: LoadedModel) -> Float64Model | None:
+    """Return the correctly rounded fold, ready to run in float64; None if nothing is folded."""
     if job.exact:
         return Float64Model(load(job.folded))
     fold = _correctly_rounded_fold(original)

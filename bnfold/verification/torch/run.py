@@ -16,6 +16,7 @@ from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
 from bnfold.options import RunOptions, VerifyOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
+from bnfold.verification.measurement.decisions import Decided
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode, run_modes
@@ -115,6 +116,10 @@ class FurtherProgramRuns:
         seeds = [seed + self.options.inputs.seed for seed in seeds]
         job = replace(self.job, folded=None, perturbation_seeds=seeds, moved=share)
         return [[outputs] for outputs in self._run(job, [f"moved{seed}" for seed in seeds])]
+
+    def decided(self, original: Run, folded: Run) -> list[Decided | None]:
+        """Return nothing: what programs decide is not followed."""
+        return [None] * len(original.outputs)
 
     def accumulated(self) -> Outputs | None:
         """Return the folded program's float64 outputs with the errors of sums that start at a bias."""
