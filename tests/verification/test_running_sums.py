@@ -1,12 +1,16 @@
 """Sums that start at a large bias: the expected rounding error has what they lose in it, and no fault of a fold."""
 
+import re
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import onnx
 import pytest
+from onnx import numpy_helper
 
+from bnfold.api import FoldOptions, fold, verify
 from bnfold.numerics.rounding import accumulated_error
-from bnfold.options import K_NOISE, Tolerances
+from bnfold.options import K_NOISE, Tolerances, VerifyOptions
 from bnfold.verification.checks.outputs import check_outputs
 from bnfold.verification.equivalence.subgraph import End, Subgraph
 from bnfold.verification.measurement.measured import Measured, Reference, SubgraphRuns
@@ -15,6 +19,7 @@ from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.inputs import SampleSet
 from bnfold.verification.runtime.perturbation import accumulated_noise, perturbed_by_an_ulp
 from bnfold.verification.runtime.runner import Run
+from sample_models.build import bn_node, make, node, tensor
 
 WIDTH, POSITIONS, DEPTH = 64, 512, 3
 
@@ -157,3 +162,35 @@ def test_a_layer_is_judged_alike(fault, ok):
 
     assert (ratio(losses).error_ratio <= K_NOISE) == ok
     assert ratio([]).error_ratio > K_NOISE
+
+
+def large_biases(folder):
+    """A model whose folded biases are ten times as large as what is added to them, and its fold."""
+    rng = np.random.default_rng(5)
+    nodes, held, x = [], {}, "x"
+    for k in range(3):
+        inner = WIDTH if k else 8
+        held[f"w{k}"] = np.float32(rng.standard_normal((WIDTH, inner, 3, 3)) / np.sqrt(9 * inner))
+        held |= {f"b{k}_scale": np.float32(rng.uniform(0.5, 1.5, WIDTH)), f"b{k}_var": np.ones(WIDTH, np.float32)}
+        held |= {f"b{k}_mean": np.zeros(WIDTH, np.float32), f"b{k}_bias": np.float32(10 * rng.choice([-1, 1], WIDTH))}
+        nodes += [node("Conv", [x, f"w{k}"], [f"c{k}"]), bn_node(f"c{k}", f"n{k}", f"b{k}")]
+        nodes.append(node("Relu" if k < 2 else "Identity", [f"n{k}"], [f"r{k}"]))
+        x = f"r{k}"
+    model = make(nodes, [tensor("x", [1, 8, 24, 24])], [tensor(x, None)], held)
+    paths = folder / "original.onnx", folder / "folded.onnx"
+    paths[0].write_bytes(model.SerializeToString())
+    fold(*paths, FoldOptions(verify=None))
+    return paths
+
+
+@pytest.mark.parametrize("checks", [("structure", "weights"), ("outputs",), ("layers",)])
+def test_a_fault_of_a_large_bias_is_seen_by_each_check(checks, tmp_path):
+    paths = large_biases(tmp_path)
+    assert all(check.verdict == "pass" for check in verify(*paths, VerifyOptions(checks)).verification.checks)
+    model = onnx.load(paths[1])
+    held = next(entry for entry in model.graph.initializer if len(entry.dims) == 1 and re.search("bnfold", entry.name))
+    data = numpy_helper.to_array(held).copy()
+    data[np.argmax(data)] *= np.float32(1 + 1e-4)
+    held.CopyFrom(numpy_helper.from_array(data, held.name))
+    paths[1].write_bytes(model.SerializeToString())
+    assert "fail" in [check.verdict for check in verify(*paths, VerifyOptions(checks)).verification.checks]
