@@ -33,7 +33,7 @@ class Result:
     ratio: float
 
 
-SUBGRAPH = Subgraph("conv", "c", [End("x", "x", 1, 1)], [End("y", "z", 1, 10)], 1, [0.5], [], sure=True)
+SUBGRAPH = Subgraph("conv", "c", [End("x", "x", 1, 1)], [End("y", "z", 1, 10)], 1, [0.5], [], [], sure=True)
 JOB = Job([SUBGRAPH], RunMode("all", {"use_tf32": "1"}, tf32=True), {"a": float("inf"), "b": 1}, None, 3, exact=False)
 
 

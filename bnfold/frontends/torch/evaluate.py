@@ -15,6 +15,9 @@ from bnfold.frontends.torch.functionalize import NO_GRAD, family, functionalized
 
 Observer = Callable[[str, Tensor], None]
 
+Amendment = Callable[[fx.Node, tuple[Any, ...], Any], Any]
+"""Takes a node that calls an operator, its positional arguments and what it has made; returns what is to replace it."""
+
 
 class NotRunnable(Exception):
     """The program can't be run in this way; the message says why."""
@@ -45,16 +48,18 @@ class Evaluator:
         wanted: Iterable[str] | None = None,
         observe: Observer | None = None,
         reads: Mapping[str, str] | None = None,
+        amend: Amendment | None = None,
     ) -> dict[str, Tensor]:
         """Return the values ``wanted`` (by default the outputs) by name, from those ``bound``. Raises NotRunnable.
 
         ``observe`` gets every tensor that is made on the way. A whole run returns its outputs as they are in the end, a
         part as they are made. ``reads`` names nodes, each with a value that it reads: these are returned as they are
-        when the node runs, for they may have been overwritten since they were made.
+        when the node runs, for they may have been overwritten since they were made. ``amend`` replaces what operators
+        make.
         """
         names = list(self.outputs if wanted is None else wanted)
         with torch.no_grad():
-            return self._run(self._module, bound, names, observe, whole=wanted is None, reads=reads or {})
+            return self._run(self._module, bound, names, observe, whole=wanted is None, reads=reads or {}, amend=amend)
 
     def _run(
         self,
@@ -65,6 +70,7 @@ class Evaluator:
         *,
         whole: bool,
         reads: Mapping[str, str] | None = None,
+        amend: Amendment | None = None,
     ) -> dict[str, Tensor]:
         nodes = {node.name: node for node in module.graph.nodes}
         reads = reads or {}
@@ -77,7 +83,7 @@ class Evaluator:
                 continue
             if node.name in reads:
                 made[reads[node.name]] = known[nodes[reads[node.name]]].clone()
-            value = self._value(module, node, bound, known)
+            value = self._value(module, node, bound, known, amend)
             known[node] = value
             if observe is not None and isinstance(value, Tensor) and node.op != "get_attr":
                 observe(node.name, value)
@@ -90,7 +96,12 @@ class Evaluator:
         return made
 
     def _value(
-        self, module: fx.GraphModule, node: fx.Node, bound: Mapping[str, Tensor], known: dict[fx.Node, Any]
+        self,
+        module: fx.GraphModule,
+        node: fx.Node,
+        bound: Mapping[str, Tensor],
+        known: dict[fx.Node, Any],
+        amend: Amendment | None,
     ) -> Any:
         if node.name in bound:
             return self._ready(bound[node.name]).clone()
@@ -104,23 +115,24 @@ class Evaluator:
         args, kwargs = fx.map_arg((node.args, node.kwargs), lambda used: known[used])
         target: Any = node.target
         if getattr(target, "__name__", "") == NO_GRAD:
-            return self._region(args[1], args[2:])
+            return self._region(args[1], args[2:], amend)
         if self._wide:
             if "autocast" in str(target):
                 raise NotRunnable("a region under autocast has no float64 counterpart")
             args, kwargs = _widened(args), _widened(kwargs)
         args, kwargs = self._placed(args), self._placed(kwargs)
         try:
-            return target(*args, **kwargs)
+            made = target(*args, **kwargs)
         except Exception as error:  # an operator may raise any exception
             raise NotRunnable(f"{node.name}: {' '.join(str(error).split())[:200]}") from error
+        return made if amend is None else amend(node, args, made)
 
-    def _region(self, module: fx.GraphModule, args: Iterable[Any]) -> list[Any]:
+    def _region(self, module: fx.GraphModule, args: Iterable[Any], amend: Amendment | None) -> list[Any]:
         """Run a graph inside the graph; return its results in order."""
         (output,) = (node for node in module.graph.nodes if node.op == "output")
         parameters = [node.name for node in module.graph.nodes if node.op == "placeholder"]
         names = [node.name for node in output.args[0]]
-        found = self._run(module, dict(zip(parameters, args, strict=True)), names, None, whole=True)
+        found = self._run(module, dict(zip(parameters, args, strict=True)), names, None, whole=True, amend=amend)
         return [found[name] for name in names]
 
     def _ready(self, tensor: Any) -> Any:

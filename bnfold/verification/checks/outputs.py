@@ -16,7 +16,9 @@ from numpy.typing import NDArray
 from bnfold.numerics.rounding import ulp
 from bnfold.options import K_PLAIN, PLAIN_KINDS, Tolerances
 from bnfold.results.verification import CheckResult, Judgement, OutputResult
+from bnfold.verification.checks.gathered import Compared, Gathered, decided_as_run, decided_by_mode, gathered
 from bnfold.verification.checks.steps import judged_in_steps
+from bnfold.verification.measurement.decisions import FEW, Decided
 from bnfold.verification.measurement.error_model import ErrorAccumulator
 from bnfold.verification.measurement.measured import Measured
 from bnfold.verification.runtime.devices import RunMode
@@ -43,17 +45,12 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
     if found.folded.names != found.original.names:
         detail = f"the outputs are {found.folded.names}, not {found.original.names}"
         return CheckResult("outputs", "fail", detail), []
-    results: list[OutputResult] = []
-    doubts: list[CheckResult] = []
-    for number in range(len(found.modes)):
-        for name in found.original.names:
-            outcome = _judge(found, found.folded, number, name, tolerances)
-            if isinstance(outcome, CheckResult):
-                if outcome.verdict == "fail":
-                    return outcome, results
-                doubts.append(outcome)
-            else:
-                results.append(outcome)
+    outcomes = _outcomes(found, found.folded, tolerances)
+    wrong = next((o for o in outcomes if isinstance(o, CheckResult) and o.verdict == "fail"), None)
+    results = [outcome for outcome in outcomes if isinstance(outcome, OutputResult)]
+    if wrong is not None:
+        return wrong, results
+    doubts = [outcome for outcome in outcomes if isinstance(outcome, CheckResult)]
     unsure = any(result.verdict == "inconclusive" for result in results)
     if unsure and found.reference.fallback_reason is None:
         results = _explained_by_rounding(results, found, found.folded)
@@ -64,26 +61,80 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
     return check if steps is None else replace(check, detail=f"{check.detail}; {steps}"), results
 
 
-def _judge(found: Measured, folded: Run, number: int, name: str, tolerances: Tolerances) -> OutputResult | CheckResult:
+def _outcomes(found: Measured, folded: Run, tolerances: Tolerances) -> list[OutputResult | CheckResult]:
+    """Judge each output in each mode: by the first runs, and where these don't pass by more runs."""
+    cases = [(number, name) for number in range(len(found.modes)) for name in found.original.names]
+    outcomes = {case: _judge(found, folded, *case, tolerances) for case in cases}
+    if all(outcome.verdict == "pass" for outcome in outcomes.values()):
+        return list(outcomes.values())
+    decided = decided_by_mode(found, folded)
+    for (number, name), outcome in outcomes.items():
+        decisions = decided[number]
+        if outcome.verdict != "pass" and decisions is not None and (decisions.flipped or _is_integer(found, name)):
+            outcomes[number, name] = _judge_decided(found, folded, number, name, tolerances, decisions)
+    flipped = [decisions is not None and decisions.flipped for decisions in decided]
+    failing = [
+        case
+        for case, outcome in outcomes.items()
+        if isinstance(outcome, OutputResult) and outcome.verdict == "fail" and not flipped[case[0]]
+    ]
+    if failing and (more := gathered(found)) is not None:
+        outcomes |= {case: _judge(found, folded, *case, tolerances, more=more) for case in failing}
+    return list(outcomes.values())
+
+
+def _judge_decided(
+    found: Measured, folded: Run, number: int, name: str, tolerances: Tolerances, decided: Decided
+) -> OutputResult | CheckResult:
+    """Judge an output by what follows from the decisions that were made, if these are right up to rounding."""
+    if (refused := decided.refused(found.slack)) is not None:
+        detail = f"{refused[0]!r} is decided otherwise, though the candidates differ by {refused[1]:.3g} times"
+        return CheckResult("outputs", "fail", f"{detail} the expected rounding error (limit {FEW:g})")
+
+    result = _judge(found, folded, number, name, tolerances, decided=decided)
+    follows = decided.complete and _is_integer(found, name)
+    if follows and isinstance(result, OutputResult) and result.verdict == "inconclusive":
+        return replace(result, verdict="fail")  # it does not follow from what was decided
+    return result
+
+
+def _is_integer(found: Measured, name: str) -> bool:
+    return found.original.outputs[0][0][name].dtype.kind != "f"
+
+
+def _judge(
+    found: Measured,
+    folded: Run,
+    number: int,
+    name: str,
+    tolerances: Tolerances,
+    *,
+    more: Gathered | None = None,
+    decided: Decided | None = None,
+) -> OutputResult | CheckResult:
     """Judge one output in the mode of this number, over all samples: the worst of the groups of kinds of inputs."""
     mode = found.modes[number]
     where = f"output {name!r}" + (f" at level {mode.level}" if mode.level != "disable" else "")
-    groups: dict[bool, list[tuple[NDArray[Any], ...]]] = {}
+    groups: dict[bool, list[Compared]] = {}
     for sample, kind in enumerate(found.fed.kinds):
         a, b = found.original.outputs[number][sample][name], folded.outputs[number][sample][name]
-        reference = found.reference.outputs[sample][name]
-        best = found.reference.correctly_rounded
-        correctly_rounded = reference if best is None else best[sample][name]
-        if a.dtype != b.dtype or a.shape != b.shape:
+        if decided is not None:
+            compared = decided_as_run(decided, a, b, sample, name)
+            a = compared.original
+        else:
+            compared = _compared(found, a, b, sample, name)
+        if more is not None:
+            compared = more.beside(compared, number, sample, name)
+        if a.dtype.kind != b.dtype.kind or a.shape != b.shape or (decided is None and a.dtype != b.dtype):
             detail = f"{where} is {b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
             return CheckResult("outputs", "fail", detail)
         if a.dtype.kind == "f":
-            wrong = _specials(a, b, reference)
+            wrong = _specials(a, b, compared.reference)
             if wrong is not None:
                 return CheckResult("outputs", wrong[0], f"{where} {wrong[1]}")
-        if correctly_rounded.shape != reference.shape:
-            correctly_rounded = reference
-        groups.setdefault(kind in PLAIN_KINDS, []).append((a, b, reference, correctly_rounded))
+        if compared.correctly_rounded.shape != compared.reference.shape:
+            compared = replace(compared, correctly_rounded=compared.reference)
+        groups.setdefault(kind in PLAIN_KINDS, []).append(compared)
     outcomes = [
         _group(name, mode, arrays, "constant" if plain else "normal", found, tolerances)
         for plain, arrays in groups.items()
@@ -92,6 +143,15 @@ def _judge(found: Measured, folded: Run, number: int, name: str, tolerances: Tol
     if worst.verdict == "inconclusive":  # a constant input may vanish in a normalization, which leaves its rounding
         return next((r for r in outcomes if r.verdict == "pass" and r.kind == "normal"), worst)
     return worst
+
+
+def _compared(found: Measured, a: NDArray[Any], b: NDArray[Any], sample: int, name: str) -> Compared:
+    """Return one output of both models beside the float64 runs."""
+    reference, best = found.reference.outputs[sample][name], found.reference.correctly_rounded
+    other = reference if best is None else best[sample][name]
+    if found.reference.fallback_reason is not None:  # the other is a run of the original, with other rounding errors
+        return Compared(other, b, reference, reference)
+    return Compared(a, b, reference, other)
 
 
 def _explained_by_rounding(results: list[OutputResult], found: Measured, folded_run: Run) -> list[OutputResult]:
@@ -133,17 +193,15 @@ def _specials(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any]) -> tupl
 
 
 def _group(
-    name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kind: str, found: Measured, tolerances: Tolerances
+    name: str, mode: RunMode, arrays: list[Compared], kind: str, found: Measured, tolerances: Tolerances
 ) -> OutputResult:
     limit = tolerances.of(kind, found.reference.fallback_reason is not None)
-    if arrays[0][0].dtype.kind != "f":
+    if arrays[0].folded.dtype.kind != "f":
         return _flips(name, mode, arrays, kind)
-    dtype = found.narrow_types.get(name, arrays[0][0].dtype)
+    dtype = found.narrow_types.get(name, arrays[0].folded.dtype)
     accumulator = ErrorAccumulator(dtype, slack=found.slack)
-    for a, b, reference, correctly_rounded in arrays:
-        finite = np.isfinite(a) & np.isfinite(b) & np.isfinite(reference) & np.isfinite(correctly_rounded)
-        masked = (np.where(finite, array.astype(np.float64), 0.0) for array in (b, a, reference, correctly_rounded))
-        accumulator.add(*masked)
+    for compared in arrays:
+        compared.add_to(accumulator)
     error_ratio, size = accumulator.error_ratio, accumulator.max_size
     verdict: Judgement = "fail" if not error_ratio <= limit else "pass"
     if verdict == "pass" and accumulator.too_noisy and accumulator.max_abs > 0:
@@ -163,11 +221,11 @@ def _group(
     )
 
 
-def _flips(name: str, mode: RunMode, arrays: list[tuple[NDArray[Any], ...]], kind: str) -> OutputResult:
+def _flips(name: str, mode: RunMode, arrays: list[Compared], kind: str) -> OutputResult:
     """Judge integers and truth values by how many have changed, beside how many rounding alone changes."""
-    changed = sum(int((a != b).sum()) for a, b, *_ in arrays)
-    total = sum(a.size for a, *_ in arrays)
-    noise = sum(max(int((a != t).sum()), int((i != t).sum())) for a, _, t, i in arrays)
+    changed = sum(int((c.original != c.folded).sum()) for c in arrays)
+    total = sum(c.original.size for c in arrays)
+    noise = sum(max(int((x != c.reference).sum()) for x in (c.original, c.correctly_rounded)) for c in arrays)
     verdict: Judgement = "pass" if changed <= 3 * noise else "inconclusive" if changed <= 3 * noise + FLIPS else "fail"
     share = changed / total if total else 0.0
     error_ratio = changed / noise if noise else float("inf") if changed else 0.0

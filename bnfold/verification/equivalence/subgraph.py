@@ -20,7 +20,7 @@ class Subgraph:
     """A part of both models, from ``inputs`` to ``outputs``, whose last layer is ``node``; channels are on ``axis``.
 
     Where it is one layer, ``terms`` are the sizes of what each channel's shift is rounded at, ``norms`` the lengths of
-    its rows of weights.
+    its rows of weights, ``accumulated`` what its running sums lose if they start at the bias.
 
     ``sure`` is False where the outputs are paired by their names alone: a difference then proves nothing.
     """
@@ -32,4 +32,5 @@ class Subgraph:
     axis: int
     terms: list[float]
     norms: list[float]
+    accumulated: list[float]
     sure: bool

@@ -10,14 +10,19 @@ from dataclasses import dataclass
 from typing import TypeGuard
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.rounding import ulp
+from bnfold.ir.op_views import constant
+from bnfold.numerics.rounding import accumulated_error, ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
 from bnfold.verification.equivalence.findings import Alignment, outputs_side_by_side, suspect_layers
 from bnfold.verification.equivalence.matcher import MOVES
 from bnfold.verification.equivalence.subgraph import End, Subgraph
+
+WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "Linear"})
+"""Operators whose third input is a bias."""
 
 MOST_SUBGRAPHS = 1000
 """Subgraphs that are run; of more, this many are taken at even distances."""
@@ -162,6 +167,7 @@ def _subgraph(region: list[Node], boundary: _Boundary) -> Subgraph | None:
         [_end(counterpart, value) for value, counterpart in outputs.items()],
         axis,
         *(_sizes(found, last) if len(layers) == 1 else ([], [])),
+        _accumulated(found, layers),
         not guessed and not any(m.kind == "unknown" and m.node in inside for m in found.mismatches),
     )
 
@@ -193,3 +199,17 @@ def _sizes(found: Alignment, node: Node) -> tuple[list[float], list[float]]:
     rows = layer.rows().values
     norms = np.sqrt(np.square(rows).sum(axis=-1)).reshape(-1)
     return (target.shift_error / (LOOSE * eps)).reshape(-1).tolist(), norms.tolist()
+
+
+def _accumulated(found: Alignment, nodes: list[Node]) -> list[float]:
+    """Return what running sums that start at the biases of these layers lose, in each channel of the last."""
+    losses: list[NDArray[np.float64]] = []
+    for node in nodes:
+        plain = node.op.removeprefix("com.microsoft::Fused") in WITH_BIAS and node in found.folded.layers
+        bias = node.input(2) if plain else None
+        if bias is not None and node.graph.constants.is_constant(bias):
+            starts = node.attr("beta", 1.0) * constant(node, 2).astype(np.float64).reshape(-1)
+            layer = found.folded.layers[node]
+            losses.append(accumulated_error(starts, layer.rows().values.shape[-1], layer.dtype))
+    alike = [np.square(loss) for loss in losses if loss.size == losses[-1].size]
+    return np.sqrt(np.sum(alike, axis=0)).tolist() if alike else []

@@ -2,12 +2,14 @@
 
 With ``reference`` computed in float64, the ratio is the size of the folded model's error over that of what no fold can
 avoid: what the original's own arithmetic costs, what rounding the folded weights once costs (``correctly_rounded``: the
-correctly rounded fold, evaluated in float64; it counts only as far as rounding can explain it), and half a unit in the
-last place of the result. It is about 1 for a correct fold, whatever the network, and grows in proportion to a fault.
+correctly rounded fold, evaluated in float64; it counts only as far as rounding can explain it), what running sums lose
+that start at a bias (``accumulated``, modelled from the sizes of the folded biases) and half a unit in the last place
+of the result. It is about 1 for a correct fold, whatever the network, and grows in proportion to a fault.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,9 +55,19 @@ class ErrorAccumulator:
     max_size: float = 0.0
 
     def add(
-        self, folded: NDArray[Any], original: NDArray[Any], reference: Array, correctly_rounded: Array | None
+        self,
+        folded: NDArray[Any],
+        original: NDArray[Any],
+        reference: Array,
+        correctly_rounded: Array | None,
+        accumulated: Array | None = None,
+        again: Sequence[Array] = (),
     ) -> None:
-        """Add one result of the folded model and those it is compared with; all of one shape, all finite."""
+        """Add one result of the folded model and those it is compared with; all of one shape, all finite.
+
+        ``accumulated`` is an error: what sums that start at a bias lose. ``again`` are results of further runs of the
+        original whose rounding errors are others: its own error is then the mean over all.
+        """
         axis = self.axis if self.axis is not None and reference.ndim > self.axis and reference.ndim > 2 else None
         if (
             axis is not None
@@ -65,19 +77,17 @@ class ErrorAccumulator:
             axis = None
             self._pool()  # samples of several sizes: that axis holds no channels
         others = None if axis is None else tuple(k for k in range(reference.ndim) if k != axis)
-        for name, error in (
-            ("folded", folded - reference),
-            ("original", original - reference),
-            ("correctly_rounded", np.zeros(1) if correctly_rounded is None else correctly_rounded - reference),
-            ("reference", reference),
-        ):
-            squares = np.square(np.asarray(error, np.float64))
-            total = (
-                np.sum(squares)
-                if others is None or (name == "correctly_rounded" and correctly_rounded is None)
-                else squares.sum(axis=others)
-            )
-            self._sums[name] = self._sums.get(name, np.zeros(())) + total
+        results: dict[str, list[Array]] = {
+            "folded": [folded - reference],
+            "original": [original - reference, *(other - reference for other in again)],
+            "correctly_rounded": [] if correctly_rounded is None else [correctly_rounded - reference],
+            "accumulated": [] if accumulated is None else [accumulated],
+            "reference": [reference],
+        }
+        for name, errors in results.items():
+            for error in errors:
+                total = np.square(np.asarray(error, np.float64)).sum(axis=others) / len(errors)
+                self._sums[name] = self._sums.get(name, np.zeros(())) + total
         channels = 1 if axis is None else reference.shape[axis]
         self._count += reference.size // max(channels, 1)
         self.max_abs = max(self.max_abs, float(np.abs(folded - original.astype(np.float64)).max(initial=0.0)))
@@ -115,12 +125,18 @@ class ErrorAccumulator:
         correctly_rounded, size = np.broadcast_arrays(self._rms("correctly_rounded", pooled=pooled), size)
         dead = size <= DEAD * size.max(initial=0.0)  # its weights have lost their bits to underflow
         rounding = np.where(dead, correctly_rounded, np.minimum(correctly_rounded, ROUNDING * own))
-        return np.asarray(np.sqrt(own**2 + rounding**2))
+        sums = self._rms("accumulated", pooled=pooled)  # modelled from sizes: no fault of a fold is in it
+        return np.asarray(np.sqrt(own**2 + rounding**2 + sums**2))
 
     def _ratios(self, *, pooled: bool) -> Array:
         error, floor = np.broadcast_arrays(self._rms("folded", pooled=pooled), self._expected(pooled=pooled))
         with np.errstate(divide="ignore", invalid="ignore"):
             return np.where(error == 0, 0.0, error / floor)
+
+    @property
+    def expected(self) -> float:
+        """The rounding error that is expected, over all numbers."""
+        return float(self._expected(pooled=True).max(initial=0.0)) if self._sums else 0.0
 
     @property
     def ratios(self) -> Array:
@@ -134,9 +150,10 @@ class ErrorAccumulator:
 
     @property
     def noise(self) -> float:
-        """The original's own error, relative to the result."""
+        """The original's own error, and that of sums that start at a bias, relative to the result."""
         size = float(np.sqrt(np.sum(self._sums.get("reference", np.zeros(1)))))
-        return float(np.sqrt(np.sum(self._sums.get("original", np.zeros(1))))) / size if size else 0.0
+        own = sum(float(np.sum(self._sums.get(name, np.zeros(1)))) for name in ("original", "accumulated"))
+        return float(np.sqrt(own)) / size if size else 0.0
 
     @property
     def too_noisy(self) -> bool:

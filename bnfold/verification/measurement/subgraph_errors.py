@@ -67,10 +67,18 @@ def subgraph_errors(
             continue
         best = None if made.correctly_rounded is None else made.correctly_rounded.get(end.original)
         errors = ErrorAccumulator(dtype, subgraph.axis, terms, slack)
-        errors.add(b.astype(np.float64), a, t, best)
+        errors.add(b.astype(np.float64), a, t, best, _accumulated(subgraph, t))
         if errors.error_ratio >= worst.error_ratio:
             worst = SubgraphErrors(errors.error_ratio, errors.max_abs, errors.too_noisy, errors.channels(k))
     return worst
+
+
+def _accumulated(subgraph: Subgraph, reference: NDArray[Any]) -> NDArray[Any] | None:
+    """Return what running sums that start at a bias lose, for an output of this shape; None where that is not known."""
+    losses, axis = np.asarray(subgraph.accumulated), subgraph.axis
+    if not losses.size or reference.ndim <= axis or reference.shape[axis] != losses.size:
+        return None
+    return np.broadcast_to(losses.reshape(-1, *(1,) * (reference.ndim - axis - 1)), reference.shape)
 
 
 def _sizes_of_terms(subgraph: Subgraph, powers: Iterable[float]) -> NDArray[Any] | None:

@@ -18,9 +18,11 @@ from bnfold.io.load import LoadedModel
 from bnfold.ir.random_operators import RANDOM, random_outputs
 from bnfold.options import PLAIN_KINDS, InputOptions, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
+from bnfold.verification.measurement.decisions import Decided
 from bnfold.verification.measurement.error_model import CHANNEL
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.measurement.quantized_steps import QuantizedSteps
+from bnfold.verification.onnx.decided import decided_runs
 from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.onnx.steps import StepsJob, StepsResult
 from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
@@ -58,7 +60,7 @@ class _Pair:
         """Return the original's outputs with its own numbers moved by an ulp. Raises RunFailed."""
         options = self.options
         run = perturbed_run(
-            self.original, self.fed.samples, options.device, self.modes[0], options.limits, options.inputs.seed
+            self.original, self.fed.samples, options.device, self.modes[:1], options.limits, options.inputs.seed
         )
         return run.outputs[0]
 
@@ -80,6 +82,31 @@ class _Pair:
                 for mode in range(len(self.modes))
             ]
             return QuantizedSteps(found.tensors, flipped, found.reason)
+
+    def again(self, seeds: list[int], share: float) -> list[list[Outputs]]:
+        """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""
+        options, found = self.options, []
+        for seed in seeds:
+            seed += options.inputs.seed
+            args = self.fed.samples, options.device, self.modes, options.limits, seed, share
+            found.append(perturbed_run(self.original, *args).outputs)
+        return found
+
+    def decided(self, original: Run, folded: Run) -> list[Decided | None]:
+        """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""
+        job = _reference_job(self, [], outputs=True)
+        return decided_runs(
+            self.original, self.folded, job, self.fed.samples, self.options, self.modes, (original, folded)
+        )
+
+    def accumulated(self) -> Outputs | None:
+        """See :class:`bnfold.verification.measurement.measured.FurtherRuns`."""
+        samples = self.fed.samples
+        job = replace(_reference_job(self, [], outputs=True), noise_seed=self.options.inputs.seed)
+        with runtime.job_folder(samples) as folder:
+            task = "the expected rounding error"
+            result = runtime.spawn(WORKER, folder, job, ReferenceResult, self.options.limits, task=task)
+            return _stored(folder, "correctly_rounded", result, len(samples)) if result.correctly_rounded else None
 
     def folded_run(self) -> Run | RunFailed:
         """Run the folded model. Raises DeviceMissing."""
@@ -127,7 +154,7 @@ def measure(
         reference = pair.fallback(reason)
     random = frozenset(_random_outputs(original))
     return Measured(
-        pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, spec.slack,
+        pair.fed, modes, pair.run, folded_run, reference, subgraphs, pair.perturbed, pair, spec.slack,
         random=random, quantized=pair.quantized,
     )  # fmt: skip
 
@@ -163,21 +190,8 @@ def _in_float64(pair: _Pair, cut: list[Subgraph], outputs: bool) -> tuple[Refere
     """Run the original in float64, and the subgraphs on the way. Raises RunFailed."""
     if not outputs and not cut:
         return Reference(), SubgraphRuns()
-    assert pair.original.path is not None
-    samples = pair.fed.samples[: None if outputs else 1]
-    job = ReferenceJob(
-        original=str(pair.original.path.absolute()),
-        folded=str(pair.folded.absolute()),
-        inputs=list(samples[0]),
-        samples=len(samples),
-        correctly_rounded=outputs,
-        subgraphs=cut,
-        device=pair.options.device,
-        mode=pair.modes[0],
-        slack=pair.spec.slack,
-        exact=pair.spec.exact,
-        k=limit_of(pair.fed.kinds[0], pair.spec.k),
-    )
+    job = _reference_job(pair, cut, outputs=outputs)
+    samples = pair.fed.samples[: job.samples]
     task = "the float64 run and the subgraphs"
     with runtime.job_folder(samples) as folder:
         try:
@@ -188,11 +202,31 @@ def _in_float64(pair: _Pair, cut: list[Subgraph], outputs: bool) -> tuple[Refere
                 raise RunFailed(f"{error}, in the subgraph of {where.read_text()}") from None
             raise
 
-        def stored(name: str) -> Outputs:
-            return [load_arrays(folder / f"{name}-{k}.npz", result.outputs) for k in range(len(samples))]
+        known = _stored(folder, "reference", result, len(samples))
+        best = _stored(folder, "correctly_rounded", result, len(samples)) if result.correctly_rounded else None
+        return Reference(known, best), SubgraphRuns(result.subgraphs)
 
-        reference = Reference(stored("reference"), stored("correctly_rounded") if result.correctly_rounded else None)
-        return reference, SubgraphRuns(result.subgraphs)
+
+def _stored(folder: Path, name: str, result: ReferenceResult, samples: int) -> Outputs:
+    return [load_arrays(folder / f"{name}-{k}.npz", result.outputs) for k in range(samples)]
+
+
+def _reference_job(pair: _Pair, cut: list[Subgraph], *, outputs: bool) -> ReferenceJob:
+    assert pair.original.path is not None
+    return ReferenceJob(
+        original=str(pair.original.path.absolute()),
+        folded=str(pair.folded.absolute()),
+        inputs=list(pair.fed.samples[0]),
+        samples=len(pair.fed.samples) if outputs else 1,
+        correctly_rounded=outputs,
+        subgraphs=cut,
+        device=pair.options.device,
+        mode=pair.modes[0],
+        slack=pair.spec.slack,
+        exact=pair.spec.exact,
+        k=limit_of(pair.fed.kinds[0], pair.spec.k),
+        noise_seed=None,
+    )
 
 
 def _unlike(reference: Reference, run: Run) -> str | None:

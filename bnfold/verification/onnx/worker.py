@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from bnfold.errors import BnfoldError, one_line
 from bnfold.frontends.onnx.editor import SUFFIX
@@ -24,10 +24,12 @@ from bnfold.io.load import LoadedModel, load
 from bnfold.numerics.rounding import ulp
 from bnfold.progress import listening, to_file
 from bnfold.verification.equivalence.subgraph import Subgraph
+from bnfold.verification.equivalence.subgraphs import WITH_BIAS
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors, SubgraphOutputs, subgraph_errors
 from bnfold.verification.reference.model import Float64Model, NotInFloat64
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.jobs import DeviceUnavailable, serve
+from bnfold.verification.runtime.perturbation import accumulated_noise
 from bnfold.verification.runtime.worker import PROGRESS, Session, load_arrays, save_arrays
 
 CURRENT_SUBGRAPH = "subgraph"
@@ -40,6 +42,9 @@ class ReferenceJob:
 
     ``correctly_rounded`` asks for the correctly rounded fold too. ``slack``, ``exact``: see
     :class:`bnfold.verification.measurement.measured.ReferenceSpec`. ``k`` is the limit of the error ratio.
+
+    With a ``noise_seed`` the correctly rounded fold alone is run, with noise as large as what sums lose that start at a
+    bias.
     """
 
     original: str
@@ -53,6 +58,7 @@ class ReferenceJob:
     slack: float
     exact: bool
     k: float
+    noise_seed: int | None
 
 
 @dataclass(frozen=True)
@@ -70,24 +76,42 @@ def run(job: ReferenceJob, folder: Path) -> ReferenceResult:
         original = load(job.original)
         model = Float64Model(original)
         judged: dict[str, SubgraphErrors] = {}
-        for sample in range(job.samples):
+        for sample in range(job.samples if job.noise_seed is None else 0):
             feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
             checker = SubgraphChecker(job, original, folder) if sample == 0 and job.subgraphs else None
             save_arrays(folder / f"reference-{sample}.npz", model.run(feed, checker).values())
             if checker is not None:
                 checker.finish()
             judged = checker.judged if checker is not None else judged
-        best = _correctly_rounded_model(job, original) if job.correctly_rounded else None
+        best = correctly_rounded_model(job, original) if job.correctly_rounded else None
         if best is not None and set(best.outputs) == set(model.outputs):
             for sample in range(job.samples):
-                made = best.run(load_arrays(folder / f"input-{sample}.npz", job.inputs))
+                feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
+                noise = None if job.noise_seed is None else AccumulatedNoise(job.noise_seed + sample, feed)
+                made = best.run(feed, amend=noise)
                 save_arrays(folder / f"correctly_rounded-{sample}.npz", [made[name] for name in model.outputs])
         else:
             best = None
     return ReferenceResult(model.outputs, best is not None, judged)
 
 
-def _correctly_rounded_model(job: ReferenceJob, original: LoadedModel) -> Float64Model | None:
+class AccumulatedNoise:
+    """An amendment of a float64 run: adds what sums lose that start at a bias."""
+
+    def __init__(self, seed: int, feed: Mapping[str, NDArray[Any]]) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._dtype = np.float64 if any(value.dtype == np.float64 for value in feed.values()) else np.float32
+
+    def __call__(self, node: NodeProto, inputs: list[Any], made: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return what an operator makes, with the noise."""
+        if node.op_type not in WITH_BIAS or len(inputs) < 3 or inputs[2] is None or not inputs[2].any():
+            return made
+        noise = accumulated_noise(self._rng, made[0].shape, inputs[2], inputs[1].size, self._dtype)
+        return made if noise is None else (made[0] + noise,)
+
+
+def correctly_rounded_model(job: ReferenceJob, original: LoadedModel) -> Float64Model | None:
+    """Return the correctly rounded fold, ready to run in float64; None if nothing is folded."""
     if job.exact:
         return Float64Model(load(job.folded))
     fold = _correctly_rounded_fold(original)

@@ -30,6 +30,9 @@ from bnfold.verification.reference.ops import OPERATORS
 
 Observer = Callable[[str, NDArray[Any]], None]
 
+Amendment = Callable[[NodeProto, list[Any], tuple[Any, ...]], tuple[Any, ...]]
+"""Takes a node of the main graph, its inputs and what it has made; returns what is to stand in its place."""
+
 
 class NotInFloat64(Exception):
     """The model, or one of its operators, can't run in float64; the message says which and why."""
@@ -64,8 +67,16 @@ class Float64Model:
         except Exception as error:  # onnx's reference raises many kinds for operators that it does not know
             raise NotInFloat64(one_line(error, 300)) from error
 
-    def run(self, feeds: Mapping[str, NDArray[Any]], observe: Observer | None = None) -> dict[str, NDArray[Any]]:
-        """Return the float64 outputs for one sample. ``observe`` gets each value as it is made. Raises NotInFloat64."""
+    def run(
+        self,
+        feeds: Mapping[str, NDArray[Any]],
+        observe: Observer | None = None,
+        amend: Amendment | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Return the float64 outputs for one sample. Raises NotInFloat64.
+
+        ``observe`` gets each value as it is made; ``amend`` replaces what nodes have made.
+        """
         known: dict[str, Any] = {"": None, **{name: promoted(np.asarray(feeds[name])) for name in self.inputs}}
         for name in self.inputs if observe else ():
             assert observe is not None
@@ -79,7 +90,10 @@ class Float64Model:
             for name in self._reads[index]:
                 if name not in known:
                     known[name] = self._weight(name)
-            for name, value in zip(step.output, _outcome(step, known), strict=False):
+            made = _outcome(step, known)
+            if amend is not None:
+                made = amend(step.onnx_node, [known[name] for name in step.input], tuple(made))
+            for name, value in zip(step.output, made, strict=False):
                 if not name:
                     continue
                 if observe is not None:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ from bnfold.frontends.torch.load import LoadedProgram, tensors_fed
 from bnfold.frontends.torch.tensors import np_dtype
 from bnfold.io.load import load
 from bnfold.ir.random_operators import random_outputs
-from bnfold.options import VerifyOptions, limit_of
+from bnfold.options import RunOptions, VerifyOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
+from bnfold.verification.measurement.decisions import Decided
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode, run_modes
@@ -31,7 +31,7 @@ from bnfold.verification.runtime.inputs import (
     model_inputs,
     user_sample_set,
 )
-from bnfold.verification.runtime.perturbation import perturbed_by_an_ulp
+from bnfold.verification.runtime.perturbation import ALL_MOVED
 from bnfold.verification.runtime.ranges import inferred_ranges
 from bnfold.verification.runtime.runner import Run, RunFailed
 from bnfold.verification.runtime.worker import load_arrays
@@ -72,8 +72,8 @@ class ProgramRuns:
             with runtime.job_folder(fed.samples) as folder:
                 result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)
                 if "original" not in result.failed:
-                    perturbed = partial(self._perturbed, replace(job, folded=None, subgraphs=[], k=0.0), fed.samples)
-                    measured = _measured(result, folder, fed, perturbed, spec.slack)
+                    further = FurtherProgramRuns(replace(job, subgraphs=[]), fed.samples, self.options.runs)
+                    measured = _measured(result, folder, fed, further, spec.slack)
                     return replace(measured, random=_random_outputs(self.original, measured.original.names))
                 failure = result.failed["original"]
         raise RunFailed(failure)
@@ -93,20 +93,52 @@ class ProgramRuns:
             exact=spec.exact,
             slack=spec.slack,
             k=k,
-            perturbation_seed=None,
         )
 
-    def _perturbed(self, job: ProgramJob, samples: list[Sample]) -> Outputs:
+
+@dataclass(frozen=True)
+class FurtherProgramRuns:
+    """More runs of the programs of a job (see :class:`bnfold.verification.measurement.measured.FurtherRuns`)."""
+
+    job: ProgramJob
+    samples: list[Sample]
+    options: RunOptions
+
+    def perturbed(self) -> Outputs:
         """Return the original's outputs with its own numbers and its inputs moved by an ulp. Raises RunFailed."""
-        seed = self.options.runs.inputs.seed
-        rng = np.random.default_rng(seed)
-        moved = [{name: perturbed_by_an_ulp(data, rng) for name, data in sample.items()} for sample in samples]
-        with runtime.job_folder(moved) as folder:
-            job = replace(job, perturbation_seed=seed)
-            result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.runs.limits)
-            if "original" in result.failed:
-                raise RunFailed(result.failed["original"])
-            return _stored(result, folder, "original", len(samples))
+        return self.again([0], ALL_MOVED)[0][0]
+
+    def estimated(self) -> Outputs | None:
+        """Return the same, or None where they can't be run."""
+        try:
+            return self.perturbed()
+        except RunFailed:
+            return None
+
+    def again(self, seeds: list[int], share: float) -> list[list[Outputs]]:
+        """Return the original's outputs with other rounding errors of the same size. Raises RunFailed."""
+        seeds = [seed + self.options.inputs.seed for seed in seeds]
+        job = replace(self.job, folded=None, perturbation_seeds=seeds, moved=share)
+        return [[outputs] for outputs in self._run(job, [f"moved{seed}" for seed in seeds])]
+
+    def decided(self, original: Run, folded: Run) -> list[Decided | None]:
+        """Return nothing: what programs decide is not followed."""
+        return [None] * len(original.outputs)
+
+    def accumulated(self) -> Outputs | None:
+        """Return the folded program's float64 outputs with the errors of sums that start at a bias."""
+        if self.job.folded is None:
+            return None
+        job = replace(self.job, noise_seed=self.options.inputs.seed)
+        return self._run(job, ["accumulated"])[0]
+
+    def _run(self, job: ProgramJob, runs: list[str]) -> list[Outputs]:
+        with runtime.job_folder(self.samples) as folder:
+            result = runtime.spawn(WORKER, folder, job, ProgramResult, self.options.limits)
+            for what in runs:
+                if what in result.failed:
+                    raise RunFailed(result.failed[what])
+            return [_stored(result, folder, what, len(self.samples)) for what in runs]
 
 
 @dataclass(frozen=True)
@@ -158,7 +190,7 @@ def _stored(result: ProgramResult, folder: Path, what: str, samples: int) -> Out
 
 
 def _measured(
-    result: ProgramResult, folder: Path, fed: SampleSet, perturbed: Callable[[], Outputs], slack: float
+    result: ProgramResult, folder: Path, fed: SampleSet, further: FurtherProgramRuns, slack: float
 ) -> Measured:
     """Read what a worker has left; the original has run."""
 
@@ -176,7 +208,7 @@ def _measured(
         best = outputs("correctly_rounded") if "correctly_rounded" in result.ran else None
         reference = Reference(outputs("reference"), best)
     else:
-        reference = Reference(original.outputs[0], None, failure)
+        reference = Reference(original.outputs[0], further.estimated(), failure)
     return Measured(
         fed,
         [RunMode("disable")],
@@ -184,7 +216,8 @@ def _measured(
         run("folded"),
         reference,
         SubgraphRuns(result.subgraphs, failure),
-        perturbed,
+        further.perturbed,
+        further,
         slack,
         {_names(result)[place]: _bfloat16() for place in result.bfloat16},
         {"torch": result.torch},
