@@ -52,6 +52,25 @@ def integers(node: Node, name: str, index: int) -> list[int] | None:
     return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
 
 
+def keeps_type(node: Node) -> bool:
+    """Return True for a Cast or CastLike to the type that its input has already: it computes nothing.
+
+    The type comes from what the node says, never from what a file states of its output.
+    """
+    if node.op not in ("Cast", "CastLike") or not node.outputs or node.outputs[0] is None or node.inputs[0] is None:
+        return False
+    own = node.inputs[0].dtype
+    if node.op == "CastLike":
+        like = node.input(1)
+        return own is not None and like is not None and own == like.dtype
+    from onnx import helper
+
+    try:
+        return own is not None and helper.np_dtype_to_tensor_dtype(own) == node.attr("to")
+    except (KeyError, ValueError):
+        return False
+
+
 def split_operands(node: Node) -> tuple[int, int] | None:
     """Return ``(index of the data, index of the constant)`` of a binary operator; None if there are not both."""
     if len(node.inputs) != 2 or None in node.inputs:
