@@ -1,10 +1,14 @@
 """The sample models: built deterministically, and each shows what it says."""
 
+import json
+
 import numpy as np
+import onnx
 import pytest
 from click.testing import CliRunner
 
 from bnfold.cli.main import main
+from bnfold.numerics.batchnorm import BatchNorm
 from sample_models import build
 
 EXPECTED = {
@@ -33,3 +37,22 @@ def test_the_held_back_images_are_there(samples):
     with np.load(samples / "digits.npz") as data:
         assert data["image"].shape == (360, 1, 8, 8)
         assert data["label"].shape == (360,)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("keras_dense", 200), ("keras_conv", 120)])
+def test_what_keras_exports_folds_and_is_equivalent(name, parameters, samples, tmp_path):
+    """Casts from float32 to float32 stand around every layer, the BatchNorm is written out."""
+    source, target = samples / f"{name}.onnx", tmp_path / "folded.onnx"
+    assert any(node.op_type == "Cast" for node in onnx.load(source).graph.node)
+    (norm,) = inspected(source)["batch_norms"]
+    assert norm["form"] == "decomposed"
+    assert BatchNorm.fresh(norm["channels"]).parameter_count == parameters
+    result = CliRunner().invoke(main, ["fold", str(source), "-o", str(target)])
+    assert result.exit_code == 0, result.output
+    assert "1 of 1 BatchNorm folded" in result.stdout and "\nequivalent\n" in result.stdout
+    assert inspected(target)["summary"]["batch_norms"] == 0
+
+
+def inspected(path):
+    """What ``bnfold inspect`` says of a file."""
+    return json.loads(CliRunner().invoke(main, ["inspect", str(path), "--quiet", "--json", "-"]).stdout)

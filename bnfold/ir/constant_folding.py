@@ -19,6 +19,8 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_value import ConstantValue
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.shape_values import COMPUTES_SIZES, Entries, ShapeValues
+from bnfold.ir.shape_values import known as is_known
 from bnfold.numerics.dequantize import dequantized
 from bnfold.numerics.rounding import is_float, rounded
 
@@ -53,6 +55,7 @@ MOVING = frozenset(
         "Concat", "Slice", "Gather", "ConstantOfShape", "Shape", "DequantizeLinear", "Split", "Tile",
     }
 )  # fmt: skip
+EVALUATED = MOVING | ARITHMETIC
 TYPE_ONLY = {("Shape", 0), ("CastLike", 1)}
 """Inputs of which only the type counts: they need not be constant themselves."""
 
@@ -64,12 +67,14 @@ class NotEvaluable(Exception):
 class Constants:
     """Evaluates values of one model, lazily, and remembers the small results."""
 
-    def __init__(self) -> None:
+    def __init__(self, sizes: ShapeValues | None = None) -> None:
+        self._sizes = sizes or ShapeValues()
         self._known: dict[Value, bool] = {}
         self._small: dict[Value, ConstantValue] = {}
         self._remembered = 0
         self._computed = 0
         self._read: dict[Value, int] = {}
+        self._of_sizes: dict[Value, ConstantValue] = {}
         self._refused: dict[Value, str] = {}
         self.parameters: dict[Node, Any] = {}
         self.rounding: dict[Graph, frozenset[Node]] = {}
@@ -104,8 +109,8 @@ class Constants:
 
     def _evaluated(self, value: Value) -> ConstantValue:
         """One value, by all that it is computed from."""
-        order = list(_producers_first(value, self._small))
-        held = _Held(order, self._small)
+        order = list(_producers_first(value, self._small, self._of_sizes))
+        held = _Held(order, self._small, self._of_sizes)
         for visited in order:
             if visited.tensor and visited.tensor_type:
                 self._read[visited] = prod(visited.tensor_type[1])
@@ -123,10 +128,29 @@ class Constants:
         while self._remembered > REMEMBERED:
             self._remembered -= self._small.pop(next(iter(self._small))).size
 
+    def entries(self, value: Value | None) -> Entries | None:
+        """Return a list of sizes as far as it is known; None if nothing is."""
+        if value is not None and value.dtype is not None:  # which has shapes inferred, and with them sizes
+            return self._sizes.of(value)
+        return None
+
     def _by_inputs(self, value: Value) -> bool:
-        node = value.producer
+        """Return True for what is computed from constants alone, or a list of sizes that is known all the same."""
         if value.tensor is not None:
             return not value.overridable
+        if self._from_constants(value):
+            return True
+        if value.producer is None or value.producer.op not in COMPUTES_SIZES or value.dtype is None:
+            return False
+        entries = self._sizes.computed(value)
+        if entries is None or not is_known(entries):
+            return False
+        data = np.asarray(entries.reshape(-1).tolist(), value.dtype).reshape(entries.shape)
+        self._of_sizes[value] = ConstantValue(data, data)
+        return True
+
+    def _from_constants(self, value: Value) -> bool:
+        node = value.producer
         if node is None or value.is_input or node.op not in MOVING | ARITHMETIC:
             return False
         if node.op == "Shape" and not _static(node.inputs[0]):
@@ -141,8 +165,11 @@ class Constants:
 class _Held:
     """What an evaluation holds: each result until its last consumer has it, and together no more than the budget."""
 
-    def __init__(self, order: list[Value], small: Mapping[Value, ConstantValue]) -> None:
-        producers = [value.producer for value in order if not value.tensor and value.producer]
+    def __init__(
+        self, order: list[Value], small: Mapping[Value, ConstantValue], sizes: Mapping[Value, ConstantValue]
+    ) -> None:
+        self._sizes = sizes
+        producers = [value.producer for value in order if not value.tensor and value.producer and value not in sizes]
         self._consumers = Counter(used for node in producers for used in _needed(node))
         self._results = {used: small[used] for used in self._consumers if used in small}
         stored = sum(prod(value.tensor_type[1]) for value in order if value.tensor and value.tensor_type)
@@ -153,6 +180,8 @@ class _Held:
         if value.tensor:
             data = value.tensor()
             known = ConstantValue(data, data)
+        elif value in self._sizes:
+            known = self._sizes[value]
         else:
             assert value.producer is not None
             known = self._run(value.producer, value)
@@ -223,8 +252,11 @@ def _needed(node: Node) -> list[Value]:
     return [value for index, value in enumerate(node.inputs) if value is not None and (node.op, index) not in TYPE_ONLY]
 
 
-def _producers_first(value: Value, done: Any) -> Iterator[Value]:
-    """``value`` and what it is computed from, inputs before outputs, each once, but not what is ``done``."""
+def _producers_first(value: Value, done: Any, leaves: Any = ()) -> Iterator[Value]:
+    """``value`` and what it is computed from, inputs before outputs, each once, but not what is ``done``.
+
+    What is computed from ``leaves`` stops there.
+    """
     seen: set[Value] = set()
     stack = [(value, False)]
     while stack:
@@ -235,7 +267,7 @@ def _producers_first(value: Value, done: Any) -> Iterator[Value]:
             seen.add(current)
             stack.append((current, True))
             node = current.producer
-            if current.tensor is None and node is not None and node.op in MOVING | ARITHMETIC:
+            if current.tensor is None and node is not None and current not in leaves and node.op in EVALUATED:
                 stack.extend((used, False) for used in _needed(node))
 
 

@@ -114,6 +114,9 @@ class Constants(Protocol):
     def depends_on_overridable(self, value: Value) -> bool:
         """Return True if the value would be constant if no caller could override an initializer."""
 
+    def entries(self, value: Value | None) -> NDArray[np.object_] | None:
+        """Return a list of sizes as far as it is known (:mod:`bnfold.ir.shape_values`); None if nothing is."""
+
     def evaluate(self, value: Value) -> NDArray[Any]:
         """Return the data of a constant, floats that were computed in float64. Raises NotEvaluable."""
 

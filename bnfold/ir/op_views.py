@@ -52,6 +52,37 @@ def integers(node: Node, name: str, index: int) -> list[int] | None:
     return [int(entry) for entry in np.asarray(constant(node, index)).reshape(-1)]
 
 
+def sizes(node: Node, name: str, index: int) -> list[int | None] | None:
+    """Return what :func:`integers` does, as far as it is known before a run: None for an entry that is not.
+
+    Raises NotEvaluable for one that is absurdly long.
+    """
+    found = integers(node, name, index)
+    if found is not None:
+        return list(found)
+    entries = node.graph.constants.entries(node.input(index))
+    return None if entries is None else [n if isinstance(n, int) else None for n in entries.reshape(-1).tolist()]
+
+
+def keeps_type(node: Node) -> bool:
+    """Return True for a Cast or CastLike to the type that its input has already: it computes nothing.
+
+    The type comes from what the node says, never from what a file states of its output.
+    """
+    if node.op not in ("Cast", "CastLike") or not node.outputs or node.outputs[0] is None or node.inputs[0] is None:
+        return False
+    own = node.inputs[0].dtype
+    if node.op == "CastLike":
+        like = node.input(1)
+        return own is not None and like is not None and own == like.dtype
+    from onnx import helper
+
+    try:
+        return own is not None and helper.np_dtype_to_tensor_dtype(own) == node.attr("to")
+    except (KeyError, ValueError):
+        return False
+
+
 def split_operands(node: Node) -> tuple[int, int] | None:
     """Return ``(index of the data, index of the constant)`` of a binary operator; None if there are not both."""
     if len(node.inputs) != 2 or None in node.inputs:
@@ -218,20 +249,26 @@ def clip_bounds(node: Node) -> tuple[float | None, float | None] | None:
     return found[0], found[1]
 
 
-def slices(node: Node) -> list[tuple[int, slice]] | None:
+def slices(node: Node) -> list[tuple[int, slice | None]] | None:
     """Return what a Slice cuts: axes, counted from the first, and spans as Python's slices.
 
-    None where that is computed at run time or the input's rank is not known.
+    A span is None where its bounds are computed at run time. None altogether where the axes are, or the input's rank
+    is not known.
     """
-    names = enumerate(("starts", "ends", "axes", "steps"), start=1)
-    lists = [(integers(node, name, index), node.input(index) is not None) for index, name in names]
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    (starts, _), (ends, _), (axes, _), (steps, _) = lists
-    if starts is None or ends is None or shape is None or any(found is None and there for found, there in lists):
+    starts, ends, steps = (sizes(node, name, index) for name, index in (("starts", 1), ("ends", 2), ("steps", 4)))
+    axes = integers(node, "axes", 3)
+    if shape is None or (axes is None and node.input(3) is not None):
         return None
-    axes = list(range(len(starts))) if axes is None else axes
-    steps = [1] * len(starts) if steps is None else steps
-    return [(axis % len(shape), slice(*span)) for axis, *span in zip(axes, starts, ends, steps, strict=True)]
+    lengths = [len(found) for found in (axes, starts, ends) if found is not None]
+    if not lengths:
+        return None
+    unknown: list[int | None] = [None] * lengths[0]
+    default = unknown if node.input(4) is not None else [1] * lengths[0]
+    bounds = zip(starts or unknown, ends or unknown, steps or default, strict=True)
+    spans = [None if None in found else slice(*found) for found in bounds]
+    axes = list(range(len(spans))) if axes is None else axes
+    return [(axis % len(shape), span) for axis, span in zip(axes, spans, strict=True)]
 
 
 def pool_is_padded(node: Node) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 
 from bnfold.ir.constant_folding import FEW, GROWTH, SMALL, NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.op_views import keeps_type
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.batchnorm import BatchNorm
 from bnfold.rules import normalization
@@ -66,12 +67,14 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
         elif (step := _elementwise(node)) is not None and _large(step[1]) <= budget:
             source, transform = step
             budget -= _large(transform)
-            chain = chains.pop(source, None) if _private(source) else None
+            before, casts = _behind_casts(source)
+            chain = chains.pop(before, None) if _private(before) else None
             whole = None if chain is None or chain.transform is None else _composed(transform, chain.transform)
             if chain is None or whole is None:
                 chain, whole = AffineOp([], source, source, IDENTITY, "scale"), transform
                 found.append(chain)
-            chain.nodes.append(node)
+                casts = []
+            chain.nodes += [*casts, node]
             chain.transform = whole
             chain.target = node.output
             chains[node.output] = chain
@@ -104,8 +107,22 @@ def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
     """Return True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
     if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
         return False
-    behind = node.output.consumers[0].op if _private(node.output) else ""
-    return behind not in ("Add", "Sub", "Mul", "Div") and chains.keys().isdisjoint(node.inputs)
+    if any(value is not None and _behind_casts(value)[0] in chains for value in node.inputs):
+        return False
+    behind = node.output
+    while _private(behind) and keeps_type(behind.consumers[0]):
+        behind = behind.consumers[0].output
+    return not _private(behind) or behind.consumers[0].op not in ("Add", "Sub", "Mul", "Div")
+
+
+def _behind_casts(value: Value) -> tuple[Value, list[Node]]:
+    """Return what reaches a value through casts that change nothing and that nothing else reads, and those casts."""
+    casts: list[Node] = []
+    while (cast := value.producer) is not None and keeps_type(cast) and _private(value):
+        casts.append(cast)
+        assert cast.inputs[0] is not None
+        value = cast.inputs[0]
+    return value, casts[::-1]
 
 
 def _batch_norm(node: Node, source: Value, budget: int) -> AffineOp:
@@ -145,7 +162,7 @@ def _private(value: Value) -> bool:
 
 
 def _form(op: AffineOp) -> Form:
-    kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes}
+    kinds = {"factor" if node.op in ("Mul", "Div") else "term" for node in op.nodes if not keeps_type(node)}
     behind = op.source.producer
     assert op.transform is not None
     varies = np.unique(op.transform.gain).size > 1

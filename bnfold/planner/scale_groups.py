@@ -8,6 +8,7 @@ folds join them (a fold only ever ties more), so that a propagation that can't s
 from __future__ import annotations
 
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.op_views import keeps_type
 from bnfold.numerics.affine import Affine
 from bnfold.planner.propagation import immovable
 from bnfold.rules.reasons import Refusal
@@ -31,10 +32,11 @@ class ScaleGroups:
 
     def _read(self, node: Node) -> None:
         constant = node.graph.constants.is_constant
-        if node.op not in SUMS | {"Concat"} or not node.outputs or node.outputs[0] is None:
+        ties = node.op in SUMS or (node.op == "Cast" and keeps_type(node))
+        if not (ties or node.op == "Concat") or not node.outputs or node.outputs[0] is None:
             return
         values = [value for value in node.inputs if value is not None and not constant(value)]
-        for value in values if node.op in SUMS else ():
+        for value in values if ties else ():
             self.join(value, node.output)
         for value in values if node.op == "Concat" else ():
             if value.shape is not None and 0 not in value.shape:  # a gain on a part is one on the whole

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bnfold.ir.graph import Node
-from bnfold.ir.op_views import constant
+from bnfold.ir.op_views import constant, keeps_type
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import ABSORBED, Alternatives, Rule, RuleContext
 
@@ -44,19 +44,29 @@ def _dropout(node: Node, context: RuleContext) -> Alternatives:
 
 
 def _shape_only(node: Node, context: RuleContext) -> Alternatives:
-    """Shape and Size don't look at the values, CastLike not at those of its second input."""
-    read = node.inputs[0] if node.op == "CastLike" else None
-    if context.proposed(read) is not None or any(context.proposed(value) is not None for value in node.live_outputs):
-        return Refusal("unsupported-dtype", f"{node.label} changes the type")
+    """Shape and Size don't look at the values."""
+    if any(context.proposed(value) is not None for value in node.live_outputs):
+        return Refusal("unsupported-dtype", f"{node.label} makes integers")
     return ABSORBED
 
 
+def _cast(node: Node, context: RuleContext) -> Alternatives:
+    """A cast to the type that the value has is none. CastLike does not look at the values of its second input."""
+    if context.proposed(node.inputs[0]) is None and context.proposed(node.output) is None:
+        return ABSORBED
+    if not keeps_type(node):
+        return Refusal("unsupported-dtype", f"{node.label} changes the type")
+    return pass_on(node, context)
+
+
+_CAST = "passes if the type stays the same"
 _SHAPE = Rule("never", "any transform: only the shape is read", _shape_only)
 
 RULES = {
     "Shape": _SHAPE,
     "Size": _SHAPE,
-    "CastLike": Rule("never", "any transform on the second input: only the type is read", _shape_only),
+    "Cast": Rule(_CAST, _CAST, _cast),
+    "CastLike": Rule(_CAST, f"{_CAST}; any transform on the second input: only the type is read", _cast),
     "Identity": Rule("passes", "passes", pass_on),
     "Dropout": Rule("passes at inference", "passes at inference", _dropout),
 }

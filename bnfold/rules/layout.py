@@ -156,7 +156,13 @@ def _numbered(before: Shape, after: Shape) -> tuple[list[int], list[int]]:
     known = [next(primes) if dim is None else dim for dim in free]
     rest = prod(dim for dim in bound if dim is not None)
     if None in bound and prod(known) % rest:
-        raise Unmovable("an unknown dimension can't be worked out")
+        if free.count(None) > 1:
+            raise Unmovable("an unknown dimension can't be worked out")
+        free, bound = bound, free  # the other one is a multiple of this one
+        known = [next(primes) if dim is None else dim for dim in free]
+        rest = prod(dim for dim in bound if dim is not None)
+        if prod(known) % rest:
+            raise Unmovable("an unknown dimension can't be worked out")
     solved = [prod(known) // rest if dim is None else dim for dim in bound]
     if prod(known) != prod(solved):
         raise Unmovable("its shapes don't match")

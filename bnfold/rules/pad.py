@@ -8,8 +8,8 @@ import numpy as np
 
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import (
-    integers,
     pad_value,
+    sizes,
 )
 from bnfold.numerics.affine import Affine
 from bnfold.rules.identity import pass_on
@@ -26,7 +26,7 @@ from bnfold.rules.rule import (
 
 def _propagate_pad(node: Node, context: RuleContext) -> Alternatives:
     """Copies of edge values carry any transform; constant padding must still be one number afterwards."""
-    pads = integers(node, "pads", 1) or integers(node, "paddings", 1)
+    pads = sizes(node, "pads", 1) or sizes(node, "paddings", 1)
     transforms = proposed_around(node, context)
     source = node.inputs[0]
     assert source is not None
@@ -35,7 +35,7 @@ def _propagate_pad(node: Node, context: RuleContext) -> Alternatives:
             return Refusal("unknown-shape", f"which axes Pad {node.name!r} pads is not known")
     else:
         rank = len(pads) // 2
-        padded = {axis for axis in range(rank) if pads[axis] or pads[rank + axis]}
+        padded = {axis for axis in range(rank) if pads[axis] != 0 or pads[rank + axis] != 0}
         if any(
             size > 1 and axis in padded for transform in transforms for axis, size in enumerate(transform.gain.shape)
         ):

@@ -31,9 +31,10 @@ def _resize(node: Node, context: RuleContext) -> Alternatives:
     scales = _scales(node)
     for axis in varying:
         if scales is not None:
-            if axis >= len(scales) or scales[axis] != 1:
+            if axis >= len(scales) or scales[axis] not in (1, None):
                 return Refusal("channel-axis", f"{node.label} resizes the channels")
-            continue
+            if scales[axis] == 1:
+                continue
         sizes = [None if shape is None else shape[axis] for shape in (source.shape, target.shape)]
         if not _by_sizes(node) or not isinstance(sizes[0], int) or sizes[0] != sizes[1]:
             return Refusal("unknown-shape", f"whether {node.label} resizes the channels is not known")
@@ -49,22 +50,26 @@ def _by_sizes(node: Node) -> bool:
     )
 
 
-def _scales(node: Node) -> list[float] | None:
-    """The scale of each axis where constants give it; None where they don't, or give sizes."""
+def _scales(node: Node) -> list[float | None] | None:
+    """The scale of each axis, None for one that is computed at run time; None altogether where sizes are given."""
     if "scales" in node.attrs:
         return [float(scale) for scale in node.attrs["scales"]]
     index = 1 if node.op == "Upsample" or node.opset < 11 else 2
     value, source = node.input(index), node.inputs[0]
-    if value is None or not node.graph.constants.is_constant(value):
+    entries = node.graph.constants.entries(value)
+    if value is not None and node.graph.constants.is_constant(value):
+        found: list[float | None] = [float(scale) for scale in constant(node, index).reshape(-1)]
+    elif entries is not None:
+        found = [scale if isinstance(scale, float) else None for scale in entries.reshape(-1)]
+    else:
         return None
-    found = [float(scale) for scale in constant(node, index).reshape(-1)]
     axes = node.attr("axes")
     if not axes or not found:
         return found or None
     assert source is not None
     if source.rank is None:
         return None
-    scales = [1.0] * source.rank
+    scales: list[float | None] = [1.0] * source.rank
     for axis, scale in zip(axes, found, strict=True):
         scales[axis] = scale
     return scales

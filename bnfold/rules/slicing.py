@@ -36,7 +36,7 @@ def _slice(node: Node, context: RuleContext) -> Alternatives:
     assert source is not None
     cut = slices(node)
     if cut is None or source.shape is None:
-        return Refusal("dynamic-weights", f"the bounds of Slice {node.name!r} are computed at run time")
+        return Refusal("dynamic-weights", f"the axes of Slice {node.name!r} are computed at run time")
     known = context.proposed(source) or context.proposed(node.output)
     varying = [] if known is None else [axis for axis, n in enumerate(known.gain.shape) if n > 1]
     relevant = [(axis, span) for axis, span in cut if axis in varying]
@@ -48,13 +48,15 @@ def _slice(node: Node, context: RuleContext) -> Alternatives:
             else [*alternatives, *_embedded(node, context, cut, source.shape)]
         )
     axis, span = relevant[0]
+    if span is None:
+        return Refusal("dynamic-weights", f"the bounds of Slice {node.name!r} are computed at run time")
     size = length_of(source, axis)
     if len(relevant) > 1 or size is None:
         return Refusal("unknown-shape", f"Slice {node.name!r} cuts an axis of unknown size, or several")
     return _select(node, context, axis, np.arange(size)[span])
 
 
-def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice]], shape: Shape) -> list[Assignments]:
+def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice | None]], shape: Shape) -> list[Assignments]:
     """A second way to carry a slice's transform back: on the part that is cut out, the rest untouched."""
     source, after = node.inputs[0], context.proposed(node.output)
     assert source is not None
@@ -62,7 +64,7 @@ def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice]], sh
         return []
     ((axis, span),) = cut
     size = length_of(source, axis)
-    if size is None:
+    if size is None or span is None:
         return []
     picked = np.arange(size)[span]
 

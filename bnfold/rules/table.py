@@ -57,8 +57,6 @@ def no_rule(node: Node) -> Refusal:
         return Refusal("quantized-activation", f"{where} rounds the value to integers")
     if node.op in ("If", "Loop", "Scan"):
         return Refusal("control-flow", f"{where} is control flow")
-    if node.op == "Cast":
-        return Refusal("unsupported-dtype", f"{where} changes the type")
     if node.op in KNOWN:
         return Refusal("nonlinear", f"{where} does not carry the transform")
     return Refusal("unknown-op", f"{where} has no rule")

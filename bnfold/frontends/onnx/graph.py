@@ -20,9 +20,11 @@ from onnx import (
 )
 
 from bnfold.errors import InputError
+from bnfold.frontends.onnx.shape_refinement import refine
 from bnfold.frontends.onnx.type_inference import Place, Type, bodies, check_node, infer_types, np_dtype, reads
 from bnfold.ir.constant_folding import FEW, Constants
 from bnfold.ir.graph import Graph, Node, Value
+from bnfold.ir.shape_values import ShapeValues
 
 
 class Tensors(Protocol):
@@ -74,10 +76,12 @@ class OnnxGraphs:
         self.outputs_are_named = True
         self._tensors = tensors or _Inline()
         self._external: set[Value] = set()
-        self._constants = Constants()
+        self._sizes = ShapeValues()
+        self._constants = Constants(self._sizes)
         self._types: dict[Place, dict[str, Type]] | None = None
         self._opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
         self.scopes: list[Graph] = []
+        self._places: list[tuple[Graph, Place]] = []
         self.bodies: dict[Node, list[tuple[str, Graph]]] = {}
         self._nested: list[_Nested] = [(model.graph, {}, "", (), None)]
         while self._nested:
@@ -95,6 +99,8 @@ class OnnxGraphs:
         """Element type and shape of a value by onnx's shape inference, run once, when first asked for."""
         if self._types is None:
             self._types = infer_types(self.model)
+            scopes = [(graph, self._types.setdefault(place, {})) for graph, place in self._places]
+            refine(scopes, self._sizes, self.model)
         return self._types.get(place, {}).get(name, (None, None))
 
     def is_external(self, value: Value) -> bool:
@@ -137,6 +143,7 @@ class OnnxGraphs:
                 value.captured = True
         _sort(graph, values)
         self.scopes.append(graph)
+        self._places.append((graph, place))
 
     def _declare(self, values: dict[str, Value], value: Value) -> Value:
         if value.name in values:

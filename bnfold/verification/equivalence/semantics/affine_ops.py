@@ -92,7 +92,7 @@ def identity(interpreter: Interpreter, node: Node) -> bool:
 
 
 def cast(interpreter: Interpreter, node: Node) -> bool:
-    """Cast between floats: widening changes nothing, narrowing does unless the value was that narrow before."""
+    """Cast and CastLike of floats: widening changes nothing, narrowing does unless the value was that narrow before."""
     source, target = node.inputs[0], node.output
     names = [v.dtype.name if v is not None and v.dtype is not None else "" for v in (source, target)]
     if source is None or any(name not in FLOATS for name in names):
@@ -113,7 +113,7 @@ SEMANTICS = {
     "BatchNormalization": batch_norm,
     "InstanceNormalization": instance_norm,
     "Neg": negation,
-    "Cast": cast,
+    **dict.fromkeys(("Cast", "CastLike"), cast),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),
     **dict.fromkeys(("Identity", "Dropout"), identity),
 }

@@ -6,11 +6,11 @@ from math import prod
 
 import numpy as np
 
-from bnfold.ir.graph import Node
+from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant, integers, pad_value, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -19,17 +19,11 @@ from bnfold.verification.equivalence.semantics.views import is_view, repeated_ke
 
 def carried(interpreter: Interpreter, node: Node) -> bool:
     """A layout operator: the class goes through, and the transform moves with it as the operator's rule says."""
-    constants = node.graph.constants
     state = interpreter.state_of(node.inputs[0])
-    others = node.inputs[1:]
-    if any(value is not None and not constants.is_constant(value) for value in others):
+    if not all(value is None or _is_fixed(interpreter, value) for value in node.inputs[1:]):
         return False
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
         state = interpreter.positive(node, state)
-    if node.op == "Pad" and node.attr("mode", "constant") == "constant" and not state.is_plain:
-        if pad_value(node) != 0:
-            return False
-        state = interpreter.unshifted(node, state, interpreter.eps(node.inputs[0]))
     states = interpreter.carried(node, state)
     if states is None:
         state = interpreter.unshifted(node, state, interpreter.eps(node.inputs[0]))
@@ -46,11 +40,54 @@ def carried(interpreter: Interpreter, node: Node) -> bool:
             base = interpreter.made(node, Either(tuple((*key, index) for key in keys))).base
             moved = states[value]
             interpreter.states[value] = AbstractValue(base, moved.affine, moved.gain_error, moved.shift_error)
-            if (pads := _zero_pads(node)) is not None and not state.affine.has_shift:
-                interpreter.pads[base] = state.base, pads
             if node.op == "Slice" and keys[-1][0] == "cut":
                 interpreter.slices.setdefault(base, (keys[-1][1], dict(keys[-1][2])))  # type: ignore[arg-type, call-overload]
     return True
+
+
+def _is_fixed(interpreter: Interpreter, value: Value) -> bool:
+    """Return True for constants, and for sizes, axes and places that are computed: no transform moves integers."""
+    if value.graph.constants.is_constant(value):
+        return True
+    return value.dtype is not None and value.dtype.kind in "iu" and interpreter.state_of(value).is_plain
+
+
+def pad(interpreter: Interpreter, node: Node) -> bool:
+    """Read a Pad: copies go with what they copy; ``v`` around ``g b + h`` is ``(v - h) / g`` around ``b``."""
+    state, value = interpreter.state_of(node.inputs[0]), node.inputs[0]
+    pads = integers(node, "pads", 1) or integers(node, "paddings", 1)
+    if node.attr("mode", "constant") != "constant" or pads is None or node.input(3) is not None or value is None:
+        return carried(interpreter, node)
+    number, eps = pad_value(node), LOOSE * interpreter.eps(value)
+    if number is None or _varies_where_padded(state, pads):
+        return False
+    if ((state.affine.gain == 0) & (state.affine.shift != number)).any():  # which nothing around ``b`` gives
+        state = interpreter.unshifted(node, state, interpreter.eps(value))
+    gain, shift, gain_error, shift_error = aligned(
+        state.affine.gain, state.affine.shift, state.gain_error, state.shift_error
+    )
+    if ((gain == 0) & (shift != number)).any():
+        return False
+    size = np.where(gain == 0, 1.0, gain)
+    fill = (number - shift) / size
+    bars = (shift_error + eps * (abs(number) + np.abs(shift)) + np.abs(fill) * gain_error) / np.abs(size)
+    key = (node.op, state.base, tuple(pads), version(node))
+    if (np.abs(fill) <= bars).all():
+        base = interpreter.made(node, (*key, "zeros")).base
+        if (zeros := _padded_positions(pads, value.rank)) is not None:
+            interpreter.pads[base] = state.base, zeros
+    else:
+        numbers = Numbers.stacked((fill,), (bars,))
+        base = interpreter.made(node, (*key, "filled"), lambda: numbers).base
+    interpreter.states[node.output] = AbstractValue(base, state.affine, state.gain_error, state.shift_error)
+    return True
+
+
+def _varies_where_padded(state: AbstractValue, pads: list[int]) -> bool:
+    rank = len(pads) // 2
+    arrays = (state.affine.gain, state.affine.shift, state.gain_error, state.shift_error)
+    sizes = np.broadcast_shapes(*(array.shape for array in aligned(*arrays)))
+    return any(size != 1 and (pads[axis] or pads[rank + axis]) for axis, size in enumerate(sizes))
 
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze"})
@@ -104,6 +141,8 @@ def _slice_ranges(node: Node) -> list[tuple[int, tuple[int, int, int]]] | None:
         return None
     ranges = []
     for axis, span in spans:
+        if span is None:
+            return None
         start, end, step, size = span.start, span.stop, span.step, shape[axis]
         if isinstance(size, int) and step > 0:
             start, end, step = slice(start, end, step).indices(size)
@@ -116,14 +155,11 @@ _END = 2**31 - 1
 """What stands for the end of an axis."""
 
 
-def _zero_pads(node: Node) -> list[int] | None:
-    """Return the zeros that a Pad adds to the positions, as a convolution could do itself; None for other padding."""
-    pads = integers(node, "pads", 1) if node.op == "Pad" else None
-    rank = node.inputs[0].rank if node.inputs[0] is not None else None
-    if pads is None or rank is None or node.attr("mode", "constant") != "constant" or node.input(3) is not None:
+def _padded_positions(pads: list[int], rank: int | None) -> list[int] | None:
+    """Return the padding of the positions, as a convolution could do itself; None for other padding."""
+    if rank is None or any((*pads[:2], *pads[rank : rank + 2])) or min(pads) < 0:
         return None
-    outer = [*pads[:2], *pads[rank : rank + 2]]
-    return None if pad_value(node) != 0 or any(outer) or min(pads) < 0 else [*pads[2:rank], *pads[rank + 2 :]]
+    return [*pads[2:rank], *pads[rank + 2 :]]
 
 
 def concat(interpreter: Interpreter, node: Node) -> bool:
@@ -214,12 +250,13 @@ SEMANTICS = {
     "Concat": concat,
     "Gather": gather,
     "Expand": expand,
+    "Pad": pad,
     "Tile": tile,
     **dict.fromkeys(("Shape", "Size"), shape_of),
     **dict.fromkeys(
         (
             *VIEWS, "Transpose", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
-            "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample", "Pad",
+            "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample",
             "Slice", "Split",
         ),
         carried,
