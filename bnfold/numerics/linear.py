@@ -157,6 +157,24 @@ def _product(weight: Weight, vector: Array) -> Array:
     return made
 
 
+def response(weight: Weight, mean: Array, square: Array) -> tuple[Array, Array]:
+    """Return mean and variance per output of what a weight makes of independent inputs, in float64 block by block.
+
+    ``mean`` and ``square`` (the variance) are vectors of ``group * in``.
+    """
+    means, squares = np.zeros(weight.outputs), np.zeros(weight.outputs)
+    mean, square = (vector.reshape(weight.shape[0], -1) for vector in (mean, square))
+    for (groups, rows), block in weight.blocks():
+        exact = block.astype(np.float64)
+        if weight.inputs_first:
+            means[groups] += np.einsum("giok,gi->go", exact, mean[groups, rows])
+            squares[groups] += np.einsum("giok,gi->go", np.square(exact), square[groups, rows])
+        else:
+            means[groups, rows] = np.einsum("goik,gi->go", exact, mean[groups])
+            squares[groups, rows] = np.einsum("goik,gi->go", np.square(exact), square[groups])
+    return means.reshape(-1), squares.reshape(-1)
+
+
 def _at(vector: Array, place: Place) -> Array:
     """Return what belongs to a block of a weight, of something that broadcasts against all of it."""
     groups, rows = place

@@ -10,6 +10,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import Affine
 from bnfold.planner.candidates import AffineOp
+from bnfold.planner.conditioning import Conditioning
 from bnfold.planner.plan import ResidualOp
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
@@ -30,6 +31,7 @@ class PlannerState(Protocol):
     removed: set[Node]
     aliases: dict[Value, list[Value]]
     residuals: dict[Node, ResidualOp]
+    conditioning: Conditioning
 
     def current(self, value: Value) -> Affine:
         """The transform that ``value`` carries from earlier folds."""
@@ -141,9 +143,18 @@ class Propagation:
                 return held
             if not transform.fits(self.current(value)):
                 return Refusal("unknown-shape", f"{value.name!r} has a transform of another number of channels")
+            if costly := self._cost(value, transform):
+                return costly
             assignments.extend((other, transform) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
         return None
+
+    def _cost(self, value: Value, transform: Affine) -> Refusal | None:
+        """Return why carrying the transform, after what it carries already, would cost the value its accuracy."""
+        try:
+            return self.planner.conditioning.refusal(value, transform.after(self.current(value)))
+        except ValueError:
+            return Refusal("channel-axis", f"the transform of {value.name!r} varies along several axes")
 
     def _around(self, value: Value) -> Iterator[Node]:
         for node in dict.fromkeys((value.producer, *value.consumers)):
