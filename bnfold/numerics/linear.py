@@ -115,6 +115,25 @@ class Scaled:
         target = largest[place[0]] if self.weight.inputs_first else largest[place]
         np.maximum(target, size, out=target)
 
+    def losses(self) -> tuple[Array, Array]:
+        """Return per output channel, ``(group, out)``, how far rounding moves the weight, and how large it is.
+
+        Both are lengths of a channel's row as the inputs see it that this weight was made for: a divisor enlarges what
+        is read in the same proportion as it makes entries smaller.
+        """
+        gain = self.weight.per_output(self.gain)
+        divisor = self.weight.per_input(np.ones((1, 1)) if self.divisor is None else self.divisor)
+        moved, size = np.zeros(self.weight.outputs), np.zeros(self.weight.outputs)
+        axes = (1 if self.weight.inputs_first else 2, 3)
+        for place, block in self.weight.blocks():
+            by = _at(divisor, place) if self.divisor is not None else divisor
+            exact = block.astype(np.float64) * _at(gain, place) / by
+            error = rounded(exact, self.dtype).astype(np.float64) - exact
+            target = (place[0],) if self.weight.inputs_first else place
+            moved[target] += np.square(error * by).sum(axis=axes)
+            size[target] += np.square(exact * by).sum(axis=axes)
+        return np.sqrt(moved), np.sqrt(size)
+
     def array(self) -> NDArray[Any]:
         """The result as a whole."""
         made = np.empty(math.prod(self.shape), self.dtype)

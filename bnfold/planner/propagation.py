@@ -115,6 +115,7 @@ class Propagation:
                             for alternative in reversed(alternatives[1:])
                         )
                     refusal = self._accept(alternatives[0], queue)
+            refusal = refusal or self._costs()
             if refusal is None:
                 return self.state
             first = first or refusal
@@ -143,18 +144,22 @@ class Propagation:
                 return held
             if not transform.fits(self.current(value)):
                 return Refusal("unknown-shape", f"{value.name!r} has a transform of another number of channels")
-            if costly := self._cost(value, transform):
-                return costly
             assignments.extend((other, transform) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
         return None
 
-    def _cost(self, value: Value, transform: Affine) -> Refusal | None:
-        """Return why carrying the transform, after what it carries already, would cost the value its accuracy."""
-        try:
-            return self.planner.conditioning.refusal(value, transform.after(self.current(value)))
-        except ValueError:
-            return Refusal("channel-axis", f"the transform of {value.name!r} varies along several axes")
+    def _costs(self) -> Refusal | None:
+        """Return why the transforms assigned, after those of earlier folds, would cost accuracy."""
+        for value, transform in self.state.assigned.items():
+            if transform.is_identity:
+                continue
+            try:
+                total = transform.after(self.current(value))
+            except ValueError:
+                return Refusal("channel-axis", f"the transform of {value.name!r} varies along several axes")
+            if costly := self.planner.conditioning.refusal(value, total):
+                return costly
+        return None
 
     def _around(self, value: Value) -> Iterator[Node]:
         for node in dict.fromkeys((value.producer, *value.consumers)):
