@@ -114,18 +114,19 @@ def _stored(
 ) -> NDArray[Any] | Scaled | Refusal:
     """``values`` as the type of the constant they replace, or why that type can't hold them.
 
-    A weight that is still to be computed stays so, and judges itself whenever it is computed, by the sizes of what its
-    layer makes (``outputs``).
+    A weight that is still to be computed stays so. It is judged by the sizes of what its layer makes (``outputs``), or
+    when it is written: the graph is edited then and no sizes are known, so that a doubtful weight raises.
     """
     where = f"input {index} of {node.label}"
     dtype = _type_of(node, index)
     if dtype is None:
         return Refusal("unknown-shape", f"the type of {where} is not known")
     if isinstance(values, Scaled):
-        typed = replace(values, dtype=dtype)
-        weight = replace(typed, judge=partial(judge, where, typed, outputs))
+        weight = replace(values, dtype=dtype)
+        if defer_range_checks:
+            return replace(weight, judge=partial(judge, where, weight, None))
         try:
-            for _ in () if defer_range_checks else weight.blocks():
+            for _ in replace(weight, judge=partial(judge, where, weight, outputs)).blocks():
                 pass
         except NotRepresentable as error:
             return error.refusal

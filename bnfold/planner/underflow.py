@@ -51,7 +51,10 @@ def output_sizes(node: Node, current: Transforms, sizes: ActivationSizes) -> tup
 
 
 def judge(where: str, weight: Scaled, outputs: Outputs | None, largest: Array) -> None:
-    """Raise NotRepresentable for a weight that its type can't hold; ``largest`` are its largest entries per channel."""
+    """Raise NotRepresentable for a weight that its type can't hold; ``largest`` are its largest entries per channel.
+
+    Without ``outputs`` one that may lose bits is refused.
+    """
     dtype = weight.dtype
     if not np.isfinite(rounded(largest, dtype)).all():
         raise NotRepresentable(Refusal("overflow", f"{where} would not be finite in {dtype}"))
@@ -60,9 +63,11 @@ def judge(where: str, weight: Scaled, outputs: Outputs | None, largest: Array) -
     small = (largest > DEAD * largest.max(initial=0.0)) & (largest < smallest_normal(dtype) * np.sqrt(entries))
     if not small.any():
         return
+    if outputs is None:
+        raise NotRepresentable(Refusal("overflow", f"{where} may lose its bits to underflow in {dtype}"))
     moved, size = (found.reshape(-1) for found in weight.losses())
     share = np.divide(moved, size, out=np.zeros_like(moved), where=size > 0)
-    if _is_lossy(share, small.reshape(-1), None if outputs is None else outputs(), dtype):
+    if _is_lossy(share, small.reshape(-1), outputs(), dtype):
         raise NotRepresentable(Refusal("overflow", f"{where} would lose its bits to underflow in {dtype}"))
 
 
