@@ -48,14 +48,19 @@ LINEAR = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Linear": 2, "MatMul": None}
 
 
 def statistics_of(node: Node) -> BatchNorm | None:
-    """Return the parameters of a node that is a BatchNormalization with one number per channel."""
-    if node.op != "BatchNormalization" or not node.inputs or not node.live_outputs:
+    """Return the parameters of a node that is a BatchNormalization at inference."""
+    if node.op != "BatchNormalization" or node.input(0) is None or not is_made(node):
         return None
     try:
         own = normalization.inference(node)
     except (NotEvaluable, *INCONSISTENT_MODEL):
         return None
-    return None if isinstance(own, Refusal) or own[1].mean.ndim > 1 else own[1]
+    return None if isinstance(own, Refusal) else own[1]
+
+
+def is_made(node: Node) -> bool:
+    """Return True if the node's first output is there: named, and not the empty name of an absent one."""
+    return bool(node.outputs) and node.outputs[0] is not None
 
 
 def deviation(bn: BatchNorm) -> Array:
@@ -107,8 +112,8 @@ class ActivationSizes:
         """What a node makes of what it reads; None where that is not known."""
         own = statistics_of(node)
         if own is not None:
-            scale = np.abs(own.affine().vectors(1, own.mean.size)[0]) * deviation(own)  # type: ignore[index]
-            return Affine.along(1, scale, own.bias)
+            width = np.sqrt(own.var + own.epsilon)
+            return Affine.along(1, np.abs(own.scale / width) * deviation(own), own.bias)
         inputs = {v: self._known.get(v, IDENTITY) for v in self._needed(value)}
         sizes = list(inputs.values())
         step = as_affine(node) if node.op in ("Add", "Sub", "Mul", "Div") else None
@@ -137,7 +142,7 @@ def _read_by_norm(value: Value) -> Affine | None:
         norm = next((bn for node in value.consumers if (bn := statistics_of(node)) and node.inputs[0] is value), None)
         if norm is not None:
             return _back(Affine.along(1, deviation(norm), norm.mean), path)
-        behind = next((node for node in value.consumers if node.op in MOVES and node.live_outputs), None)
+        behind = next((node for node in value.consumers if node.op in MOVES and is_made(node)), None)
         if behind is None:
             return None
         path.append((value, behind))

@@ -2,9 +2,9 @@
 
 A runtime rounds what it stores to a relative precision. A value ``v`` that carries ``g v + h`` is rounded at the size
 of that, and so, once its consumers have undone it, at the size of ``v + h / g``; the original rounds it at the size of
-``v``. Their ratio says how many times the rounding error grows there. Where one node alone reads the value, what that
-node makes of it is rounded too, and the error may be as large as that: a BatchNorm that divides by a small deviation
-makes large numbers in the original as well. All sizes are estimates (:mod:`bnfold.planner.activation_sizes`).
+``v``. Their ratio says how many times the rounding error grows there. An error that the original makes anyway may be as
+large after the fold: what an affine operator reads is rounded too, and where one node alone reads the value, so is what
+that makes of it. All sizes are estimates (:mod:`bnfold.planner.activation_sizes`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine, leading
 from bnfold.numerics.rounding import is_float, range_of
-from bnfold.planner.activation_sizes import SUMS, ActivationSizes, alone, statistics_of
+from bnfold.planner.activation_sizes import RECTIFIERS, SUMS, ActivationSizes, alone, is_made, statistics_of
 from bnfold.rules.forward_transform import carried
 from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
@@ -85,7 +85,7 @@ class Conditioning:
         at = value
         while at not in self._tolerated:
             reader = alone(at)
-            if reader is None or not reader.live_outputs or len(path) == FARTHEST:
+            if reader is None or not is_made(reader) or len(path) == FARTHEST:
                 self._tolerated[at] = self._square(at, smallest)
                 break
             path.append((at, reader))
@@ -97,24 +97,50 @@ class Conditioning:
         return self._tolerated[value]
 
     def _square(self, value: Value, smallest: float) -> Array:
-        size = self._sizes.of(value)
-        return np.square(size.gain) + np.square(size.shift) + smallest**2
+        """The square of the size at which a value is rounded, and what it is computed from while that is one value."""
+        path = [(value, np.ones(()))]
+        while len(path) < FARTHEST and (source := _source(path[-1][0])) is not None:
+            path.append(source)
+        square, factor = np.zeros(()), np.zeros(())
+        for at, next_factor in reversed(path):
+            size = self._sizes.of(at)
+            own, passed = leading(np.square(size.gain) + np.square(size.shift) + smallest**2, square)
+            factor, passed = leading(factor, passed)
+            own, passed = leading(own, passed * np.square(factor))
+            square, factor = own + passed, next_factor
+        return square
+
+
+def _source(value: Value) -> tuple[Value, Array] | None:
+    """Return the one value that another is computed from, entry by entry, and by which factor its error arrives."""
+    node = value.producer
+    if node is None or value is not node.outputs[0]:
+        return None
+    if (step := _step(node)) is not None:
+        return step[0], step[1].gain
+    if node.op not in RECTIFIERS or node.inputs[0] is None:
+        return None
+    return node.inputs[0], np.ones(())
+
+
+def _step(node: Node) -> tuple[Value, Affine] | None:
+    """Return the one value that a node reads and the transform that it makes of it; None for any other node."""
+    try:
+        norm = statistics_of(node)
+        if norm is not None and node.inputs[0] is not None:
+            return node.inputs[0], norm.affine()
+        step = as_affine(node)
+    except (NotEvaluable, *INCONSISTENT_MODEL):
+        return None
+    return None if isinstance(step, Refusal) else step
 
 
 def _pulled_back(node: Node, source: Value, behind: Array) -> Array | None:
     """The square of an error of what ``node`` makes, as one of what it reads; None where that is not known."""
-    try:
-        norm = statistics_of(node)
-        if norm is not None:
-            gain = norm.affine().gain
-        elif (step := as_affine(node)) is not None and not isinstance(step, Refusal):
-            gain = step[1].gain
-        elif node.op in SUMS and all(v is None or v.shape == node.output.shape for v in node.inputs):
-            return behind
-        else:
-            found = (carried(node, {node.output: Affine.of(np.sqrt(behind), 0.0)}) or {}).get(source)
-            return None if found is None else np.square(found.gain)
-    except (NotEvaluable, *INCONSISTENT_MODEL):
-        return None
-    behind, gain = leading(behind, gain)
-    return behind / np.square(gain)
+    if (step := _step(node)) is not None:
+        behind, gain = leading(behind, step[1].gain)
+        return behind / np.square(gain)
+    if node.op in SUMS and all(v is None or v.shape == node.output.shape for v in node.inputs):
+        return behind
+    found = (carried(node, {node.output: Affine.of(np.sqrt(behind), 0.0)}) or {}).get(source)
+    return None if found is None else np.square(found.gain)

@@ -81,4 +81,5 @@ def _is_lossy(share: Array, small: Array, outputs: tuple[Array, Array] | None, d
     if size.size not in (1, share.size):
         deviation, size = np.ones_like(share), np.ones_like(share)
     dead = size <= unit * size.max(initial=0.0)
-    return bool((small & ~dead & (share * deviation > unit * size)).any())
+    rounding = unit * np.maximum(size, smallest_normal(dtype))
+    return bool((small & ~dead & (share * deviation > rounding)).any())
