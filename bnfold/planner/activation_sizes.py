@@ -42,6 +42,10 @@ MOVES = frozenset({"Concat", "Identity", "Transpose", "Reshape", "Flatten", "Squ
 """Operators that change no number, so that what is known of their output is known of their inputs."""
 
 RECTIFIERS = frozenset({"Relu", "LeakyRelu", "PRelu", "Clip", "Elu", "Selu", "Gelu", "Softplus", "HardSwish", "Mish"})
+AVERAGES = frozenset({"GlobalAveragePool", "AveragePool", "ReduceMean"})
+INDEPENDENT = 64
+"""Numbers that an average is taken of which count as independent: neighbours in an image are not."""
+
 SUMS = frozenset({"Add", "Sub", "Sum"})
 LINEAR = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Linear": 2, "MatMul": None}
 """Linear operators, and where they read their bias."""
@@ -132,7 +136,10 @@ class ActivationSizes:
             return _rectified(sizes[0])
         if node.op in LINEAR:
             return _linear(node, inputs)
-        return (carried(node, inputs) or {}).get(value)
+        found = (carried(node, inputs) or {}).get(value)
+        if found is None or node.op not in AVERAGES:
+            return found
+        return Affine.of(found.gain / np.sqrt(_averaged(node)), found.shift)
 
 
 def _read_by_norm(value: Value) -> Affine | None:
@@ -148,6 +155,19 @@ def _read_by_norm(value: Value) -> Affine | None:
         path.append((value, behind))
         value = behind.output
     return None
+
+
+def _averaged(node: Node) -> int:
+    """How many numbers an average is taken of, as far as they are independent; the most where that is not known."""
+    source, target = node.inputs[0], node.output
+    window = node.attr("kernel_shape")
+    if window is not None:
+        return min(prod(window), INDEPENDENT)
+    before, after = (None if v is None or v.shape is None else v.shape[1:] for v in (source, target))
+    if before is None or after is None or not all(isinstance(size, int) for size in (*before, *after)):
+        return INDEPENDENT
+    count = prod(size for size in before if isinstance(size, int))
+    return min(max(count // max(prod(size for size in after if isinstance(size, int)), 1), 1), INDEPENDENT)
 
 
 def _back(size: Affine, path: list[tuple[Value, Node]]) -> Affine | None:

@@ -173,3 +173,75 @@ def test_conditioning_is_checked_behind_other_operators(between):
         nodes, [tensor("x", [2, 3, 8, 8])], outputs, {"w": normal(4, 3, 1, 1), "w2": normal(4, 4, 1, 1), **held}
     )
     assert fold_and_compare(model) == 0
+
+
+def dense(gammas, layers=3, channels=8):
+    """Return a dense block: each layer normalises all that came before it, by a BatchNorm with these scales."""
+    held, nodes, value, width = {"w": weights(1, channels, 3, 1, 1)}, [node("Conv", ["x", "w"], ["t0"])], "t0", channels
+    rng = np.random.default_rng(3)
+    for index in range(1, layers + 1):
+        held |= {
+            f"n{index}_scale": np.resize(gammas, width).astype("f4"),
+            f"n{index}_bias": rng.normal(0, 0.3, width).astype("f4"),
+            f"n{index}_mean": np.zeros(width, "f4"),
+            f"n{index}_var": np.ones(width, "f4"),
+            f"v{index}": (rng.standard_normal((4, width, 1, 1)) / np.sqrt(width)).astype("f4"),
+        }
+        nodes += [
+            bn_node(value, f"b{index}", f"n{index}"),
+            node("Relu", [f"b{index}"], [f"r{index}"]),
+            node("Conv", [f"r{index}", f"v{index}"], [f"c{index}"]),
+            node("Concat", [value, f"c{index}"], [f"t{index}"], axis=1),
+        ]
+        value, width = f"t{index}", width + 4
+    nodes[-1].output[0] = "y"
+    nodes.append(node("Sigmoid", [f"c{layers}"], ["z"]))
+    nodes[-2:] = [node("Sigmoid", [f"c{layers}"], ["y"])]
+    return make(nodes, [tensor("x", [1, 3, 4, 4])], [tensor("y", None)], held)
+
+
+@pytest.mark.parametrize(("gammas", "folds"), [([1.0, 0.8, 1.2], True), ([1.0, 0.8, 2e-3, 1.2], False)])
+def test_a_small_scale_does_not_go_upstream_where_other_layers_would_divide_by_it(gammas, folds):
+    """DenseNet: through a Concat, with BatchNorms that are kept behind it."""
+    model = dense(gammas)
+    folded, (plan,) = fold_proto(model)
+    assert bool(plan.folds) is folds
+    assert folds or set(reasons(plan)) <= {"conditioning", "nonlinear"}
+    assert "conditioning" in reasons(plan) or folds
+    assert_equivalent(model, folded, 16.0)
+
+
+@pytest.mark.parametrize("count", [2, 12])
+def test_offsets_that_add_up_along_a_residual_chain_are_limited(count):
+    """Each BatchNorm may leave its offset in the sum; all of them would make it many times its size."""
+    held, nodes, value = {"w": weights(1, 4, 3, 1, 1)}, [node("Conv", ["x", "w"], ["t0"])], "t0"
+    rng = np.random.default_rng(0)
+    for index in range(count):
+        sign = 1.0 if index % 2 else -1.0
+        held |= {f"w{index}": (rng.standard_normal((4, 4, 1, 1)) / 2).astype("f4")}
+        held |= {f"n{index}_{key}": np.full(4, number, "f4") for key, number in [("scale", 1), ("bias", 0.3 * sign)]}
+        held |= {f"n{index}_mean": np.full(4, 0.4, "f4"), f"n{index}_var": np.full(4, 0.34, "f4")}
+        nodes += [
+            node("Conv", [value, f"w{index}"], [f"c{index}"]),
+            node("Relu", [f"c{index}"], [f"r{index}"]),
+            bn_node(f"r{index}", f"b{index}", f"n{index}"),
+            node("Add", [value, f"b{index}"], [f"t{index + 1}"]),
+        ]
+        value = f"t{index + 1}"
+    held["last"] = weights(9, 4, 4, 1, 1)
+    nodes += [node("ReduceMean", [value], ["g"], axes=[2, 3]), node("Conv", ["g", "last"], ["y"])]
+    model = make(nodes, [tensor("x", [1, 3, 8, 8])], [tensor("y", None)], held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds
+    assert ("conditioning" in reasons(plan)) is (count > 2)
+    assert_equivalent(model, folded, 64.0)
+
+
+def test_what_the_original_rounds_anyway_is_no_cost():
+    """A BatchNorm that subtracts a large mean rounds at the size of that mean, before the fold and behind it."""
+    held = {**batch_norm("bn", 4, 1), "v": weights(2, 4, 4, 1, 1)}
+    held |= {"bn_scale": np.ones(4, "f4"), "bn_bias": np.zeros(4, "f4"), "bn_var": np.ones(4, "f4")}
+    held["bn_mean"] = np.full(4, 100.0, "f4")
+    nodes = [node("Softsign", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "v"], ["y"])]
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
+    assert reasons(plan) == ["folds"]
