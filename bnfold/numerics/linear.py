@@ -115,6 +115,25 @@ class Scaled:
         target = largest[place[0]] if self.weight.inputs_first else largest[place]
         np.maximum(target, size, out=target)
 
+    def losses(self) -> tuple[Array, Array]:
+        """Return per output channel, ``(group, out)``, how far rounding moves the weight, and how large it is.
+
+        Both are lengths of a channel's row as the inputs see it that this weight was made for: a divisor enlarges what
+        is read in the same proportion as it makes entries smaller.
+        """
+        gain = self.weight.per_output(self.gain)
+        divisor = self.weight.per_input(np.ones((1, 1)) if self.divisor is None else self.divisor)
+        moved, size = np.zeros(self.weight.outputs), np.zeros(self.weight.outputs)
+        axes = (1 if self.weight.inputs_first else 2, 3)
+        for place, block in self.weight.blocks():
+            by = _at(divisor, place) if self.divisor is not None else divisor
+            exact = block.astype(np.float64) * _at(gain, place) / by
+            error = rounded(exact, self.dtype).astype(np.float64) - exact
+            target = (place[0],) if self.weight.inputs_first else place
+            moved[target] += np.square(error * by).sum(axis=axes)
+            size[target] += np.square(exact * by).sum(axis=axes)
+        return np.sqrt(moved), np.sqrt(size)
+
     def array(self) -> NDArray[Any]:
         """The result as a whole."""
         made = np.empty(math.prod(self.shape), self.dtype)
@@ -155,6 +174,24 @@ def _product(weight: Weight, vector: Array) -> Array:
         else:
             made[groups, rows] = np.einsum("goik,gi->go", exact, vector[groups])
     return made
+
+
+def response(weight: Weight, mean: Array, square: Array) -> tuple[Array, Array]:
+    """Return mean and variance per output of what a weight makes of independent inputs, in float64 block by block.
+
+    ``mean`` and ``square`` (the variance) are vectors of ``group * in``.
+    """
+    means, squares = np.zeros(weight.outputs), np.zeros(weight.outputs)
+    mean, square = (vector.reshape(weight.shape[0], -1) for vector in (mean, square))
+    for (groups, rows), block in weight.blocks():
+        exact = block.astype(np.float64)
+        if weight.inputs_first:
+            means[groups] += np.einsum("giok,gi->go", exact, mean[groups, rows])
+            squares[groups] += np.einsum("giok,gi->go", np.square(exact), square[groups, rows])
+        else:
+            means[groups, rows] = np.einsum("goik,gi->go", exact, mean[groups])
+            squares[groups, rows] = np.einsum("goik,gi->go", np.square(exact), square[groups])
+    return means.reshape(-1), squares.reshape(-1)
 
 
 def _at(vector: Array, place: Place) -> Array:

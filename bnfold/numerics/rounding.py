@@ -46,6 +46,15 @@ def smallest_normal(dtype: Any) -> float:
     return float(_finfo(dtype).smallest_normal)
 
 
+def range_of(dtype: Any) -> tuple[float, float]:
+    """The size below which ``dtype`` has no more bits to lose, and its largest number.
+
+    Numbers smaller than the first are rounded in equal steps, as coarsely as those of that size.
+    """
+    info = _finfo(dtype)
+    return float(info.smallest_normal), float(info.max)
+
+
 def ulp(values: Array, dtype: Any) -> Array:
     """The distance between neighbouring numbers of ``dtype`` at ``values``, in float64; NaN where they overflow."""
     if np.dtype(dtype).name != "bfloat16":

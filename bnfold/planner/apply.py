@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Editor, Graph, Node
 from bnfold.numerics.linear import Scaled
-from bnfold.numerics.rounding import is_float, rounded, smallest_normal
+from bnfold.numerics.rounding import is_float, rounded
+from bnfold.planner.activation_sizes import ActivationSizes
 from bnfold.planner.branch_merging import Merge
 from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
+from bnfold.planner.underflow import Outputs, judge, output_sizes
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable
 from bnfold.rules.table import lookup
-
-DEAD = 2.0**-100
-"""A channel whose weights are this much smaller than those of its layer is dead in any type."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +59,7 @@ def compute_weights(
 
 def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, Refusal]]:
     weighted = WeightedPlan(planned, {}, {}, {})
+    sizes = ActivationSizes()
     unfit: dict[str, Refusal] = {}
     for node in planned.touched():
         rule = lookup(node.op)
@@ -71,7 +71,8 @@ def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dic
             unfit[_responsible_fold(planned, node)] = _cause(node, error)
             continue
         for (owner, index), values in rewrite.constants.items():
-            stored = _stored(owner, index, values, defer_range_checks)
+            outputs = partial(output_sizes, node, planned.current, sizes)
+            stored = _stored(owner, index, values, defer_range_checks, outputs)
             if isinstance(stored, Refusal):
                 unfit[_responsible_fold(planned, node)] = stored
             elif isinstance(stored, Scaled) or not _is_there(owner, index, stored):
@@ -105,20 +106,27 @@ def _responsible_fold(planned: Plan, node: Node) -> str:
 
 
 def _stored(
-    node: Node, index: int, values: NDArray[np.float64] | Scaled, defer_range_checks: bool = False
+    node: Node,
+    index: int,
+    values: NDArray[np.float64] | Scaled,
+    defer_range_checks: bool = False,
+    outputs: Outputs | None = None,
 ) -> NDArray[Any] | Scaled | Refusal:
     """``values`` as the type of the constant they replace, or why that type can't hold them.
 
-    A weight that is still to be computed stays so, and judges itself whenever it is computed.
+    A weight that is still to be computed stays so. It is judged by the sizes of what its layer makes (``outputs``), or
+    when it is written: the graph is edited then and no sizes are known, so that a doubtful weight raises.
     """
     where = f"input {index} of {node.label}"
     dtype = _type_of(node, index)
     if dtype is None:
         return Refusal("unknown-shape", f"the type of {where} is not known")
     if isinstance(values, Scaled):
-        weight = replace(values, dtype=dtype, judge=partial(_judge, where, dtype))
+        weight = replace(values, dtype=dtype)
+        if defer_range_checks:
+            return replace(weight, judge=partial(judge, where, weight, None))
         try:
-            for _ in () if defer_range_checks else weight.blocks():
+            for _ in replace(weight, judge=partial(judge, where, weight, outputs)).blocks():
                 pass
         except NotRepresentable as error:
             return error.refusal
@@ -137,14 +145,6 @@ def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
     return np.array_equal(rounded(node.graph.constants.evaluate(value), data.dtype), data, equal_nan=True)
 
 
-def _judge(where: str, dtype: Any, largest: NDArray[np.float64]) -> None:
-    """Raise NotRepresentable for a weight whose largest entries per channel say that its type can't hold it."""
-    if not np.isfinite(rounded(largest, dtype)).all():
-        raise NotRepresentable(Refusal("overflow", f"{where} would not be finite in {dtype}"))
-    if _loses_bits(largest, dtype):
-        raise NotRepresentable(Refusal("overflow", f"{where} would lose its bits to underflow in {dtype}"))
-
-
 def _type_of(node: Node, index: int) -> Any:
     """The type of the constant at ``index``, or of the node's floats where there is none yet."""
     old = node.input(index)
@@ -152,16 +152,6 @@ def _type_of(node: Node, index: int) -> Any:
         return old.dtype
     floats = [v.dtype for v in (*node.inputs[1:], node.inputs[0]) if v is not None and v.dtype is not None]
     return next((dtype for dtype in floats if is_float(dtype)), None)
-
-
-def _loses_bits(largest: NDArray[np.float64], dtype: Any) -> bool:
-    """True if the ``largest`` weight of some living output channel is not zero and below the type's normal range.
-
-    Weight decay drives the scale of useless channels to 1e-38 and below; such a channel is dead in the
-    original too, and no later layer could tell.
-    """
-    alive = largest > DEAD * largest.max(initial=0.0)
-    return bool((alive & (largest < smallest_normal(dtype))).any())
 
 
 def _operand(planned: Plan, residual: ResidualOp) -> NDArray[Any] | Refusal:

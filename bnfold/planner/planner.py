@@ -15,11 +15,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.planner.candidates import AffineOp, candidates_of
+from bnfold.planner.conditioning import Conditioning
 from bnfold.planner.plan import Fold, Plan, ResidualOp
 from bnfold.planner.propagation import TOO_FAR, Propagation, PropagationState, immovable
 from bnfold.planner.scale_groups import ScaleGroups
@@ -29,9 +28,6 @@ from bnfold.rules.rule import Assignments
 
 BUDGETS = (32, 512, 20_000)
 """Operators that one propagation may ask before it gives up: near solutions first, then farther ones."""
-
-WORST_CONDITION = 64.0
-"""How many times larger than the activations a shift around other consumers may be."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +67,7 @@ class _Planner:
         self.seen: set[Value] = set()
         self.folded: list[set[Value]] = []
         self.scale_groups = ScaleGroups(graph)
+        self.conditioning = Conditioning()
 
     def current(self, value: Value) -> Affine:
         """The transform that earlier folds left on ``value``: it is now this transform of what it was."""
@@ -190,8 +187,6 @@ class _Planner:
         for direction, start in strategies:
             state = self._propagate(op, budget, start, len(best[0].absorbers) if best else None)
             if isinstance(state, PropagationState):
-                state = self._check(op, state)
-            if isinstance(state, PropagationState):
                 best = state, direction
                 if len(state.absorbers) <= 1:
                     break
@@ -221,24 +216,6 @@ class _Planner:
             consumers += [node for node in current.consumers if node not in self.removed]
             pending += [v for v in self.aliases.get(current, ()) if v not in seen and v.producer in self.removed]
         return consumers
-
-    def _check(self, op: AffineOp, state: PropagationState) -> PropagationState | Refusal:
-        """Numbers of a sensible size must be left on values that others read: they undo the transform."""
-        before = state.assigned[op.source]
-        shared = any(transform.has_shift and len(value.consumers) > 1 for value, transform in state.assigned.items())
-        if not shared or not before.invertible:
-            return state
-        total = before.after(self.current(op.source))
-        offset, size = np.abs(total.shift / total.gain), np.ones(())
-        if op.statistics is not None and (vectors := total.vectors(1, op.statistics.mean.size)) is not None:
-            offset = np.abs(vectors[1] / vectors[0])
-            mean, var = op.statistics.mean, op.statistics.var
-            size = np.abs(mean) + np.sqrt(var + min(op.statistics.epsilon, var.max(initial=0.0)))
-        with np.errstate(divide="ignore", invalid="ignore"):
-            condition = float(np.where(offset > 0, offset / size, 0.0).max(initial=0.0))
-        if condition > WORST_CONDITION:
-            return Refusal("conditioning", f"the offset of {op.name!r} is {condition:.3g} times its activations")
-        return state
 
     def _contract(self, value: Value) -> None:
         """Take a value out of the aliases once only removed operators have read or made it.

@@ -138,7 +138,8 @@ def _merged(model: M, options: PlanOptions, apart: frozenset[str]) -> tuple[M, l
         outcomes: list[tuple[AffineOp, Fold | Refusal]] = []
         for merge in merges(scope):
             names = {merge.target.name, merge.conv.output.name}
-            if names.isdisjoint(apart) and write_merge(merge, editor) is None:
+            skipped = any(op.answers_to(frozenset(options.skip)) for op in merge.ops)
+            if not skipped and names.isdisjoint(apart) and write_merge(merge, editor) is None:
                 editor.mark_changed(merge.conv.output)
                 done |= names
                 outcomes += [(op, Fold(op, "upstream", (merge.conv,), ("Add",))) for op in merge.ops]

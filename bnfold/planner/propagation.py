@@ -10,6 +10,7 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import Affine
 from bnfold.planner.candidates import AffineOp
+from bnfold.planner.conditioning import Conditioning
 from bnfold.planner.plan import ResidualOp
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
@@ -30,6 +31,7 @@ class PlannerState(Protocol):
     removed: set[Node]
     aliases: dict[Value, list[Value]]
     residuals: dict[Node, ResidualOp]
+    conditioning: Conditioning
 
     def current(self, value: Value) -> Affine:
         """The transform that ``value`` carries from earlier folds."""
@@ -113,6 +115,7 @@ class Propagation:
                             for alternative in reversed(alternatives[1:])
                         )
                     refusal = self._accept(alternatives[0], queue)
+            refusal = refusal or self._costs()
             if refusal is None:
                 return self.state
             first = first or refusal
@@ -143,6 +146,19 @@ class Propagation:
                 return Refusal("unknown-shape", f"{value.name!r} has a transform of another number of channels")
             assignments.extend((other, transform) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
+        return None
+
+    def _costs(self) -> Refusal | None:
+        """Return why the transforms assigned, after those of earlier folds, would cost accuracy."""
+        for value, transform in self.state.assigned.items():
+            if transform.is_identity:
+                continue
+            try:
+                total = transform.after(self.current(value))
+            except ValueError:
+                return Refusal("channel-axis", f"the transform of {value.name!r} varies along several axes")
+            if costly := self.planner.conditioning.refusal(value, total):
+                return costly
         return None
 
     def _around(self, value: Value) -> Iterator[Node]:

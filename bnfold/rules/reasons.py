@@ -78,6 +78,10 @@ REASONS: dict[str, tuple[str, str]] = {
         "Moving the transform would add and cancel numbers much larger than the activations, and cost accuracy.",
         "Retrain, or prune the channels whose scale is almost zero.",
     ),
+    "verification": (
+        "The fold was made, a check of the verification failed at its layer, and it was left out again.",
+        "Please report it with the model if you can; --skip the BatchNorm to fold the others at once.",
+    ),
     "quantized-activation": (
         "The value is rounded to integers in between.",
         "Fold before quantizing.",

@@ -5,13 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import onnx
 import pytest
-from onnx import helper
 
 import bnfold.planner.apply
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import NotRepresentable
-from tests.builders import batch_norm, bn, bn_node, make, node, parse, tensor, weights
+from tests.builders import batch_norm, bn_node, make, node, tensor, weights
 from tests.folding import fold_proto, reasons
 
 
@@ -75,29 +74,3 @@ def test_an_overflow_keeps_only_the_responsible_batch_norm():
     model = make(nodes, [tensor("x", [1, 4, 3, 3], half)], [tensor("y", [1, 4, 3, 3], half)], held)
     _, (plan,) = fold_proto(model)
     assert reasons(plan) == ["folds", "overflow"]
-
-
-@pytest.mark.parametrize("lowest", [2.0**-14, 2.0**-15])
-def test_the_smallest_normal_number_is_stored_in_full_precision(lowest):
-    """A channel whose largest weight lies below it loses bits."""
-    held = {**batch_norm("bn", 4, 1, "float16"), "w": np.full((4, 3, 1, 1), 2.0**-10, "f2")}
-    held["bn_scale"], held["bn_var"] = np.full(4, lowest * 2.0**10, "f2"), np.ones(4, "f2")
-    graph = """(float16[1, 3, 4, 4] x) => (float16[1, 4, 4, 4] y) {
-        c = Conv (x, w)
-        b = BatchNormalization <epsilon = 0.0> (c, bn_scale, bn_bias, bn_mean, bn_var)
-        y = Sigmoid (b)
-    }"""
-    model = parse(graph, held)
-    _, (plan,) = fold_proto(model)
-    assert reasons(plan) == ["folds" if lowest == 2.0**-14 else "overflow"]
-
-
-@pytest.mark.parametrize(("dtype", "weight", "scale"), [("float16", 1e-3, 1e-5), ("float32", 1e-20, 1e-30)])
-def test_weights_that_underflow_are_not_dead_channels(dtype, weight, scale):
-    held = {"w": np.full((4, 4, 1, 1), weight, dtype), "s": np.full(4, scale, dtype)}
-    held |= {"b": np.zeros(4, dtype), "m": np.zeros(4, dtype), "v": np.ones(4, dtype)}
-    kind = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
-    outputs = [helper.make_tensor_value_info("y", kind, None)]
-    model = make([node("Conv", ["x", "w"], ["t"]), bn("t")], [tensor("x", [2, 4, 6, 6], kind)], outputs, held)
-    _, (plan,) = fold_proto(model)
-    assert reasons(plan) == ["overflow"]
