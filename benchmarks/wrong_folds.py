@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from bnfold.options import VerifyOptions
+from bnfold.options import CHECKS, VerifyOptions
 from bnfold.results.verification import Verification
 from bnfold.verification.onnx.verify import verify_files
 from tests.wrong_folds.corpus import FAULTS, network
@@ -71,7 +71,7 @@ def verified(original: onnx.ModelProto, wrong: onnx.ModelProto) -> Verification:
         paths = Path(folder) / "original.onnx", Path(folder) / "folded.onnx"
         for path, model in zip(paths, (original, copy), strict=True):
             path.write_bytes(model.SerializeToString())
-        return verify_files(*paths, VerifyOptions())[0]
+        return verify_files(*paths, VerifyOptions(CHECKS))[0]
 
 
 def cell(found: Verification) -> str:

@@ -137,7 +137,7 @@ def verify(original: str | Path | None, folded: str | Path, options: VerifyOptio
     >>> _ = fold("sample_models/digits.onnx", "sample_models/digits.small.onnx")
     >>> found = verify(None, "sample_models/digits.small.onnx")
     >>> found.verdict, [check.check for check in found.verification.checks]
-    ('equivalent', ['structure', 'weights', 'layers', 'outputs'])
+    ('equivalent', ['structure', 'weights', 'outputs'])
     """
     options = options or VerifyOptions()
     if not all(isinstance(path, str | Path) for path in (original or "", folded)):

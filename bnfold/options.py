@@ -70,6 +70,10 @@ CHECKS = ("structure", "weights", "layers", "outputs")
 """The checks, cheapest first."""
 
 
+AUTOMATIC = ("structure", "weights", "outputs")
+"""The checks that run where the user names none. ``layers`` joins them where they leave something to find."""
+
+
 INPUT_KINDS = ("normal", "uniform", "large", "constant", "impulse")
 """The kinds of generated inputs."""
 
@@ -121,6 +125,11 @@ class InputOptions:
     samples: int | None = None
     seed: int = 0
 
+    @property
+    def chosen(self) -> bool:
+        """True if the user has said what the models are to run on."""
+        return self.data is not None or bool(self.shapes) or bool(self.ranges)
+
 
 @dataclass(frozen=True)
 class RunOptions:
@@ -156,13 +165,20 @@ class Tolerances:
 class VerifyOptions:
     """Which checks to run, how both models are run, and how strictly they are judged.
 
-    ``ulps`` is what the weights check allows; by default 0.5 for bnfold's own folds and 4 for others.
+    ``checks`` None: the structure, the weights and the outputs; and the layers where the proof is not exact, or to find
+    out where an output goes wrong. ``ulps`` is what the weights check allows; by default 0.5 for bnfold's own
+    folds and 4 for others.
     """
 
-    checks: Collection[str] = CHECKS
+    checks: Collection[str] | None = None
     runs: RunOptions = field(default_factory=RunOptions)
     tolerances: Tolerances = field(default_factory=Tolerances)
     ulps: float | None = None
+
+    @property
+    def asked(self) -> Collection[str]:
+        """The checks that run in any case."""
+        return AUTOMATIC if self.checks is None else self.checks
 
 
 @dataclass(frozen=True)

@@ -43,13 +43,12 @@ from bnfold.options import (
 class VerificationParams:
     """What to check, on which inputs, where, and how strictly to judge."""
 
-    checks: str = option(
+    checks: str | None = option(
         "--checks",
         cls=AliasedOption,
         aliases=["--gates"],
-        default="structure,weights,layers,outputs",
-        show_default=True,
-        help="What to judge.",
+        metavar="LIST",
+        help="Of structure, weights, layers, outputs.  [default: all but layers, which run where they are needed]",
     )
     device: str = declared(DEVICE)
     tf32: Literal["off", "on"] = option(
@@ -119,7 +118,8 @@ class VerificationParams:
                 for option, value in (("--k", self.k), ("--rtol", self.rtol), ("--atol", self.atol))
             )
         )
-        return VerifyOptions(words("--checks", self.checks, CHECKS), runs, tolerances, _ulps(self.weight_policy))
+        checks = None if self.checks is None else words("--checks", self.checks, CHECKS)
+        return VerifyOptions(checks, runs, tolerances, _ulps(self.weight_policy))
 
 
 def time_limit(seconds: float | None) -> float:

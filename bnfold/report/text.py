@@ -193,11 +193,12 @@ def _health_of(result: Inspection) -> list[tuple[str, list[Finding]]]:
 def _print_verification(terminal: Terminal, result: Verification) -> None:
     terminal.line((result.verdict, f"{VERDICTS[result.verdict]} bold"))
     for check in result.checks:
-        terminal.line(f"  {check.check}: ", (check.verdict, CHECKS[check.verdict]), f", {check.detail}")
+        rest = "" if check.required or check.verdict == "pass" else " (not required: the proof holds for all inputs)"
+        terminal.line(f"  {check.check}: ", (check.verdict, CHECKS[check.verdict]), f", {check.detail}{rest}")
     if result.origin == "changed":
         terminal.line("  it says that bnfold folded it; folding again gives other bytes: judged like any tool's fold")
     asked = {check.check for check in result.checks}
-    left = [name for name in options.CHECKS if name not in asked]
+    left = [name for name in options.AUTOMATIC if name not in asked]
     if result.verdict == "inconclusive" and result.left_open:
         terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
     elif left and result.checks:

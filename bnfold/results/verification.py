@@ -26,12 +26,21 @@ lies between them.
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One check's verdict, the sentence that explains it, and its figures."""
+    """One check's verdict, the sentence that explains it, and its figures.
+
+    ``required`` False: the verdict stands where this check is inconclusive, because others have proved it.
+    """
 
     check: str
     verdict: Judgement
     detail: str
     figures: dict[str, Any] = field(default_factory=dict)
+    required: bool = True
+
+    @property
+    def leaves_open(self) -> bool:
+        """True if there is no verdict because of this check."""
+        return self.required and self.verdict == "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -96,11 +105,11 @@ class Verification:
 
     @property
     def verdict(self) -> Verdict:
-        """``different`` if any check fails; ``equivalent`` if all pass, and they are enough to say so."""
-        seen = {check.verdict for check in self.checks}
-        if "fail" in seen:
+        """``different`` if any check fails; ``equivalent`` if all that are required pass, and are enough to say so."""
+        if any(check.verdict == "fail" for check in self.checks):
             return "different"
-        return "inconclusive" if "inconclusive" in seen or self.left_open else "equivalent"
+        unsettled = any(check.leaves_open for check in self.checks) or self.left_open
+        return "inconclusive" if unsettled else "equivalent"
 
     @property
     def left_open(self) -> str | None:

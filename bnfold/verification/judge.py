@@ -1,14 +1,17 @@
 """Judge whether a folded model computes what the original computes: four checks, cheapest first.
 
-``structure`` and ``weights`` prove it from the files, for all inputs; ``layers`` and ``outputs`` run both models and
-compare their errors with the rounding errors that are expected. What differs between kinds of models (how interfaces
-compare, how graphs are read, how models are run) is asked of a :class:`Comparison`, which a frontend gives.
+``structure`` and ``weights`` prove it from the files, for all inputs; ``outputs`` and ``layers`` run both models and
+compare their errors with the rounding errors that are expected. Where the proof holds, a layer by itself can only show
+what an output shows too, so by default ``layers`` runs for evidence where the proof leaves room, and to find the layer
+where an output fails (``docs/verification.md`` has the table of verdicts). What differs between kinds of models
+(how interfaces compare, how graphs are read, how models are run) is asked of a :class:`Comparison`, which a frontend
+gives.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from bnfold.errors import InconclusiveError, UsageError
@@ -25,11 +28,12 @@ from bnfold.results.verification import (
 from bnfold.verification.checks.layers import check_layers
 from bnfold.verification.checks.outputs import check_outputs
 from bnfold.verification.checks.structure import check_graph
-from bnfold.verification.checks.weights import OTHERS, check_weights
+from bnfold.verification.checks.weights import EXACT, OTHERS, check_weights
 from bnfold.verification.equivalence.findings import Alignment
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.equivalence.subgraphs import subgraphs
 from bnfold.verification.measurement.measured import Measured, ReferenceSpec
+from bnfold.verification.runtime.devices import device_of
 from bnfold.verification.runtime.runner import DeviceMissing, RunFailed
 
 
@@ -84,7 +88,7 @@ def verify(comparison: Comparison, options: VerifyOptions) -> Verification:
     except InvalidModel as error:  # nothing else needs to be judged
         check = CheckResult("structure", "fail", f"the folded model is not valid: {error}")
         return Verification([check], [], [], *_nothing_ran(options), versions())
-    ran = run_checks(comparison, options, proof.spec, proof.subgraphs, unaligned=proof.unaligned)
+    ran = _run(comparison, options, proof)
     return Verification(
         [*proof.checks, *ran.checks],
         [*proof.layers, *ran.layers],
@@ -119,34 +123,46 @@ class Named(Protocol):
 
 @dataclass(frozen=True)
 class _Proof:
-    """What is known without a run; ``unaligned`` says why the graphs could not be compared, None if they were."""
+    """What is known without a run. ``alignment`` is a string where the graphs could not be aligned: why."""
 
     checks: list[CheckResult]
     layers: list[LayerResult]
-    subgraphs: list[Subgraph]
+    alignment: Alignment | str | None
     spec: ReferenceSpec
-    unaligned: str | None
+
+    @property
+    def passes(self) -> bool:
+        """True if both models are proved to be the same function: for all inputs, but for rounding."""
+        return {check.check for check in self.checks if check.verdict == "pass"} >= {"structure", "weights"}
+
+    @property
+    def leaves_room(self) -> bool:
+        """True if a single layer may hold a fault all the same: the proof is inconclusive, or allows some ulps."""
+        if any(check.verdict == "fail" for check in self.checks):
+            return False
+        loose = any(check.figures.get("max_ulp", 0.0) > EXACT for check in self.checks)
+        return not self.passes or (loose and not self.spec.exact)
+
+    @property
+    def unaligned(self) -> str | None:
+        """Why the graphs could not be aligned; None if they were."""
+        return self.alignment if isinstance(self.alignment, str) else None
 
 
 def _prove(comparison: Comparison, options: VerifyOptions) -> _Proof:
-    """Judge the structure and the weights, and find the subgraphs that differ. Raises InvalidModel."""
-    needed = set(options.checks) & {"structure", "weights", "layers"}
-    found = comparison.aligned() if needed else "not asked for"
+    """Judge the structure and the weights. Raises InvalidModel."""
+    found = comparison.aligned() if set(options.asked) & {"structure", "weights", "layers"} else None
     checks: list[CheckResult] = []
     layers: list[LayerResult] = []
     refolded = comparison.refolded
-    if "structure" in options.checks:
+    if "structure" in options.asked and found is not None:
         checks.append(comparison.interface() or check_graph(found))
-    if "weights" in options.checks:
+    if "weights" in options.asked and found is not None:
         check, layers = check_weights(found, options.ulps, refolded=refolded)
         checks.append(check)
     # Only where both hold is the folded model itself the correctly rounded fold.
     exact = refolded and isinstance(found, Alignment) and not found.mismatches and not found.wrong_outputs
-    cut: list[Subgraph] = []
-    if "layers" in options.checks and isinstance(found, Alignment):
-        cut = subgraphs(found, comparison.hidden_values(), proved=exact)
-    spec = ReferenceSpec(0.0 if refolded else OTHERS / 2, exact, options.tolerances.k)
-    return _Proof(checks, layers, cut, spec, found if needed and isinstance(found, str) else None)
+    return _Proof(checks, layers, found, ReferenceSpec(0.0 if refolded else OTHERS / 2, exact, options.tolerances.k))
 
 
 @dataclass(frozen=True)
@@ -161,31 +177,56 @@ class Ran:
     versions: dict[str, str] = field(default_factory=dict)
 
 
+def _run(comparison: Comparison, options: VerifyOptions, proof: _Proof) -> Ran:
+    """Run the models: the whole ones, and single layers on request, for evidence or for the diagnosis of a failure."""
+    automatic = options.checks is None
+
+    def run(checks: Collection[str]) -> Ran:
+        cut: list[Subgraph] = []
+        if "layers" in checks and isinstance(proof.alignment, Alignment):
+            cut = subgraphs(proof.alignment, comparison.hidden_values(), proved=proof.spec.exact)
+        proved = automatic and proof.passes
+        return run_checks(comparison, options, checks, proof.spec, cut, unaligned=proof.unaligned, proved=proved)
+
+    evidence = automatic and proof.leaves_room
+    ran = run([*options.asked, "layers"] if evidence else options.asked)
+    if automatic and proof.passes and any(output.verdict == "fail" for output in ran.outputs):
+        where = run(["layers"])
+        return replace(ran, checks=[*where.checks, *ran.checks], layers=where.layers)
+    return ran
+
+
 def run_checks(
     runs: Runs,
     options: VerifyOptions,
+    wanted: Collection[str],
     spec: ReferenceSpec,
     cut: list[Subgraph],
     *,
     unaligned: str | None = None,
+    proved: bool = False,
 ) -> Ran:
-    """Run the models for the checks ``layers`` and ``outputs``, as far as they are asked for, and judge them.
+    """Run the models for those of the checks ``layers`` and ``outputs`` that are ``wanted``, and judge them.
 
-    ``unaligned`` says why no subgraphs could be found. Raises InconclusiveError if the device is not there.
+    ``unaligned`` says why no subgraphs could be found. ``proved``: the models are the same function, so that a verdict
+    does not depend on a run that shows nothing. Raises InconclusiveError if the device is not there.
     """
-    wanted = [check for check in ("layers", "outputs") if check in options.checks]
+    wanted = [check for check in ("layers", "outputs") if check in wanted]
     device, inputs = _nothing_ran(options)
     if not wanted:
         return Ran([], device, inputs)
     if (reason := runs.unavailable()) is not None:
         return Ran(_inconclusive(wanted, reason, unaligned), device, inputs)
+    # On a device or on inputs that the user chose, the run itself is what was asked for.
+    required = not proved or options.runs.inputs.chosen or not device_of(options.runs.device).is_host
     try:
         measured = runs.measure(spec, cut, outputs="outputs" in wanted)
     except DeviceMissing as error:
         raise runs.missing_device(error) from None
     except (RunFailed, InconclusiveError) as error:
         hint = f" ({error.hint})" if isinstance(error, InconclusiveError) and error.hint else ""
-        return Ran(_inconclusive(wanted, f"the original can't be run: {error}{hint}", unaligned), device, inputs)
+        reason = f"the original can't be run: {error}{hint}"
+        return Ran(_inconclusive(wanted, reason, unaligned, required=required), device, inputs)
     device.update(runs.placement(measured))
     checks: list[CheckResult] = []
     layers: list[LayerResult] = []
@@ -197,13 +238,15 @@ def run_checks(
         checks.append(check)
     if "outputs" in wanted:
         check, outputs = check_outputs(measured, options.tolerances)
-        checks.append(check)
+        checks.append(replace(check, required=required or isinstance(measured.folded, RunFailed)))
     return Ran(checks, device, measured.fed.description, layers, outputs, dict(measured.versions))
 
 
-def _inconclusive(checks: Sequence[str], reason: str, unaligned: str | None = None) -> list[CheckResult]:
+def _inconclusive(
+    checks: Sequence[str], reason: str, unaligned: str | None = None, *, required: bool = True
+) -> list[CheckResult]:
     reasons = {check: unaligned if check == "layers" and unaligned is not None else reason for check in checks}
-    return [CheckResult(check, "inconclusive", reasons[check]) for check in checks]
+    return [CheckResult(check, "inconclusive", reasons[check], required=required) for check in checks]
 
 
 def _nothing_ran(options: VerifyOptions) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -24,7 +24,7 @@ PROOFS = "structure", "weights"
 
 
 def judged(
-    original: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, checks: Collection[str] = PROOFS
+    original: onnx.ModelProto, folded: onnx.ModelProto, folder: Path, checks: Collection[str] | None = PROOFS
 ) -> Verification:
     paths = folder / "original.onnx", folder / "folded.onnx"
     for path, model in zip(paths, (original, folded), strict=True):
@@ -82,7 +82,7 @@ def test_right_folds_are_equivalent(dtype, checks, tmp_path):
 @pytest.mark.parametrize(
     "fault", ["epsilon_too_large", "gain_hundredth_percent", "rounded_to_half", "padding_border", "relu_dropped"]
 )
-def test_the_gates_that_run_models_see_them_too(fault, tmp_path):
+def test_the_checks_that_run_models_see_them_too(fault, tmp_path):
     for name in NETWORKS:
         original, correct = network(name, "float32")
         wrong = FAULTS[fault](original, correct)
@@ -92,6 +92,7 @@ def test_the_gates_that_run_models_see_them_too(fault, tmp_path):
 
 
 @pytest.mark.slow
-def test_every_fault_is_caught_with_all_gates(tmp_path):
+@pytest.mark.parametrize("checks", [CHECKS, None], ids=["all", "automatic"])
+def test_every_fault_is_caught_with_runs(checks, tmp_path):
     for name, original, _, wrong, _ in cases():
-        assert judged(original, wrong, tmp_path, CHECKS).verdict == "different", name
+        assert judged(original, wrong, tmp_path, checks).verdict == "different", name

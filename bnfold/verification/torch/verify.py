@@ -25,7 +25,7 @@ from bnfold.frontends.torch.load import LoadedProgram
 from bnfold.frontends.torch.save import provenance_of
 from bnfold.io.folders import temporary
 from bnfold.io.load import LoadedModel, load
-from bnfold.options import PlanOptions, VerifyOptions
+from bnfold.options import CHECKS, PlanOptions, VerifyOptions
 from bnfold.planner.prepare import prepare, rewrite
 from bnfold.results.model import versions
 from bnfold.results.verification import CheckResult, Verification, nothing_ran
@@ -47,16 +47,17 @@ def verify_converted(original: LoadedProgram, folded: Path, options: VerifyOptio
     """Judge an ONNX model against a program: proofs and layers against the original in ONNX, outputs against torch."""
     model = load(folded)
     found = Verification([], [], [], *nothing_ran(), versions())
-    if proofs := [check for check in options.checks if check != "outputs"]:
+    asked = CHECKS if options.checks is None else options.checks  # a conversion is hard to prove: layers are evidence
+    if proofs := [check for check in asked if check != "outputs"]:
         with temporary() as folder:
             counterpart = folder / "original.onnx"
             counterpart.write_bytes(to_onnx(original.program, original.name).SerializeToString())
             found = verify_files(counterpart, folded, replace(options, checks=proofs))[0]
     found = replace(found, versions=versions(), origin="other")  # it is not known whether a conversion is bnfold's
-    if "outputs" in options.checks:
+    if "outputs" in asked:
         runs = ConvertedRuns(original, None, options, folded)
         spec = ReferenceSpec(OTHERS / 2, exact=False, k=options.tolerances.k)
-        ran = run_checks(runs, replace(options, checks=["outputs"]), spec, [])
+        ran = run_checks(runs, options, ["outputs"], spec, [])
         checks = [*found.checks, *ran.checks]
         found = replace(found, checks=checks, outputs=ran.outputs, device=ran.device, inputs=ran.inputs)
     return found, model
