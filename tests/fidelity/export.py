@@ -115,6 +115,19 @@ def save_dynamo(network, x, path):
     torch.onnx.export(network, (x,), dynamo=True, optimize=False, verbose=False, opset_version=18).save(path)
 
 
+def save_reference(network, shape, batch, path):
+    """Write inputs, and what the network computes of them in float64."""
+    import numpy
+    import torch
+
+    double = copy.deepcopy(network).double()
+    inputs = [sample(shape, batch) for _ in range(8)]
+    with torch.no_grad():
+        runs = [double(x.double() if x.is_floating_point() else x) for x in inputs]
+    results = {f"y{index}": torch.stack(values).numpy() for index, values in enumerate(zip(*runs, strict=True))}
+    numpy.savez(path, x=torch.stack(inputs).numpy(), **results)
+
+
 def export(library, name, shape, folder):
     """Write all the forms of one architecture."""
     import libraries
@@ -123,7 +136,7 @@ def export(library, name, shape, folder):
     label = f"{library}_{name}".replace("-", "_").replace(".yaml", "").lower()
     seed = zlib.crc32(label.encode())
     opset = max(OPSETS[seed % len(OPSETS)], 13 if library in ("own", "pytorchcv") else 14)  # 14 for attention
-    ends = (".onnx", ".pt2", ".dynamo.onnx") if seed % 3 == 1 else (".onnx", ".pt2")
+    ends = (".onnx", ".pt2", ".npz", *([".dynamo.onnx"] if seed % 3 == 1 else []))
     files = [folder / (label + end) for end in ends]
     if all(file.exists() for file in files):
         return
@@ -133,7 +146,8 @@ def export(library, name, shape, folder):
     count = randomize(network, shape)
     network = plain(network)
     torch.manual_seed(seed)
-    x = sample(shape, 2 if library == "own" else 1)
+    batch = 2 if library == "own" else 1
+    x = sample(shape, batch)
     with torch.no_grad():
         results = network(x)
     sizes = ", ".join(f"{tuple(y.shape)} rms {y.square().mean().sqrt():.2g}" for y in results[:3])
@@ -141,6 +155,7 @@ def export(library, name, shape, folder):
     writers = {
         ".onnx": lambda path: save_onnx(network, x, path, opset, seed % 3 == 0),
         ".pt2": lambda path: torch.export.save(torch.export.export(network, (x,)), path),
+        ".npz": lambda path: save_reference(network, shape, batch, path),
         ".dynamo.onnx": lambda path: save_dynamo(network, x, path),
     }
     for file, end in zip(files, ends, strict=True):
