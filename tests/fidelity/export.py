@@ -56,25 +56,35 @@ def sample(shape, batch):
     return torch.randn(batch, *((3, shape, shape) if isinstance(shape, int) else shape))
 
 
-def randomize(network, shape):
-    """Give each BatchNorm gamma of 0.5 to 1.5 and beta of 0.3 N(0, 1), and then the statistics of noise."""
-    import torch
-
-    norms = [
+def batch_norms(network):
+    """Return the BatchNorms of a network, frozen ones too."""
+    return [
         module for module in network.modules()
         if any(name in kind.__name__ for kind in type(module).__mro__ for name in NORMS)
         and getattr(module, "running_var", None) is not None
     ]  # fmt: skip
+
+
+def randomize(network, shape, fitted):
+    """Give each BatchNorm gamma of 0.5 to 1.5 and beta of 0.3 N(0, 1), and then the statistics of noise, or random
+    ones."""
+    import torch
+
+    norms = batch_norms(network)
     with torch.no_grad():
         for norm in norms:
             if norm.weight is not None:
                 norm.weight.copy_(torch.rand_like(norm.weight) + 0.5)
                 norm.bias.copy_(0.3 * torch.randn_like(norm.bias))
+            if not fitted:
+                norm.running_mean.normal_(0, 0.3)
+                norm.running_var.uniform_(0.5, 1.5)
+                continue
             norm.momentum = None
             if hasattr(norm, "reset_running_stats"):
                 norm.reset_running_stats()
             norm.train()
-        for _ in range(3):
+        for _ in range(3 if fitted else 0):
             network(sample(shape, 4))
     network.eval()
     return len(norms)
@@ -132,6 +142,7 @@ def export(library, name, shape, folder):
     """Write all the forms of one architecture."""
     import libraries
     import torch
+    from architectures import UNFITTED
 
     label = f"{library}_{name}".replace("-", "_").replace(".yaml", "").lower()
     seed = zlib.crc32(label.encode())
@@ -143,7 +154,7 @@ def export(library, name, shape, folder):
     torch.manual_seed(seed)
     size = (shape, shape) if isinstance(shape, int) else shape
     network = getattr(libraries, library)(name, size[0] if library == "transformers" else size).eval()
-    count = randomize(network, shape)
+    count = randomize(network, shape, f"{library}/{name}" not in UNFITTED)
     network = plain(network)
     torch.manual_seed(seed)
     batch = 2 if library == "own" else 1
