@@ -54,7 +54,7 @@ ARCHITECTURES = {
         "revnet38": 224,
     },
     "speechbrain": {
-        "ecapa_tdnn": (80, 80), "xvector": (64, 40), "resnet": (64, 40), "contextnet": (40, 40), "crdnn": (40, 40),
+        "ecapa_tdnn": (80, 80), "xvector": (64, 40), "resnet": (64, 40), "crdnn": (40, 40),
     },
     "transformers": {
         "detr": 64, "rt_detr": 64, "wav2vec2_conformer": (1600,), "resnet": 64, "regnet": 64, "mobilenet_v2": 64,
@@ -62,8 +62,8 @@ ARCHITECTURES = {
     },
     "smp": {
         "Unet-tu-mobilenetv3_small_050": 64, "UnetPlusPlus-tu-resnet18": 64, "DeepLabV3Plus-tu-resnet18": 64,
-        "FPN-tu-resnet18": 64, "Linknet-tu-mobilenetv2_050": 64, "PSPNet-tu-resnet18": 64, "PAN-tu-resnet18": 128,
-        "MAnet-tu-resnet18": 64, "Unet-tu-efficientnet_b0": 64, "UPerNet-tu-resnet18": 64,
+        "FPN-tu-resnet18": 64, "Linknet-tu-mobilenetv2_050": 64, "PSPNet-tu-resnet18": 96, "PAN-tu-resnet18": 128,
+        "MAnet-tu-resnet18": 64, "Unet-tu-efficientnet_b0": 64, "UPerNet-tu-resnet18": 192,
     },
     "monai": {
         "densenet121": 64, "attention_unet": 64, "unet": 64, "basic_unet": 64, "segresnet": 64, "resnet10": 64,
@@ -94,7 +94,7 @@ UNFITTED = {
     "pytorchcv/edanet_cityscapes", "pytorchcv/enet_cityscapes", "pytorchcv/erfnet_cityscapes",
     "pytorchcv/linknet_cityscapes", "pytorchcv/ctxnet_cityscapes", "pytorchcv/quartznet5x5_en_ls",
     "pytorchcv/lwopenpose2d_mobilenet_cmupan_coco", "pytorchcv/bisenet_resnet18_celebamaskhq",
-    "pytorchcv/centernet_resnet18_coco", "pytorchcv/superpointnet", "pytorchcv/revnet38", "speechbrain/contextnet",
+    "pytorchcv/centernet_resnet18_coco", "pytorchcv/superpointnet", "pytorchcv/revnet38", 
     "transformers/resnet", "transformers/regnet", "transformers/mobilenet_v2", "transformers/segformer",
     "transformers/swiftformer", "transformers/textnet", "smp/UnetPlusPlus-tu-resnet18",
     "smp/DeepLabV3Plus-tu-resnet18", "smp/FPN-tu-resnet18", "smp/Unet-tu-efficientnet_b0", "smp/UPerNet-tu-resnet18",

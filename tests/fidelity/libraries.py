@@ -99,7 +99,6 @@ def speechbrain(name, size):
         "resnet": lambda: import_module(models + "ResNet").ResNet(
             input_size=40, channels=[16, 16, 32, 32], lin_neurons=64, block_sizes=[1, 1, 1, 1]
         ),
-        "contextnet": lambda: import_module(models + "ContextNet").ContextNet((2, 40, 40), num_blocks=3),
         "crdnn": lambda: import_module(models + "CRDNN").CRDNN(input_shape=(2, 40, 40), rnn_neurons=32, dnn_neurons=32),
     }
     return makers[name]()

@@ -34,11 +34,11 @@ def cpu_seconds():
     return usage.ru_utime + usage.ru_stime
 
 
-def try_fold(bnfold, model, seconds, folded):
-    """Fold a file with the defaults; return the record of it."""
+def try_fold(bnfold, model, seconds, folded, extra=()):
+    """Fold a file, by default with the defaults; return the record of it."""
     report = folded.with_suffix(".json")
     start, spent = time.monotonic(), cpu_seconds()
-    code, said = run([bnfold, "fold", str(model), "-o", str(folded), "--force", "--json", str(report)], seconds)
+    code, said = run([bnfold, "fold", str(model), "-o", str(folded), "--force", "--json", str(report), *extra], seconds)
     record = {"file": model.name, "exit": code, "seconds": round(time.monotonic() - start, 1)}
     record["cpu"] = round(cpu_seconds() - spent, 1)
     if report.exists():
@@ -67,6 +67,7 @@ def main():
     parser.add_argument("--bnfold", default="bnfold")
     parser.add_argument("--seconds", type=int, default=120)
     parser.add_argument("--only", nargs="*", default=[""])
+    parser.add_argument("--extra", default="", help="options of fold, such as '--checks structure,weights'")
     options = parser.parse_args()
     done = set()
     if options.record.exists():
@@ -76,7 +77,8 @@ def main():
         if model.name[0] == "." or model.name in done or not any(text in model.name for text in options.only):
             continue
         with tempfile.TemporaryDirectory() as folder:
-            record = try_fold(options.bnfold, model, options.seconds, pathlib.Path(folder) / f"out{model.suffix}")
+            folded = pathlib.Path(folder) / f"out{model.suffix}"
+            record = try_fold(options.bnfold, model, options.seconds, folded, options.extra.split())
         with options.record.open("a") as file:
             file.write(json.dumps(record) + "\n")
         print(
