@@ -36,9 +36,9 @@ def load_any(
     from onnx import ModelProto
 
     if isinstance(model, ModelProto):
-        from bnfold.io.load import load_bytes
+        from bnfold.io.load import IN_MEMORY, load_bytes
 
-        return _onnx(load_bytes(model.SerializeToString()))
+        return _onnx(load_bytes(model.SerializeToString(), IN_MEMORY))
     from bnfold.frontends.torch.live import from_live, is_live
 
     if is_live(model):

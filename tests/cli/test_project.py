@@ -256,7 +256,9 @@ def test_bash_takes_the_code():
     ("words", "line"),
     [
         (("flod", "x"), "did you mean 'bnfold fold'"),
-        (("xyzzy",), "known: fold, inspect"),
+        (("xyzzy",), "commands: fold, inspect"),
+        (("new.onnx",), "did you mean 'bnfold fold new.onnx'?"),
+        (("models/conv.onnx", "--force"), "did you mean 'bnfold fold models/conv.onnx'?"),
         (("fold", "--stirct", "x"), "--strict"),
         (("fold", "models/conv.onnx", "--only", "bn_b"), "did you mean"),
     ],
