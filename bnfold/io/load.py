@@ -108,7 +108,7 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
     try:
         proto.ParseFromString(skeleton)
     except DecodeError as error:
-        raise InputError(f"{name}: not an ONNX model, or cut short ({error})", "export it again") from None
+        raise InputError(f"{name}: not an ONNX model, or cut short", "export it again") from error
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
     heads = {
