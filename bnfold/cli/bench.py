@@ -129,7 +129,7 @@ def _print(terminal: Terminal, result: Benchmark) -> None:
     )
     colours = {"faster": "green", "slower": "red", "same": "dim", "inconclusive": "yellow"}
     terminal.table(
-        ("level", "original", "folded", "folded / original", ""),
+        ("LEVEL", "ORIGINAL", "FOLDED", "RATIO (95% CI)", ""),
         (
             [
                 level.level,
