@@ -88,7 +88,7 @@ def main() -> None:
     )
     rows.append(f"| **sum** | | {' | '.join(str(totals[tool]) for tool in TOOLS)} |")
     text = [
-        "# Beside the other tools\n",
+        "# Comparison\n",
         "BatchNorms left (one operator, or a factor per channel that stands alone; onnxoptimizer writes one out as",
         "several),",
         f"by `benchmarks/peers.py`, with {packages}.",

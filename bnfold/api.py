@@ -23,7 +23,17 @@ if TYPE_CHECKING:
     from bnfold.results.folding import Folding, Inspection
     from bnfold.results.verification import Comparison
 
-__all__ = ["CalibrateOptions", "FoldOptions", "Refused", "calibrate", "find_original", "fold", "inspect", "verify"]
+__all__ = [
+    "CalibrateOptions",
+    "FoldOptions",
+    "Refused",
+    "assert_equivalent",
+    "calibrate",
+    "find_original",
+    "fold",
+    "inspect",
+    "verify",
+]
 
 
 def inspect(
@@ -129,21 +139,59 @@ def fold(
     return workflow.fold(original, destination, to, options, timer)
 
 
-def verify(original: str | Path | None, folded: str | Path, options: VerifyOptions | None = None) -> Comparison:
+def verify(
+    original: Loadable | None,
+    folded: Loadable,
+    options: VerifyOptions | None = None,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+) -> Comparison:
     """Judge whether ``folded`` computes what ``original`` computes.
 
-    Without an original it is found by the provenance metadata of the folded model. Raises InputError, UsageError.
+    Each is a path or a live object, as for :func:`fold`; modules are exported with ``example_inputs``. Without an
+    original (None) it is found by the provenance metadata of the folded file. Raises InputError, UsageError.
 
     >>> _ = fold("sample_models/digits.onnx", "sample_models/digits.small.onnx")
     >>> found = verify(None, "sample_models/digits.small.onnx")
     >>> found.verdict, [check.check for check in found.verification.checks]
     ('equivalent', ['structure', 'weights', 'outputs'])
+    >>> import onnx
+    >>> model = onnx.load("sample_models/digits.onnx")
+    >>> verify(model, fold(model).model).verdict
+    'equivalent'
     """
     options = options or VerifyOptions()
-    if not all(isinstance(path, str | Path) for path in (original or "", folded)):
-        raise UsageError("verify takes the paths of two models", "write live ones to files first")
     notes: list[str] = []
     if original is None:
+        if not isinstance(folded, str | Path):
+            raise UsageError("the original of a live object can't be found", "pass it as the first argument")
         original = find_original(Path(folded))
         notes.append(f"original: {original}, found by the provenance in {folded}")
-    return replace(load_any(original).verify(Path(folded), options), notes=notes)
+    first = load_any(original, None, example_inputs)
+    if isinstance(folded, str | Path):
+        found = first.verify(Path(folded), options)
+    else:
+        second = load_any(folded, None, example_inputs)
+        with second.staged(None, external="auto", changed=True, replace=False) as files:
+            found = replace(first.verify(files.model, options), folded=second.info())
+    return replace(found, original=found.original if is_path(original) else first.info(), notes=notes)
+
+
+def assert_equivalent(
+    original: Loadable,
+    folded: Loadable,
+    options: VerifyOptions | None = None,
+    *,
+    example_inputs: Sequence[Any] | None = None,
+) -> None:
+    """Raise AssertionError unless :func:`verify` calls the models equivalent: for tests of a pipeline.
+
+    The error's text has each check's verdict and its reason.
+
+    >>> assert_equivalent("sample_models/digits.onnx", "sample_models/digits.onnx")
+    """
+    found = verify(original, folded, options, example_inputs=example_inputs)
+    if found.verdict != "equivalent":
+        lines = (f"{check.check}: {check.verdict}, {check.detail}" for check in found.verification.checks)
+        left = found.verification.left_open
+        raise AssertionError("\n  ".join([f"the models are {found.verdict}", *lines, *([left] if left else [])]))

@@ -27,15 +27,21 @@ if TYPE_CHECKING:
 class BatchParams:
     """``--jobs``, ``--dask``, ``--resume``: what only several models need."""
 
-    jobs: int | None = option("--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes.")
+    jobs: int | None = option(
+        "--jobs", type=click.IntRange(1), help="Work on so many models at a time, in processes.", section="Many models"
+    )
     dask: str | None = option(
-        "--dask", metavar="ADDRESS", help="Share the models out over a Dask cluster (bnfold[dask])."
+        "--dask",
+        metavar="ADDRESS",
+        help="Share the models out over a Dask cluster (bnfold[dask]).",
+        section="Many models",
     )
     resume: str | None = option(
         "--resume",
         metavar="FILE",
         type=FILE,
         help="Remember in FILE what is done; skip what is, and has not changed since.",
+        section="Many models",
     )
 
     def is_batch(self, models: list[str]) -> bool:

@@ -20,6 +20,7 @@ from bnfold.cli.params import (
     RANGE,
     SEED,
     SHAPE,
+    SectionedCommand,
     checked_device,
     declared,
     option,
@@ -39,26 +40,37 @@ class BenchParams:
     """What to measure, where, how often, and on which input."""
 
     levels: str = option(
-        "--levels", default="disable,all", show_default=True, help="onnxruntime's optimisation levels."
+        "--levels", default="disable,all", show_default=True, help="onnxruntime's optimisation levels.", section="Runs"
     )
-    device: str = declared(DEVICE)
+    device: str = declared(DEVICE, section="Runs")
     runs: int = option(
-        "--runs", type=click.IntRange(5), default=50, show_default=True, help="Runs of each model per level."
+        "--runs",
+        type=click.IntRange(5),
+        default=50,
+        show_default=True,
+        help="Runs of each model per level.",
+        section="Runs",
     )
-    warmup: int = option("--warmup", type=click.IntRange(0), default=5, show_default=True, help="Runs before these.")
+    warmup: int = option(
+        "--warmup", type=click.IntRange(0), default=5, show_default=True, help="Runs before these.", section="Runs"
+    )
     threads: int | None = option(
-        "--threads", type=click.IntRange(1), help="Threads of a run.  [default: onnxruntime's]"
+        "--threads", type=click.IntRange(1), help="Threads of a run.  [default: onnxruntime's]", section="Runs"
     )
-    inputs: str | None = declared(INPUTS)
-    shape: tuple[str, ...] = declared(SHAPE)
-    ranges: tuple[str, ...] = declared(RANGE)
-    seed: int = declared(SEED)
+    inputs: str | None = declared(INPUTS, section="Inputs")
+    shape: tuple[str, ...] = declared(SHAPE, section="Inputs")
+    ranges: tuple[str, ...] = declared(RANGE, section="Inputs")
+    seed: int = declared(SEED, section="Inputs")
     time_limit: float | None = option(
-        "--time-limit", type=float, metavar="SECONDS", help="What all runs may take.  [default: 600]"
+        "--time-limit", type=float, metavar="SECONDS", help="What all runs may take.  [default: 600]", section="Runs"
     )
     reports: tuple[str, ...] = declared(HTML_REPORT)
     plot: str | None = option(
-        "--plot", metavar="FILE", type=FILE, help="Draw every run: .svg, .png or .pdf (needs bnfold[plot])."
+        "--plot",
+        metavar="FILE",
+        type=FILE,
+        help="Draw every run: .svg, .png or .pdf (needs bnfold[plot]).",
+        section="Report",
     )
 
     def options(self) -> BenchOptions:
@@ -75,7 +87,7 @@ class BenchParams:
         )
 
 
-@click.command("bench")
+@click.command("bench", cls=SectionedCommand)
 @click.argument("original", type=FILE)
 @click.argument("folded", required=False, type=FILE)
 @takes(params=BenchParams, output=OutputParams)
@@ -117,7 +129,7 @@ def _print(terminal: Terminal, result: Benchmark) -> None:
     )
     colours = {"faster": "green", "slower": "red", "same": "dim", "inconclusive": "yellow"}
     terminal.table(
-        ("level", "original", "folded", "folded / original", ""),
+        ("LEVEL", "ORIGINAL", "FOLDED", "RATIO (95% CI)", ""),
         (
             [
                 level.level,

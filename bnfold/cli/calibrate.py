@@ -12,7 +12,7 @@ import click
 from bnfold.cli.files import check_plot, draw_drifts, same_file
 from bnfold.cli.options import unsafe_shapes
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import EXTERNAL_DATA, FILE, UNSAFE_SHAPE, declared, option, takes
+from bnfold.cli.params import EXTERNAL_DATA, FILE, UNSAFE_SHAPE, SectionedCommand, declared, option, takes
 from bnfold.errors import UsageError
 from bnfold.options import CalibrateOptions, External
 
@@ -35,36 +35,57 @@ class CalibrateParams:
     """Over which data, how, and where the model goes."""
 
     data: str = option(
-        "--data", required=True, metavar="PATH", type=FILE, help="Inputs: .npy, .npz, or a folder of such."
+        "--data",
+        required=True,
+        metavar="PATH",
+        type=FILE,
+        help="Inputs: .npy, .npz, or a folder of such.",
+        section="Statistics",
     )
     output: str | None = option(
-        "-o", "--output", metavar="FILE", type=FILE, help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]"
+        "-o",
+        "--output",
+        metavar="FILE",
+        type=FILE,
+        help="Where to write.  [default: MODEL.calibrated.onnx or .pt2]",
+        section="Output",
     )
-    mode: Literal["sequential", "single-pass"] | None = declared(_mode)
+    mode: Literal["sequential", "single-pass"] | None = declared(_mode, section="Statistics")
     momentum: str | None = option(
         "--momentum",
         metavar="M",
         help="Do as training does: each batch normalised by itself moves the statistics; "
         "or 'cumulative', as update_bn.",
+        section="Statistics",
     )
     convention: Literal["onnx", "torch"] | None = option(
         "--convention",
         type=click.Choice(["onnx", "torch"]),
         help="Whose momentum and variance: ONNX's and Keras', or torch's.  [default: the model's]",
+        section="Statistics",
     )
     batch_size: int | None = option(
-        "--batch-size", type=click.IntRange(1), help="Rows at once.  [default: 64, or the model's]"
+        "--batch-size",
+        type=click.IntRange(1),
+        help="Rows at once.  [default: 64, or the model's]",
+        section="Statistics",
     )
     freeze_training_mode: bool = option(
-        "--freeze-training-mode", is_flag=True, help="Make inference BatchNorms of those in training mode."
+        "--freeze-training-mode",
+        is_flag=True,
+        help="Make inference BatchNorms of those in training mode.",
+        section="Statistics",
     )
-    external_data: External = declared(EXTERNAL_DATA)  # noqa: RUF009 - a dataclass field
-    force: bool = option("--force", is_flag=True, help="Replace an existing output.")
-    dry_run: bool = option("--dry-run", is_flag=True, help="Measure and report, write nothing.")
+    external_data: External = declared(EXTERNAL_DATA, section="Output")
+    force: bool = option("--force", is_flag=True, help="Replace an existing output.", section="Output")
+    dry_run: bool = option("--dry-run", is_flag=True, help="Measure and report, write nothing.", section="Output")
     allow_unsafe_load: bool = option(
-        "--allow-unsafe-load", is_flag=True, help="Run TorchScript and pickled modules that you trust."
+        "--allow-unsafe-load",
+        is_flag=True,
+        help="Run TorchScript and pickled modules that you trust.",
+        section="Formats",
     )
-    shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
+    shape: tuple[str, ...] = declared(UNSAFE_SHAPE, section="Formats")
     plot: str | None = option(
         "--plot", metavar="FILE", type=FILE, help="Draw old against new: .svg, .png or .pdf (needs bnfold[plot])."
     )
@@ -95,7 +116,7 @@ class CalibrateParams:
         )
 
 
-@click.command("calibrate")
+@click.command("calibrate", cls=SectionedCommand)
 @click.argument("model", type=FILE)
 @takes(params=CalibrateParams, output=OutputParams)
 def command(model: str, params: CalibrateParams, output: OutputParams) -> None:

@@ -9,7 +9,7 @@ import click
 
 from bnfold.cli import project
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import takes
+from bnfold.cli.params import SectionedCommand, takes
 from bnfold.errors import BnfoldError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
-@click.command("doctor")
+@click.command("doctor", cls=SectionedCommand)
 @takes(output=OutputParams)
 def command(output: OutputParams) -> None:
     """Report what this machine can do: versions, devices on which a model really ran, and what is missing for the rest.

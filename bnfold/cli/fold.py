@@ -16,7 +16,7 @@ from bnfold.cli.batch import BatchParams, conclude, executor
 from bnfold.cli.files import expand, same_file
 from bnfold.cli.options import PlanningParams, unsafe_shapes
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import EXTERNAL_DATA, FILE, option, takes
+from bnfold.cli.params import EXTERNAL_DATA, FILE, SectionedCommand, declared, option, takes
 from bnfold.cli.verification_options import VerificationParams
 from bnfold.errors import OutputError, Refused, UsageError
 from bnfold.options import External, FoldOptions, Format
@@ -36,23 +36,34 @@ class FoldParams:
     """Where the folded model goes, whether it is verified, and which BatchNorms are folded."""
 
     output: str | None = option(
-        "-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output."
+        "-o", "--output", metavar="OUT", type=FILE, help="Where to write; - for standard output.", section="Output"
     )
     output_dir: str | None = option(
-        "--output-dir", metavar="DIR", type=FILE, help="Folder to write to, under the models' own names."
+        "--output-dir",
+        metavar="DIR",
+        type=FILE,
+        help="Folder to write to, under the models' own names.",
+        section="Output",
     )
-    in_place: bool = option("--in-place", is_flag=True, help="Replace the model itself.")
-    force: bool = option("--force", is_flag=True, help="Replace OUT if it exists.")
+    in_place: bool = option("--in-place", is_flag=True, help="Replace the model itself.", section="Output")
+    force: bool = option("--force", is_flag=True, help="Replace OUT if it exists.", section="Output")
     verify: bool = option(
-        "--verify/--no-verify", default=True, help="Verify before writing (default); a failure is never written."
+        "--verify/--no-verify",
+        default=True,
+        help="Verify before writing (default); a failure is never written.",
+        section="Output",
     )
-    dry_run: bool = option("--dry-run", is_flag=True, help="Plan and report; write nothing.")
-    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm is kept.")
+    dry_run: bool = option("--dry-run", is_flag=True, help="Plan and report; write nothing.", section="Output")
+    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm is kept.", section="Output")
     only: tuple[str, ...] = option(
-        "--only", multiple=True, metavar="NAME", help="Fold only these (node or output; repeatable)."
+        "--only",
+        multiple=True,
+        metavar="NAME",
+        help="Fold only these (node or output; repeatable).",
+        section="Selection",
     )
     skip: tuple[str, ...] = option(
-        "--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable)."
+        "--skip", multiple=True, metavar="NAME", help="Leave these (node or output; repeatable).", section="Selection"
     )
 
     @property
@@ -61,20 +72,36 @@ class FoldParams:
         return self.force or self.in_place
 
 
-@click.command("fold")
+@dataclass(frozen=True)
+class FormatParams:
+    """How the folded model is written."""
+
+    external_data: External = declared(EXTERNAL_DATA, section="Formats")
+    to: Format | None = option(
+        "--to",
+        type=click.Choice(["onnx", "pt2"]),
+        help="Format to write.  [default: that of MODEL]",
+        section="Formats",
+    )
+
+
+@click.command("fold", cls=SectionedCommand)
 @click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
-@takes(params=FoldParams, planning=PlanningParams)
-@EXTERNAL_DATA
-@click.option("--to", type=click.Choice(["onnx", "pt2"]), help="Format to write.  [default: that of MODEL]")
-@takes(batch=BatchParams, verification=VerificationParams, output=OutputParams)
+@takes(
+    params=FoldParams,
+    planning=PlanningParams,
+    formats=FormatParams,
+    verification=VerificationParams,
+    batch=BatchParams,
+    output=OutputParams,
+)
 def command(
     models: tuple[str, ...],
     params: FoldParams,
     planning: PlanningParams,
-    external_data: External,
-    to: Format | None,
-    batch: BatchParams,
+    formats: FormatParams,
     verification: VerificationParams,
+    batch: BatchParams,
     output: OutputParams,
 ) -> None:
     """Fold the BatchNorms of MODEL into the neighbouring weights, verify the result and write it.
@@ -92,9 +119,9 @@ def command(
     options = FoldOptions(
         only=params.only,
         skip=params.skip,
-        external=external_data,
+        external=formats.external_data,
         verify=verify,
-        to=to,
+        to=formats.to,
         unsafe_shapes=unsafe_shapes(planning.allow_unsafe_load, verification.shape),
         **planning.arguments(),
     )
@@ -102,7 +129,7 @@ def command(
     output.check_json_target(model_on_stdout=on_stdout)
     wanted = reports.wanted(verification.reports, files)
     report = partial(_report, wanted, quiet_stdout=on_stdout or output.json_file == "-")
-    targets = {model: _target(model, params, to, places.get(model)) for model in files}
+    targets = {model: _target(model, params, formats.to, places.get(model)) for model in files}
     terminal = output.terminal(model_on_stdout=on_stdout)
     if many:
         sys.exit(_fold_many(files, targets, options, params, batch, output, terminal, report))

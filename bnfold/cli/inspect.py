@@ -14,7 +14,7 @@ from bnfold.cli.batch import BatchParams, conclude, executor
 from bnfold.cli.files import check_plot, draw_drifts, expand, write_text
 from bnfold.cli.options import PlanningParams, unsafe_shapes
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import FILE, HTML_REPORT, UNSAFE_SHAPE, declared, option, takes
+from bnfold.cli.params import FILE, HTML_REPORT, UNSAFE_SHAPE, SectionedCommand, declared, option, takes
 from bnfold.errors import UsageError
 from bnfold.options import FoldOptions
 
@@ -27,35 +27,42 @@ class InspectParams:
     """What to compare with, and what to write."""
 
     data: str | None = option(
-        "--data", metavar="PATH", type=FILE, help="Compare statistics with these data: .npy, .npz, or a folder of such."
+        "--data",
+        metavar="PATH",
+        type=FILE,
+        help="Compare statistics with these data: .npy, .npz, or a folder of such.",
+        section="Statistics",
     )
     batch_size: int | None = option(
-        "--batch-size", type=click.IntRange(1), help="Rows at once of --data.  [default: 64, or the model's]"
+        "--batch-size",
+        type=click.IntRange(1),
+        help="Rows at once of --data.  [default: 64, or the model's]",
+        section="Statistics",
     )
     plot: str | None = option(
         "--plot",
         metavar="FILE",
         type=FILE,
         help="With --data: draw the drift, .svg, .png or .pdf (needs bnfold[plot]).",
+        section="Statistics",
+    )
+    picture: str | None = option(
+        "--graph",
+        "picture",
+        metavar="FILE",
+        type=FILE,
+        help="Draw each BatchNorm with its neighbours and affine transforms: .svg or .html.",
     )
     reports: tuple[str, ...] = declared(HTML_REPORT)
-    shape: tuple[str, ...] = declared(UNSAFE_SHAPE)
+    shape: tuple[str, ...] = declared(UNSAFE_SHAPE, section="Formats")
     strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm would be kept.")
 
 
-@click.command("inspect")
+@click.command("inspect", cls=SectionedCommand)
 @click.argument("models", nargs=-1, metavar="[MODEL...]", type=FILE)
-@click.option(
-    "--graph",
-    "picture",
-    metavar="FILE",
-    type=FILE,
-    help="Draw each one with its neighbours and affine transforms: .svg or .html.",
-)
 @takes(planning=PlanningParams, params=InspectParams, batch=BatchParams, output=OutputParams)
 def command(
     models: tuple[str, ...],
-    picture: str | None,
     planning: PlanningParams,
     params: InspectParams,
     batch: BatchParams,
@@ -69,7 +76,7 @@ def command(
     files = expand(models) if models else [entry.model for entry in project.models("inspect")]
     many = batch.is_batch(files)
     output.check_json_target()
-    _check(files, picture, params, many=many)
+    _check(files, params, many=many)
     wanted = reports.only_html(params.reports, files)
     shapes = unsafe_shapes(planning.allow_unsafe_load, params.shape)
     options = FoldOptions(unsafe_shapes=shapes, **planning.arguments())
@@ -88,8 +95,8 @@ def command(
         from bnfold.report import text
 
         text.print_inspection(terminal, result, verbose=output.verbose)
-    if picture:
-        _draw(picture, result)
+    if params.picture:
+        _draw(params.picture, result)
     if params.plot:
         draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.model.path, params.plot)
     output.write_json(result.to_dict())
@@ -100,9 +107,9 @@ def command(
     sys.exit(int(params.strict and bool(result.kept)))
 
 
-def _check(files: list[str], picture: str | None, params: InspectParams, *, many: bool) -> None:
+def _check(files: list[str], params: InspectParams, *, many: bool) -> None:
     """Refuse options that contradict each other, before any work is done. Raises UsageError, OutputError."""
-    if picture and (Path(picture).suffix not in (".svg", ".html") or many):
+    if params.picture and (Path(params.picture).suffix not in (".svg", ".html") or many):
         raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
     if many and params.data:
         raise UsageError("--data takes one model")

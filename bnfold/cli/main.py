@@ -8,6 +8,7 @@ import gc
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import Any, NoReturn
 
 import click
@@ -37,7 +38,9 @@ class Commands(click.Group):
         """Return the command; for a misspelt one, suggest what was probably meant."""
         if args and args[0] not in COMMANDS and not args[0].startswith("-"):
             near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-            hint = f"did you mean 'bnfold {near[0]}'?" if near else f"known: {', '.join(COMMANDS)}"
+            hint = f"did you mean 'bnfold {near[0]}'?" if near else f"commands: {', '.join(COMMANDS)}"
+            if args[0].endswith((".onnx", ".pt2")) or Path(args[0]).is_file():
+                hint = f"did you mean 'bnfold fold {args[0]}'?"
             raise UsageError(f"no command is called {args[0]!r}", hint)
         return super().resolve_command(ctx, args)
 

@@ -23,21 +23,31 @@ class PlanningParams:
     """What may be folded."""
 
     freeze_initializers: bool = option(
-        "--freeze-initializers", is_flag=True, help="Make initializers that callers could override constants."
+        "--freeze-initializers",
+        is_flag=True,
+        help="Make initializers that callers could override constants.",
+        section="Selection",
     )
     only_batchnorm: bool = option(
-        "--only-batchnorm", is_flag=True, help="Keep per-channel Mul/Add that are no BatchNorm."
+        "--only-batchnorm", is_flag=True, help="Keep per-channel Mul/Add that are no BatchNorm.", section="Selection"
     )
     merge_branches: bool = option(
-        "--merge-branches", is_flag=True, help="Merge parallel branches into one convolution (RepVGG)."
+        "--merge-branches",
+        is_flag=True,
+        help="Merge parallel branches into one convolution (RepVGG).",
+        section="Selection",
     )
     threshold: bool = option(
-        "--threshold", is_flag=True, help="Let BatchNorm, Relu, unpadded layer become Max and layer."
+        "--threshold",
+        is_flag=True,
+        help="Let BatchNorm, Relu, unpadded layer become Max and layer.",
+        section="Selection",
     )
     allow_unsafe_load: bool = option(
         "--allow-unsafe-load",
         is_flag=True,
         help="Run TorchScript and pickled modules that you trust to load them; requires --shape.",
+        section="Formats",
     )
 
     def arguments(self) -> PlanArguments:

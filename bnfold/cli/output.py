@@ -22,7 +22,12 @@ class OutputParams:
     """``--json``, ``--quiet``, ``--verbose``, ``--no-color``: every command has them."""
 
     json_file: str | None = option(
-        "--json", "json_file", metavar="FILE", type=FILE, help="Write the result as JSON; - for standard output."
+        "--json",
+        "json_file",
+        metavar="FILE",
+        type=FILE,
+        help="Write the result as JSON; - for standard output.",
+        section="Report",
     )
     quiet: bool = option("--quiet", is_flag=True, help="Print errors only.")
     verbose: bool = option("--verbose", is_flag=True, help="Report more; tracebacks for bugs.")

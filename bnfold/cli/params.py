@@ -19,14 +19,38 @@ if TYPE_CHECKING:
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-def declared(shared: Decorator) -> Any:
-    """Return a dataclass field whose value comes from a ``click.option``, which must have the field's name."""
-    return field(metadata={"option": shared})
+OTHERS = "Report"
+"""The heading of options that are given none, ``--help`` itself among them: what every command has."""
 
 
-def option(*names: str, **attributes: Any) -> Any:
+def declared(shared: Decorator, section: str = OTHERS) -> Any:
+    """Return a dataclass field whose value comes from a ``click.option``, which must have the field's name.
+
+    ``section`` is the heading in ``--help`` under which it stands.
+    """
+    return field(metadata={"option": shared, "section": section})
+
+
+def option(*names: str, section: str = OTHERS, **attributes: Any) -> Any:
     """Return a dataclass field that declares an option, with the arguments of ``click.option``."""
-    return declared(click.option(*names, **attributes))
+    return declared(click.option(*names, **attributes), section)
+
+
+class SectionedCommand(click.Command):
+    """A command whose ``--help`` lists options under headings. (click's own extensions for that decorate functions.)"""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write a section for each heading, in the order in which they first occur; what has none comes last."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        headings: dict[str | None, str] = getattr(self.callback, "sections", {})
+        options = [param for param in self.get_params(ctx) if isinstance(param, click.Option)]
+        for param in sorted(options, key=lambda param: param.name not in headings):
+            record = param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(headings.get(param.name, OTHERS), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
 
 def takes(**groups: type[Any]) -> Decorator:
@@ -47,6 +71,7 @@ def takes(**groups: type[Any]) -> Decorator:
         entries = [entry for group in groups.values() for entry in fields(group)]
         for entry in reversed(entries):  # as decorators: the last one is applied first
             entry.metadata["option"](command)
+        command.sections = {entry.name: entry.metadata["section"] for entry in entries}  # type: ignore[attr-defined]
         return command
 
     return decorate

@@ -49,14 +49,16 @@ class VerificationParams:
         aliases=["--gates"],
         metavar="LIST",
         help="Of structure, weights, layers, outputs.  [default: all but layers, which run where they are needed]",
+        section="Verification",
     )
-    device: str = declared(DEVICE)
+    device: str = declared(DEVICE, section="Runs")
     tf32: Literal["off", "on"] = option(
         "--tf32",
         type=click.Choice(["off", "on"]),
         default="on",
         show_default=True,
         help="On CUDA: whether to judge a second run with TF32, as onnxruntime uses it by default.",
+        section="Runs",
     )
     cpu_nodes: str = option(
         "--cpu-nodes",
@@ -64,6 +66,7 @@ class VerificationParams:
         default="shape",
         show_default=True,
         help="On CUDA: which nodes may run on the CPU.",
+        section="Runs",
     )
     ort_level: str = option(
         "--ort-level",
@@ -71,33 +74,48 @@ class VerificationParams:
         default="all",
         show_default=True,
         help="onnxruntime's optimisation level to judge besides 'disable'.",
+        section="Runs",
     )
-    inputs: str | None = declared(INPUTS)
+    inputs: str | None = declared(INPUTS, section="Inputs")
     gen: str = option(
         "--gen",
         default="normal,constant",
         show_default=True,
         help="Generated inputs: normal, uniform, large, constant, impulse.",
+        section="Inputs",
     )
-    shape: tuple[str, ...] = declared(SHAPE)
-    ranges: tuple[str, ...] = declared(RANGE)
+    shape: tuple[str, ...] = declared(SHAPE, section="Inputs")
+    ranges: tuple[str, ...] = declared(RANGE, section="Inputs")
     samples: int | None = option(
-        "--samples", type=click.IntRange(1), help="Inputs of each kind.  [default: more for small outputs]"
+        "--samples",
+        type=click.IntRange(1),
+        help="Inputs of each kind.  [default: more for small outputs]",
+        section="Inputs",
     )
-    seed: int = declared(SEED)
+    seed: int = declared(SEED, section="Inputs")
     k: float | None = option(
-        "--k", type=float, help="Limit, as a multiple of the expected rounding error.  [default: 3, or 8]"
+        "--k",
+        type=float,
+        help="Limit, as a multiple of the expected rounding error.  [default: 3, or 8]",
+        section="Verification",
     )
     weight_policy: str | None = option(
-        "--weight-policy", metavar="POLICY", help="exact, or ulp:N: how far folded weights may be off."
+        "--weight-policy",
+        metavar="POLICY",
+        help="exact, or ulp:N: how far folded weights may be off.",
+        section="Verification",
     )
-    max_memory: str | None = option("--max-memory", metavar="SIZE", help="What one run may take, such as 2GB.")
+    max_memory: str | None = option(
+        "--max-memory", metavar="SIZE", help="What one run may take, such as 2GB.", section="Runs"
+    )
     time_limit: float | None = option(
-        "--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]"
+        "--time-limit", type=float, metavar="SECONDS", help="What one run may take.  [default: 600]", section="Runs"
     )
     reports: tuple[str, ...] = option("--report", "reports", multiple=True, metavar="KIND[=FILE]", help=HELP)
-    rtol: float | None = option("--rtol", type=float, help="Judge by tolerances instead (reported as such).")
-    atol: float | None = option("--atol", type=float, help="See --rtol.")
+    rtol: float | None = option(
+        "--rtol", type=float, help="Judge by tolerances instead (reported as such).", section="Verification"
+    )
+    atol: float | None = option("--atol", type=float, help="See --rtol.", section="Verification")
 
     def options(self, *, with_shapes: bool = True) -> VerifyOptions:
         """Return the options of a verification, ``with_shapes`` or without those of the inputs. Raises UsageError."""

@@ -10,7 +10,7 @@ import click
 
 from bnfold.cli import project, report_values, reports
 from bnfold.cli.output import OutputParams
-from bnfold.cli.params import FILE, takes
+from bnfold.cli.params import FILE, SectionedCommand, takes
 from bnfold.cli.verification_options import VerificationParams
 from bnfold.errors import BnfoldError, UsageError
 from bnfold.report.terminal import echo, echo_error
@@ -18,7 +18,7 @@ from bnfold.report.terminal import echo, echo_error
 EXIT_CODES = {"equivalent": 0, "different": 1, "inconclusive": 3}
 
 
-@click.command("verify")
+@click.command("verify", cls=SectionedCommand)
 @click.argument("original", required=False, type=FILE)
 @click.argument("folded", required=False, type=FILE)
 @takes(verification=VerificationParams, output=OutputParams)

@@ -56,10 +56,10 @@ def _damaged(name: str, error: Exception) -> InputError:
 
 
 def member_names(data: bytes, name: str) -> set[str]:
-    """The members' names below the root folder, unread: some kinds of archives are not ours to read."""
+    """Return the members' names, below the root folder if there is one; nothing else of the archive is read."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as file:
-            return {member.partition("/")[2] for member in file.namelist()}
+            return {member.partition("/")[2] or member for member in file.namelist()}
     except _ODD as error:
         raise _damaged(name, error) from None
 

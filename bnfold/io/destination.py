@@ -45,7 +45,7 @@ def checked_place(target: str | Path, to: Format, *, force: bool, kept: frozense
         if path.exists() and not path.is_file():
             raise UsageError(f"{path}: not a regular file", "name another")
         if path.exists() and not force:
-            raise UsageError(f"{path}: exists already", "pass --force to replace it, or choose another place")
+            raise UsageError(f"output file already exists: {path}", "use --force to replace it")
         if path.resolve() in kept:
             raise UsageError(f"{path}: holds the weights of the model", "name another file")
     except (OSError, RuntimeError) as error:

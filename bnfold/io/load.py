@@ -38,6 +38,11 @@ KINDS = {
 """What files that are not ONNX are called."""
 
 
+STDIN = "<stdin>"
+IN_MEMORY = "<ModelProto>"
+"""What models without a file are called in messages."""
+
+
 @dataclass(frozen=True)
 class LoadedModel:
     """A model as it was read: ``proto`` holds its structure and small tensors, ``external`` gives the data of all.
@@ -53,7 +58,7 @@ class LoadedModel:
     @property
     def name(self) -> str:
         """What to call it in messages."""
-        return "<stdin>" if self.path is None else str(self.path)
+        return self.source.name if self.path is None else str(self.path)
 
     @property
     def sha256(self) -> str:
@@ -68,7 +73,7 @@ class LoadedModel:
     @classmethod
     def of(cls, proto: ModelProto, external: ExternalData | None = None) -> LoadedModel:
         """A model that was made in memory and has no bytes of its own yet."""
-        return cls(None, proto, BytesSource(b""), external or ExternalData(None))
+        return cls(None, proto, BytesSource(b"", IN_MEMORY), external or ExternalData(None))
 
 
 def load(source: str | Path) -> LoadedModel:
@@ -83,9 +88,9 @@ def load(source: str | Path) -> LoadedModel:
     return parsed(file, path)
 
 
-def load_bytes(data: bytes) -> LoadedModel:
-    """Parse and check the bytes of an ONNX model. Raises InputError."""
-    return parsed(BytesSource(data), None)
+def load_bytes(data: bytes, name: str = STDIN) -> LoadedModel:
+    """Parse and check the bytes of an ONNX model, called ``name`` in messages. Raises InputError."""
+    return parsed(BytesSource(data, name), None)
 
 
 def parsed(source: Source, path: Path | None) -> LoadedModel:
@@ -103,7 +108,7 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
     try:
         proto.ParseFromString(skeleton)
     except DecodeError as error:
-        raise InputError(f"{name}: not an ONNX model, or cut short ({error})", "export it again") from None
+        raise InputError(f"{name}: not an ONNX model, or cut short", "export it again") from error
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
     heads = {

@@ -223,6 +223,8 @@ def _output_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and not path.parent.exists():
+            raise OutputError(f"{path}: the folder {str(path.parent)!r} does not exist", "create it first") from None
         message = f"{path}: {error.strerror or error}"
         raise OutputError(message, "check the folder, its permissions and its free space") from None
 

@@ -13,6 +13,8 @@ Kind = Literal["onnx", "pt2", "torchscript", "pickle"]
 
 ZIP = b"PK\x03\x04"
 LEGACY_PICKLE = bytes.fromhex("80028a0a6cfc9c46f9")
+KERAS = "export it from Keras: model.export('model.onnx', format='onnx')"
+
 LEGACY_HEADERS = 3
 """Pickles before the object itself in torch's old format: a magic number, the protocol, the machine."""
 
@@ -70,13 +72,13 @@ def _archive(data: bytes, name: str) -> Kind:
         if tensors_only(read_archive(data, name).members["data.pkl"], name):
             raise _weights_only(name)
         return "pickle"
+    if "model.weights.h5" in members:
+        raise InputError(f"{name}: a Keras model", KERAS)
     raise InputError(f"{name}: a zip archive that holds no model", "give the .onnx or .pt2 file itself")
 
 
-def _weights_only(name: str) -> InputError:
-    return InputError(
-        f"{name}: weights only (a state_dict), no graph", "export the model: torch.export.save, or to ONNX"
-    )
+def _weights_only(name: str, kind: str = "a state_dict") -> InputError:
+    return InputError(f"{name}: weights only ({kind}), no graph", "export the model: torch.export.save, or to ONNX")
 
 
 def tensors_only(data: bytes, name: str) -> bool:
@@ -140,10 +142,14 @@ def _refuse_others(head: bytes, size: int, name: str) -> None:
     if head.startswith(b"version https://git-lfs"):
         raise InputError(f"{name}: a Git LFS pointer, not the model", "run: git lfs pull")
     if head.startswith(b"\x89HDF"):
-        raise InputError(f"{name}: an HDF5 file (Keras)", "convert it with tf2onnx first")
+        raise InputError(f"{name}: a Keras model (HDF5)", KERAS)
     if head.startswith(b"ORTM", 4):
         raise InputError(f"{name}: onnxruntime's own .ort format", "fold the .onnx file that it was made from")
     if head.startswith(b"TFL3", 4):
         raise InputError(f"{name}: a TFLite model", "fold before the conversion to TFLite")
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") < size:
+        raise _weights_only(name, "safetensors")
+    if b"<net" in head or head.lstrip().startswith(b"<?xml"):
+        raise InputError(f"{name}: an OpenVINO model", "fold the ONNX model that it was converted from")
     if head.lstrip()[:1] in (b"{", b"<"):
         raise InputError(f"{name}: a text file, not an ONNX model", "give the .onnx file itself")

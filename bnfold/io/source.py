@@ -27,7 +27,7 @@ HASHED = 2**23
 class BytesSource:
     """Bytes that are in memory already."""
 
-    def __init__(self, data: bytes, name: str = "<stdin>") -> None:
+    def __init__(self, data: bytes, name: str) -> None:
         self.name = name
         self.size = len(data)
         self._data = data

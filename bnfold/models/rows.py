@@ -31,9 +31,14 @@ def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
         direction=outcome.direction if isinstance(outcome, Fold) else None,
         into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
         via=list(outcome.via) if isinstance(outcome, Fold) else [],
-        reason={"code": outcome.reason, "detail": outcome.detail} if isinstance(outcome, Refusal) else None,
+        reason=_reason(outcome) if isinstance(outcome, Refusal) else None,
         health=_health(op),
     )
+
+
+def _reason(refusal: Refusal) -> dict[str, str]:
+    sides = {} if refusal.sides is None else dict(zip(("previous", "next"), refusal.sides, strict=True))
+    return {"code": refusal.reason, "detail": refusal.detail, **sides}
 
 
 def _channels(op: AffineOp) -> int | None:

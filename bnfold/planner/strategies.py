@@ -41,4 +41,5 @@ def most_telling(refusals: dict[str, Refusal]) -> Refusal:
     if down is None or down.detail == up.detail:
         return up
     code = down.reason if up.reason in _INPUT_SIDE and down.reason in _ACTIONABLE else up.reason
-    return Refusal(code, f"previous layer: {up.detail}; next layer: {down.detail}")
+    sides = up.detail, down.detail
+    return Refusal(code, f"previous layer: {up.detail}; next layer: {down.detail}", sides)

@@ -69,18 +69,33 @@ class Terminal:
         self._is_terminal = stream is not None and stream.isatty()
         self._looked_at = self._color and (self._is_terminal or "FORCE_COLOR" in os.environ)
 
-    def line(self, *parts: Part) -> None:
-        """Print texts, or texts with their styles, as one line."""
+    def line(self, *parts: Part, hang: int = 0) -> None:
+        """Print texts, or texts with their styles, as one line; on a terminal, what wraps is indented by ``hang``."""
         if not self._looked_at:
             text = "".join(part if isinstance(part, str) else part[0] for part in parts)
             _put(harmless(visible(text)) + "\n", self._stream)
             return
         from rich.text import Text
 
-        self._print(Text.assemble(*map(_visible, parts)))
+        whole = Text.assemble(*map(_visible, parts))
+        if not hang or not self._is_terminal:
+            self._print(whole)
+            return
+        console = self._console()
+        first, *rest = whole.wrap(console, max(console.width, 2 * hang))
+        self._print(first)
+        if rest:
+            from rich.padding import Padding
+
+            self._print(Padding(Text(" ").join(rest), (0, 0, 0, hang)))
 
     def table(self, heads: Sequence[str], rows: Iterable[Sequence[Part]]) -> None:
-        """Print a table; cells are texts, or texts with their styles."""
+        """Print a table; cells are texts, or texts with their styles. A pipe gets them with tabs between, unwrapped."""
+        if not self._looked_at and not self._is_terminal:
+            for row in (heads, *rows):
+                cells = (visible(cell if isinstance(cell, str) else cell[0]) for cell in row)
+                _put(harmless("\t".join(cells)) + "\n", self._stream)
+            return
         from rich.table import Table
         from rich.text import Text
 

@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 COLOURS = {"foldable": "green", "folded": "green", "kept": "yellow"}
 VERDICTS = {"equivalent": "green", "different": "red", "inconclusive": "yellow"}
 CHECKS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
-LAYER = ("layer", "", "check", "error ratio", "max ulp", "max abs", "channels")
-OUTPUT = ("output", "", "level", "error ratio", "max abs", "max rel", "max ulp", "detection limit")
-DRIFT = ("drift of", "values", "rms", "max", "channel")
+MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "?"}
+LAYER = ("LAYER", "", "CHECK", "ERROR RATIO", "MAX ULP", "MAX ABS", "CHANNELS")
+OUTPUT = ("OUTPUT", "", "LEVEL", "ERROR RATIO", "MAX ABS", "MAX REL", "MAX ULP", "DETECTION LIMIT")
+DRIFT = ("BATCHNORM", "VALUES", "RMS DRIFT", "MAX DRIFT", "CHANNEL")
 NAMED = 4
 """Layers that a warning names without --verbose."""
 
@@ -30,11 +31,10 @@ SHOWN = 10
 
 
 def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -> None:
-    """Print the table of affine operators, the sum, and a hint for each reason that occurs."""
-    shown = result.rows if verbose else [row for row in result.rows if row.form != "scale" or row.status != "kept"]
-    _print_rows(terminal, shown)
+    """Print the count, where each BatchNorm would be folded to, and why the others are kept."""
     terminal.line((result.model.path, "bold"), f": {_count(result)}")
-    _print_advice(terminal, result)
+    _print_foldable(terminal, result.rows if verbose else result.batch_norms)
+    _print_kept(terminal, result, verbose=verbose)
     _print_warnings(terminal, _health_of(result), verbose=verbose)
     drifts = [(row.name, row.drift) for row in result.rows if row.drift is not None]
     if drifts:
@@ -44,33 +44,39 @@ def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -
 
 
 def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None:
-    """Print what was folded, what was kept and why, the verdict, what was written."""
-    inspection, nodes = result.inspection, result.nodes
-    kept = [row for row in inspection.batch_norms if row.status == "kept"]
-    _print_rows(terminal, inspection.rows if verbose else kept)
-    counts = f": {_count(inspection)}; {nodes['before']} → {nodes['after']} nodes"
-    terminal.line((inspection.model.path, "bold"), counts)
+    """Print what was folded, the verdict, what was written; then what was kept and why."""
+    inspection, nodes, path = result.inspection, result.nodes, result.inspection.model.path
+    total, written = len(inspection.batch_norms), result.output is not None
+    if not total:
+        terminal.line("No BatchNorms to fold in ", (path, "bold"))
+    elif not written:
+        terminal.line((path, "bold"), f": {_count(inspection)}")
+    else:
+        counts = f"{inspection.foldable} of {total} BatchNorm{'s' if total > 1 else ''}"
+        terminal.line(f"Folded {counts} in ", (path, "bold"), f" ({nodes['before']} → {nodes['after']} nodes)")
+    if verbose:
+        _print_foldable(terminal, inspection.rows)
+    _print_kept(terminal, inspection, verbose=verbose)
     for note in result.notes:
         terminal.line(("note", "yellow"), f": {note}")
-    _print_advice(terminal, inspection)
     _print_warnings(terminal, _health_of(inspection), verbose=verbose)
     if result.output is None:
-        terminal.line("dry run: nothing written")
+        terminal.line("Dry run: nothing written")
         return
     if result.verification is not None:
-        _print_verification(terminal, result.verification)
+        _print_verification(terminal, result.verification, "Verified: ", verbose=verbose)
         _print_details(terminal, result.verification, everything=verbose)
-    else:
-        terminal.line(result.verdict)
+    elif result.verdict != "unchanged" and result.output.path != "-":
+        terminal.line("Not verified; to do so: ", (f"bnfold verify {path} {result.output.path}", "bold"))
     if result.output.path != "-":
-        terminal.line(f"written: {result.output.path}{' (a copy)' if result.verdict == 'unchanged' else ''}")
+        terminal.line(f"Wrote {result.output.path}{', an unchanged copy' if result.verdict == 'unchanged' else ''}")
 
 
 def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -> None:
     """Print the verdict and its checks; every folded tensor if ``verbose``."""
     for note in result.notes:
         terminal.line(note)
-    _print_verification(terminal, result.verification)
+    _print_verification(terminal, result.verification, "", verbose=verbose)
     _print_details(terminal, result.verification, everything=verbose)
 
 
@@ -100,9 +106,10 @@ def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool)
     if "note" in data:
         terminal.line((data["note"], "yellow"))
     if result.output is None:
-        terminal.line("dry run: nothing written")
+        terminal.line("Dry run: nothing written")
     elif result.output.path != "-":
-        terminal.line(f"written: {result.output.path}")
+        terminal.line(f"Wrote {result.output.path}")
+        terminal.line("Next: ", (f"bnfold fold {result.output.path}", "bold"))
 
 
 def _drift(name: str, drift: Drift) -> list[Part]:
@@ -137,38 +144,59 @@ def _output(output: OutputResult) -> list[Part]:
 def _count(result: Inspection) -> str:
     total = len(result.batch_norms)
     if not total:
-        return "no BatchNorm"
+        return "no BatchNorms"
     verb = "folded" if any(row.status == "folded" for row in result.rows) else "can be folded"
     return f"{result.foldable} of {total} BatchNorm{'s' if total > 1 else ''} {verb}"
 
 
-def _print_rows(terminal: Terminal, rows: list[BatchNormRow]) -> None:
-    if rows:
-        terminal.table(("BatchNorm", "channels", "", "target, or reason"), map(_row, rows))
+def _print_foldable(terminal: Terminal, rows: list[BatchNormRow]) -> None:
+    """Print a table of those that are, or would be, folded: what each is folded into, and through what."""
+    found = [row for row in rows if row.status != "kept"]
+    if found:
+        terminal.table(("BATCHNORM", "CHANNELS", "TARGET"), map(_row, found))
 
 
 def _row(row: BatchNormRow) -> list[Part]:
+    return [_title(row), "" if row.channels is None else str(row.channels), (_target(row), COLOURS[row.status])]
+
+
+def _title(row: BatchNormRow) -> str:
     name = row.name if row.graph == "main" else f"{row.graph}{row.name}"
-    form = "" if row.form == "BatchNormalization" else f" ({row.form})"
-    return [
-        name + form,
-        "" if row.channels is None else str(row.channels),
-        (row.status, COLOURS[row.status]),
-        f"{row.reason['code']}: {row.reason['detail']}" if row.reason else _into(row),
-    ]
+    return name + ("" if row.form == "BatchNormalization" else f" ({row.form})")
 
 
-def _into(row: BatchNormRow) -> str:
-    arrow = "↑" if row.direction == "upstream" else "↓"
+def _target(row: BatchNormRow) -> str:
+    if not row.into:
+        return "none: it changes nothing"
+    side = {"upstream": "previous", "downstream": "next"}.get(row.direction or "", "both")
     path = f" through {', '.join(dict.fromkeys(row.via))}" if row.via else ""
-    return f"{arrow} {', '.join(row.into) or 'nothing: it changes nothing'}{path}"
+    return f"{side}: {', '.join(row.into)}{path}"
 
 
-def _print_advice(terminal: Terminal, result: Inspection) -> None:
-    """Print for each reason that occurs why exactness asks for it, and what a user could change."""
-    for code in sorted({row.reason["code"] for row in result.batch_norms if row.reason}):
-        why, remedy = REASONS[code]
-        terminal.line("  ", (code, "yellow"), f": {why} ", (remedy, "dim"))
+def _print_kept(terminal: Terminal, result: Inspection, *, verbose: bool) -> None:
+    """Print why each BatchNorm is kept, what blocks it on either side, and what a user could change.
+
+    Many of one code are one paragraph with the first names, unless ``verbose``.
+    """
+    kept: dict[str, list[BatchNormRow]] = {}
+    for row in result.batch_norms:
+        if row.reason is not None:
+            kept.setdefault(row.reason["code"], []).append(row)
+    for code, rows in sorted(kept.items()):
+        grouped = len(rows) > NAMED and not verbose
+        for row in rows[:1] if grouped else rows:
+            assert row.reason is not None
+            size = "" if row.channels is None else f" ({row.channels} channel{'' if row.channels == 1 else 's'})"
+            terminal.line(("kept", "yellow"), "[", (code, "bold"), "] ", _title(row), size)
+            for side in ("previous", "next") if "previous" in row.reason else ("detail",):
+                label = {"detail": "why:", "previous": "previous:", "next": "next:"}[side]
+                terminal.line(f"  {label:10}{row.reason[side]}", hang=12)
+        if grouped:
+            more = ", ".join(map(_title, rows[1:NAMED])) + (
+                f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
+            )
+            terminal.line(f"  {'also:':10}{more}", hang=12)
+        terminal.line(f"  {'help:':10}{REASONS[code][1]}", hang=12)
 
 
 def _print_warnings(terminal: Terminal, found: Sequence[tuple[str, list[Finding]]], *, verbose: bool) -> None:
@@ -190,24 +218,28 @@ def _health_of(result: Inspection) -> list[tuple[str, list[Finding]]]:
     return [(row.name, row.health) for row in result.rows]
 
 
-def _print_verification(terminal: Terminal, result: Verification) -> None:
-    terminal.line((result.verdict, f"{VERDICTS[result.verdict]} bold"))
+def _print_verification(terminal: Terminal, result: Verification, title: str, *, verbose: bool) -> None:
+    verdict = {"different": "models differ"}.get(result.verdict, result.verdict)
+    terminal.line(title, (verdict, f"{VERDICTS[result.verdict]} bold"))
     for check in result.checks:
         rest = "" if check.required or check.verdict == "pass" else " (not required: the proof holds for all inputs)"
-        terminal.line(f"  {check.check}: ", (check.verdict, CHECKS[check.verdict]), f", {check.detail}{rest}")
+        word = MARKS[check.verdict]
+        terminal.line("  ", (f"{word:5}", CHECKS[check.verdict]), f" {check.check:10}{check.detail}{rest}", hang=18)
     if result.origin == "changed":
-        terminal.line("  it says that bnfold folded it; folding again gives other bytes: judged like any tool's fold")
+        terminal.line("  bnfold's metadata are in it, but folding again gives other bytes: judged like any tool's fold")
     asked = {check.check for check in result.checks}
     left = [name for name in options.AUTOMATIC if name not in asked]
     if result.verdict == "inconclusive" and result.left_open:
         terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
     elif left and result.checks:
-        terminal.line(f"  not asked for: {', '.join(left)}")
+        terminal.line(f"  not run: {', '.join(left)}")
     source = result.inputs.get("source")
-    if source is not None and result.device["used"] is not None:
+    if verbose and source is not None and result.device["used"] is not None:
         seed = f", seed {result.inputs['seed']}" if source == "generated" else ""
         count = result.inputs["samples"]
         samples = f"{count} sample{'' if count == 1 else 's'}"
         terminal.line((f"  inputs: {source}, {samples}{seed}; device: {result.device['used']}", "dim"))
-        for name, each in result.inputs.get("ranges", {}).items():
-            terminal.line((f"  input {name!r}: {each['low']} to {each['high']}, {each['because']}", "dim"))
+    for name, each in result.inputs.get("ranges", {}).items():
+        terminal.line((f"  input {name!r}: {each['low']} to {each['high']}, {each['because']}", "dim"))
+    if not verbose and result.verdict == "different":
+        terminal.line("help: --verbose lists every tensor; --report html=report.html draws them")

@@ -7,10 +7,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refusal: a code of :data:`REASONS` and, in ``detail``, the node and the condition that forbid the fold."""
+    """A refusal: a code of :data:`REASONS` and, in ``detail``, the node and the condition that forbid the fold.
+
+    ``sides`` has them apart where both were tried: what blocks the way to the previous layers, and to the next ones.
+    """
 
     reason: str
     detail: str
+    sides: tuple[str, str] | None = None
 
 
 REASONS: dict[str, tuple[str, str]] = {

@@ -111,7 +111,7 @@ def test_the_table_and_the_json(pair):
     result = call(*pair, "--runs", "5", "--levels", "all", "--json", "out.json")
     assert result.exit_code == 0, result.output
     assert "11 → 8 nodes" in result.stdout
-    assert "all " in result.stdout
+    assert "all\t" in result.stdout
     jsonschema.validate(json.loads(Path("out.json").read_text()), SCHEMA)
 
 

@@ -87,7 +87,7 @@ def test_only_statistics_change_and_keep_their_names(tmp_path):
     assert [n.SerializeToString() for n in made.graph.node] == [n.SerializeToString() for n in old.graph.node]
     changed = [a.name for a, b in zip(old.graph.initializer, made.graph.initializer, strict=True) if a != b]
     assert sorted(changed) == sorted(f"{p}_{part}" for p in "abd" for part in ("mean", "var"))
-    with pytest.raises(BnfoldError, match="exists already"):
+    with pytest.raises(BnfoldError, match="already exists"):
         calibrate(path, images())
 
 

@@ -138,7 +138,7 @@ def test_json_of_calibrate_and_of_drift(tmp_path, samples):
         (("--convention", "torch"), 2, "goes with --momentum"),
         (("--batch-size", "0"), 2, "batch-size"),
         (("-o", "conv.onnx"), 2, "is the model itself"),
-        (("-o", "no/where.onnx"), 5, "No such file"),
+        (("-o", "no/where.onnx"), 5, "does not exist"),
         (("-o", "x.pt2"), 2, "what is written is ONNX"),
     ],
 )

@@ -66,7 +66,7 @@ def test_options_are_defaults_and_the_command_line_wins(here):
     says(
         here, '[tool.bnfold.verify]\nchecks = "structure"\nshape = ["x:1,3,8,8"]\n[tool.bnfold.fold]\nverify = false\n'
     )
-    assert "not verified" in call("fold", "models/conv.onnx").output
+    assert "Not verified" in call("fold", "models/conv.onnx").output
     result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-")
     assert [check["check"] for check in json.loads(result.stdout)["checks"]] == ["structure"]
     result = call("verify", "models/conv.onnx", "models/conv.folded.onnx", "--json", "-", "--checks", "weights")
@@ -256,7 +256,9 @@ def test_bash_takes_the_code():
     ("words", "line"),
     [
         (("flod", "x"), "did you mean 'bnfold fold'"),
-        (("xyzzy",), "known: fold, inspect"),
+        (("xyzzy",), "commands: fold, inspect"),
+        (("new.onnx",), "did you mean 'bnfold fold new.onnx'?"),
+        (("models/conv.onnx", "--force"), "did you mean 'bnfold fold models/conv.onnx'?"),
         (("fold", "--stirct", "x"), "--strict"),
         (("fold", "models/conv.onnx", "--only", "bn_b"), "did you mean"),
     ],

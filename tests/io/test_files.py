@@ -1,8 +1,10 @@
 """Reading and writing: nothing lost, nothing let in, whole or not at all."""
 
+import io
 import os
 import shutil
 import stat
+import zipfile
 
 import numpy as np
 import onnx
@@ -150,6 +152,15 @@ def test_a_data_file_of_another_kind_is_not_read(external, monkeypatch):
         load(external)
 
 
+def zipped(*names):
+    """A zip archive of empty files."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        for name in names:
+            archive.writestr(name, "")
+    return data.getvalue()
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -157,7 +168,11 @@ def test_a_data_file_of_another_kind_is_not_read(external, monkeypatch):
         (b"PK\x03\x04rest", "zip"),
         (b"\x80\x02}q", "pickle"),
         (b"{}", "text"),
-        (b"\x89HDF\r\n", "HDF5"),
+        (b"\x89HDF\r\n", "Keras"),
+        (zipped("model.weights.h5", "config.json"), "Keras"),
+        (zipped("notes.txt"), "holds no model"),
+        (b"\x02" + bytes(7) + b"{}" + bytes(8), "safetensors"),
+        (b"<?xml version='1.0'?><net name='m'>", "OpenVINO"),
         (b"version https://git-lfs.github.com/spec/v1", "LFS"),
         (b"\x08\x08", "no graph"),
         (bytes(range(256)) * 4, "not an ONNX model"),

@@ -41,7 +41,7 @@ def assert_harmless(data, *, coloured=False, commands=False):
     """No byte of ``data`` that a terminal or a runner would obey, but for our colours and our own commands."""
     text = data.decode("utf-8")
     plain = COLOUR.sub("", text) if coloured else text
-    for line in plain.removesuffix("\n").split("\n"):
+    for line in plain.removesuffix("\n").replace("\t", "").split("\n"):  # tabs part columns; names have none
         assert all(letter.isprintable() and unicodedata.category(letter) != "Cf" for letter in line), ascii(line)
         assert "\u3164" not in line
         assert not re.search(r"##[^\s\[]*\[", line), line
@@ -228,8 +228,8 @@ def test_a_cell_that_is_broken_starts_no_command(monkeypatch):
 
 
 def test_what_an_encoding_lacks_is_written_too(place):
-    done = run(place, "inspect", "m.onnx", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
-    assert done.returncode == 0 and done.stdout.isascii() and rb"\u2191" in done.stdout
+    done = run(place, "fold", "m.onnx", "-o", "ascii.onnx", "--no-verify", PYTHONUTF8="0", PYTHONIOENCODING="ascii")
+    assert done.returncode == 0 and done.stdout.isascii() and rb"\u2192" in done.stdout
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="closes a stream by the shell")

@@ -71,7 +71,7 @@ class OnnxFoldable:
         notes = {
             VERSION: __version__,
             OPTIONS: options.record(),
-            SOURCE: "<stdin>" if loaded.path is None else loaded.path.name,
+            SOURCE: loaded.name if loaded.path is None else loaded.path.name,
             SOURCE_DIGEST: loaded.sha256,
         }
         write_provenance(loaded.proto, notes)

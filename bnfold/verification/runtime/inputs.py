@@ -86,7 +86,9 @@ def user_samples(options: InputOptions, model: ModelProto) -> list[Sample]:
         else:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 samples = [{name: stored[name] for name in names}]
-    except (OSError, ValueError, KeyError, EOFError, TypeError, BadZipFile, DecodeError) as error:
+    except KeyError as error:
+        raise InputError(f"{path}: {error.args[0]}", f"it has to hold {', '.join(names)}") from None
+    except (OSError, ValueError, EOFError, TypeError, BadZipFile, DecodeError) as error:
         raise InputError(f"{path}: no inputs for {', '.join(names)}: {error}", "see --help for the layouts") from None
     if not samples:
         raise InputError(f"{path}: no input_0.pb in it or in a test_data_set_0", "see --help for the layouts")
@@ -159,7 +161,8 @@ def generated_samples(
     unknown = set(options.shapes) | set(options.ranges)
     unknown -= {info.name for info in infos}
     if unknown:
-        raise UsageError(f"no input is called {sorted(unknown)[0]!r}", f"inputs: {[info.name for info in infos]}")
+        names = ", ".join(info.name for info in infos)
+        raise UsageError(f"no input is called {sorted(unknown)[0]!r}", f"inputs: {names}")
     samples: list[Sample] = []
     kinds: list[str] = []
     count = options.samples or (2 if len(options.kinds) < len(sizes.batch) else 1)
