@@ -15,8 +15,8 @@ from onnx import TensorProto, helper
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE
+from bnfold.verification.equivalence.congruence import MOVES
 from bnfold.verification.equivalence.findings import Alignment, outputs_side_by_side, suspect_layers
-from bnfold.verification.equivalence.matcher import MOVES
 from bnfold.verification.equivalence.subgraph import End, Subgraph
 
 MOST_SUBGRAPHS = 1000
