@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
 from benchmarks.architectures import FAMILIES
 from bnfold.options import CHECKS, VerifyOptions
 from bnfold.verification.onnx.verify import verify_files
+from tests.conformance.networks import NETWORKS as REWRITTEN_OPERATORS
 from tests.wrong_folds.networks import NETWORKS
 
 
@@ -90,3 +92,35 @@ def test_right_folds_of_other_tools_are_proved(tool, tmp_path):
 @pytest.mark.parametrize("tool", TOOLS)
 def test_right_folds_of_other_tools_pass_all_gates(tool, seed, tmp_path):
     check(tool, seed, CHECKS, tmp_path)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", REWRITTEN_OPERATORS)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_what_simplifiers_rewrite_is_followed(tool, name, tmp_path):
+    """Attention, gates, views, resizing: what another tool makes of them is proved, at every level."""
+    source, target = tmp_path / "original.onnx", tmp_path / "folded.onnx"
+    source.write_bytes(REWRITTEN_OPERATORS[name]().SerializeToString())
+    TOOLS[tool](source, target)
+    found = verify_files(source, target, VerifyOptions(("structure", "weights")))[0]
+    assert found.verdict == "equivalent", [check.detail for check in found.checks if check.verdict != "pass"]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", REWRITTEN_OPERATORS)
+@pytest.mark.parametrize("tool", TOOLS)
+def test_a_wrong_weight_in_what_simplifiers_rewrite_does_not_pass(tool, name, tmp_path):
+    """Half of the last large weight of the other tool's model is 1 % off."""
+    source, target = tmp_path / "original.onnx", tmp_path / "folded.onnx"
+    source.write_bytes(REWRITTEN_OPERATORS[name]().SerializeToString())
+    TOOLS[tool](source, target)
+    model = onnx.load(target)
+    held = {tensor.name: tensor for tensor in model.graph.initializer}
+    used = [held[made.input[1]] for made in model.graph.node if len(made.input) > 1 and made.input[1] in held]
+    wrong = next(tensor for tensor in reversed(used) if tensor.data_type == 1 and len(tensor.dims) in (2, 4))
+    data = onnx.numpy_helper.to_array(wrong).copy()
+    data.reshape(-1)[: data.size // 2] *= np.float32(1.01)
+    wrong.CopyFrom(onnx.numpy_helper.from_array(data, wrong.name))
+    onnx.save(model, target)
+    found = verify_files(source, target, VerifyOptions(("structure", "weights")))[0]
+    assert found.verdict != "equivalent"

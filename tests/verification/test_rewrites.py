@@ -283,3 +283,33 @@ class TestGuesses:
             assert verdict(before, after, tmp_path).verdict == "inconclusive"
             judged = verdict(before, after, tmp_path, ("structure", "weights", "outputs")).checks[-1].verdict
             assert judged == ("pass" if factor == 1 else "fail")
+
+
+@pytest.mark.parametrize(("ulps", "expected"), [(0, "equivalent"), (6, "different")])
+@pytest.mark.parametrize("shape", [[5, 8], [2, 5, 8], ["N", 5, 8], ["N", "T", 8]])
+def test_weights_are_measured_in_every_rank(shape, ulps, expected, tmp_path):
+    """Behind a scale that was folded in: the class allows for 8 ulps, the weights check for 4."""
+    scale = np.linspace(0.5, 2, 6, dtype="f4")
+    before = network(
+        [node("MatMul", ["x", "w"], ["m"]), node("Mul", ["m", "s"], ["t"]), node("Relu", ["t"], ["y"])],
+        shape,
+        w=W,
+        s=scale,
+    )
+    folded = (W.astype("f8") * scale).astype("f4")
+    folded[2, 3] += np.float32(ulps) * np.spacing(folded[2, 3])
+    after = network([node("MatMul", ["x", "w"], ["t"]), node("Relu", ["t"], ["y"])], shape, w=folded)
+    assert verdict(before, after, tmp_path).verdict == expected
+
+
+def test_a_cast_that_rounds_and_a_clip_that_binds_are_missed(tmp_path):
+    """Where they are gone, the proof must not pass; where they do nothing, it does."""
+    tail = [node("MatMul", ["a", "w"], ["y"])]
+    plain = network([node("Relu", ["x"], ["a"]), *tail], [5, 8], w=W)
+    narrow = [node("Relu", ["x"], ["r"]), node("Cast", ["r"], ["h"], to=10), node("Cast", ["h"], ["a"], to=1)]
+    bound = [node("Relu", ["x"], ["r"]), node("Clip", ["r", "low", "high"], ["a"])]
+    free = [node("Relu", ["x"], ["r"]), node("Clip", ["r", "low"], ["a"])]
+    ends = {"low": np.float32(-1), "high": np.float32(6)}
+    assert verdict(network([*narrow, *tail], [5, 8], w=W), plain, tmp_path).verdict == "inconclusive"
+    assert verdict(network([*bound, *tail], [5, 8], w=W, **ends), plain, tmp_path).verdict != "equivalent"
+    assert verdict(network([*free, *tail], [5, 8], w=W, **ends), plain, tmp_path).verdict == "equivalent"

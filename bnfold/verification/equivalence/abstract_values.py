@@ -180,7 +180,7 @@ class Entry:
 class ValueNumbering:
     """The table of classes that two models share.
 
-    ``clip_origins`` holds sign and shift of the first value of a class that was clipped.
+    ``clip_origins`` holds sign, shift and the shift's error of the first value of a class that was clipped.
     """
 
     def __init__(self) -> None:

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Graphs, Node, Value
-from bnfold.ir.random_operators import SHAPE_ONLY
 from bnfold.verification.equivalence.abstract_values import (
     DEAD,
     LOOSE,
@@ -35,16 +34,10 @@ from bnfold.verification.equivalence.abstract_values import (
     numbers_of,
 )
 from bnfold.verification.equivalence.attributes import MANY_SPELLINGS
+from bnfold.verification.equivalence.congruence import MOVES, bases, behind_exchangeable, congruence, reads
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.mismatch import Mismatch, channels_of
 from bnfold.verification.equivalence.value_index import ValueIndex, width_of
-
-MOVES = frozenset(
-    """
-    Reshape Flatten Squeeze Unsqueeze Transpose Expand Tile Slice Split Pad Gather Concat Identity Cast
-    """.split()  # noqa: SIM905
-)
-"""Operators that compute no number."""
 
 
 class Matcher(Interpreter):
@@ -79,13 +72,13 @@ class Matcher(Interpreter):
         self._compared: dict[Node, int] = {}
         self._nodes = {node for scope in graphs.scopes for node in scope.nodes}
         self._current: Node | None = None
-        self._exchangeable = _behind_exchangeable(self)
+        self._exchangeable = behind_exchangeable(self)
         self._congruent: dict[Hashable, Node] = {}
         for value in list(original.states):  # looking at one may read what makes it
             if (node := value.producer) is not None and value is node.live_outputs[0]:
-                self._by_reads.setdefault((node.op, _bases(original, node)), []).append(node)
-                self._read_by.update((node.op, base) for base in _bases(original, node))
-                if (key := _congruence(original, node)) is not None:
+                self._by_reads.setdefault((node.op, bases(original, node)), []).append(node)
+                self._read_by.update((node.op, base) for base in bases(original, node))
+                if (key := congruence(original, node)) is not None:
                     self._congruent.setdefault(key, node)
 
     def read(self) -> None:
@@ -112,7 +105,7 @@ class Matcher(Interpreter):
         if guessed:
             self.guessed.update(node.live_outputs)
             self.tainted.update(node.live_outputs)
-        key = _congruence(self, node)
+        key = congruence(self, node)
         if key is not None and (counterpart := self._congruent.get(key)) is not None:
             for value, other in zip(node.outputs, counterpart.outputs, strict=False):
                 if value is not None and other in self.original.states:
@@ -198,7 +191,7 @@ class Matcher(Interpreter):
 
     def _differs_in_attributes(self, node: Node, counterpart: Node) -> bool:
         """Return True if both nodes have one operator and the same inputs, and only other attributes."""
-        reading = _bases if node in self.layers else _reads  # a layer's weights are compared as numbers
+        reading = bases if node in self.layers else reads  # a layer's weights are compared as numbers
         return (
             counterpart.op == node.op not in MANY_SPELLINGS
             and node not in self.draws
@@ -209,8 +202,8 @@ class Matcher(Interpreter):
     def eps(self, *values: Value | None) -> float:
         """Return that of the values' type, or of the original's narrower type for the same values."""
         own = super().eps(*values)
-        bases = [self.states[value].base for value in values if value is not None and value in self.states]
-        return max([own, *map(self.index.coarsest, bases)])
+        classes = [self.states[value].base for value in values if value is not None and value in self.states]
+        return max([own, *map(self.index.coarsest, classes)])
 
     def precision(self, weight: Value | None, key: Hashable) -> tuple[Any, float]:
         """Return that of the original's weight if it is coarser: a tool may fold in it and store in a wider type."""
@@ -331,55 +324,7 @@ class Matcher(Interpreter):
             known = self.index.named.get(value.name)
             if known is not None and known.producer is not None and known.producer.op == node.op:
                 return known.producer
-        if reading := self._by_reads.get((node.op, _bases(self, node))):
+        if reading := self._by_reads.get((node.op, bases(self, node))):
             return reading[0]
         named = (self.index.named.get(value.name) for value in node.live_outputs)
         return next((value.producer for value in named if value is not None), None)
-
-
-def _behind_exchangeable(interpreter: Interpreter) -> set[Node]:
-    """Return the nodes that depend on random values of which there are several of one kind.
-
-    Which of them is which makes no difference that could be seen: other numbers there prove nothing.
-    """
-    kinds: dict[Hashable, list[Node]] = {}
-    for node in interpreter.draws:
-        reads = () if node.op in SHAPE_ONLY else tuple(node.inputs)
-        kinds.setdefault((node.op, interpreter.attributes(node), node.settings, reads), []).append(node)
-    found: set[Node] = {node for nodes in kinds.values() if len(nodes) > 1 for node in nodes}
-    pending = list(found)
-    while pending:
-        consumers = {consumer for value in pending.pop().live_outputs for consumer in value.consumers} - found
-        found |= consumers
-        pending.extend(consumers)
-    return found
-
-
-def _bases(interpreter: Interpreter, node: Node) -> tuple[int, ...]:
-    """Return the classes of a node's inputs, without constants."""
-    constants = node.graph.constants
-    return tuple(
-        interpreter.states[value].base
-        for value in node.inputs
-        if value is not None and value in interpreter.states and not constants.is_constant(value)
-    )
-
-
-def _reads(interpreter: Interpreter, node: Node) -> list[int]:
-    """Return the classes of all of a node's inputs."""
-    return [interpreter.state_of(value).base for value in node.inputs if value is not None]
-
-
-def _congruence(interpreter: Interpreter, node: Node) -> Hashable | None:
-    """Return all that decides what a node makes: operator, attributes, inputs. None with subgraphs, or chance."""
-    if node in interpreter.graphs.bodies or node in interpreter.draws:
-        return None
-    reads: list[Hashable] = []
-    for value in node.inputs:
-        if value is not None and value.graph.constants.is_constant(value):
-            reads.append(interpreter.fingerprint(value))
-        else:
-            state = interpreter.state_of(value)
-            gain, shift = state.affine.gain, state.affine.shift
-            reads.append((state.base, gain.shape, gain.tobytes(), shift.shape, shift.tobytes()))
-    return node.op, node.opset, interpreter.attributes(node), tuple(reads)

@@ -76,17 +76,16 @@ def _clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low:
     bounds = np.where(alive, bounds[0], 0.0), np.where(alive, bounds[1], 0.0)
     numbers = Numbers.stacked((np.abs(gain), *bounds), (gain_error, *bars))
     made = interpreter.made(node, ("clip", state.base), lambda: numbers, "positive")
-    first_sign, first_shift = interpreter.numbering.clip_origins.setdefault(made.base, (sign, shift))
-    factor, error, sign, shift, shift_error, first_sign, first_shift = aligned(
-        made.affine.gain, made.gain_error, sign, shift, shift_error, first_sign, first_shift
+    first = interpreter.numbering.clip_origins.setdefault(made.base, (sign, shift, shift_error))
+    factor, error, sign, shift, shift_error, first_sign, first_shift, first_error = aligned(
+        made.affine.gain, made.gain_error, sign, shift, shift_error, *first
     )
     total = factor * sign * first_sign
     moved = shift - total * first_shift
     level, dead = aligned(np.clip(shift, low, high), gain == 0)[0], aligned(total, gain == 0)[1]
     total, moved = np.where(dead, 0.0, total), np.where(dead, level, moved)
-    made = AbstractValue(
-        made.base, Affine.of(total, moved), error, shift_error * (moved != 0) + error * np.abs(first_shift)
-    )
+    own_error = (shift_error + np.abs(total) * first_error) * (moved != 0)
+    made = AbstractValue(made.base, Affine.of(total, moved), error, own_error + error * np.abs(first_shift))
     if made.is_plain:
         interpreter.clips.setdefault(made.base, (state, low, high))
     return made

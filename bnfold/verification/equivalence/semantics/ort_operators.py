@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
 from bnfold.verification.equivalence.semantics.linear import conv, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import elementwise_state, opaque_key
+from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.sums import matrix_product, product_of, total_of
 from bnfold.verification.equivalence.semantics.views import turned_state
 
@@ -26,6 +28,8 @@ def fused(interpreter: Interpreter, node: Node) -> bool:
     plain = Node(
         node.op.removeprefix("com.microsoft::Fused"), node.name, 13, node.graph, node.inputs[:3], node.outputs, {}
     )
+    if (weight := _without_filling(interpreter, node)) is not None:
+        plain.inputs = [node.inputs[0], weight, *node.inputs[2:3]]
     plain.attrs.update({name: value for name, value in node.attrs.items() if not name.startswith("activation")})
     if not (conv if plain.op == "Conv" else gemm)(interpreter, plain):
         return False
@@ -48,6 +52,25 @@ def fused(interpreter: Interpreter, node: Node) -> bool:
         state = activated(interpreter, node, kind, state, dict(_named(kind, params)))
     interpreter.states[node.output] = state
     return True
+
+
+def _without_filling(interpreter: Interpreter, node: Node) -> Value | None:
+    """Return the weight without zeros for channels that the input does not have: they fill a block; None for others."""
+    source, weight = node.inputs[:2]
+    shape = None if source is None else interpreter.shape(source)
+    stored = floats(node, 1)
+    if weight is None or not shape or len(shape) < 3 or stored is None or node.attr("group", 1) != 1:
+        return None
+    inner = shape[1]
+    if not isinstance(inner, int) or inner >= stored[1]:
+        return None
+    data = constant(node, 1)
+    if data[:, inner:].any():
+        return None
+    kept = data[:, :inner]
+    found = Value(weight.name, weight.graph, tensor_type=(data.dtype, kept.shape))
+    found.tensor = lambda: kept
+    return found
 
 
 def _named(kind: str, params: list[float]) -> Iterator[tuple[str, float]]:
