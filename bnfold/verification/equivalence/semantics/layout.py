@@ -214,7 +214,7 @@ SEMANTICS = {
         (
             *VIEWS, "Transpose", "Expand", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
             "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample",
-            "Slice", "Split",
+            "Slice", "Split", "Std", "Var",
         ),
         carried,
     ),

@@ -262,6 +262,6 @@ def _along(array: Array, axis: int, size: int) -> Array:
 SEMANTICS = {
     **dict.fromkeys(("Conv", "ConvTranspose"), conv),
     **dict.fromkeys(("Gemm", "Linear"), gemm),
-    "MatMul": matmul,
+    **dict.fromkeys(("MatMul", "Einsum"), matmul),
     **dict.fromkeys(("com.microsoft::FusedConv", "com.microsoft::FusedGemm"), fused),
 }
