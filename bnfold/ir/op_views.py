@@ -197,7 +197,7 @@ class MatrixView:
     @classmethod
     def of(cls, node: Node) -> MatrixView | None:
         """Return the view; None without one constant matrix, or where the input's rank is not known."""
-        return _matmul(node) if node.op == "MatMul" else _gemm(node)
+        return {"MatMul": _matmul, "Einsum": _einsum}.get(node.op, _gemm)(node)
 
 
 def _gemm(node: Node) -> MatrixView | None:
@@ -223,6 +223,30 @@ def _matmul(node: Node) -> MatrixView | None:
     axis = rank - 1 if data == 0 else rank - 2
     inner, outer = shape[-2:] if data == 0 else shape[:-3:-1]
     return MatrixView(data, index, axis, inner, outer, index == 0)
+
+
+def _einsum(node: Node) -> MatrixView | None:
+    """An einsum of a value and a constant matrix that replaces one axis by another, in its place: ``bic,oc->bio``."""
+    operands = split_operands(node)
+    terms, arrow, result = str(node.attr("equation", "")).replace(" ", "").partition("->")
+    labels = terms.split(",")
+    if operands is None or not arrow or len(labels) != 2 or "." in terms:
+        return None
+    data, index = operands
+    read, matrix = labels[data], labels[index]
+    inside = [label for label in matrix if label in read]
+    if len(matrix) != 2 or len(set(read)) < len(read) or len(inside) != 1 or len(set(matrix)) < 2:
+        return None
+    inner, outer = inside[0], matrix.replace(inside[0], "")
+    shape = constant_shape(node, index)
+    source = node.inputs[data]
+    if result != read.replace(inner, outer) or len(shape) != 2 or 0 in shape or source is None:
+        return None
+    if source.rank != len(read):
+        return None
+    rows_are_outputs = matrix[0] == outer
+    sizes = shape[::-1] if rows_are_outputs else shape
+    return MatrixView(data, index, read.index(inner), sizes[0], sizes[1], rows_are_outputs)
 
 
 def gemm_term_fits(node: Node, outer: int) -> bool:

@@ -66,16 +66,20 @@ def _matrix(node: Node) -> MatrixView | Refusal:
     """Which operand is the data, which the matrix, and where the channels lie."""
     operands = split_operands(node)
     if operands is None:
-        return Refusal("dynamic-weights", f"MatMul {node.name!r} multiplies two computed values")
+        return Refusal("dynamic-weights", f"{node.label} multiplies two computed values")
     return not_constant(node, operands[1]) or MatrixView.of(node) or _no_matrix(node)
 
 
 def _no_matrix(node: Node) -> Refusal:
+    if node.op == "Einsum":
+        return Refusal("nonlinear", f"{node.label} is no product with a matrix along one axis")
     return Refusal("unknown-shape", f"MatMul {node.name!r} needs one constant matrix and an input of known rank")
 
 
 def _output_axis(node: Node, view: MatrixView) -> int | None:
     """The axis of the weight that counts the outputs, if it is the last; a matrix on the left counts them before."""
+    if node.op == "Einsum":
+        return 0 if view.rows_are_outputs else 1
     return None if view.rows_are_outputs else len(constant_shape(node, view.weight)) - 1
 
 
@@ -94,7 +98,7 @@ def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
         return ABSORBED if carried.is_identity else [[(node.output, carried)]]
     if after.agrees(after.gain_only().after(carried)):
         return ABSORBED
-    return Refusal("no-bias", f"MatMul {node.name!r} has no bias")
+    return Refusal("no-bias", f"{node.label} has no bias")
 
 
 def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: Affine | None) -> Affine:
@@ -115,7 +119,7 @@ def _rewrite_matmul(node: Node, current: Transforms) -> Rewrite:
     assert not isinstance(view, Refusal)
     (gain_in, _), (gain, _) = before, after = _ends(node, view).vectors(node, current)
     none, shape = np.zeros_like, constant_shape(node, view.weight)
-    seen = weight(node, view.weight, (1, shape[-2], shape[-1], 1), inputs_first=view.weight == 1)
+    seen = weight(node, view.weight, (1, shape[-2], shape[-1], 1), inputs_first=not view.rows_are_outputs)
     new, _ = fold_linear(seen, None, (gain_in, none(gain_in)), (gain, none(gain)))
     return new_weight(node, view.weight, new, before, after, _output_axis(node, view))
 
@@ -136,6 +140,12 @@ RULES = {
     "MatMul": Rule(
         "any scale; an offset needs a constant Add behind, else the BatchNorm becomes one",
         "any scale but 0; an offset goes on to the output",
+        _propagate_matmul,
+        _rewrite_matmul,
+    ),
+    "Einsum": Rule(
+        "as MatMul, for a constant matrix along one axis",
+        "as MatMul, for a constant matrix along one axis",
         _propagate_matmul,
         _rewrite_matmul,
     ),

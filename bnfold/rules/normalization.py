@@ -132,7 +132,43 @@ def _rewrite_instance(node: Node, current: Callable[[Value], Affine]) -> Rewrite
     return Rewrite({(node, 1): vectors[0] * scale, (node, 2): vectors[0] * bias + vectors[1]})
 
 
+def _propagate_layer(node: Node, context: RuleContext) -> Alternatives:
+    """LayerNormalization ends in a scale and an offset along its last axes, and takes what varies along the last."""
+    source = node.inputs[0]
+    if context.proposed(source) is not None or node.outputs[0] is None or len(node.live_outputs) > 1:
+        return Refusal("nonlinear", f"{node.label} computes its statistics from its input")
+    after = context.proposed(node.output)
+    if after is None:
+        return parameter_refusal(node)
+    if refusal := not_constant(node, 1, 2):
+        return refusal
+    shape, rank = constant_shape(node, 1), None if source is None else source.rank
+    bias = constant_shape(node, 2) if node.input(2) is not None else shape
+    if rank is None or node.attr("axis", -1) % rank != rank - 1 or len(shape) != 1 or bias != shape:
+        return Refusal("unknown-shape", f"{node.label} normalises more than the last axis, or one of unknown rank")
+    return off_axis(after, node, rank - 1, shape[0]) or ABSORBED
+
+
+def _rewrite_layer(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
+    rank, size = node.output.rank, constant_shape(node, 1)[0]
+    assert rank is not None
+    vectors = current(node.output).vectors(rank - 1, size)
+    assert vectors is not None
+    gain, shift = vectors
+    rewrite = Rewrite({(node, 1): gain * constant(node, 1).astype(np.float64)})
+    if node.input(2) is not None or shift.any():
+        old = constant(node, 2).astype(np.float64) if node.input(2) is not None else np.zeros(size)
+        rewrite.constants[node, 2] = gain * old + shift
+    return rewrite
+
+
 RULES = {
+    "LayerNormalization": Rule(
+        "any transform along the last axis, if it normalises that alone: into scale and bias",
+        "never",
+        _propagate_layer,
+        _rewrite_layer,
+    ),
     "BatchNormalization": Rule(
         "is removed; one that is kept takes any transform per channel into scale and bias",
         "one that is kept takes any transform but scale 0",

@@ -44,7 +44,47 @@ def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     return rewrite
 
 
+def _propagate_torch(node: Node, context: RuleContext) -> Alternatives:
+    """Torch's own: a weight and a bias of the first layer for each direction, behind the input; features come last."""
+    count = node.attr("directions")
+    weights = range(1, count + 1)
+    source = node.inputs[0]
+    assert source is not None
+    if any(context.proposed(value) is not None for value in (*node.inputs[1:], *node.live_outputs)):
+        return Refusal("nonlinear", f"only the first input of {node.label} carries a transform")
+    if refusal := not_constant(node, *weights, *(index + count for index in weights if node.attr("biased"))):
+        return refusal
+    before = context.proposed(source)
+    assert before is not None
+    if source.rank is None:
+        return Refusal("unknown-shape", f"the rank of {source.name!r} is not known")
+    if before.has_shift and not node.attr("biased"):
+        return Refusal("nonlinear", f"{node.label} has no bias to take an offset")
+    refusal = off_axis(before, node, source.rank - 1, constant_shape(node, 1)[1])
+    return refusal or singular(before, node) or ABSORBED
+
+
+def _rewrite_torch(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
+    source, count, rewrite = node.inputs[0], node.attr("directions"), Rewrite()
+    assert source is not None and source.rank is not None
+    for index in range(1, count + 1):
+        weight = constant(node, index).astype(np.float64)
+        vectors = current(source).vectors(source.rank - 1, weight.shape[1])
+        assert vectors is not None
+        gain, shift = vectors
+        rewrite.constants[node, index] = weight / gain
+        if shift.any():
+            bias = constant(node, index + count).astype(np.float64)
+            rewrite.constants[node, index + count] = bias - weight @ (shift / gain)
+    return rewrite
+
+
 _NEVER = "never"
 _INTO = "into the input weights and their bias, any scale but 0"
 
-RULES = {op: Rule(_NEVER, _INTO, _propagate, _rewrite) for op in ("LSTM", "GRU", "RNN")}
+RULES = {
+    **{op: Rule(_NEVER, _INTO, _propagate, _rewrite) for op in ("LSTM", "GRU", "RNN")},
+    "Recurrent": Rule(
+        _NEVER, "torch's own LSTM, GRU and RNN: as theirs; an offset only with biases", _propagate_torch, _rewrite_torch
+    ),
+}

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from math import prod
 
+import numpy as np
+
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import (
     integers,
@@ -45,6 +47,31 @@ def _reduce(node: Node, context: RuleContext) -> Alternatives:
     return pass_moved(node, context, forward, backward, plain=False)
 
 
+def _spread(node: Node, context: RuleContext) -> Alternatives:
+    """Torch's standard deviation and variance: an offset changes nothing, a scale comes out without its sign."""
+    source = node.inputs[0]
+    assert source is not None
+    rank, squared = source.rank, node.op == "Var"
+    if rank is None:
+        return Refusal("unknown-shape", f"the rank of {source.name!r} is not known")
+    after = context.proposed(node.output)
+    if after is not None and (after.has_shift or not (after.gain > 0).all()):
+        return Refusal("nonlinear", f"{node.label} is never negative, whatever it reads")
+    plain_forward, plain_backward = _reducing(
+        rank, sorted({axis % rank for axis in node.attr("axes")}), bool(node.attr("keepdims", 1)), 1
+    )
+
+    def forward(array: Array, fill: float) -> Array:
+        moved = plain_forward(array, fill)
+        return np.zeros_like(moved) if fill == 0 else np.square(moved) if squared else np.abs(moved)
+
+    def backward(array: Array, fill: float) -> Array:
+        moved = plain_backward(array, fill)
+        return np.sqrt(moved) if squared and fill == 1 else moved
+
+    return pass_moved(node, context, forward, backward, plain=False)
+
+
 def _count(source: Value, reduced: Sequence[int]) -> int | None:
     dims = [None] if source.shape is None else [source.shape[axis] for axis in reduced]
     known = [dim for dim in dims if isinstance(dim, int)]
@@ -76,6 +103,12 @@ def _reducing(
 
 RULES = {
     "ReduceMean": Rule(_REDUCED, _REDUCED, _reduce),
+    "Std": Rule("positive scales without offset (torch's own operator)", f"{_REDUCED}; the offset is lost", _spread),
+    "Var": Rule(
+        "positive scales without offset, of which the root is taken (torch's own operator)",
+        f"{_REDUCED}; the scale is squared, the offset is lost",
+        _spread,
+    ),
     "ReduceSum": Rule(f"{_REDUCED}; the offset is divided by their number", "multiplied by it", _reduce),
     "ReduceMax": Rule(f"{_REDUCED}, scales >= 0", f"{_REDUCED}, scales >= 0", _reduce),
     "ReduceMin": Rule(f"{_REDUCED}, scales >= 0", f"{_REDUCED}, scales >= 0", _reduce),

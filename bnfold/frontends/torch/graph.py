@@ -194,6 +194,7 @@ class TorchGraphs:
                 yield self._operand(node, operand, found)
             else:
                 yield None if operand is None else self._fixed(node, operand)
+        passed |= {argument(node, Operand(name)) for name in view.shapes}
         others = [used for used in node.all_input_nodes if used not in passed]
         for used in others:  # sizes that are computed on the way
             self._values[used].captured |= used.meta.get("val") is not None and isinstance(used.meta["val"], Tensor)
@@ -232,7 +233,7 @@ class TorchGraphs:
     def _one_type(self, node: fx.Node, view: OnnxView) -> bool:
         """False where the call mixes types, which ONNX's operators don't; a BatchNorm's parameters may be wider."""
         after = node.meta.get("val")
-        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape"):
+        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape", "Where", "Gather"):
             return True
         found = [argument(node, operand) for operand in view.inputs if isinstance(operand, Operand)]
         held = [used.meta.get("val") for used in found if isinstance(used, fx.Node)]
@@ -288,6 +289,8 @@ def _settings(node: fx.Node, view: OnnxView | None) -> tuple[Any, ...]:
         default = formal.default_value if formal.has_default_value() else None
         if formal.name not in given and value is not None and value != default:
             found.append((formal.name, repr(fx.map_arg(value, _size))))
+    if view is not None and view.shapes:
+        found.append(("shape", repr(type_of(node)[1])))
     return (target._schema.name.removesuffix("_"), *found)
 
 

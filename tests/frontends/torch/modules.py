@@ -287,6 +287,16 @@ def conv_bn(conv: nn.Module, bn: nn.Module) -> Callable[[], nn.Module]:
 
 BN2, BN1, BN3 = nn.BatchNorm2d, nn.BatchNorm1d, nn.BatchNorm3d
 
+
+def into_recurrent(made_: nn.Module, x: Tensor) -> Tensor:
+    """Features come last in a recurrent network, second in a BatchNorm."""
+    return made_.net(made_.bn(x.relu().transpose(1, 2)).transpose(1, 2).contiguous())[0]
+
+
+def rows_of_time() -> tuple[Tensor]:
+    return (torch.randn(4, 5, 6),)
+
+
 KINDS: dict[str, Kind] = {
     "conv1d": Kind(conv_bn(nn.Conv1d(3, 8, 3), BN1(8)), lambda: (torch.randn(2, 3, 16),), 1),
     "conv2d": Kind(conv_bn(nn.Conv2d(3, 8, 3, padding=1), BN2(8)), image(), 1),
@@ -398,6 +408,108 @@ KINDS: dict[str, Kind] = {
     "plainly_padded": Kind(held(plainly_padded), image(), 0),
     "no_grad_returned": Kind(held(no_grad_returned), image(), 1),
     "conditional": Kind(held(conditional), image(), 1),
+    "reshaped_as_another": Kind(
+        made(
+            lambda m, x: m.bn(m.conv(x).flatten(2)).reshape_as(m.conv(x)).relu(),
+            lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN1(8)},
+        ),
+        image(),
+        1,
+    ),
+    "expanded_as_another": Kind(
+        made(
+            lambda m, x: m.bn(m.conv(x)).expand_as(x.mean(1, keepdim=True).expand(2, 8, 8, 8)) * 2.0,
+            lambda: {"conv": nn.Conv2d(3, 8, 1), "bn": BN2(8)},
+        ),
+        image(),
+        1,
+    ),
+    "lstm_behind": Kind(
+        made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)}),
+        rows_of_time,
+        1,
+        decomposed=0,
+    ),
+    "gru_behind": Kind(
+        made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.GRU(6, 5, batch_first=True)}),
+        rows_of_time,
+        1,
+        decomposed=0,
+    ),
+    "rnn_behind": Kind(
+        made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.RNN(6, 5, batch_first=True)}),
+        rows_of_time,
+        1,
+        decomposed=0,
+    ),
+    "rnn_without_bias": Kind(
+        made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.RNN(6, 5, bias=False, batch_first=True)}),
+        rows_of_time,
+        0,
+        ("nonlinear",),
+        decomposed=0,
+    ),
+    "einsum": Kind(
+        made(
+            lambda m, x: m.bn(torch.einsum("bchw,oc->bohw", x, m.linear.weight)),
+            lambda: {"linear": nn.Linear(3, 8), "bn": BN2(8)},
+        ),
+        image(),
+        1,
+    ),
+    "einsum_of_two_values": Kind(
+        made(
+            lambda m, x: m.bn(torch.einsum("bchw,bdhw->bcd", m.conv(x), m.conv(x))),
+            lambda: {"conv": nn.Conv2d(3, 8, 1), "bn": BN1(8)},
+        ),
+        image(),
+        0,
+        ("dynamic-weights",),
+    ),
+    "std_behind": Kind(
+        made(lambda m, x: m.fc(m.bn(x.relu()).std((2, 3))), lambda: {"bn": BN2(3), "fc": nn.Linear(3, 4)}),
+        image(),
+        1,
+        decomposed=0,
+    ),
+    "var_behind": Kind(
+        made(
+            lambda m, x: m.fc(m.bn(x.relu()).var((2, 3), correction=0)), lambda: {"bn": BN2(3), "fc": nn.Linear(3, 4)}
+        ),
+        image(),
+        1,
+    ),
+    "std_of_channels": Kind(
+        made(lambda m, x: m.bn(x.relu()).std(1), lambda: {"bn": BN2(3)}), image(), 0, ("channel-axis",)
+    ),
+    "bn_behind_std": Kind(
+        made(lambda m, x: m.bn(m.conv(x).std((2, 3))), lambda: {"conv": nn.Conv2d(3, 8, 1), "bn": BN1(8)}),
+        image(),
+        0,
+        ("nonlinear",),
+        decomposed=0,
+    ),
+    "layer_norm": Kind(seq(nn.LayerNorm(6), BN1(6), nn.Sigmoid()), row(), 1),
+    "layer_norm_of_an_image": Kind(seq(nn.LayerNorm([3, 8, 8]), BN2(3), nn.Sigmoid()), image(), 0, ("unknown-shape",)),
+    "chosen_by_a_mask": Kind(
+        made(
+            lambda m, x: m.bn(torch.where(m.conv(x) > 0, m.conv(x), 0.5)),
+            lambda: {"conv": nn.Conv2d(3, 8, 1), "bn": BN2(8)},
+        ),
+        image(),
+        0,
+        ("nonlinear",),
+    ),
+    "channels_picked": Kind(
+        made(
+            lambda m, x: m.bn(
+                m.conv(x).movedim(1, -1)[..., :6].movedim(-1, 1).narrow(1, 1, 5).flip(1)[:, [4, 0, 2, 1]]
+            ),
+            lambda: {"conv": nn.Conv2d(3, 8, 1), "bn": BN2(4)},
+        ),
+        image(),
+        1,
+    ),
     "dynamic_batch": Kind(
         seq(nn.Conv2d(3, 8, 3), BN2(8), nn.ReLU(), nn.Flatten(), nn.Linear(288, 5)), image(), 1, dynamic=True
     ),

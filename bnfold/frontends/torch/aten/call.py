@@ -29,12 +29,16 @@ class Operand:
 
 @dataclass(frozen=True)
 class OnnxView:
-    """A call as the operator ``op`` of ONNX. ``arguments``: which ones hold the attributes that a fold may set."""
+    """A call as the operator ``op`` of ONNX. ``arguments``: which ones hold the attributes that a fold may set.
+
+    ``shapes`` names arguments of which only the shape is read.
+    """
 
     op: str
     inputs: Sequence[Operand | np.ndarray[Any, Any] | None]
     attrs: dict[str, Any] = field(default_factory=dict)
     arguments: dict[str, str] = field(default_factory=dict)
+    shapes: Sequence[str] = ()
 
 
 class Call:

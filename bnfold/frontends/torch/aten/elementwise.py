@@ -73,6 +73,8 @@ TABLE: dict[str, Translation] = {
     **{f"{name}.{kind}": _binary(op) for name, op in (("add", "Add"), ("sub", "Sub"), ("mul", "Mul"), ("div", "Div"))
        for kind in ("Tensor", "Scalar")},
     **{f"rsub.{kind}": _binary("Sub", swapped=True) for kind in ("Tensor", "Scalar")},
+    **dict.fromkeys(("maximum", "max.other"), _binary("Max")),
+    **dict.fromkeys(("minimum", "min.other"), _binary("Min")),
     "neg": plain("Neg"),
     "relu": plain("Relu"),
     "relu6": _relu6,
@@ -80,6 +82,10 @@ TABLE: dict[str, Translation] = {
     "clamp": _clip("min", "max"),
     "leaky_relu": _leaky_relu,
     "prelu": _prelu,
+    **dict.fromkeys(
+        ("where.self", "where.Scalar", "where.ScalarOther", "where.ScalarSelf"),
+        lambda _: OnnxView("Where", [Operand("condition"), Operand("self"), Operand("other")]),
+    ),
     "_prelu_kernel": lambda _: OnnxView("PRelu", [Operand("self"), Operand("weight")]),
     **dict.fromkeys(("dropout", "feature_dropout", "alpha_dropout"), _dropout),
     **dict.fromkeys(("clone", "contiguous", "alias", "detach", "lift_fresh_copy", "_to_copy", "to.dtype"), _copies()),

@@ -62,6 +62,43 @@ def _product(first: str, second: str) -> Translation:
     return view
 
 
+def _einsum(call: Call) -> OnnxView | None:
+    """Two operands, each axis with a letter."""
+    tensors, equation = call["tensors"], call["equation"]
+    if not isinstance(tensors, list | tuple) or len(tensors) != 2 or call["path"] is not None:
+        return None
+    return OnnxView("Einsum", [Operand("tensors", index) for index in (0, 1)], {"equation": equation})
+
+
+def _recurrent(kind: str) -> Translation:
+    """Layers of LSTM, GRU or RNN of a whole tensor: the first one reads it, by a weight (and a bias) per direction."""
+
+    def view(call: Call) -> OnnxView | None:
+        biased, params = bool(call["has_biases"]), call["params"]
+        directions = 2 if call["bidirectional"] else 1
+        each = len(params) // (directions * call["num_layers"]) if call["num_layers"] else 0
+        if (call["train"] and call["dropout"]) or each != (4 if biased else 2):
+            return None  # with projections a direction has one more
+        first = [Operand("params", direction * each) for direction in range(directions)]
+        biases = [Operand("params", direction * each + 2) for direction in range(directions)] if biased else []
+        read = {operand.index for operand in (*first, *biases)}
+        others = [Operand("params", index) for index in range(len(params)) if index not in read]
+        states = call["hx"] if isinstance(call["hx"], list | tuple) else None
+        others += [Operand("hx")] if states is None else [Operand("hx", index) for index in range(len(states))]
+        attrs = {"kind": kind, "directions": directions, "biased": int(biased)}
+        return OnnxView("Recurrent", [Operand("input"), *first, *biases, *others], attrs)
+
+    return view
+
+
+def _layer_norm(call: Call) -> OnnxView | None:
+    rank, axes = call.rank("input"), call["normalized_shape"]
+    if rank is None or call["weight"] is None:
+        return None
+    inputs = [Operand("input"), Operand("weight"), Operand("bias")]
+    return OnnxView("LayerNormalization", inputs, {"axis": rank - len(axes), "epsilon": call["eps"]})
+
+
 def _batch_norm(call: Call) -> OnnxView | None:
     """``training`` and a BatchNorm without running statistics normalise by the batch."""
     shape = call.shape("input")
@@ -108,4 +145,11 @@ TABLE: dict[str, Translation] = {
         _batch_norm,
     ),
     "instance_norm": _instance_norm,
+    **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
+    "bmm": _product("self", "mat2"),
+    "einsum": _einsum,
+    "lstm.input": _recurrent("LSTM"),
+    "gru.input": _recurrent("GRU"),
+    "rnn_tanh.input": _recurrent("RNN tanh"),
+    "rnn_relu.input": _recurrent("RNN relu"),
 }  # fmt: skip

@@ -79,4 +79,6 @@ TABLE: dict[str, Translation] = {
     **{f"{kind}_pad{n}d": _pad for kind in ("reflection", "replication") for n in (1, 2, 3)},
     **{f"upsample_{kind}{vec}": _resize for kind in ("nearest1d", "nearest2d", "nearest3d", "linear1d", "bilinear2d",
        "trilinear3d", "bicubic2d") for vec in ("", ".vec")},
+    **{f"_upsample_{kind}{vec}": _resize for kind in ("bilinear2d_aa", "bicubic2d_aa", "nearest_exact1d",
+       "nearest_exact2d", "nearest_exact3d") for vec in ("", ".vec")},
 }  # fmt: skip

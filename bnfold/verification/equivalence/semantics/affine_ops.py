@@ -44,6 +44,25 @@ def instance_norm(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
+def layer_norm(interpreter: Interpreter, node: Node) -> bool:
+    """LayerNormalization: its scale and bias along the last axis are a transform of what it normalizes."""
+    shape, source = floats(node, 1), node.inputs[0]
+    rank = None if source is None else source.rank
+    if shape is None or rank is None or len(shape) != 1 or len(node.live_outputs) > 1 or node.outputs[0] is None:
+        return False
+    if node.attr("axis", -1) % rank != rank - 1 or (node.input(2) is not None and floats(node, 2) != shape):
+        return False
+    read = interpreter.materialized(node, interpreter.state_of(source), interpreter.eps(source))
+    base = interpreter.made(node, (node.op, interpreter.attributes(node), read)).base
+    scale = constant(node, 1).astype(np.float64)
+    bias = np.zeros_like(scale) if node.input(2) is None else constant(node, 2).astype(np.float64)
+    scale, bias = (array.reshape((1,) * (rank - 1) + shape) for array in (scale, bias))
+    interpreter.states[node.output] = AbstractValue(base).transformed(
+        Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1])
+    )
+    return True
+
+
 def arithmetic(interpreter: Interpreter, node: Node) -> bool:
     """Add, Sub, Mul and Div: a transform with a constant, else a sum or a product."""
     own = as_affine(node)
@@ -112,6 +131,7 @@ WIDENING = {
 SEMANTICS = {
     "BatchNormalization": batch_norm,
     "InstanceNormalization": instance_norm,
+    "LayerNormalization": layer_norm,
     "Neg": negation,
     **dict.fromkeys(("Cast", "CastLike"), cast),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),

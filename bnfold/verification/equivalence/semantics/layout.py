@@ -257,7 +257,7 @@ SEMANTICS = {
         (
             *VIEWS, "Transpose", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
             "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample",
-            "Slice", "Split",
+            "Slice", "Split", "Std", "Var",
         ),
         carried,
     ),

@@ -252,5 +252,5 @@ def _along(array: Array, axis: int, size: int) -> Array:
 SEMANTICS = {
     **dict.fromkeys(("Conv", "ConvTranspose"), conv),
     **dict.fromkeys(("Gemm", "Linear"), gemm),
-    "MatMul": matmul,
+    **dict.fromkeys(("MatMul", "Einsum"), matmul),
 }

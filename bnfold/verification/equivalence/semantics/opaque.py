@@ -98,4 +98,35 @@ def recurrent(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
-SEMANTICS = dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent)
+def recurrent_of_torch(interpreter: Interpreter, node: Node) -> bool:
+    """Torch's LSTM, GRU and RNN: the same, by a weight and a bias for each direction of the first layer."""
+    count, biased = node.attr("directions"), bool(node.attr("biased"))
+    read = [index + count * part for part in range(1 + biased) for index in range(1, count + 1)]
+    source = node.inputs[0]
+    if source is None or source.rank is None or any(floats(node, index) is None for index in read):
+        return False
+    state, size = interpreter.state_of(source), constant(node, 1).shape[1]
+    vectors = state.affine.vectors(source.rank - 1, size)
+    if vectors is None or (vectors[1].any() and not biased):
+        return False
+    eps, numbers, bars = LOOSE * interpreter.eps(node.inputs[1]), [], []
+    for index in range(1, count + 1):
+        weight = constant(node, index).astype(np.float64)
+        bias = constant(node, index + count).astype(np.float64) if biased else np.zeros(len(weight))
+        terms = np.abs(bias) + np.abs(weight) @ np.abs(vectors[1])
+        numbers.append(np.concatenate([weight * vectors[0], (bias + weight @ vectors[1])[:, None]], -1))
+        bars.append(eps * np.concatenate([np.abs(weight * vectors[0]), terms[:, None]], -1))
+    stacked = Numbers(np.stack(numbers), np.stack(bars))
+    others = tuple(
+        interpreter.materialized(node, interpreter.state_of(value), interpreter.eps(value))
+        for index, value in enumerate(node.inputs)
+        if index and index not in read
+    )
+    key = (node.op, state.base, interpreter.attributes(node), others)
+    for index, value in enumerate(node.outputs):
+        if value is not None:
+            interpreter.states[value] = interpreter.made(node, (*key, index), lambda: stacked)
+    return True
+
+
+SEMANTICS = {**dict.fromkeys(("LSTM", "GRU", "RNN"), recurrent), "Recurrent": recurrent_of_torch}
