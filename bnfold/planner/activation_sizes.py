@@ -96,13 +96,14 @@ class ActivationSizes:
     def _needed(self, value: Value) -> list[Value]:
         """The values whose sizes say how large ``value`` is."""
         node = value.producer
-        if node is None or _read_by_norm(value) is not None:
+        if node is None or statistics_of(node) is not None or _read_by_norm(value) is not None:
             return []
         constants = node.graph.constants
         return [v for v in dict.fromkeys(node.inputs) if v is not None and not constants.is_constant(v)]
 
     def _found(self, value: Value) -> Affine:
-        ahead = _read_by_norm(value)
+        made_by_norm = value.producer is not None and statistics_of(value.producer) is not None
+        ahead = None if made_by_norm else _read_by_norm(value)  # statistics may contradict each other: its own first
         if ahead is not None or value.producer is None:
             return IDENTITY if ahead is None else ahead
         try:
@@ -162,7 +163,7 @@ def _averaged(node: Node) -> int:
     source, target = node.inputs[0], node.output
     window = node.attr("kernel_shape")
     if window is not None:
-        return min(prod(window), INDEPENDENT)
+        return min(int(prod(window)), INDEPENDENT)
     before, after = (None if v is None or v.shape is None else v.shape[1:] for v in (source, target))
     if before is None or after is None or not all(isinstance(size, int) for size in (*before, *after)):
         return INDEPENDENT

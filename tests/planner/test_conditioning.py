@@ -28,11 +28,11 @@ def forked(offset, mean, shared=True):
 @pytest.mark.parametrize(
     ("offset", "mean", "folds"),
     [
-        (1.7, 0.0, True),  # √(1.7² + 1²) is less than twice the deviation of 1
-        (1.8, 0.0, False),
-        (9.0, 10.0, True),  # as large as the activations themselves
-        (12.0, 10.0, False),
-        (-29.0, 10.0, True),
+        (1.1, 0.0, True),  # √(1.1² + 1²) is less than one and a half times the deviation of 1
+        (1.2, 0.0, False),
+        (5.0, 10.0, True),  # as large as the activations themselves
+        (5.1, 10.0, False),
+        (-25.0, 10.0, True),
         (-10.0, 10.0, True),  # the mean goes: less is rounded than before
         (12.0, 3.0, False),
     ],
@@ -78,7 +78,7 @@ def test_an_offset_without_other_consumers_may_be_of_any_size():
 def test_an_offset_is_measured_by_the_activations_of_its_channel(mean):
     """The largest offset may be no larger than the activations of its own channel."""
     held = {**batch_norm("bn", 4, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 4, 4, 1, 1)}
-    offset, means = np.array([18, 0.5, 1, 1.5], "f4"), np.array([mean, 1, 1, 1], "f4")
+    offset, means = np.array([8, 0.2, 0.3, 0.4], "f4"), np.array([mean, 1, 1, 1], "f4")
     held["bn_scale"], held["bn_bias"] = np.full(4, 2.0, "f4"), 2.0 * (offset + means)
     held["bn_mean"], held["bn_var"] = means, np.full(4, 1.0 - 1e-5, "f4")
     graph = """(float[1, 3, 4, 4] x) => (float[1, 4, 4, 4] y) {
@@ -205,21 +205,20 @@ def test_a_small_scale_does_not_go_upstream_where_other_layers_would_divide_by_i
     """DenseNet: through a Concat, with BatchNorms that are kept behind it."""
     model = dense(gammas)
     folded, (plan,) = fold_proto(model)
-    assert bool(plan.folds) is folds
+    assert ("folds" in reasons(plan)) is folds
     assert folds or set(reasons(plan)) <= {"conditioning", "nonlinear"}
     assert "conditioning" in reasons(plan) or folds
     assert_equivalent(model, folded, 16.0)
 
 
 @pytest.mark.parametrize("count", [2, 12])
-def test_offsets_that_add_up_along_a_residual_chain_are_limited(count):
-    """Each BatchNorm may leave its offset in the sum; all of them would make it many times its size."""
+def test_offsets_that_add_up_along_a_residual_chain_cost_little(count):
+    """Each BatchNorm may leave its offset in the sum, where all of them could make it many times its size."""
     held, nodes, value = {"w": weights(1, 4, 3, 1, 1)}, [node("Conv", ["x", "w"], ["t0"])], "t0"
     rng = np.random.default_rng(0)
     for index in range(count):
-        sign = 1.0 if index % 2 else -1.0
         held |= {f"w{index}": (rng.standard_normal((4, 4, 1, 1)) / 2).astype("f4")}
-        held |= {f"n{index}_{key}": np.full(4, number, "f4") for key, number in [("scale", 1), ("bias", 0.3 * sign)]}
+        held |= {f"n{index}_{key}": np.full(4, number, "f4") for key, number in [("scale", 1), ("bias", 0)]}
         held |= {f"n{index}_mean": np.full(4, 0.4, "f4"), f"n{index}_var": np.full(4, 0.34, "f4")}
         nodes += [
             node("Conv", [value, f"w{index}"], [f"c{index}"]),
@@ -232,9 +231,8 @@ def test_offsets_that_add_up_along_a_residual_chain_are_limited(count):
     nodes += [node("ReduceMean", [value], ["g"], axes=[2, 3]), node("Conv", ["g", "last"], ["y"])]
     model = make(nodes, [tensor("x", [1, 3, 8, 8])], [tensor("y", None)], held)
     folded, (plan,) = fold_proto(model)
-    assert plan.folds
-    assert ("conditioning" in reasons(plan)) is (count > 2)
-    assert_equivalent(model, folded, 64.0)
+    assert reasons(plan).count("folds") >= count // 2
+    assert_equivalent(model, folded, 32.0)
 
 
 def test_what_the_original_rounds_anyway_is_no_cost():
