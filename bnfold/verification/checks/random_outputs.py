@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from bnfold.options import Tolerances
 from bnfold.results.verification import CheckResult, OutputResult
-from bnfold.verification.checks import outputs
+from bnfold.verification.checks.outputs import check_outputs as check_compared
 from bnfold.verification.measurement.measured import Measured, Outputs
 from bnfold.verification.runtime.runner import Run, RunFailed
 
@@ -16,11 +16,11 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
     """Judge the outputs that can be compared; the check is inconclusive about others, and left to the proof."""
     names = [name for name in found.original.names if name in found.random]
     if not names or isinstance(found.folded, RunFailed):
-        return outputs.check_outputs(found, tolerances)
+        return check_compared(found, tolerances)
     why = f"output {names[0]!r} depends on random numbers: only the proof can judge it"
     if len(names) == len(found.original.names):
         return CheckResult("outputs", "inconclusive", why, {"random": names}), []
-    check, results = outputs.check_outputs(_without(found, names), tolerances)
+    check, results = check_compared(_without(found, names), tolerances)
     figures = {**check.figures, "random": names}
     if check.verdict != "pass":
         return replace(check, figures=figures), results
