@@ -94,7 +94,7 @@ UNFITTED = {
     "pytorchcv/edanet_cityscapes", "pytorchcv/enet_cityscapes", "pytorchcv/erfnet_cityscapes",
     "pytorchcv/linknet_cityscapes", "pytorchcv/ctxnet_cityscapes", "pytorchcv/quartznet5x5_en_ls",
     "pytorchcv/lwopenpose2d_mobilenet_cmupan_coco", "pytorchcv/bisenet_resnet18_celebamaskhq",
-    "pytorchcv/centernet_resnet18_coco", "pytorchcv/superpointnet", "pytorchcv/revnet38", 
+    "pytorchcv/centernet_resnet18_coco", "pytorchcv/superpointnet", "pytorchcv/revnet38",
     "transformers/resnet", "transformers/regnet", "transformers/mobilenet_v2", "transformers/segformer",
     "transformers/swiftformer", "transformers/textnet", "smp/UnetPlusPlus-tu-resnet18",
     "smp/DeepLabV3Plus-tu-resnet18", "smp/FPN-tu-resnet18", "smp/Unet-tu-efficientnet_b0", "smp/UPerNet-tu-resnet18",
