@@ -46,6 +46,9 @@ AVERAGES = frozenset({"GlobalAveragePool", "AveragePool", "ReduceMean"})
 INDEPENDENT = 64
 """Numbers that an average is taken of which count as independent: neighbours in an image are not."""
 
+LARGE = 2**12
+"""Entries of a constant above which it is not evaluated: no channels are that many, and sizes are estimates."""
+
 SUMS = frozenset({"Add", "Sub", "Sum"})
 LINEAR = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Linear": 2, "MatMul": None}
 """Linear operators, and where they read their bias."""
@@ -60,6 +63,17 @@ def statistics_of(node: Node) -> BatchNorm | None:
     except (NotEvaluable, *INCONSISTENT_MODEL):
         return None
     return None if isinstance(own, Refusal) else own[1]
+
+
+def per_channel(node: Node) -> tuple[Value, Affine] | Refusal | None:
+    """Return the affine transform of an elementwise operator; None for one of large constants, which cost memory."""
+    if node.op not in ("Add", "Sub", "Mul", "Div"):
+        return None
+    constants = node.graph.constants
+    shapes = [v.shape for v in node.inputs if v is not None and constants.is_constant(v)]
+    if any(shape is None or prod(n if isinstance(n, int) else 1 for n in shape) > LARGE for shape in shapes):
+        return None
+    return as_affine(node)
 
 
 def is_made(node: Node) -> bool:
@@ -121,7 +135,7 @@ class ActivationSizes:
             return Affine.along(1, np.abs(own.scale / width) * deviation(own), own.bias)
         inputs = {v: self._known.get(v, IDENTITY) for v in self._needed(value)}
         sizes = list(inputs.values())
-        step = as_affine(node) if node.op in ("Add", "Sub", "Mul", "Div") else None
+        step = per_channel(node)
         if step is not None and not isinstance(step, Refusal):
             moved = step[1].after(inputs[step[0]])
             return Affine.of(np.abs(moved.gain), moved.shift)

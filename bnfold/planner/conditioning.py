@@ -16,9 +16,16 @@ from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import Affine, leading
 from bnfold.numerics.rounding import is_float, range_of
-from bnfold.planner.activation_sizes import RECTIFIERS, SUMS, ActivationSizes, alone, is_made, statistics_of
+from bnfold.planner.activation_sizes import (
+    RECTIFIERS,
+    SUMS,
+    ActivationSizes,
+    alone,
+    is_made,
+    per_channel,
+    statistics_of,
+)
 from bnfold.rules.forward_transform import carried
-from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import INCONSISTENT_MODEL
 
@@ -129,7 +136,7 @@ def _step(node: Node) -> tuple[Value, Affine] | None:
         norm = statistics_of(node)
         if norm is not None and node.inputs[0] is not None:
             return node.inputs[0], norm.affine()
-        step = as_affine(node)
+        step = per_channel(node)
     except (NotEvaluable, *INCONSISTENT_MODEL):
         return None
     return None if isinstance(step, Refusal) else step
