@@ -147,7 +147,11 @@ def _pulled_back(node: Node, source: Value, behind: Array) -> Array | None:
     if (step := _step(node)) is not None:
         behind, gain = leading(behind, step[1].gain)
         return behind / np.square(gain)
-    if node.op in SUMS and all(v is None or v.shape == node.output.shape for v in node.inputs):
-        return behind
+    constants = node.graph.constants
+    if node.op in SUMS and not any(v is not None and constants.is_constant(v) for v in node.inputs):
+        same = all(v is None or v.shape == node.output.shape for v in node.inputs)
+        return behind if same else None
+    if node.op in ("Add", "Sub", "Mul", "Div"):  # of a constant too large to be evaluated for an estimate
+        return None
     found = (carried(node, {node.output: Affine.of(np.sqrt(behind), 0.0)}) or {}).get(source)
     return None if found is None else np.square(found.gain)
