@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Graphs, Node, Value
+from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import (
     DEAD,
     LOOSE,
@@ -259,8 +260,10 @@ class Matcher(Interpreter):
         return same is not None and same.dtype is not None and same.dtype.name == dtype
 
     def unshifted(self, node: Node, state: AbstractValue, eps: float) -> AbstractValue:
-        """Return the value without its shift; a factor that is 1 but for rounding is 1."""
-        found = super().unshifted(node, state, eps)
+        """Return the value without its shift, if it has one but for rounding; a factor that is 1 but for that is 1."""
+        still = replace(state, affine=Affine.of(state.affine.gain, np.zeros_like(state.affine.shift)))
+        same = state.agrees(still, eps)
+        found = still if same is not None and same.all() else super().unshifted(node, state, eps)
         plain = AbstractValue(found.base)
         same = found.agrees(plain, eps)
         return plain if same is not None and same.all() else found

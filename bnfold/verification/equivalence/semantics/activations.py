@@ -84,7 +84,8 @@ def _clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low:
     moved = shift - total * first_shift
     level, dead = aligned(np.clip(shift, low, high), gain == 0)[0], aligned(total, gain == 0)[1]
     total, moved = np.where(dead, 0.0, total), np.where(dead, level, moved)
-    own_error = (shift_error + np.abs(total) * first_error) * (moved != 0)
+    lost = LOOSE * eps * (np.abs(shift) + np.abs(total * first_shift))  # the bounds were found equal up to that
+    own_error = (shift_error + np.abs(total) * first_error + lost) * (moved != 0)
     made = AbstractValue(made.base, Affine.of(total, moved), error, own_error + error * np.abs(first_shift))
     if made.is_plain:
         interpreter.clips.setdefault(made.base, (state, low, high))
