@@ -57,7 +57,7 @@ class Matcher(Interpreter):
         self.original = original
         self.pads, self.slices, self.clips = original.pads, original.slices, original.clips
         self.views, self.turns = original.views, original.turns
-        self.shapes = original.shapes
+        self.shapes, self._data = original.shapes, original._data
         self.mismatches: list[Mismatch] = []
         self.raw: dict[Value, AbstractValue] = {}
         self.untouched: set[Node] = set()
