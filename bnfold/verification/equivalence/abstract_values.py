@@ -27,6 +27,13 @@ Scale = Literal["any", "positive", "nonnegative", "none"]
 LOOSE = 8.0
 """Ulps by which the numbers of two models may differ and still count as the same."""
 
+SMALL = 2.0**-10
+"""Numbers smaller than this part of the largest of their row don't decide a factor between rows."""
+
+MUCH_WIDER = 16.0
+LEAST = 2.0**-40
+"""How many times wider error bars may be than the narrowest of their row; relative bars below which all are exact."""
+
 DEAD = 2.0**-100
 """Numbers this many times smaller than the largest of their kind count as zero: weight decay leaves such channels."""
 
@@ -264,8 +271,10 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
     power = np.where(there, power, 1.0)
     factor, error = np.ones(power.shape), np.zeros(power.shape)
     if scale != "none":
-        factor = np.where(there, (a / unit * (b / unit)).sum(axis=-1) / power, 1.0)
-        error = np.where(there, (errors_a / unit * np.abs(b / unit)).sum(axis=-1) / power, 0.0)
+        sure = _best_known(b / unit, (errors_a + errors_b) / unit)
+        power = np.where(there, ((b / unit) ** 2 * sure).sum(axis=-1), 1.0)
+        factor = np.where(there, (a / unit * (b / unit) * sure).sum(axis=-1) / power, 1.0)
+        error = np.where(there, (errors_a / unit * np.abs(b / unit) * sure).sum(axis=-1) / power, 0.0)
     exact = (a == b).all(axis=-1)
     factor, error = np.where(exact, 1.0, factor), np.where(exact, 0.0, error)
     if scale in ("positive", "nonnegative"):
@@ -274,6 +283,17 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
     allowed = allowed + FACTOR * np.abs(a)
     near = (np.abs(a - factor[..., None] * b) <= allowed).all(axis=-1)
     return Matched(factor, error, same & near)
+
+
+def _best_known(numbers: Array, errors: Array) -> NDArray[np.bool_]:
+    """Return which numbers decide a factor: not those whose error bars are much wider than others'.
+
+    Else the bars of one branch of a sum would widen those of all, block after block of a residual network.
+    """
+    large = np.abs(numbers) >= SMALL
+    relative = errors / np.where(large, np.abs(numbers), 1.0)
+    best = np.where(large, relative, np.inf).min(axis=-1, initial=np.inf)
+    return np.asarray(large & (relative <= MUCH_WIDER * best[..., None] + LEAST))
 
 
 def _lead_aligned(*arrays: Array) -> list[Array]:

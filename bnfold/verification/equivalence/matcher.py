@@ -129,7 +129,9 @@ class Matcher(Interpreter):
                 if (same := self.equals(value)) is not None:
                     self.states[value] = self.original.states[same]
                     self._exact.add(value)
-                elif tainted:
+                    continue
+                self.states[value] = _without_noise(state, self.eps(value))
+                if tainted:
                     self.tainted.add(value)
         self._check_widths(node)
         if self._missed:
@@ -261,9 +263,7 @@ class Matcher(Interpreter):
 
     def unshifted(self, node: Node, state: AbstractValue, eps: float) -> AbstractValue:
         """Return the value without its shift, if it has one but for rounding; a factor that is 1 but for that is 1."""
-        still = replace(state, affine=Affine.of(state.affine.gain, np.zeros_like(state.affine.shift)))
-        same = state.agrees(still, eps)
-        found = still if same is not None and same.all() else super().unshifted(node, state, eps)
+        found = super().unshifted(node, _without_noise(state, eps), eps)
         plain = AbstractValue(found.base)
         same = found.agrees(plain, eps)
         return plain if same is not None and same.all() else found
@@ -331,3 +331,15 @@ class Matcher(Interpreter):
             return reading[0]
         named = (self.index.named.get(value.name) for value in node.live_outputs)
         return next((value.producer for value in named if value is not None), None)
+
+
+def _without_noise(state: AbstractValue, eps: float) -> AbstractValue:
+    """Return a value without a shift that is zero but for rounding, and without its bars.
+
+    As for a value that equals one of the original's: each layer is judged by what rounding costs there, and its bars
+    don't go on into the next one, block after block of a residual network.
+    """
+    zeros = np.zeros_like(state.affine.shift)
+    still = replace(state, affine=Affine.of(state.affine.gain, zeros), shift_error=np.zeros(()))
+    same = state.agrees(still, eps)
+    return still if same is not None and same.all() else state
