@@ -49,7 +49,7 @@ def test_what_keras_exports_folds_and_is_equivalent(name, parameters, samples, t
     assert BatchNorm.fresh(norm["channels"]).parameter_count == parameters
     result = CliRunner().invoke(main, ["fold", str(source), "-o", str(target)])
     assert result.exit_code == 0, result.output
-    assert "1 of 1 BatchNorm folded" in result.stdout and "\nequivalent\n" in result.stdout
+    assert "Folded 1 of 1 BatchNorm in " in result.stdout and "\nVerified: equivalent\n" in result.stdout
     assert inspected(target)["summary"]["batch_norms"] == 0
 
 

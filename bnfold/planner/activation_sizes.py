@@ -9,7 +9,6 @@ fold costs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from math import prod
 
 import numpy as np
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import ConvView, MatrixView, constant
-from bnfold.numerics.affine import IDENTITY, Affine, leading
+from bnfold.numerics.affine import IDENTITY, LARGEST, Affine, leading
 from bnfold.numerics.batchnorm import BatchNorm
 from bnfold.numerics.linear import response
 from bnfold.rules import normalization
@@ -116,13 +115,14 @@ class ActivationSizes:
         return [v for v in dict.fromkeys(node.inputs) if v is not None and not constants.is_constant(v)]
 
     def _found(self, value: Value) -> Affine:
-        made_by_norm = value.producer is not None and statistics_of(value.producer) is not None
-        ahead = None if made_by_norm else _read_by_norm(value)  # statistics may contradict each other: its own first
-        if ahead is not None or value.producer is None:
-            return IDENTITY if ahead is None else ahead
         try:
-            with np.errstate(all="ignore"):
-                found = self._made(value.producer, value)
+            made_by_norm = value.producer is not None and statistics_of(value.producer) is not None
+            found = (
+                None if made_by_norm else _read_by_norm(value)
+            )  # statistics may contradict each other: its own first
+            if found is None and value.producer is not None:
+                with np.errstate(all="ignore"):
+                    found = self._made(value.producer, value)
         except (NotEvaluable, ZeroDivisionError, *INCONSISTENT_MODEL):
             found = None
         return found if found is not None and found.finite else IDENTITY
@@ -145,7 +145,7 @@ class ActivationSizes:
             signs = [-1.0 if node.op == "Sub" and v is node.inputs[1] else 1.0 for v in inputs]
             return _sum(sizes, signs)
         if node.op == "Mul" and len(sizes) == 2:
-            first, second = leading(*(np.hypot(size.gain, size.shift) for size in sizes))
+            first, second = together(*(np.hypot(size.gain, size.shift) for size in sizes))
             return Affine.of(first * second, 0.0)
         if node.op in RECTIFIERS:
             return _rectified(sizes[0])
@@ -163,7 +163,10 @@ def _read_by_norm(value: Value) -> Affine | None:
     for _ in range(FARTHEST):
         norm = next((bn for node in value.consumers if (bn := statistics_of(node)) and node.inputs[0] is value), None)
         if norm is not None:
-            return _back(Affine.along(1, deviation(norm), norm.mean), path)
+            try:
+                return _back(Affine.along(1, deviation(norm), norm.mean), path)
+            except INCONSISTENT_MODEL:
+                return None
         behind = next((node for node in value.consumers if node.op in MOVES and is_made(node)), None)
         if behind is None:
             return None
@@ -197,8 +200,8 @@ def _back(size: Affine, path: list[tuple[Value, Node]]) -> Affine | None:
 def _sum(sizes: list[Affine], signs: list[float]) -> Affine:
     mean, square = np.zeros(()), np.zeros(())
     for size, sign in zip(sizes, signs, strict=True):
-        mean, shift = leading(mean, size.shift)
-        square, gain = leading(square, size.gain)
+        mean, shift = together(mean, size.shift)
+        square, gain = together(square, size.gain)
         mean, square = mean + sign * shift, square + np.square(gain)
     return Affine.of(np.sqrt(square), mean)
 
@@ -237,12 +240,21 @@ def _linear(node: Node, inputs: dict[Value, Affine]) -> Affine | None:
         return None
     (size,) = inputs.values()
     vectors = size.vectors(*axes[:2]) or _few(size, 1).vectors(*axes[:2])
-    assert vectors is not None
+    if vectors is None:
+        return None
     mean, square = response(weight(node, at, shape, inputs_first=inputs_first), vectors[1], np.square(vectors[0]))
     if index is not None and node.input(index) is not None:
         bias = constant(node, index).astype(np.float64).reshape(-1)
         mean = mean + bias if bias.size in (1, mean.size) else mean
     return Affine.along(axes[2], np.sqrt(square), mean)
+
+
+def together(first: Array, second: Array) -> tuple[Array, Array]:
+    """Return both arrays in one rank, to be broadcast against each other; ValueError where shapes contradict that."""
+    first, second = leading(first, second)
+    if prod(np.broadcast_shapes(first.shape, second.shape)) > LARGEST:
+        raise ValueError("sizes that vary along several axes have too many entries")
+    return first, second
 
 
 def _few(size: Affine, most: int = MOST) -> Affine:
@@ -253,8 +265,6 @@ def _few(size: Affine, most: int = MOST) -> Affine:
     return Affine.of(np.sqrt(np.mean(np.square(size.gain) + np.square(size.shift - mean))), mean)
 
 
-def alone(value: Value) -> Node | None:
-    """Return the only node that reads a value, if nobody else sees it."""
-    readers: Iterator[Node] = iter(dict.fromkeys(value.consumers))
-    first, second = next(readers, None), next(readers, None)
-    return first if second is None and not value.is_output and not value.captured else None
+def readers(value: Value) -> list[Node]:
+    """Return the nodes that read a value, each once; none where somebody else sees it too."""
+    return [] if value.is_output or value.captured else list(dict.fromkeys(value.consumers))

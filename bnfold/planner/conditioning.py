@@ -3,8 +3,9 @@
 A runtime rounds what it stores to a relative precision. A value ``v`` that carries ``g v + h`` is rounded at the size
 of that, and so, once its consumers have undone it, at the size of ``v + h / g``; the original rounds it at the size of
 ``v``. Their ratio says how many times the rounding error grows there. An error that the original makes anyway may be as
-large after the fold: what an affine operator reads is rounded too, and where one node alone reads the value, so is what
-that makes of it. All sizes are estimates (:mod:`bnfold.planner.activation_sizes`).
+large after the fold: what an affine operator reads is rounded too, and where one node alone reads the value, or each
+node a slice of it, so is what that makes of it. All sizes are estimates (:mod:`bnfold.planner.activation_sizes`). Where
+one can't be made, since shapes contradict each other, it is not known, and nothing is refused for it.
 """
 
 from __future__ import annotations
@@ -14,18 +15,22 @@ from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.numerics.affine import Affine, leading
+from bnfold.ir.op_views import slices
+from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import is_float, range_of
 from bnfold.planner.activation_sizes import (
+    MOVES,
     RECTIFIERS,
     SUMS,
     ActivationSizes,
-    alone,
     is_made,
     per_channel,
+    readers,
     statistics_of,
+    together,
 )
-from bnfold.rules.forward_transform import carried
+from bnfold.rules.forward_transform import carried, forward_transform
+from bnfold.rules.layout import length_of
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import INCONSISTENT_MODEL
 
@@ -64,21 +69,24 @@ class Conditioning:
         size = np.abs(total.gain)
         if not total.has_shift and (size > np.sqrt(smallest)).all() and (size < np.sqrt(largest)).all():
             return None
-        with np.errstate(all="ignore"):
-            return self._refusal(value, total, (smallest, largest))
+        try:
+            with np.errstate(all="ignore"):
+                return self._refusal(value, total, (smallest, largest))
+        except INCONSISTENT_MODEL:
+            return None
 
     def _refusal(self, value: Value, total: Affine, limits: tuple[float, float]) -> Refusal | None:
         smallest, largest = limits
         size, tolerated = self._sizes.of(value), self._tolerance(value, smallest)
-        gain, deviation = leading(total.gain, size.gain)
-        shift, mean = leading(total.shift, size.shift)
+        gain, deviation = together(total.gain, size.gain)
+        shift, mean = together(total.shift, size.shift)
         living = np.abs(gain) > 0
         offset = np.where(living, shift / gain, 0.0)
         stored, plain = np.abs(gain * mean + shift) + TAIL * np.abs(gain) * deviation, np.abs(mean) + TAIL * deviation
         if ((stored > largest) & (plain < largest)).any():
             return Refusal("overflow", f"{value.name!r} would hold numbers of {stored.max():.3g}")
         noise = np.square(mean + offset) + np.square(deviation) + np.square(smallest / gain)
-        noise, allowed = leading(noise, tolerated)
+        noise, allowed = together(noise, tolerated)
         ratios = np.where(living.reshape(living.shape + (1,) * (noise.ndim - living.ndim)), noise / allowed, 0.0)
         worst, pooled = float(np.sqrt(ratios.max(initial=0.0))), float(np.sqrt(ratios.mean())) if ratios.size else 0.0
         if pooled > WORST or worst > WORST_CHANNEL:
@@ -87,47 +95,113 @@ class Conditioning:
         return None
 
     def _tolerance(self, value: Value, smallest: float) -> Array:
-        """The square of the size at which the original rounds a value, or what alone is made of it, per channel."""
-        path: list[tuple[Value, Node]] = []
-        at = value
-        while at not in self._tolerated:
-            reader = alone(at)
-            if reader is None or not is_made(reader) or len(path) == FARTHEST:
-                self._tolerated[at] = self._square(at, smallest)
-                break
-            path.append((at, reader))
-            at = reader.output
-        for at, reader in reversed(path):
-            behind = _pulled_back(reader, at, self._tolerated[reader.output])
-            own, behind = leading(self._square(at, smallest), np.zeros(()) if behind is None else behind)
-            self._tolerated[at] = own + behind
+        """The square of the size at which the original rounds a value, or what is made of it, per channel."""
+        pending, begun = [(value, 0)], set[Value]()
+        while pending:
+            at, depth = pending[-1]
+            behind = _behind(at) if depth < FARTHEST else []
+            needed = [] if at in begun else [node.output for node in behind if node.output not in self._tolerated]
+            begun.add(at)
+            if needed:
+                pending += [(other, depth + 1) for other in needed]
+                continue
+            pending.pop()
+            if at not in self._tolerated:
+                own = self._square(at, smallest)
+                self._tolerated[at] = _known_sum(own, self._made_behind(at, behind))
         return self._tolerated[value]
+
+    def _made_behind(self, value: Value, behind: list[Node]) -> Array | None:
+        """What the nodes behind a value make of it is rounded too: the least of that; None where it is not known."""
+        try:
+            return self._least(value, behind)
+        except (NotEvaluable, *INCONSISTENT_MODEL):
+            return None
+
+    def _least(self, value: Value, behind: list[Node]) -> Array | None:
+        if len(behind) == 1:
+            tolerated = self._tolerated.get(behind[0].output)
+            return None if tolerated is None else _pulled_back(behind[0], value, tolerated)
+        least = np.full((), np.inf)
+        for node in behind:
+            tolerated = self._tolerated.get(node.output)
+            part = None if tolerated is None else _embedded(node, value, tolerated)
+            if part is None:
+                return None
+            least = np.minimum(*together(least, part))
+        return np.where(np.isinf(least), 0.0, least)
 
     def _square(self, value: Value, smallest: float) -> Array:
         """The square of the size at which a value is rounded, and what it is computed from while that is one value."""
-        path = [(value, np.ones(()))]
-        while len(path) < FARTHEST and (source := _source(path[-1][0])) is not None:
+        path = [value]
+        while len(path) < FARTHEST and (source := _source(path[-1])) is not None:
             path.append(source)
-        square, factor = np.zeros(()), np.zeros(())
-        for at, next_factor in reversed(path):
+        passed: Array | None = None
+        for at, after in zip(reversed(path), [*reversed(path[:-1]), None], strict=True):
             size = self._sizes.of(at)
-            own, passed = leading(np.square(size.gain) + np.square(size.shift) + smallest**2, square)
-            factor, passed = leading(factor, passed)
-            own, passed = leading(own, passed * np.square(factor))
-            square, factor = own + passed, next_factor
+            square = _known_sum(np.square(size.gain) + np.square(size.shift) + smallest**2, passed)
+            try:
+                passed = None if after is None else _passed_on(after, square)
+            except INCONSISTENT_MODEL:
+                passed = None
         return square
 
 
-def _source(value: Value) -> tuple[Value, Array] | None:
-    """Return the one value that another is computed from, entry by entry, and by which factor its error arrives."""
+def _known_sum(own: Array, more: Array | None) -> Array:
+    """The sum, or the first alone where the second is not known, or of another number of channels."""
+    if more is None:
+        return own
+    try:
+        own, more = together(own, more)
+    except INCONSISTENT_MODEL:
+        return own
+    return own + more
+
+
+def _behind(value: Value) -> list[Node]:
+    """Return the one node that reads a value, or all that do where each reads a slice of it."""
+    found = readers(value)
+    if not all(map(is_made, found)) or (len(found) > 1 and any(node.op != "Slice" for node in found)):
+        return []
+    return found
+
+
+def _embedded(node: Node, source: Value, behind: Array) -> Array | None:
+    """The square of an error of a slice, as one of what it is cut from: infinite for what is not in it."""
+    cut = slices(node)
+    if cut is None or len(cut) != 1:
+        return None
+    ((axis, span),) = cut
+    size = length_of(source, axis)
+    if size is None or span is None:
+        return None
+    behind = behind.reshape(behind.shape + (1,) * (axis + 1 - behind.ndim))
+    full = np.full((*behind.shape[:axis], size, *behind.shape[axis + 1 :]), np.inf)
+    full[(*[slice(None)] * axis, span)] = behind
+    return full
+
+
+def _source(value: Value) -> Value | None:
+    """Return the one value that another is computed from, entry by entry."""
     node = value.producer
     if node is None or value is not node.outputs[0]:
         return None
     if (step := _step(node)) is not None:
-        return step[0], step[1].gain
-    if node.op not in RECTIFIERS or node.inputs[0] is None:
-        return None
-    return node.inputs[0], np.ones(())
+        return step[0]
+    return node.inputs[0] if node.op in RECTIFIERS or (node.op in MOVES and node.op != "Concat") else None
+
+
+def _passed_on(value: Value, square: Array) -> Array | None:
+    """The square of an error of what a value is computed from, as one of the value itself; None if that isn't known."""
+    node = value.producer
+    assert node is not None
+    if (step := _step(node)) is not None:
+        square, gain = together(square, step[1].gain)
+        return square * np.square(gain)
+    if node.op in RECTIFIERS:
+        return square
+    found = (forward_transform(node, Affine.of(np.sqrt(square), 0.0)) or {}).get(value)
+    return None if found is None else np.square(found.gain)
 
 
 def _step(node: Node) -> tuple[Value, Affine] | None:
@@ -145,7 +219,7 @@ def _step(node: Node) -> tuple[Value, Affine] | None:
 def _pulled_back(node: Node, source: Value, behind: Array) -> Array | None:
     """The square of an error of what ``node`` makes, as one of what it reads; None where that is not known."""
     if (step := _step(node)) is not None:
-        behind, gain = leading(behind, step[1].gain)
+        behind, gain = together(behind, step[1].gain)
         return behind / np.square(gain)
     constants = node.graph.constants
     if node.op in SUMS and not any(v is not None and constants.is_constant(v) for v in node.inputs):

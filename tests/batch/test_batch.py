@@ -59,6 +59,7 @@ def test_a_failing_model_is_an_outcome(models, tmp_path):
 
 
 def test_a_refused_fold_is_reported_with_its_verdict(models, tmp_path, monkeypatch):
+    """The outputs alone name no fold that could be left out."""
     from dataclasses import replace
 
     from bnfold.rules import conv as linear
@@ -70,7 +71,8 @@ def test_a_refused_fold_is_reported_with_its_verdict(models, tmp_path, monkeypat
         return replace(new, gain=new.gain * 1.001), offset
 
     monkeypatch.setattr(linear, "fold_linear", wrong)
-    (outcome,) = bnfold.fold_many([tmp_path / "digits.onnx"])
+    outputs = FoldOptions(verify=VerifyOptions(checks=("outputs",)))
+    (outcome,) = bnfold.fold_many([tmp_path / "digits.onnx"], outputs)
     assert outcome.exit_code == 1
     assert outcome.result["verification"]["verdict"] == "different"
     assert not (tmp_path / "digits.folded.onnx").exists()

@@ -243,3 +243,37 @@ def test_what_the_original_rounds_anyway_is_no_cost():
     nodes = [node("Softsign", ["x"], ["s"]), bn_node("s", "b", "bn"), node("Conv", ["b", "v"], ["y"])]
     _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 4, 4, 4])], [tensor("y", None)], held))
     assert reasons(plan) == ["folds"]
+
+
+@pytest.mark.parametrize("moves", [["Flatten"], ["Flatten", "Identity"], ["Identity", "Flatten"]])
+def test_what_is_only_moved_keeps_the_errors_that_it_arrives_with(moves):
+    """The original rounds what the BatchNorm reads at the size of its mean, wherever the result is moved to."""
+    held = {**batch_norm("bn", 3, 1), "w": weights(4, 12, 4), "k": weights(5, 4)}
+    held |= {"bn_scale": np.ones(3, "f4"), "bn_bias": np.zeros(3, "f4"), "bn_var": np.ones(3, "f4")}
+    held["bn_mean"] = np.full(3, 30.0, "f4")
+    nodes = [node("Softsign", ["x"], ["p"]), bn_node("p", "b0", "bn")]
+    nodes += [node(op, [f"b{at}"], [f"b{at + 1}"]) for at, op in enumerate(moves)]
+    nodes.append(node("Gemm", [f"b{len(moves)}", "w", "k"], ["y"]))
+    _, (plan,) = fold_proto(make(nodes, [tensor("x", [1, 3, 2, 2])], [tensor("y", [1, 4])], held))
+    assert reasons(plan) == ["folds"]
+
+
+@pytest.mark.parametrize(("start", "reason"), [(2, "folds"), (1, "conditioning")])
+def test_slices_apart_are_rounded_apart(start, reason):
+    """What the original makes of a slice excuses the offset of that slice; a slice that overlaps has to undo it."""
+    held = {**batch_norm("bn", 2, 1), "w": weights(1, 4, 3, 1, 1), "v": weights(2, 2, 4 - start, 1, 1)}
+    held |= {"s": np.array([0]), "e": np.array([2]), "o": np.array([start]), "z": np.array([4]), "a": np.array([1])}
+    held |= {"bn_scale": np.ones(2, "f4"), "bn_bias": np.full(2, 100.0, "f4")}
+    held |= {"bn_mean": np.zeros(2, "f4"), "bn_var": np.ones(2, "f4")}
+    graph = """(float[1, 3, 4, 4] x) => (float[1, 2, 4, 4] y) {
+        c = Conv (x, w)
+        p = Slice (c, s, e, a)
+        q = Slice (c, o, z, a)
+        b = BatchNormalization (p, bn_scale, bn_bias, bn_mean, bn_var)
+        t = Sigmoid (b)
+        g = Conv (q, v)
+        u = Sigmoid (g)
+        y = Mul (t, u)
+    }"""
+    _, (plan,) = fold_proto(parse(graph, held))
+    assert reasons(plan) == [reason]
