@@ -115,7 +115,6 @@ class Propagation:
                             for alternative in reversed(alternatives[1:])
                         )
                     refusal = self._accept(alternatives[0], queue)
-            refusal = refusal or self._costs()
             if refusal is None:
                 return self.state
             first = first or refusal
@@ -144,22 +143,19 @@ class Propagation:
                 return held
             if not transform.fits(self.current(value)):
                 return Refusal("unknown-shape", f"{value.name!r} has a transform of another number of channels")
+            if costly := self._costs(value, transform):
+                return costly
             assignments.extend((other, transform) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
         return None
 
-    def _costs(self) -> Refusal | None:
-        """Return why the transforms assigned, after those of earlier folds, would cost accuracy."""
-        for value, transform in self.state.assigned.items():
-            if transform.is_identity:
-                continue
-            try:
-                total = transform.after(self.current(value))
-            except ValueError:
-                return Refusal("channel-axis", f"the transform of {value.name!r} varies along several axes")
-            if costly := self.planner.conditioning.refusal(value, total):
-                return costly
-        return None
+    def _costs(self, value: Value, transform: Affine) -> Refusal | None:
+        """Return why a transform of ``value``, after those of earlier folds, would cost accuracy."""
+        try:
+            total = transform.after(self.current(value))
+        except ValueError:
+            return Refusal("channel-axis", f"the transform of {value.name!r} varies along several axes")
+        return self.planner.conditioning.refusal(value, total)
 
     def _around(self, value: Value) -> Iterator[Node]:
         for node in dict.fromkeys((value.producer, *value.consumers)):
