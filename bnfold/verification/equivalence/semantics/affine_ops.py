@@ -46,21 +46,33 @@ def instance_norm(interpreter: Interpreter, node: Node) -> bool:
 
 def layer_norm(interpreter: Interpreter, node: Node) -> bool:
     """LayerNormalization: its scale and bias along the last axis are a transform of what it normalizes."""
-    shape, source = floats(node, 1), node.inputs[0]
-    rank = None if source is None else source.rank
-    if shape is None or rank is None or len(shape) != 1 or len(node.live_outputs) > 1 or node.outputs[0] is None:
+    source = node.inputs[0]
+    if source is None or len(node.live_outputs) > 1 or node.outputs[0] is None:
         return False
-    if node.attr("axis", -1) % rank != rank - 1 or (node.input(2) is not None and floats(node, 2) != shape):
-        return False
-    read = interpreter.materialized(node, interpreter.state_of(source), interpreter.eps(source))
+    made = layer_norm_state(interpreter, node, interpreter.state_of(source), interpreter.rank(source))
+    if made is not None:
+        interpreter.states[node.output] = made
+    return made is not None
+
+
+def layer_norm_state(
+    interpreter: Interpreter, node: Node, state: AbstractValue, rank: int | None
+) -> AbstractValue | None:
+    """Return what a LayerNormalization makes of ``state``, which has this rank; None if its own axis is not the last.
+
+    ``node`` may stand for a part of an operator: what it makes is the class of a LayerNormalization all the same.
+    """
+    shape = floats(node, 1)
+    if shape is None or rank is None or len(shape) != 1 or node.attr("axis", -1) % rank != rank - 1:
+        return None
+    if node.input(2) is not None and floats(node, 2) != shape:
+        return None
+    read = interpreter.materialized(node, state, interpreter.eps(node.inputs[0]))
     base = interpreter.made(node, (node.op, interpreter.attributes(node), read)).base
     scale = constant(node, 1).astype(np.float64)
     bias = np.zeros_like(scale) if node.input(2) is None else constant(node, 2).astype(np.float64)
     scale, bias = (array.reshape((1,) * (rank - 1) + shape) for array in (scale, bias))
-    interpreter.states[node.output] = AbstractValue(base).transformed(
-        Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1])
-    )
-    return True
+    return AbstractValue(base).transformed(Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1]))
 
 
 def arithmetic(interpreter: Interpreter, node: Node) -> bool:

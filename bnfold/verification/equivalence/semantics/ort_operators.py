@@ -13,6 +13,7 @@ from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
+from bnfold.verification.equivalence.semantics.affine_ops import layer_norm_state
 from bnfold.verification.equivalence.semantics.linear import conv, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import elementwise_state, opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -159,10 +160,13 @@ def skip_layer_norm(interpreter: Interpreter, node: Node) -> bool:
     total = total_of(interpreter, node, terms, rank if len(added) == 2 else None)
     attrs = {"axis": -1, "epsilon": node.attr("epsilon", float(np.float32(1e-12)))}
     alone = Node("LayerNormalization", node.name, 17, node.graph, [added[0], scale, bias], node.outputs[:1], attrs)
-    base = interpreter.materialized(node, total, interpreter.eps(node.inputs[0]))
-    inputs = (base, *(interpreter.state_of(value).base for value in (scale, bias) if value is not None))
     if node.outputs[0] is not None:
-        interpreter.states[node.outputs[0]] = interpreter.made(node, opaque_key(interpreter, alone, inputs))
+        made = layer_norm_state(interpreter, alone, total, rank)
+        if made is None:  # the scale or the bias is computed
+            base = interpreter.materialized(alone, total, interpreter.eps(node.inputs[0]))
+            inputs = (base, *(interpreter.state_of(value).base for value in (scale, bias) if value is not None))
+            made = interpreter.made(node, opaque_key(interpreter, alone, inputs))
+        interpreter.states[node.outputs[0]] = made
     if len(node.outputs) > 3 and node.outputs[3] is not None:
         interpreter.states[node.outputs[3]] = total
     return True
