@@ -86,7 +86,7 @@ def exporter(tmp_path_factory):
 def corpus(request, tmp_path_factory):
     """The folder with the exported files."""
     folder = Path(os.environ.get("BNFOLD_CORPUS") or tmp_path_factory.mktemp("corpus"))
-    if not all((folder / f"{label(name)}.onnx").exists() for name in NAMES):
+    if not all(any((folder / (label(name) + form)).exists() for form in FORMS) for name in NAMES):
         python = request.getfixturevalue("exporter")
         command = [python, "-W", "ignore", str(HERE / "export.py"), str(folder), "--only", *NAMES]
         subprocess.run(command, check=True)
