@@ -32,8 +32,8 @@ CAUSES = {
     "the proof takes the rounding of a Relu's threshold for an offset, which a padded Conv behind it can't carry": """
         timm_repvgg_a0.onnx timm_repvgg_a0.dynamo.onnx timm_mobileone_s0.onnx timm_ghostnetv3_100.onnx
         timm_repghostnet_050.onnx timm_resnetv2_18.onnx timm_resnetv2_18.dynamo.onnx transformers_textnet.onnx
-        transformers_textnet.dynamo.onnx transformers_textnet.pt2 timm_resnetv2_18.pt2 timm_repghostnet_050.pt2 timm_repvgg_a0.pt2
-        speechbrain_resnet.onnx speechbrain_resnet.dynamo.onnx speechbrain_resnet.pt2
+        transformers_textnet.dynamo.onnx transformers_textnet.pt2 timm_resnetv2_18.pt2 timm_repghostnet_050.pt2
+        timm_repvgg_a0.pt2 speechbrain_resnet.onnx speechbrain_resnet.dynamo.onnx speechbrain_resnet.pt2
     """,
     "the proof does not follow a transform through a Reshape whose shape is computed": """
         timm_levit_128s.onnx timm_efficientvit_m0.onnx transformers_segformer.onnx transformers_swiftformer.onnx
