@@ -28,8 +28,28 @@ NAMES = [
 ]  # fmt: skip
 FORMS = (".onnx", ".dynamo.onnx", ".pt2")
 
-EXCEPTIONS: dict[str, str] = {}
-"""Files whose fold does not end with exit 0 and *equivalent*, and why."""
+CAUSES = {
+    "the proof takes the rounding of a Relu's threshold for an offset, which a padded Conv behind it can't carry": """
+        timm_repvgg_a0.onnx timm_repvgg_a0.dynamo.onnx timm_mobileone_s0.onnx timm_ghostnetv3_100.onnx
+        timm_repghostnet_050.onnx timm_resnetv2_18.onnx timm_resnetv2_18.dynamo.onnx transformers_textnet.onnx
+        transformers_textnet.dynamo.onnx transformers_textnet.pt2 timm_resnetv2_18.pt2 timm_repghostnet_050.pt2
+        timm_repvgg_a0.pt2 speechbrain_resnet.onnx speechbrain_resnet.dynamo.onnx speechbrain_resnet.pt2
+    """,
+    "the proof does not follow a transform through a Reshape whose shape is computed": """
+        timm_levit_128s.onnx timm_efficientvit_m0.onnx transformers_segformer.onnx transformers_swiftformer.onnx
+        speechbrain_crdnn.onnx ultralytics_yolo11n.onnx
+    """,
+    "offsets that cancel along a chain of residual sums": "pytorchcv_sinet_cityscapes.onnx",
+    "TopK decides, and the reference has no GatherElements of more than 64 entries": """
+        own_dgcnn.onnx own_dgcnn.dynamo.onnx transformers_rt_detr.dynamo.onnx
+    """,
+    "nothing folds: the next layer is aten.lstm.input": "own_recurrent_head.pt2",
+    "nothing folds: the rank of a computed Reshape is not known at opset 13": "own_recurrent_head.onnx",
+    "nothing folds: gamma and beta are Expands of constants to a known shape": "kornia_orinet.dynamo.onnx",
+}
+EXCEPTIONS = {file: cause for cause, files in CAUSES.items() for file in files.split()}
+"""Files whose fold does not end with exit 0 and *equivalent*, and why. The folds that are written are right: they are
+as near to float64 as the originals."""
 
 LESS_EXACT: dict[str, str] = {}
 """Files whose fold is more than 1.5 times as far from float64 as the best peer's and the original, and why."""
@@ -67,7 +87,7 @@ def exporter(tmp_path_factory):
 def corpus(request, tmp_path_factory):
     """The folder with the exported files."""
     folder = Path(os.environ.get("BNFOLD_CORPUS") or tmp_path_factory.mktemp("corpus"))
-    if not all((folder / f"{label(name)}.onnx").exists() for name in NAMES):
+    if not all(any((folder / (label(name) + form)).exists() for form in FORMS) for name in NAMES):
         python = request.getfixturevalue("exporter")
         command = [python, "-W", "ignore", str(HERE / "export.py"), str(folder), "--only", *NAMES]
         subprocess.run(command, check=True)
@@ -88,7 +108,10 @@ def test_the_default_fold_is_equivalent(name, form, corpus, tmp_path):
         pytest.skip("PyTorch does not export it so")
     record = try_fold(BNFOLD, model, 1200, tmp_path / f"folded{model.suffix}")
     succeeds = (record["exit"], record.get("verdict")) == (0, "equivalent")
-    assert succeeds != (model.name in EXCEPTIONS), record
+    if model.name in EXCEPTIONS:
+        assert not succeeds, f"no exception any more: {EXCEPTIONS[model.name]}"
+    else:
+        assert succeeds, record
 
 
 @pytest.mark.parametrize("name", [name for name in SAMPLE if name in NAMES])
