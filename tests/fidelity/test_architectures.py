@@ -29,23 +29,11 @@ NAMES = [
 FORMS = (".onnx", ".dynamo.onnx", ".pt2")
 
 CAUSES = {
-    "the proof takes the rounding of a Relu's threshold for an offset, which a padded Conv behind it can't carry": """
-        timm_repvgg_a0.onnx timm_repvgg_a0.dynamo.onnx timm_mobileone_s0.onnx timm_ghostnetv3_100.onnx
-        timm_repghostnet_050.onnx timm_resnetv2_18.onnx timm_resnetv2_18.dynamo.onnx transformers_textnet.onnx
-        transformers_textnet.dynamo.onnx transformers_textnet.pt2 timm_resnetv2_18.pt2 timm_repghostnet_050.pt2
-        timm_repvgg_a0.pt2 speechbrain_resnet.onnx speechbrain_resnet.dynamo.onnx speechbrain_resnet.pt2
+    "it holds no BatchNorm": """
+        pytorchcv_nin_cifar10.onnx pytorchcv_sqnet_cityscapes.onnx pytorchcv_squeezeresnet_v1_1.onnx
     """,
-    "the proof does not follow a transform through a Reshape whose shape is computed": """
-        timm_levit_128s.onnx timm_efficientvit_m0.onnx transformers_segformer.onnx transformers_swiftformer.onnx
-        speechbrain_crdnn.onnx ultralytics_yolo11n.onnx
-    """,
-    "offsets that cancel along a chain of residual sums": "pytorchcv_sinet_cityscapes.onnx",
-    "TopK decides, and the reference has no GatherElements of more than 64 entries": """
-        own_dgcnn.onnx own_dgcnn.dynamo.onnx transformers_rt_detr.dynamo.onnx
-    """,
-    "nothing folds: the next layer is aten.lstm.input": "own_recurrent_head.pt2",
-    "nothing folds: the rank of a computed Reshape is not known at opset 13": "own_recurrent_head.onnx",
-    "nothing folds: gamma and beta are Expands of constants to a known shape": "kornia_orinet.dynamo.onnx",
+    "none of its BatchNorms can be folded": "monai_highresnet.dynamo.onnx pytorchcv_wrn20_10_1bit_cifar10.onnx",
+    "the proof finds no counterpart of a Conv behind an offset that a residual sum keeps": "timm_visformer_tiny.onnx",
 }
 EXCEPTIONS = {file: cause for cause, files in CAUSES.items() for file in files.split()}
 """Files whose fold does not end with exit 0 and *equivalent*, and why. The folds that are written are right: they are
