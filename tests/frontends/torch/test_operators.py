@@ -1,17 +1,19 @@
 """Which operators of torch are seen in ONNX's terms: every rule by one of them, every core operator or a reason."""
 
 import pytest
-import torch
-import torch.nn.functional as F  # noqa: N812
-from torch import nn
 
-from bnfold.api import fold, verify
-from bnfold.frontends.torch.aten.table import OPERATORS
-from bnfold.frontends.torch.graph import TorchGraphs
-from bnfold.options import FoldOptions, VerifyOptions
-from bnfold.rules.table import RULES
-from bnfold.verification.equivalence.semantics.table import SEMANTICS
-from tests.frontends.torch.modules import KINDS
+torch = pytest.importorskip("torch")
+
+import torch.nn.functional as F  # noqa: E402, N812
+from torch import nn  # noqa: E402
+
+from bnfold.api import fold, verify  # noqa: E402
+from bnfold.frontends.torch.aten.table import OPERATORS  # noqa: E402
+from bnfold.frontends.torch.graph import TorchGraphs  # noqa: E402
+from bnfold.options import FoldOptions, VerifyOptions  # noqa: E402
+from bnfold.rules.table import RULES  # noqa: E402
+from bnfold.verification.equivalence.semantics.table import SEMANTICS  # noqa: E402
+from tests.frontends.torch.modules import KINDS  # noqa: E402
 
 WITHOUT_TORCH = {
     "CastLike": "torch names a type: Cast, or Identity where it stays",
