@@ -34,7 +34,7 @@ MOST_ENTRIES = 2**20
 
 
 class ShapeValues:
-    """The lists of sizes of one model. ``read`` is told of each node, producers first."""
+    """Hold the lists of sizes of one model. Give each node to ``read``, producers first."""
 
     def __init__(self) -> None:
         self._known: dict[Value, Entries] = {}

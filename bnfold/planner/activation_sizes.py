@@ -266,5 +266,5 @@ def _few(size: Affine, most: int = MOST) -> Affine:
 
 
 def readers(value: Value) -> list[Node]:
-    """Return the nodes that read a value, each once; none where somebody else sees it too."""
+    """Return the consumers of a value, each once; none where it is captured or an output."""
     return [] if value.is_output or value.captured else list(dict.fromkeys(value.consumers))

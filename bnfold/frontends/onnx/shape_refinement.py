@@ -25,7 +25,7 @@ FULL_END = 2**31 - 1
 
 
 def refine(scopes: Sequence[tuple[Graph, dict[str, Type]]], sizes: ShapeValues, model: ModelProto) -> None:
-    """Write into the types of each graph what follows from computed sizes; ``sizes`` is told of each node."""
+    """Write into the types of each graph what follows from computed sizes; each node is given to ``sizes``."""
     news: set[Value] = set()
     for graph, types in scopes:
         for node in graph.nodes:

@@ -104,7 +104,7 @@ def _range(value: Value) -> InputRange | None:
 
 
 def _bounds(value: Value) -> Iterator[InputRange]:
-    """Yield what each reader says of an input, behind copies, moves and shifts too."""
+    """Yield what each consumer says of an input, behind copies, moves and shifts too."""
     pending = [_Shifted(value)]
     seen = {pending[0]}
     while pending and len(seen) < MOST_FOLLOWED:
