@@ -36,7 +36,7 @@ from bnfold.rules.rule import INCONSISTENT_MODEL
 
 Array = NDArray[np.float64]
 
-WORST = 1.5
+WORST = 2.0
 """How many times larger the rounding error of a value may be, over all channels (root mean square).
 
 Verification allows three times the expected error in all, which a network of such values keeps within: errors of

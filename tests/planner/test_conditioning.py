@@ -28,10 +28,10 @@ def forked(offset, mean, shared=True):
 @pytest.mark.parametrize(
     ("offset", "mean", "folds"),
     [
-        (1.1, 0.0, True),  # √(1.1² + 1²) is less than one and a half times the deviation of 1
-        (1.2, 0.0, False),
-        (5.0, 10.0, True),  # as large as the activations themselves
-        (5.1, 10.0, False),
+        (1.7, 0.0, True),  # √(1.7² + 1²) is less than twice the deviation of 1
+        (1.8, 0.0, False),
+        (10.0, 10.0, True),  # as large as the activations themselves
+        (10.2, 10.0, False),
         (-25.0, 10.0, True),
         (-10.0, 10.0, True),  # the mean goes: less is rounded than before
         (12.0, 3.0, False),
