@@ -33,7 +33,7 @@ SERVERS = (
         "onnxruntime",
         "onnx.reference",
     ),
-    ("bnfold.verification.torch.worker", "torch.export"),
+    ("bnfold.verification.torch.worker", "bnfold.models.unsafe_worker", "torch.export"),
 )
 """What each server imports: the workers that it forks, and what they would import only when they run."""
 
