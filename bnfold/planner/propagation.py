@@ -24,6 +24,10 @@ MOST_ALTERNATIVES = 64
 """Untried alternatives that one propagation remembers."""
 
 
+PINNING = frozenset({"Relu", "LeakyRelu", "PRelu", "Clip"})
+"""Operators with a rule that refuse most transforms by what they are asked alone."""
+
+
 class PlannerState(Protocol):
     """The graph as it stands after the folds so far."""
 
@@ -117,13 +121,23 @@ class Propagation:
                     refusal = self._accept(alternatives[0], queue)
             if refusal is None:
                 return self.state
+            if first is None and untried and self._scales_fail(start):
+                return refusal
             first = first or refusal
         assert first is not None
         return first
 
+    def _scales_fail(self, start: Assignments) -> bool:
+        """Return True if the scales alone are refused: alternatives are about where an offset goes, and can't help."""
+        if not any(transform.has_shift for _, transform in start):
+            return False
+        scales = [(value, transform.gain_only()) for value, transform in start]
+        outcome = Propagation(self.planner, self.candidate, self.budget, self.seen).run(scales)
+        return isinstance(outcome, Refusal) and outcome is not TOO_FAR and outcome.reason != "conditioning"
+
     def _accept(self, assignments: Assignments, queue: list[Node]) -> Refusal | None:
         """Assign transforms to values; refuse for immovable ones, and for what contradicts an earlier assignment."""
-        assignments = list(assignments)
+        assignments, old = list(assignments), len(queue)
         while assignments:
             value, transform = assignments.pop()
             known = self.state.assigned.get(value)
@@ -147,6 +161,7 @@ class Propagation:
                 return costly
             assignments.extend((other, transform) for other in self.planner.aliases.get(value, ()))
             queue.extend(self._around(value))
+        queue[old:] = sorted(queue[old:], key=_pins)
         return None
 
     def _costs(self, value: Value, transform: Affine) -> Refusal | None:
@@ -198,6 +213,11 @@ class Propagation:
         if self.candidate.source in node.inputs and self.candidate.source in self.state.assigned:
             return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.label} too")
         return refusal
+
+
+def _pins(node: Node) -> bool:
+    """Return True for operators that are asked first: they refuse most transforms, whatever lies behind them."""
+    return node.op in PINNING or lookup(node.op) is None
 
 
 def immovable(value: Value) -> Refusal | None:

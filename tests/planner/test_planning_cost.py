@@ -25,6 +25,21 @@ def row(count):
     return n.model(x)
 
 
+def dense_blocks(count):
+    """Return two blocks of layers that each read all those before them (DenseNet), with a transition between them."""
+    n = Net()
+    x = n.add("Relu", n.bn(n.conv("x", 3, 8), 8))
+    for _ in range(2):
+        made = [x]
+        for layer in range(count):
+            whole = made[0] if len(made) == 1 else n.add("Concat", *made, axis=1)
+            h = n.conv(n.add("Relu", n.bn(whole, 8 + 4 * layer)), 8 + 4 * layer, 4, 1)
+            made.append(n.conv(n.add("Relu", n.bn(h, 4)), 4, 4))
+        channels = 8 + 4 * count
+        x = n.conv(n.add("Relu", n.bn(n.add("Concat", *made, axis=1), channels)), channels, 8, 1)
+    return n.model(x)
+
+
 NETWORKS = {
     "one Sum": lambda count: fan(count),
     "one Concat": lambda count: fan(count, "Concat"),
@@ -66,6 +81,26 @@ def test_the_work_of_planning_is_linear(kind, work):
     assert all(spent[0].values()), "nothing was counted"
     for what, before in spent[0].items():
         assert spent[1][what] < 2.6 * before + 100, spent
+
+
+def test_kept_batch_norms_of_dense_blocks_ask_few_operators(work):
+    """What refuses an offset is asked first, not after the end of the block."""
+    count = 20
+    assert len(plan(OnnxGraphs(dense_blocks(count)).scopes[0], scales=True, threshold=False).folds) == 2 * count + 2
+    assert 0 < work["asked"] < 40 * count
+
+
+def test_a_scale_that_fails_ends_the_search_for_a_place_for_the_offset(work):
+    """Sums may leave an offset to any operand: all ways are tried only where the scales agree (GhostNet's blocks)."""
+    n = Net()
+    x = n.add("Sigmoid", n.bn(n.conv("x", 3, 8), 8))
+    for _ in range(8):
+        total = n.bn(x, 8)
+        for _ in range(4):
+            total = n.add("Add", total, n.bn(n.conv(x, 8, 8), 8))
+        x = n.add("Add", n.add("Mul", total, n.add("Sigmoid", total)), x)
+    assert len(plan(OnnxGraphs(n.model(x)).scopes[0], scales=True, threshold=False).folds) == 33
+    assert 0 < work["asked"] < 450
 
 
 @pytest.mark.parametrize("kind", NETWORKS)
