@@ -12,7 +12,6 @@ from pathlib import Path
 import onnx
 import pytest
 
-from bnfold.rules.reasons import REASONS
 from tests.transcripts import differences, shown
 
 ROOT = Path(__file__).parents[1]
@@ -23,11 +22,6 @@ def test_examples_print_what_they_say(page):
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted > 10
     assert result.failed == 0
-
-
-def test_the_page_of_reasons_is_the_table_in_the_code():
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", (ROOT / "docs/reasons.md").read_text(), re.M))
-    assert rows == {code: f"{why} | {remedy}" for code, (why, remedy) in REASONS.items()}
 
 
 def blocks(language, page="README.md"):
