@@ -76,8 +76,8 @@ def verified(original: onnx.ModelProto, wrong: onnx.ModelProto) -> Verification:
 
 def cell(found: Verification) -> str:
     """The checks that failed, with their figures."""
-    layers = max((x.ratio for x in found.layers if x.ratio and x.verdict == "fail"), default=None)
-    outputs = max((x.ratio for x in found.outputs if x.verdict == "fail"), default=None)
+    layers = max((x.error_ratio for x in found.layers if x.error_ratio and x.verdict == "fail"), default=None)
+    outputs = max((x.error_ratio for x in found.outputs if x.verdict == "fail"), default=None)
     ulps = max((x.max_ulp for x in found.layers if x.max_ulp and x.verdict == "fail"), default=None)
     figures = {"weights": (ulps, " ulp"), "layers": (layers, ""), "outputs": (outputs, "")}
     words = []

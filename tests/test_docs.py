@@ -93,10 +93,10 @@ def test_every_sample_is_described():
     assert names == described
 
 
-def test_the_page_of_rules_is_the_table_in_the_code():
+def test_the_page_of_operators_is_the_table_in_the_code():
     from bnfold.rules.table import RULES
 
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/rules.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/operators.md").read_text(), re.M)
     assert rows == [(op, rule.upstream, rule.downstream) for op, rule in sorted(RULES.items())]
 
 
