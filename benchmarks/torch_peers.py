@@ -187,9 +187,7 @@ def compare() -> str:
         "",
         *lines,
     ]
-    return "\n".join(
-        [*shown_text, "", "The wrong results:", "", *(wrong or ["- nothing"]), ""]
-    )
+    return "\n".join([*shown_text, "", "The wrong results:", "", *(wrong or ["- nothing"]), ""])
 
 
 class Block(nn.Module):
