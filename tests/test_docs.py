@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import onnx
 import pytest
 
@@ -45,6 +47,23 @@ def test_the_first_command_of_the_readme(tmp_path):
     accuracies = re.findall(r"(\d+) of 360 correct", done.stdout)
     assert len(accuracies) == 2
     assert accuracies[0] == accuracies[1]
+
+
+def test_the_python_of_the_readme(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    comments = re.findall(r"# (3 0 equivalent|/1/.*)", code)
+    assert printed[:2] == comments
+
+
+def test_the_configuration_that_the_page_shows_is_one():
+    (text,) = blocks("toml", "docs/configuration.md")
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    table = toml.loads(text)["tool"]["bnfold"]
+    jsonschema.validate(table, json.loads((ROOT / "bnfold/cli/pyproject.schema.json").read_text()))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/statistics.md", "docs/tutorial.md"])
