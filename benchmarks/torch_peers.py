@@ -132,7 +132,7 @@ TOOLS = {
 
 
 def _norms(graph: Any) -> int:
-    return sum("batch_norm" in str(node.target) for node in graph.nodes)
+    return sum(node.op == "call_function" and "batch_norm" in str(node.target) for node in graph.nodes)
 
 
 def _modules(module: nn.Module) -> int:
@@ -155,7 +155,7 @@ def outcome(name: str, tool: Callable[..., Folded]) -> tuple[str, str]:
         want = reference(*[tensor.clone() for tensor in inputs]).double()
     error = float((got - want).abs().max() / want.abs().max())
     if not error <= TOLERANCES[inputs[0].dtype]:
-        return "wrong", f"off by {error:.2g}"
+        return "wrong", f"{error:.2g}"
     return ("folded" if not left else "left"), ""
 
 
@@ -165,7 +165,7 @@ def compare() -> str:
     others = len(KINDS) - len(foldable)
     heads = ("tool", "folds all", "leaves some", "fails", "wrong result", f"wrong result, of the {others} others")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    wrong: list[str] = []
+    wrong: dict[str, list[str]] = {}
     for title, tool in TOOLS.items():
         counts, beyond = dict.fromkeys(("folded", "left", "fails", "wrong"), 0), 0
         for name in KINDS:
@@ -176,10 +176,11 @@ def compare() -> str:
             if name in foldable:
                 counts[what] += 1
             if what == "wrong":
-                wrong.append(f"- {title}: `{name}`, {why}")
+                wrong.setdefault(title, []).append(f"`{name}` ({why})")
                 beyond += name not in foldable
         assert sum(counts.values()) == len(foldable)
         lines.append(f"| {title} | {' | '.join(map(str, (*counts.values(), beyond)))} |")
+    listed = [f"- {title}: {', '.join(found)}" for title, found in wrong.items()] or ["- none"]
     when = datetime.date.today().strftime("%B %Y")
     shown_text = [
         f"Measured in {when} with torch {torch.__version__} (`python -m benchmarks.torch_peers`) on {len(KINDS)} kinds",
@@ -187,7 +188,8 @@ def compare() -> str:
         "",
         *lines,
     ]
-    return "\n".join([*shown_text, "", "The wrong results:", "", *(wrong or ["- nothing"]), ""])
+    title = "Wrong results, with the error relative to the largest output:"
+    return "\n".join([*shown_text, "", title, "", *listed, ""])
 
 
 class Block(nn.Module):
