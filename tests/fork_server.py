@@ -24,8 +24,16 @@ from bnfold import isolation
 from bnfold.isolation import search_path
 
 SERVERS = (
-    ("bnfold.verification.runtime.worker", "bnfold.verification.onnx.worker", "onnxruntime", "onnx.reference"),
-    ("bnfold.verification.torch.worker", "torch.export"),
+    (
+        "bnfold.verification.runtime.worker",
+        "bnfold.verification.onnx.worker",
+        "bnfold.verification.onnx.decided_worker",
+        "bnfold.verification.onnx.steps",
+        "bnfold.benchmark.worker",
+        "onnxruntime",
+        "onnx.reference",
+    ),
+    ("bnfold.verification.torch.worker", "bnfold.models.unsafe_worker", "torch.export"),
 )
 """What each server imports: the workers that it forks, and what they would import only when they run."""
 
@@ -130,8 +138,9 @@ def serve(number: int, modules: tuple[str, ...]) -> None:
     own = isolated_path()
     for name in modules:
         importlib.import_module(name)
-        if name.endswith(".worker"):
-            del sys.modules[name]  # each fork runs it as its main program
+    for name in modules:
+        if name.startswith("bnfold."):
+            sys.modules.pop(name, None)  # each fork runs it as its main program
     if "torch" in sys.modules:
         load_a_program()
     with socket.socket(fileno=number) as requests:

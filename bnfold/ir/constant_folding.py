@@ -21,7 +21,7 @@ from bnfold.ir.constant_value import ConstantValue
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.shape_values import COMPUTES_SIZES, Entries, ShapeValues
 from bnfold.ir.shape_values import known as is_known
-from bnfold.numerics.dequantize import dequantized
+from bnfold.numerics.dequantize import dequantized, quantized
 from bnfold.numerics.rounding import is_float, rounded
 
 MOST_ELEMENTS = 2**28
@@ -52,7 +52,7 @@ ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal",
 MOVING = frozenset(
     {
         "Identity", "Cast", "CastLike", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Expand",
-        "Concat", "Slice", "Gather", "ConstantOfShape", "Shape", "DequantizeLinear", "Split", "Tile",
+        "Concat", "Slice", "Gather", "ConstantOfShape", "Shape", "DequantizeLinear", "QuantizeLinear", "Split", "Tile",
     }
 )  # fmt: skip
 EVALUATED = MOVING | ARITHMETIC
@@ -235,6 +235,8 @@ def _evaluated(
         inputs = [data.astype(np.float64) if data is not None and is_float(data.dtype) else data for data in inputs]
     if node.op == "DequantizeLinear":
         return _dequantized(node, inputs)
+    if node.op == "QuantizeLinear":
+        return _quantized(node, value, inputs, stored)
     return evaluate_node(node, inputs)[node.outputs.index(value)]
 
 
@@ -304,6 +306,22 @@ def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
         return dequantized(quantized, scale, zero, node.attr("axis", 1), node.attr("block_size", 0))
     except (ValueError, IndexError, TypeError) as error:
         raise NotEvaluable(f"DequantizeLinear {node.name!r} can't be evaluated: {error}") from error
+
+
+def _quantized(
+    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None]
+) -> NDArray[Any]:
+    values, scale, zero = (*inputs, None)[:3]
+    if values is None or scale is None or stored[0] is None or not is_float(stored[0].dtype):
+        raise NotEvaluable(f"QuantizeLinear {node.name!r} quantizes no floats")
+    dtype = zero.dtype if zero is not None else value.dtype or np.dtype(np.uint8)
+    if dtype.kind not in "iu" and "int" not in dtype.name:
+        raise NotEvaluable(f"QuantizeLinear {node.name!r} makes {dtype}")
+    try:
+        values = rounded(values, stored[0].dtype)
+        return quantized(values, scale, zero, dtype, node.attr("axis", 1), node.attr("block_size", 0))
+    except (ValueError, IndexError, TypeError) as error:
+        raise NotEvaluable(f"QuantizeLinear {node.name!r} can't be evaluated: {error}") from error
 
 
 def evaluate_node(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:

@@ -3,43 +3,63 @@
 Before::                                   After::
 
     x ─┬─ Conv 3×3 ── BatchNorm ─┐             x ── Conv 3×3 ── y
-       ├─ Conv 1×1 ── BatchNorm ─┼─ Add ── y
+       ├─ Conv 1×1 ── BatchNorm ─┼─ Add ── BatchNorm ── y
        └──────────── BatchNorm ──┘
 
-All branches are linear in x and see the same centre, so their kernels add up: a smaller kernel is one with
-zeros around it, a BatchNorm alone is a 1×1 kernel with its gains on the diagonal. Exact for odd kernels padded
-by half on each side, of equal strides and groups. Source: Ding et al., "RepVGG", 2021, section 3.3.
+All branches are linear in x and see the same positions, so their kernels add up: a smaller kernel is one with zeros
+around it, a BatchNorm alone is a 1×1 kernel with its gains on the diagonal, finer groups are coarser ones with zeros
+between them. What follows the sum, differences and factors between nested sums are composed before the one rounding.
+Sources: Ding et al., "RepVGG", 2021, section 3.3; Vasu et al., "MobileOne", 2023; "FastViT", 2023.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
-from bnfold.ir.op_views import ConvView, constant, constant_shape
+from bnfold.ir.op_views import constant, constant_shape
 from bnfold.numerics.affine import IDENTITY, Affine
-from bnfold.planner.candidates import AffineOp, budget_for_large, candidates_of
+from bnfold.planner.candidates import AffineOp, budget_for_large, candidates_of, elementwise
+from bnfold.planner.kernel_taps import Taps
 from bnfold.rules.rounding_additions import rounding_nodes
-from bnfold.rules.rule import not_constant
+from bnfold.rules.rule import INCONSISTENT_MODEL, not_constant
 
 Array = NDArray[np.float64]
 
 MOST_CANCELLED = 2.0**12
 """How many times larger than what is left of them the biases of branches may be."""
 
+SUMS = frozenset({"Add", "Sum", "Sub"})
+NEGATED = Affine.of(-1.0, 0.0)
+
 
 @dataclass(frozen=True, eq=False)
 class Branch:
-    """One summand: a convolution (None: the input itself), then a transform per channel; ``nodes`` are all of it."""
+    """One summand: a convolution (None: the input itself) times a gain per channel."""
 
     conv: Node | None
-    transform: Affine
-    nodes: tuple[Node, ...]
-    ops: tuple[AffineOp, ...]
+    gain: Affine
+
+
+@dataclass(eq=False)
+class Sum:
+    """What a value is: branches of ``sources``, and ``shifts`` (the shifts of these transforms), by ``nodes``."""
+
+    branches: list[Branch] = field(default_factory=list)
+    shifts: list[Affine] = field(default_factory=list)
+    sources: set[Value | None] = field(default_factory=set)
+    nodes: list[Node] = field(default_factory=list)
+    ops: list[AffineOp] = field(default_factory=list)
+
+    def add(self, conv: Node | None, gain: Affine, source: Value | None) -> None:
+        """Add a branch."""
+        self.branches.append(Branch(conv, gain))
+        self.sources.add(source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,136 +76,149 @@ class Merge:
 
 def merges(graph: Graph) -> list[Merge]:
     """Return what can be merged in ``graph``, each node in at most one merge."""
-    by_target = {op.target: op for op in candidates_of(graph)}
+    steps = {op.target: op for op in candidates_of(graph) if op.transform is not None and op.refusal is None}
     used: set[Node] = set()
     found: list[Merge] = []
     budget = budget_for_large(graph)
-    for node in reversed(graph.nodes):
-        if node.op not in ("Add", "Sum") or node in used or not node.outputs or node.outputs[0] is None:
+    for top in reversed(_sums_of_one_input(graph, steps)):
+        if top.producer in used:
             continue
-        leaves = _leaves(node)
-        if leaves is None or used.intersection(leaves[1]):
+        try:
+            whole = _expanded(top, steps)
+        except ValueError:  # transforms along so many axes that no array holds them
             continue
-        merge = _merge(node, *leaves, by_target)
+        merge = None if used.intersection(whole.nodes) else _merge(top, whole)
         if merge is not None and merge.weight.size <= budget:
             budget -= merge.weight.size
             found.append(merge)
-            used.update(merge.nodes)
+            used.update(merge.nodes, [merge.conv])
     return found[::-1]
 
 
-def _leaves(node: Node) -> tuple[list[Value], list[Node]] | None:
-    """The summands under a tree of sums, and the tree."""
-    values: list[Value] = []
-    tree, pending = [node], list(node.inputs)
+def _sums_of_one_input(graph: Graph, steps: dict[Value, AffineOp]) -> list[Value]:
+    """The sums all of whose summands start from one value, and what follows such a sum, in order; without numbers."""
+    origins: dict[Value, Value | None] = {}
+    sums: dict[Value, None] = {}
+
+    def origin(value: Value | None) -> Value | None:
+        return origins[value] if value is not None and value in origins and _private(value) else value
+
+    for node in graph.nodes:
+        made = node.outputs[0] if node.outputs else None
+        if made is None:
+            continue
+        if (source := _source_of_step(made, steps)) is not None:
+            origins[made] = origin(source)
+            if source in sums and _private(source) and origins[made] is not None:
+                sums[made] = None
+        elif node.op == "Conv":
+            origins[made] = node.inputs[0]
+        elif node.op in SUMS:
+            starts = {origin(value) for value in node.inputs}
+            origins[made] = starts.pop() if len(starts) == 1 and len(node.inputs) > 1 else None
+            if origins[made] is not None:
+                sums[made] = None
+    return list(sums)
+
+
+def _source_of_step(value: Value, steps: dict[Value, AffineOp]) -> Value | None:
+    """What a transform per channel by constants makes ``value`` from; None if it is made otherwise."""
+    if value in steps:
+        return steps[value].source
+    own = None if value.producer is None else elementwise(value.producer)
+    return None if own is None else own[0]
+
+
+def _expanded(top: Value, steps: dict[Value, AffineOp]) -> Sum:
+    """The branches of a sum of one input: as far up as each value has one consumer. Raises ValueError."""
+    whole = Sum()
+    pending: list[tuple[Value, Affine]] = [(top, IDENTITY)]
     while pending:
-        value = pending.pop()
-        if value is None:
-            return None
-        producer = value.producer
-        if producer is not None and producer.op in ("Add", "Sum") and _private(value):
-            tree.append(producer)
-            pending.extend(producer.inputs)
+        value, gain = pending.pop()
+        node = value.producer
+        if node is None or not (value is top or _private(value)):
+            whole.add(None, gain, value)
+        elif (step := _step(value, steps)) is not None:
+            nodes, source, transform = step
+            composed = gain.after(transform)
+            whole.shifts.append(composed)
+            whole.nodes += nodes
+            whole.ops += [steps[value]] if value in steps else []
+            pending.append((source, composed.gain_only()))
+        elif node.op in SUMS:
+            whole.nodes.append(node)
+            for place, summand in enumerate(node.inputs):
+                assert summand is not None
+                negative = node.op == "Sub" and place == 1
+                pending.append((summand, gain.after(NEGATED) if negative else gain))
+        elif node.op == "Conv":
+            whole.nodes.append(node)
+            whole.add(node, gain, node.inputs[0])
         else:
-            values.append(value)
-    return values, tree
+            whole.add(None, gain, value)
+    return whole
+
+
+def _step(value: Value, steps: dict[Value, AffineOp]) -> tuple[list[Node], Value, Affine] | None:
+    if value in steps:
+        op = steps[value]
+        assert op.transform is not None
+        return op.nodes, op.source, op.transform
+    own = None if value.producer is None else elementwise(value.producer)
+    return None if own is None or value.producer is None else ([value.producer], *own)
 
 
 def _private(value: Value) -> bool:
     return len(value.consumers) == 1 and not value.is_output and not value.captured
 
 
-def _merge(top: Node, values: list[Value], tree: list[Node], by_target: dict[Value, AffineOp]) -> Merge | None:
-    branches = []
-    sources = set()
-    for value in values:
-        branch, source = _branch(value, by_target)
-        branches.append(branch)
-        sources.add(source)
-    convs = [branch.conv for branch in branches if branch.conv is not None]
-    if len(branches) < 2 or len(sources) != 1 or not convs or len(set(convs)) != len(convs):
+def _merge(top: Value, whole: Sum) -> Merge | None:
+    convs = [branch.conv for branch in whole.branches if branch.conv is not None]
+    if len(whole.branches) < 2 or len(whole.sources) != 1 or not convs:
+        return None
+    rounding = rounding_nodes(convs[0].graph)
+    if any(conv in rounding or not_constant(conv, 1, 2) for conv in convs):
         return None
     try:
-        largest = max(convs, key=lambda conv: constant_shape(conv, 1)[2:])
-        summed = _summed(branches, largest)
-    except (NotEvaluable, IndexError):
+        for conv in sorted(convs, key=lambda conv: prod(constant_shape(conv, 1)), reverse=True):
+            summed = _summed(whole, conv)
+            if summed is not None:
+                nodes = tuple(node for node in whole.nodes if node is not conv)
+                return Merge(conv, top, nodes, tuple(whole.ops), *summed)
+    except (NotEvaluable, *INCONSISTENT_MODEL):
+        pass
+    return None
+
+
+def _summed(whole: Sum, widest: Node) -> tuple[Array, Array] | None:
+    """Weight and bias of the sum, with the geometry of ``widest``; None where the branches don't fit together."""
+    own = Taps.of(widest)
+    if own is None:
         return None
-    if summed is None:
+    itself = Taps.of_itself(own.inputs, len(own.kernel))
+    taps = [itself if branch.conv is None else Taps.of(branch.conv) for branch in whole.branches]
+    gains = [branch.gain.vectors(1, own.outputs) for branch in whole.branches]
+    shifts = [transform.vectors(1, own.outputs) for transform in whole.shifts]
+    if not all(each is not None and own.covers(each) for each in taps):
         return None
-    nodes = (*tree, *(node for branch in branches for node in branch.nodes if node is not largest))
-    ops = tuple(op for branch in branches for op in branch.ops)
-    return Merge(largest, top.output, nodes, ops, *summed)
-
-
-def _branch(value: Value, by_target: dict[Value, AffineOp]) -> tuple[Branch, Value | None]:
-    """The branch that ends in ``value``, as far up as it is private, and what it starts from."""
-    ops: list[AffineOp] = []
-    transform, nodes = IDENTITY, []
-    while (op := by_target.get(value)) is not None and op.transform is not None and _private(value):
-        ops.append(op)
-        nodes += op.nodes
-        transform = transform.after(op.transform)
-        value = op.source
-    conv = value.producer
-    if conv is not None and conv.op == "Conv" and _private(value):
-        return Branch(conv, transform, (*nodes, conv), tuple(ops)), conv.inputs[0]
-    return Branch(None, transform, tuple(nodes), tuple(ops)), value
-
-
-def _summed(branches: list[Branch], largest: Node) -> tuple[Array, Array] | None:
-    """Weight and bias of the sum, with the geometry of ``largest``; None where the branches don't fit together."""
-    shape = constant_shape(largest, 1)
-    outputs, group = shape[0], largest.attr("group", 1)
-    strides = largest.attr("strides", [1] * (len(shape) - 2))
-    weight, bias, added = np.zeros(shape), np.zeros(outputs), np.zeros(outputs)
-    for branch in branches:
-        vectors = branch.transform.vectors(1, outputs)
-        if vectors is None:
+    bias = np.zeros(own.outputs)
+    for shift in shifts:
+        if shift is None:
             return None
-        conv = branch.conv
-        if conv is None:
-            if outputs != shape[1] * group or any(stride != 1 for stride in strides):
-                return None
-            kernel, offset = _identity(outputs, shape[1], len(shape) - 2), np.zeros(outputs)
-        else:
-            fits = conv.attr("group", 1) == group and _centred(conv, strides)
-            if not fits or conv in rounding_nodes(conv.graph) or not_constant(conv, 1, 2):
-                return None
-            kernel = constant(conv, 1).astype(np.float64)
-            offset = constant(conv, 2).astype(np.float64) if conv.input(2) is not None else np.zeros(outputs)
-        if kernel.shape[:2] != shape[:2] or any(a > b for a, b in zip(kernel.shape[2:], shape[2:], strict=True)):
+        bias += shift[1]
+    weight = np.zeros((own.outputs, own.inputs // own.group, *own.kernel))
+    added = np.zeros(own.outputs)
+    for branch, each, gain in zip(whole.branches, taps, gains, strict=True):
+        if gain is None or each is None:
             return None
-        gain = vectors[0].reshape(-1, *[1] * (len(shape) - 1))
-        weight[_centre(kernel.shape, shape)] += gain * kernel
-        bias += vectors[0] * offset + vectors[1]
-        added += np.abs(vectors[0] * offset)
-    rows = np.sqrt(np.square(weight).reshape(outputs, -1).sum(axis=1))
+        conv, column = branch.conv, gain[0].reshape(-1, *[1] * (weight.ndim - 1))
+        kernel = np.ones((own.outputs, 1, *each.kernel)) if conv is None else constant(conv, 1).astype(np.float64)
+        weight += own.spread(column * kernel, each)
+        if conv is not None and conv.input(2) is not None:
+            offset = gain[0] * constant(conv, 2).astype(np.float64)
+            bias += offset
+            added += np.abs(offset)
+    rows = np.sqrt(np.square(weight).reshape(own.outputs, -1).sum(axis=1))
     # Biases that cancel round the branches on purpose (bnfold.rules.rounding_additions): one sum would not.
     rounds = (added > MOST_CANCELLED * np.maximum(np.abs(bias), rows)).mean() > 0.5
     return None if rounds else (weight, bias)
-
-
-def _centred(conv: Node, strides: list[int]) -> bool:
-    """Return True for an odd kernel padded by half on each side: it sees the same centres as a 1×1 kernel."""
-    view = ConvView.of(conv)
-    kernel = view.shape[2:]
-    ones = [1] * len(kernel)
-    half = [size // 2 for size in kernel]
-    return (
-        all(size % 2 for size in kernel)
-        and view.auto_pad == "NOTSET"
-        and view.pads() == half * 2
-        and conv.attr("strides", ones) == strides
-        and conv.attr("dilations", ones) == ones
-    )
-
-
-def _identity(channels: int, inner: int, rank: int) -> Array:
-    """The 1×1 kernel, in groups of ``inner`` input channels, that changes nothing."""
-    kernel = np.zeros((channels, inner, *[1] * rank))
-    kernel[np.arange(channels), np.arange(channels) % inner] = 1
-    return kernel
-
-
-def _centre(small: tuple[int, ...], large: tuple[int, ...]) -> tuple[slice, ...]:
-    return tuple(slice((b - a) // 2, (b - a) // 2 + a) for a, b in zip(small, large, strict=True))

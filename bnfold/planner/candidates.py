@@ -64,7 +64,7 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
                     found[-1].refusal = found[-1].refusal or rounds(node)
         elif node in rounding or _alone(node, chains):
             continue
-        elif (step := _elementwise(node)) is not None and _large(step[1]) <= budget:
+        elif (step := elementwise(node)) is not None and _large(step[1]) <= budget:
             source, transform = step
             budget -= _large(transform)
             before, casts = _behind_casts(source)
@@ -144,7 +144,8 @@ def _batch_norm(node: Node, source: Value, budget: int) -> AffineOp:
     return op
 
 
-def _elementwise(node: Node) -> tuple[Value, Affine] | None:
+def elementwise(node: Node) -> tuple[Value, Affine] | None:
+    """Return what a node adds to or multiplies with constants, and its transform; None for any other node."""
     if not node.outputs or node.outputs[0] is None:
         return None
     try:

@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from bnfold.errors import UsageError
 from bnfold.ir.graph import Editor, Graphs
@@ -24,6 +28,10 @@ if TYPE_CHECKING:
 G = TypeVar("G", bound=Graphs)
 E = TypeVar("E", bound=Editor)
 M = TypeVar("M", bound="Foldable[Any, Any]")
+
+
+Exact = dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
+"""Weight and bias of convolutions, by the names of their outputs, before they were rounded."""
 
 
 class Foldable(Protocol[G, E]):
@@ -71,21 +79,16 @@ class Prepared(Generic[M]):
 def prepare(model: M, options: PlanOptions, *, defer_range_checks: bool = False) -> Prepared[M]:
     """Merge branches if asked, then plan and compute weights.
 
-    A merged weight that a fold would change again is left unmerged: one rounding. ``defer_range_checks``: see
+    Folds go on from merged weights as they are in float64: one rounding. ``defer_range_checks``: see
     :func:`bnfold.planner.apply.compute_weights`. Raises InputError, and UsageError for names that nothing answers to.
     """
     if options.only or options.skip:
         _check_names(_planned(model, options, defer_range_checks).plans, options)
-    apart: frozenset[str] = frozenset()
-    while options.merge:
-        merged_model, plans, merged = _merged(model, options, apart)
-        planned = _planned(merged_model, options, defer_range_checks)
-        changed = {node for one in planned.weighted for fold in one.plan.folds for node in fold.into}
-        touched = {node.live_outputs[0].name for node in changed} & merged
-        if not touched:
-            return replace(planned, plans=[*plans, *planned.plans], merged=merged)
-        apart |= touched
-    return _planned(model, options, defer_range_checks)
+    if not options.merge:
+        return _planned(model, options, defer_range_checks)
+    merged, plans, exact = _merged(model, options)
+    planned = _planned(merged, options, defer_range_checks, exact)
+    return replace(planned, plans=[*plans, *planned.plans], merged=frozenset(exact))
 
 
 def rewrite(ready: Prepared[M]) -> M:
@@ -104,28 +107,33 @@ def rewrite(ready: Prepared[M]) -> M:
     return folded.recorded(ready.options)
 
 
-def _planned(model: M, options: PlanOptions, defer_range_checks: bool) -> Prepared[M]:
+def _planned(model: M, options: PlanOptions, defer_range_checks: bool, exact: Exact | None = None) -> Prepared[M]:
     """Plan every graph of the model; calls of functions are inlined where that lets a BatchNorm fold.
 
     The plans to report are those of the inlined model, which shows what is inside the functions.
     """
-    found = _weighted(model, options, defer_range_checks)
+    found = _weighted(model, options, defer_range_checks, exact or {})
     inlined = model.inlined()
     if inlined is None:
         return found
-    wider: Prepared[M] = _weighted(inlined, options, defer_range_checks)
+    wider: Prepared[M] = _weighted(inlined, options, defer_range_checks, exact or {})
     return wider if _folds(wider) > _folds(found) else replace(found, plans=wider.plans)
 
 
-def _weighted(model: M, options: PlanOptions, defer_range_checks: bool) -> Prepared[M]:
+def _weighted(model: M, options: PlanOptions, defer_range_checks: bool, exact: Exact) -> Prepared[M]:
     graphs: Graphs = model.graphs(freeze=options.freeze)
+    for node in (node for scope in graphs.scopes for node in scope.nodes):
+        if node.op == "Conv" and node.live_outputs and (name := node.live_outputs[0].name) in exact:
+            for value, data in zip(node.inputs[1:], exact[name], strict=False):
+                if value is not None and value.tensor is not None:
+                    value.tensor = partial(np.asarray, data)
     chosen = {name: getattr(options, name) for name in ("only", "skip", "scales", "threshold")}
     weighted = [compute_weights(one, **chosen, defer_range_checks=defer_range_checks) for one in graphs.scopes]
     return Prepared(model, options, graphs, weighted, [one.plan for one in weighted])
 
 
-def _merged(model: M, options: PlanOptions, apart: frozenset[str]) -> tuple[M, list[Plan], frozenset[str]]:
-    """The model with its branches merged, but for sums in ``apart``; plans to report, and the sums merged.
+def _merged(model: M, options: PlanOptions) -> tuple[M, list[Plan], Exact]:
+    """The model with its branches merged, plans to report, and the weights of the convolutions that are left.
 
     A sum goes by both names that its convolution's output may have afterwards: which one stays is up to the editor.
     """
@@ -133,21 +141,21 @@ def _merged(model: M, options: PlanOptions, apart: frozenset[str]) -> tuple[M, l
     graphs: Graphs = copy.graphs(freeze=options.freeze)
     editor = copy.editor(graphs)
     plans: list[Plan] = []
-    done: set[str] = set()
+    exact: Exact = {}
     for scope in graphs.scopes:
         outcomes: list[tuple[AffineOp, Fold | Refusal]] = []
         for merge in merges(scope):
-            names = {merge.target.name, merge.conv.output.name}
+            names = merge.target.name, merge.conv.output.name
             skipped = any(op.answers_to(frozenset(options.skip)) for op in merge.ops)
-            if not skipped and names.isdisjoint(apart) and write_merge(merge, editor) is None:
+            if not skipped and write_merge(merge, editor) is None:
                 editor.mark_changed(merge.conv.output)
-                done |= names
+                exact |= dict.fromkeys(names, (merge.weight, merge.bias))
                 outcomes += [(op, Fold(op, "upstream", (merge.conv,), ("Add",))) for op in merge.ops]
         plans.append(Plan(scope, outcomes, {}))
-    if not done:
-        return model, plans, frozenset()
+    if not exact:
+        return model, plans, exact
     editor.finish()
-    return copy.folded(editor), plans, frozenset(done)
+    return copy.folded(editor), plans, exact
 
 
 def _check_names(plans: list[Plan], options: PlanOptions) -> None:

@@ -52,7 +52,8 @@ Transforms = Callable[[Value], Affine]
 class Rewrite:
     """New constants (float64; large weights still to be computed) by node and input index, attributes by node and name.
 
-    The node is mostly the operator itself; it may also be the DequantizeLinear that makes its weight.
+    The node is mostly the operator itself; it may also be one that makes its weight: a DequantizeLinear, and a
+    QuantizeLinear in front of it.
     """
 
     constants: dict[tuple[Node, int], NDArray[Any] | Scaled] = field(default_factory=dict)

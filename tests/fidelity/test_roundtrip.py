@@ -18,8 +18,9 @@ def test_there_is_a_corpus():
     assert len(CORPUS) > 100
 
 
-def test_onnx_own_models_come_out_byte_for_byte_or_folded(tmp_path):
-    for path in CORPUS:
+@pytest.mark.parametrize("step", [4, pytest.param(1, marks=pytest.mark.slow)])
+def test_onnx_own_models_come_out_byte_for_byte_or_folded(step, tmp_path):
+    for path in CORPUS[::step]:
         out = tmp_path / "out.onnx"
         try:
             result = fold(path, out, FoldOptions(verify=None), force=True)
@@ -31,7 +32,9 @@ def test_onnx_own_models_come_out_byte_for_byte_or_folded(tmp_path):
             onnx.checker.check_model(onnx.load(out))
 
 
-@pytest.mark.parametrize("name", LIGHT)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "densenet121")) for name in LIGHT]
+)
 def test_the_batch_norms_behind_a_conv_fold(name):
     rows = inspect(DATA / "light" / f"light_{name}.onnx").batch_norms
     assert sum(row.status == "foldable" for row in rows) >= LIGHT[name]

@@ -26,12 +26,12 @@ def test_variants_of_a_network_fold_alike(tmp_path, seed):
 
 def test_random_contradictions_end_with_a_line_or_a_right_fold(tmp_path):
     found = collections.Counter()
-    for seed in range(250):
+    for seed in range(150):
         outcome, _ = structural_fuzz.check(random.Random(seed).randrange, tmp_path)
         found[outcome] += 1
-    assert found["exit code 4"] > 50
-    assert found["equal"] > 20
-    assert found["kept"] > 20
+    assert found["exit code 4"] > 30
+    assert found["equal"] > 12
+    assert found["kept"] > 12
 
 
 def test_what_passes_computes_the_same(tmp_path):

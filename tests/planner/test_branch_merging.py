@@ -6,8 +6,10 @@ import pytest
 
 from bnfold.api import FoldOptions, fold, verify
 from bnfold.options import CHECKS, VerifyOptions
-from tests.builders import ANY, batch_norm, bn_node, make, node, tensor, weights
+from tests.builders import ANY, batch_norm, bn_node, make, node, parse, tensor, weights
 from tests.folding import assert_equivalent
+
+PROOFS = VerifyOptions(("structure", "weights"))
 
 
 def block(*, stride=1, group=1, identity=True, pads=(1, 1, 1, 1), small=1, tap=False):
@@ -50,12 +52,118 @@ def test_branches_merge_into_one_convolution(options, tmp_path):
     assert result.verification.verdict == "equivalent"
 
 
-@pytest.mark.parametrize(
-    "options", [{"pads": (0, 0, 2, 2)}, {"tap": True}, {"pads": (2, 2, 0, 0), "identity": False}], ids=str
-)
-def test_branches_of_another_geometry_or_with_other_consumers_are_kept(options, tmp_path):
-    _, operators = merged(block(**options), tmp_path, verify=None)
+@pytest.mark.parametrize("pads", [(0, 0, 2, 2), (2, 2, 0, 0), (1, 2, 1, 0)])
+def test_a_kernel_that_is_padded_unevenly_takes_the_others_at_their_place(pads, tmp_path):
+    _, operators = merged(block(pads=pads), tmp_path, verify=None)
+    assert operators == ["Relu", "Conv", "Relu"]
+
+
+def test_a_branch_with_another_consumer_is_kept(tmp_path):
+    _, operators = merged(block(tap=True), tmp_path, verify=None)
     assert operators.count("Conv") == 2
+
+
+def summed(graph, tmp_path, **held):
+    """Merge what is between a Relu and a Relu of four channels, written out; return the folded model."""
+    text = f"(float[N, 4, 8, 8] x) => (float[] y) {{ r = Relu (x) {graph} y = Relu (s) }}"
+    statistics = {**batch_norm("p", 4, 1), **batch_norm("q", 4, 2), **batch_norm("z", 4, 3)}
+    model = parse(text, {**statistics, **held})
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(model.SerializeToString())
+    result = fold(path, out, FoldOptions(merge=True, verify=PROOFS))
+    folded = onnx.load(out)
+    assert_equivalent(model, folded)
+    return result, folded
+
+
+P, Q, Z = (f"{name}_scale, {name}_bias, {name}_mean, {name}_var" for name in "pqz")
+THREE, ONE = "<pads = [1, 1, 1, 1]>", ""
+SUMS = {
+    "a BatchNorm behind the sum": f"a = Conv {THREE} (r, w) b = Conv (r, v) t = Add (a, b) u = Add (t, r) "
+    f"s = BatchNormalization (u, {P})",
+    "BatchNorms before and behind it": f"a = Conv {THREE} (r, w) b = BatchNormalization (a, {Q}) c = Conv (r, v) "
+    f"t = Add (b, c) s = BatchNormalization (t, {P})",
+    "a constant among the summands": f"a = Conv {THREE} (r, w) b = Conv (r, v) t = Add (a, b) s = Add (t, k)",
+    "nothing added": f"a = Conv {THREE} (r, w) b = Add (a, o) c = Conv (r, v) s = Add (c, b)",
+    "a difference, scaled, in a sum": f"a = Conv {THREE} (r, w) b = BatchNormalization (a, {P}) "
+    f"c = BatchNormalization (r, {Q}) d = Sub (b, c) e = Mul (d, k) s = Add (r, e)",
+    "nested sums": f"a = Conv {THREE} (r, w) b = Add (r, a) c = Conv (r, v) d = BatchNormalization (r, {Z}) "
+    "e = Sub (d, c) s = Sum (r, b, e)",
+    "the input twice": f"a = Conv {THREE} (r, w) b = Add (r, a) s = Add (b, r)",
+}
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_whatever_is_linear_in_one_input_becomes_one_convolution(name, tmp_path):
+    held = {"w": weights(1, 4, 4, 3, 3), "v": weights(2, 4, 4, 1, 1), "k": weights(3, 4, 1, 1), "o": np.zeros((), "f4")}
+    result, folded = summed(SUMS[name], tmp_path, **held)
+    assert [n.op_type for n in folded.graph.node] == ["Relu", "Conv", "Relu"]
+    assert result.verdict == "equivalent" and result.inspection.kept == 0
+
+
+GEOMETRIES = {
+    "rows and columns (ACNet)": [((4, 4, 3, 3), (1, 1, 1, 1), 1, 1), ((4, 4, 3, 1), (1, 0, 1, 0), 1, 1),
+                                 ((4, 4, 1, 3), (0, 1, 0, 1), 1, 1)],
+    "a dilated kernel on the grid": [((4, 4, 5, 5), (2, 2, 2, 2), 1, 1), ((4, 4, 3, 3), (2, 2, 2, 2), 1, 2)],
+    "even kernels": [((4, 4, 4, 4), (1, 1, 2, 2), 1, 1), ((4, 4, 2, 2), (0, 0, 1, 1), 1, 1)],
+    "depthwise beside dense": [((4, 1, 3, 3), (1, 1, 1, 1), 4, 1), ((4, 4, 3, 3), (1, 1, 1, 1), 1, 1)],
+    "groups beside finer groups": [((4, 2, 3, 3), (1, 1, 1, 1), 2, 1), ((4, 1, 1, 1), (0, 0, 0, 0), 4, 1)],
+}  # fmt: skip
+APART = {
+    "off the grid": [((4, 4, 3, 3), (2, 2, 2, 2), 1, 2), ((4, 4, 3, 3), (1, 1, 1, 1), 1, 1)],
+    "neither holds the other": [((4, 4, 3, 1), (1, 0, 1, 0), 1, 1), ((4, 4, 1, 3), (0, 1, 0, 1), 1, 1)],
+    "coarser groups in the smaller kernel": [((4, 1, 3, 3), (1, 1, 1, 1), 4, 1), ((4, 4, 1, 1), (0,) * 4, 1, 1)],
+}  # fmt: skip
+
+
+def convolutions(shapes):
+    """Return the graph text of a sum of convolutions, and their weights."""
+    text, held = "", {}
+    for k, (shape, pads, group, dilation) in enumerate(shapes):
+        attributes = f"pads = {list(pads)}, group = {group}, dilations = [{dilation}, {dilation}]"
+        text += f"c{k} = Conv <{attributes}> (r, w{k}) "
+        held[f"w{k}"] = weights(k, *shape)
+    return text + f"s = Sum ({', '.join(held).replace('w', 'c')})", held
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+def test_kernels_fit_into_one_that_reads_all_that_they_read(name, tmp_path):
+    text, held = convolutions(GEOMETRIES[name])
+    _, folded = summed(text, tmp_path, **held)
+    assert [n.op_type for n in folded.graph.node] == ["Relu", "Conv", "Relu"]
+
+
+@pytest.mark.parametrize("name", APART)
+def test_kernels_that_fit_into_none_of_them_are_kept(name, tmp_path):
+    text, held = convolutions(APART[name])
+    _, folded = summed(text, tmp_path, **held)
+    assert [n.op_type for n in folded.graph.node].count("Conv") == 2
+
+
+def test_two_inputs_are_no_branches(tmp_path):
+    text = "q = Sigmoid (x) a = Conv (r, v) b = Conv (q, v) s = Add (a, b)"
+    _, folded = summed(text, tmp_path, v=weights(2, 4, 4, 1, 1))
+    assert [n.op_type for n in folded.graph.node].count("Conv") == 2
+
+
+def test_a_fold_into_a_merged_weight_rounds_once(tmp_path):
+    """A factor that moves up through a Relu reaches a weight that was merged: both are one rounding."""
+    held = {"v": weights(2, 4, 4, 1, 1), "w": weights(1, 4, 4, 1, 1), **batch_norm("p", 4, 1)}
+    held["p_scale"], held["p_bias"], held["p_mean"] = np.abs(held["p_scale"]), np.zeros(4, "f4"), np.zeros(4, "f4")
+    text = f"""(float[N, 4, 8, 8] x) => (float[] y) {{
+        q = Sigmoid (x) a = Conv (q, v) b = Conv (q, w) c = Add (a, b) r = Relu (c)
+        d = BatchNormalization (r, {P}) y = Softmax <axis = 1> (d)
+    }}"""
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(parse(text, held).SerializeToString())
+    result = fold(path, out, FoldOptions(merge=True, verify=PROOFS))
+    assert result.verdict == "equivalent" and result.inspection.kept == 0
+    folded = onnx.load(out)
+    (conv,) = (n for n in folded.graph.node if n.op_type == "Conv")
+    made = next(onnx.numpy_helper.to_array(t) for t in folded.graph.initializer if t.name == conv.input[1])
+    gain = held["p_scale"].astype("f8") / np.sqrt(held["p_var"].astype("f8") + np.float32(1e-5))
+    exact = gain.reshape(-1, 1, 1, 1) * (held["v"].astype("f8") + held["w"].astype("f8"))
+    np.testing.assert_array_equal(made, exact.astype("f4"))
 
 
 def test_the_type_of_a_merged_weight_is_that_of_the_old_one(tmp_path):

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, TensorProto, helper
+from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from bnfold.frontends.onnx.annotations import Annotations
 from bnfold.frontends.onnx.graph import OnnxGraphs
@@ -229,7 +229,9 @@ class OnnxEditor:
 
 
 def _little_endian(array: NDArray[Any]) -> bytes:
-    """As raw_data holds it."""
+    """As raw_data holds it: several integers of 4 bits and less in each byte."""
+    if array.dtype.name in ("int4", "uint4"):
+        return bytes(numpy_helper.from_array(array).raw_data)
     return np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False).tobytes()
 
 

@@ -9,7 +9,7 @@ transform, and which branches add up to one convolution, is asked of :mod:`bnfol
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Any
 
@@ -196,7 +196,7 @@ class Interpreter:
             value = Value(f"{merge.target.name} merged {name}", node.graph, tensor_type=(dtype, data.shape))
             value.tensor = lambda data=data: data
             values.append(value)
-        whole = Node("Conv", node.name, node.opset, node.graph, [node.inputs[0], *values], [merge.target], node.attrs)
+        whole = replace(node, inputs=[node.inputs[0], *values], outputs=[merge.target], handle=None)
         self.semantics.by_operator[whole.op](self, whole)
 
     def state_of(self, value: Value | None) -> AbstractValue:
