@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import datetime
 import io
 import itertools
 import sys
@@ -131,7 +132,7 @@ TOOLS = {
 
 
 def _norms(graph: Any) -> int:
-    return sum("batch_norm" in str(node.target) for node in graph.nodes)
+    return sum(node.op == "call_function" and "batch_norm" in str(node.target) for node in graph.nodes)
 
 
 def _modules(module: nn.Module) -> int:
@@ -154,17 +155,19 @@ def outcome(name: str, tool: Callable[..., Folded]) -> tuple[str, str]:
         want = reference(*[tensor.clone() for tensor in inputs]).double()
     error = float((got - want).abs().max() / want.abs().max())
     if not error <= TOLERANCES[inputs[0].dtype]:
-        return "wrong", f"off by {error:.2g}"
+        return "wrong", f"{error:.2g}"
     return ("folded" if not left else "left"), ""
 
 
 def compare() -> str:
     """The table, and the list of what is wrong."""
     foldable = [name for name, kind in KINDS.items() if kind.folded and not kind.kept]
-    lines = ["| tool | folds all, rightly | leaves some | fails | computes something else |", "|---|---|---|---|---|"]
-    wrong: list[str] = []
+    others = len(KINDS) - len(foldable)
+    heads = ("tool", "folds all", "leaves some", "fails", "wrong result", f"wrong result, of the {others} others")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    wrong: dict[str, list[str]] = {}
     for title, tool in TOOLS.items():
-        counts = dict.fromkeys(("folded", "left", "fails", "wrong"), 0)
+        counts, beyond = dict.fromkeys(("folded", "left", "fails", "wrong"), 0), 0
         for name in KINDS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -173,19 +176,20 @@ def compare() -> str:
             if name in foldable:
                 counts[what] += 1
             if what == "wrong":
-                wrong.append(f"- {title}: `{name}`, {why}")
-                counts["wrong"] += name not in foldable
-        rightly = f"{counts['folded']} of {len(foldable)}"
-        lines.append(f"| {title} | {rightly} | {counts['left']} | {counts['fails']} | {counts['wrong']} |")
+                wrong.setdefault(title, []).append(f"`{name}` ({why})")
+                beyond += name not in foldable
+        assert sum(counts.values()) == len(foldable)
+        lines.append(f"| {title} | {' | '.join(map(str, (*counts.values(), beyond)))} |")
+    listed = [f"- {title}: {', '.join(found)}" for title, found in wrong.items()] or ["- none"]
+    when = datetime.date.today().strftime("%B %Y")
     shown_text = [
-        f"Measured with torch {torch.__version__} by `benchmarks/torch_peers.py` on the {len(KINDS)} kinds of",
-        f"modules of `tests/frontends/torch/modules.py`, of which {len(foldable)} can be folded:",
+        f"Measured in {when} with torch {torch.__version__} (`python -m benchmarks.torch_peers`) on {len(KINDS)} kinds",
+        f"of modules, {len(foldable)} of which can be folded:",
         "",
         *lines,
     ]
-    return "\n".join(
-        [*shown_text, "", "What computes something else than the module:", "", *(wrong or ["- nothing"]), ""]
-    )
+    title = "Wrong results, with the error relative to the largest output:"
+    return "\n".join([*shown_text, "", title, "", *listed, ""])
 
 
 class Block(nn.Module):
