@@ -18,6 +18,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from bnfold.cli.main import main
+from bnfold.rules.reasons import REASONS
 
 BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 
@@ -97,10 +98,10 @@ def test_a_page_is_whole_and_loads_nothing(pages, name):
     ("name", "words"),
     [
         ("fold", ["equivalent", "/0/Conv", "89,201", "structure", "before", "3 of 3 BatchNorms folded"]),
-        ("fold", ["Errors against the rounding-error baseline"]),
+        ("fold", ["Errors", "expected rounding error", "limit"]),
         ("verify", ["equivalent", "layers", "/7/Gemm", "Weights before and after"]),
-        ("kept", ["consumers", "Give the other consumer its own copy", "Sigmoid", "gate"]),
-        ("bench", ["latency, level disable", "ms", "folded / original, level disable", "inconclusive"]),
+        ("kept", ["consumers: 1 BatchNorm", *REASONS["consumers"], "Sigmoid", "gate"]),
+        ("bench", ["Latency", "disable", "ms", "ratio (95% CI)", "inconclusive: these runs", "compared with"]),
         ("drift", ["drift", "in standard deviations"]),
         ("hostile", ["{{7*7}}", "<script>alert", r"\u202e"]),
     ],
