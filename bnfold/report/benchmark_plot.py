@@ -22,7 +22,7 @@ def draw(benchmark: Benchmark) -> Any:
 
     count = len(benchmark.levels)
     figure, axes = pyplot.subplots(
-        count, 1, figsize=(figures.WIDTH, 0.5 + 1.5 * count), squeeze=False, layout="constrained"
+        count, 1, figsize=(figures.WIDTH, 0.5 + 1.6 * count), squeeze=False, layout="constrained"
     )
     for axis, level in zip(axes[:, 0], benchmark.levels, strict=True):
         _panel(axis, level)
@@ -54,8 +54,8 @@ def _panel(axis: Any, level: Level) -> None:
     axis.set_ylim(1.5, -0.5)
     axis.set_title(f"level {level.level}: ratio {level.ratio:.3g} ({level.low:.3g} to {level.high:.3g})", fontsize=9)
     everything = [time for values in series for time in values]
-    runs = f"; triangles: {beyond} beyond the axis" if beyond else ""
-    axis.set_xlabel(f"ms per run, {min(everything):.3g} to {max(everything):.3g}{runs}", fontsize=8)
+    note = f"\ntriangles: {beyond} run{'s' if beyond > 1 else ''} beyond the axis" if beyond else ""
+    axis.set_xlabel(f"milliseconds per run, {min(everything):.3g} to {max(everything):.3g}{note}", fontsize=8)
     axis.set_yticks([0, 1], ["original", "folded"])
     axis.locator_params(axis="x", nbins=5)
     axis.spines[["top", "right"]].set_visible(False)
