@@ -50,17 +50,6 @@ def test_pictures_are_transparent_and_have_a_dark_variant(name):
     assert ("#24292f" in text, "#e6edf3" in text) == (False, True)
 
 
-def test_the_site_shows_the_picture_of_its_theme():
-    hooks = loaded("hooks")
-    shown = hooks.on_page_content('<p><img alt="x" src="../images/drift.svg" /></p>')
-    assert re.findall(r'src="([^"]+)"', shown) == [
-        "../images/drift.svg#only-light",
-        "../images/drift.dark.svg#only-dark",
-    ]
-    other = '<p><img alt="x" src="images/other.svg" /></p>'
-    assert hooks.on_page_content(other) == other
-
-
 def test_the_readme_has_a_dark_picture():
     text = (ROOT / "README.md").read_text()
     files = re.findall(r'(?:srcset|src)="(docs/images/[^"]+)"', text)
