@@ -24,7 +24,7 @@ TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 CELL = re.compile(r"<td(?P<given>[^>]*)>(?P<text>.*?)</td>", re.DOTALL)
 IMAGES = Path(__file__).parent / "images"
 
-WIDTH = 82
+WIDTH = 92
 """Letters of a transcript's line that fit into the site's column."""
 
 PROSE = 36
