@@ -7,6 +7,7 @@ of ``docs/performance.md``. Needs the peers (``pip install onnxsim onnxslim onnx
 
 from __future__ import annotations
 
+import datetime
 import json
 import os
 import platform
@@ -127,7 +128,8 @@ def main() -> None:
     text = [
         START,
         "",
-        f"Measured on {platform.machine()} with {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"Measured in {datetime.date.today():%B %Y} on {platform.machine()} with {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, bnfold {version('bnfold')}, "
         + ", ".join(f"{package} {version(package)}" for package in packages)
         + ". In brackets: how many times bnfold's figure.",
         "",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import datetime
 import io
 import itertools
 import sys
@@ -161,10 +162,12 @@ def outcome(name: str, tool: Callable[..., Folded]) -> tuple[str, str]:
 def compare() -> str:
     """The table, and the list of what is wrong."""
     foldable = [name for name, kind in KINDS.items() if kind.folded and not kind.kept]
-    lines = ["| tool | folds all, rightly | leaves some | fails | computes something else |", "|---|---|---|---|---|"]
+    others = len(KINDS) - len(foldable)
+    heads = ("tool", "folds all", "leaves some", "fails", "wrong result", f"wrong result, of the {others} others")
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     wrong: list[str] = []
     for title, tool in TOOLS.items():
-        counts = dict.fromkeys(("folded", "left", "fails", "wrong"), 0)
+        counts, beyond = dict.fromkeys(("folded", "left", "fails", "wrong"), 0), 0
         for name in KINDS:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -174,18 +177,17 @@ def compare() -> str:
                 counts[what] += 1
             if what == "wrong":
                 wrong.append(f"- {title}: `{name}`, {why}")
-                counts["wrong"] += name not in foldable
-        rightly = f"{counts['folded']} of {len(foldable)}"
-        lines.append(f"| {title} | {rightly} | {counts['left']} | {counts['fails']} | {counts['wrong']} |")
+                beyond += name not in foldable
+        assert sum(counts.values()) == len(foldable)
+        lines.append(f"| {title} | {' | '.join(map(str, (*counts.values(), beyond)))} |")
+    when = datetime.date.today().strftime("%B %Y")
     shown_text = [
-        f"Measured with torch {torch.__version__} by `benchmarks/torch_peers.py` on the {len(KINDS)} kinds of",
-        f"modules of `tests/frontends/torch/modules.py`, of which {len(foldable)} can be folded:",
+        f"Measured in {when} with torch {torch.__version__} (`python -m benchmarks.torch_peers`) on {len(KINDS)} kinds",
+        f"of modules, {len(foldable)} of which can be folded:",
         "",
         *lines,
     ]
-    return "\n".join(
-        [*shown_text, "", "What computes something else than the module:", "", *(wrong or ["- nothing"]), ""]
-    )
+    return "\n".join([*shown_text, "", "The wrong results:", "", *(wrong or ["- nothing"]), ""])
 
 
 class Block(nn.Module):

@@ -4,7 +4,7 @@ Docstrings name things as Sphinx does (``:func:`fold```); the site shows the nam
 has none in the table of options, where click's own marker would stand. A picture that is drawn for dark pages too is
 shown there (``docs/pictures.py``; material hides the other one). Transcripts are of a pipe, whose columns are separated
 by tabs: the site shows them as a terminal does. The cells of tables of prose say what they are, for phones
-(``docs/stylesheets/site.css``).
+(``docs/stylesheets/site.css``). ``<!-- include FILE -->`` is a file of the root.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+ROOT = Path(__file__).parents[1]
+INCLUDE = re.compile(r"<!-- include ([A-Z]+\.md) -->")
 UNSET = re.compile(r"<code>(?:Sentinel\.)?UNSET</code>")
 ROLE = re.compile(r":(?:func|class|mod|meth|data):(<code>)")
 PICTURE = re.compile(r'<img ([^>]*)src="((?:[^">]*/)?)images/([\w-]+)\.svg"([^>]*)>')
 TRANSCRIPT = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 CELL = re.compile(r"<td(?P<given>[^>]*)>(?P<text>.*?)</td>", re.DOTALL)
-IMAGES = Path(__file__).parent / "images"
+IMAGES = ROOT / "docs" / "images"
 
 WIDTH = 92
 """Letters of a transcript's line that fit into the site's column."""
@@ -33,7 +35,14 @@ PROSE = 36
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """Called by mkdocs for the source of each page."""
+    markdown = INCLUDE.sub(lambda found: included(found[1]), markdown)
     return TRANSCRIPT.sub(lambda found: f"```console\n{as_terminal(found[1])}```", markdown)
+
+
+def included(name: str) -> str:
+    """Return a file of the root, its links as the site's."""
+    text = (ROOT / name).read_text().replace("](docs/", "](")
+    return re.sub(r"\[([^]]*)\]\(README\.md[^)]*\)", r"\1", text)
 
 
 def on_page_content(html: str, **_: Any) -> str:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import numpy as np
 import onnx
 from click.testing import CliRunner, Result
@@ -22,13 +24,36 @@ from bnfold.planner.planner import Plan
 ROOT = Path(__file__).parents[1]
 SAMPLES = ROOT / "sample_models"
 GOLDEN = ROOT / "tests" / "golden"
-SCHEMA = json.loads((ROOT / "bnfold/report/schema.json").read_text())
-"""The schema of every JSON document that bnfold writes."""
+
+
+def closed(schema: Any) -> Any:
+    """Return a schema in which an object has no fields but those that the schema describes."""
+    if isinstance(schema, list):
+        return [closed(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: closed(value) for key, value in schema.items()}
+    return {**kept, "additionalProperties": False} if isinstance(schema.get("required"), list) else kept
+
+
+SCHEMA = closed(json.loads((ROOT / "bnfold/report/schema.json").read_text()))
+"""The schema of every JSON document that bnfold writes, and of nothing else: ``docs/json.md`` is made from it."""
+
+
+def assert_described(text: str) -> None:
+    """JSON that a command wrote (of several models: a document per line) has only fields that the schema describes."""
+    for document in [text] if text.startswith("{\n") else text.splitlines():
+        found = json.loads(document)
+        kind = "failed" if "error" in found else found["command"]
+        jsonschema.validate(found, {**SCHEMA, "oneOf": [{"$ref": f"#/$defs/{kind}"}]})
 
 
 def call(*words: object, **options: Any) -> Result:
-    """Run ``bnfold`` with these words, in this process."""
-    return CliRunner().invoke(main, [str(word) for word in words], **options)
+    """Run ``bnfold`` with these words, in this process; what it writes as JSON follows the schema."""
+    result = CliRunner().invoke(main, [str(word) for word in words], **options)
+    if ("--json", "-") in pairwise(words) and result.stdout.startswith("{"):
+        assert_described(result.stdout)
+    return result
 
 
 def interruptible() -> None:

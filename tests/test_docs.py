@@ -2,6 +2,7 @@
 
 import doctest
 import importlib
+import json
 import os
 import re
 import shutil
@@ -9,10 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jsonschema
 import onnx
 import pytest
 
-from bnfold.rules.reasons import REASONS
 from tests.transcripts import differences, shown
 
 ROOT = Path(__file__).parents[1]
@@ -23,11 +24,6 @@ def test_examples_print_what_they_say(page):
     result = doctest.testfile(str(ROOT / page), module_relative=False)
     assert result.attempted > 10
     assert result.failed == 0
-
-
-def test_the_page_of_reasons_is_the_table_in_the_code():
-    rows = dict(re.findall(r"^\| `([a-z-]+)` \| (.*) \|$", (ROOT / "docs/reasons.md").read_text(), re.M))
-    assert rows == {code: f"{why} | {remedy}" for code, (why, remedy) in REASONS.items()}
 
 
 def blocks(language, page="README.md"):
@@ -51,6 +47,23 @@ def test_the_first_command_of_the_readme(tmp_path):
     accuracies = re.findall(r"(\d+) of 360 correct", done.stdout)
     assert len(accuracies) == 2
     assert accuracies[0] == accuracies[1]
+
+
+def test_the_python_of_the_readme(tmp_path, monkeypatch, capsys):
+    shutil.copytree(ROOT / "sample_models", tmp_path / "sample_models")
+    monkeypatch.chdir(tmp_path)
+    (code,) = blocks("python")
+    exec(compile(code, "README.md", "exec"), {})
+    printed = capsys.readouterr().out.splitlines()
+    comments = re.findall(r"# (3 0 equivalent|/1/.*)", code)
+    assert printed[:2] == comments
+
+
+def test_the_configuration_that_the_page_shows_is_one():
+    (text,) = blocks("toml", "docs/configuration.md")
+    toml = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    table = toml.loads(text)["tool"]["bnfold"]
+    jsonschema.validate(table, json.loads((ROOT / "bnfold/cli/pyproject.schema.json").read_text()))
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/statistics.md", "docs/tutorial.md"])
@@ -99,10 +112,10 @@ def test_every_sample_is_described():
     assert names == described
 
 
-def test_the_page_of_rules_is_the_table_in_the_code():
+def test_the_page_of_operators_is_the_table_in_the_code():
     from bnfold.rules.table import RULES
 
-    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/rules.md").read_text(), re.M)
+    rows = re.findall(r"^\| `(\w+)` \| (.*) \| (.*) \|$", (ROOT / "docs/operators.md").read_text(), re.M)
     assert rows == [(op, rule.upstream, rule.downstream) for op, rule in sorted(RULES.items())]
 
 

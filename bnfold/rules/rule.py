@@ -6,7 +6,7 @@ its ``rewrite`` computes the operator's new constants once all transforms are kn
 rule are immovable.
 
 Adding a rule is one entry in the table of one file here, its semantics for verification, a test file, and one row in
-``docs/rules.md``.
+``docs/operators.md``.
 """
 
 from __future__ import annotations
