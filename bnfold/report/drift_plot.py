@@ -7,30 +7,29 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.report.figures import label
+from bnfold.report import figures
 from bnfold.results.drift import Drift
 from bnfold.results.health import DRIFT
 
-FARTHEST = 100.0
-"""Standard deviations; what lies beyond is drawn there."""
+NEAREST, FARTHEST = 1e-3, 1000.0
+"""Standard deviations; what lies beyond is a triangle on the edge."""
 
 
 def draw(drifts: Mapping[str, Drift], title: str = "") -> Any:
     """Draw the figure."""
-    from matplotlib import pyplot
-
-    names = list(drifts)
-    figure, axis = pyplot.subplots(figsize=(7, 1.2 + 0.28 * max(1, len(names))), layout="constrained")
+    figure, axis = figures.rows(list(drifts))
+    figures.log_axis(axis, np.concatenate([[DRIFT], *(drift.distance for drift in drifts.values())]), NEAREST, FARTHEST)
+    beyond = 0
     for row, drift in enumerate(drifts.values()):
-        away = np.clip(drift.distance, 1e-3, FARTHEST)
-        height = row + 0.5 * ((np.arange(len(away)) * 0.618) % 1 - 0.5)
-        axis.scatter(away, height, s=5, color="#4a90d9", alpha=0.5, linewidths=0)
-        axis.scatter([np.clip(drift.rms, 1e-3, FARTHEST)], [row], marker="|", s=180, color="black")
-    axis.axvline(DRIFT, color="#d62728", linewidth=1, linestyle="--")
-    axis.set_xscale("log")
-    axis.set_xlim(5e-3, max(2.0, axis.get_xlim()[1]))
-    axis.set_yticks(range(len(names)), [label(name) for name in names], fontsize=7)
-    axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.set_xlabel("distance from the stored statistics, in standard deviations (bar: root mean square)")
-    axis.set_title(label(title), fontsize=10)
+        height = row + 0.4 * ((np.arange(len(drift.distance)) * 0.618) % 1 - 0.5)
+        beyond += figures.scatter(axis, drift.distance, height, s=9, alpha=0.6, color=figures.BLUE)
+        figures.mark(axis, DRIFT, row, figures.RED, f"warning limit ({DRIFT:g})")
+        axis.scatter([np.clip(drift.rms, *axis.get_xlim())], [row], marker="|", s=180, color="black", zorder=3)
+    axis.scatter([], [], s=12, color=figures.BLUE, label="channel")
+    axis.scatter([], [], marker="|", s=80, color="black", label="root mean square")
+    figures.legend(axis)
+    note = f"\n{beyond} channel{'s' if beyond > 1 else ''} beyond the axis: triangles" if beyond else ""
+    axis.set_xlabel(f"distance from the stored statistics, in standard deviations{note}", fontsize=8)
+    if title:
+        figure.suptitle(figures.label(title), fontsize=10, x=0.01, ha="left")
     return figure

@@ -12,7 +12,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from bnfold.results.benchmark import HINT, Benchmark
+from bnfold.results.benchmark import HINT, Benchmark, Level
 from bnfold.results.drift import Drift
 from bnfold.results.folding import Folding, Inspection, as_comparison
 from bnfold.results.verification import Comparison
@@ -28,15 +28,20 @@ Weights = Mapping[str, tuple[NDArray[Any], NDArray[Any]]]
 class ReportData:
     """Everything that a page can show; what is missing leaves no trace on it.
 
-    ``sizes`` are rows of (what, before, after).
+    ``headline`` stands beside the title and the verdict. ``sizes`` are rows of (what, before, after), ``latencies``
+    rows of (level, original, folded, ratio, outcome). ``of_original``: the inspection is that of a model that bnfold
+    was given beside a folded one, and says nothing about that.
     """
 
     title: str
+    headline: str
     inspection: Inspection | None = None
     comparison: Comparison | None = None
     benchmark: Benchmark | None = None
     sizes: list[tuple[str, str, str]] = field(default_factory=list)
+    latencies: list[tuple[str, str, str, str, str]] = field(default_factory=list)
     weights: Weights = field(default_factory=dict)
+    of_original: bool = False
 
     @property
     def drifts(self) -> dict[str, Drift]:
@@ -47,13 +52,15 @@ class ReportData:
 
 def of_inspection(found: Inspection) -> ReportData:
     """Return what the page of a model alone shows."""
-    return ReportData(found.model.path, found)
+    return ReportData(found.model.path, _count(found, "can be folded"), found)
 
 
 def of_folding(found: Folding, weights: Weights) -> ReportData:
     """Return what the page of a fold shows."""
+    headline = _count(found.inspection, "folded" if found.output is not None else "can be folded")
+    compared = as_comparison(found)
     sizes = _counts(found.nodes, found.bytes)
-    return ReportData(found.inspection.model.path, found.inspection, as_comparison(found), sizes=sizes, weights=weights)
+    return ReportData(found.inspection.model.path, headline, found.inspection, compared, sizes=sizes, weights=weights)
 
 
 def of_comparison(found: Comparison, inspection: Inspection | None, weights: Weights) -> ReportData:
@@ -62,20 +69,39 @@ def of_comparison(found: Comparison, inspection: Inspection | None, weights: Wei
         f"{Path(path).stat().st_size:,}" if Path(path).is_file() else ""
         for path in (found.original.path, found.folded.path)
     )
-    sizes = [("bytes of the file", before, after)]
-    return ReportData(found.folded.path, inspection, found, sizes=sizes, weights=weights)
+    headline = f"compared with {found.original.path}"
+    sizes = [("bytes", before, after)]
+    return ReportData(found.folded.path, headline, inspection, found, sizes=sizes, weights=weights, of_original=True)
 
 
 def of_benchmark(found: Benchmark, inspection: Inspection | None, weights: Weights) -> ReportData:
     """Return what the page of a benchmark shows; ``inspection`` is that of the original."""
-    sizes = _counts(found.nodes, found.bytes)
-    for level in found.levels:
-        before, after = (f"{t.median:.3f} ± {t.spread:.3f} ms" for t in (level.original, level.folded))
-        sizes.append((f"latency, level {level.level}", before, after))
-        ratio = f"{level.ratio:.3f} ({level.low:.3f} to {level.high:.3f}), {level.verdict}"
-        hint = f": {HINT}" if level.verdict == "inconclusive" else ""
-        sizes.append((f"folded / original, level {level.level}", "1", ratio + hint))
-    return ReportData(found.folded.path, inspection, benchmark=found, sizes=sizes, weights=weights)
+    return ReportData(
+        found.folded.path,
+        f"compared with {found.original.path}",
+        inspection,
+        benchmark=found,
+        sizes=_counts(found.nodes, found.bytes),
+        latencies=list(map(_latency, found.levels)),
+        weights=weights,
+        of_original=True,
+    )
+
+
+def _latency(level: Level) -> tuple[str, str, str, str, str]:
+    before, after = (f"{timing.median:.3g} ± {timing.spread:.2g} ms" for timing in (level.original, level.folded))
+    outcome = {
+        "faster": f"{1 - level.ratio:.0%} faster",
+        "slower": f"{level.ratio - 1:.0%} slower",
+        "same": "no significant difference",
+        "inconclusive": f"inconclusive: {HINT}",
+    }[level.verdict]
+    return level.level, before, after, f"{level.ratio:.3g} ({level.low:.3g} to {level.high:.3g})", outcome
+
+
+def _count(found: Inspection, verb: str) -> str:
+    total = len(found.batch_norms)
+    return f"{found.foldable} of {total} BatchNorm{'s' if total > 1 else ''} {verb}" if total else "no BatchNorms"
 
 
 def _counts(nodes: dict[str, int], size: dict[str, int]) -> list[tuple[str, str, str]]:

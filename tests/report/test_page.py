@@ -18,6 +18,7 @@ pytest.importorskip("jinja2")
 pytest.importorskip("matplotlib")
 
 from bnfold.cli.main import main
+from bnfold.rules.reasons import REASONS
 
 BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 
@@ -76,6 +77,8 @@ def pages(tmp_path_factory):
     hostile(folder / "hostile.onnx")
     call("fold", digits, "-o", folded, "--report", f"html={folder / 'fold.html'}")
     call("verify", digits, folded, "--checks", "structure,weights,layers", "--report", f"html={folder / 'verify.html'}")
+    words = ("verify", digits, SAMPLES / "digits_corrupted.onnx", "--checks", "structure,weights")
+    CliRunner().invoke(main, [*map(str, words), "--report", f"html={folder / 'different.html'}"])
     call("inspect", SAMPLES / "two_consumers.onnx", "--report", f"html={folder / 'kept.html'}")
     call("inspect", folder / "hostile.onnx", "--report", f"html={folder / 'hostile.html'}")
     call("bench", digits, folded, "--runs", 5, "--report", f"html={folder / 'bench.html'}")
@@ -97,10 +100,11 @@ def test_a_page_is_whole_and_loads_nothing(pages, name):
     ("name", "words"),
     [
         ("fold", ["equivalent", "/0/Conv", "89,201", "structure", "before", "3 of 3 BatchNorms folded"]),
-        ("fold", ["Errors against the rounding-error baseline"]),
+        ("fold", ["Errors", "expected rounding error", "limit"]),
         ("verify", ["equivalent", "layers", "/7/Gemm", "Weights before and after"]),
-        ("kept", ["consumers", "Give the other consumer its own copy", "Sigmoid", "gate"]),
-        ("bench", ["latency, level disable", "ms", "folded / original, level disable", "inconclusive"]),
+        ("kept", ["consumers: 1 BatchNorm", *REASONS["consumers"], "Sigmoid", "gate"]),
+        ("bench", ["Latency", "disable", "ms", "ratio (95% CI)", "inconclusive: these runs", "compared with"]),
+        ("different", ["different", "FAIL", "compared with", "BatchNorms of the original model", "foldable"]),
         ("drift", ["drift", "in standard deviations"]),
         ("hostile", ["{{7*7}}", "<script>alert", r"\u202e"]),
     ],
@@ -109,6 +113,24 @@ def test_a_page_tells(pages, name, words):
     text = " ".join(Page((pages / f"{name}.html").read_text()).texts)
     for word in words:
         assert word in text, word
+
+
+def test_a_different_model_is_not_said_to_be_foldable(pages):
+    assert "can be folded" not in (pages / "different.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["fold", "verify", "kept", "bench", "drift", "different"])
+def test_heads_stand_over_their_numbers(pages, name):
+    """A column of numbers is flushed right, so is its head; on a phone, a cell says what it is."""
+    text = (pages / f"{name}.html").read_text()
+    for table in re.findall("<table.*?</table>", text, re.DOTALL):
+        heads = re.findall("<th ([^>]*)>", re.search("<thead>.*?</thead>", table, re.DOTALL)[0])
+        rows = re.findall("<tr.*?</tr>", table.split("<tbody>")[1], re.DOTALL)
+        for row in rows:
+            cells = re.findall("<t[hd]([^>]*)>", row)
+            assert len(cells) == len(heads)
+            assert ['"number"' in cell for cell in cells] == ['"number"' in head for head in heads]
+            assert all("data-label" in cell for cell in cells if '"number"' in cell)
 
 
 def test_tables_have_heads_and_figures_have_labels(pages):
@@ -186,10 +208,10 @@ def visit(browser, pages):
         context.close()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
 @pytest.mark.parametrize("name", ["fold", "verify", "kept", "hostile", "bench", "drift"])
-def test_a_browser_shows_it_without_complaint(visit, name, scheme):
-    page = visit(name, color_scheme=scheme, viewport={"width": 1000, "height": 800})
+def test_a_browser_shows_it_without_complaint(visit, name, scheme, width):
+    page = visit(name, color_scheme=scheme, viewport={"width": width, "height": 800})
     assert page.locator("h1").is_visible()
     wide = page.evaluate("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
     assert wide, "the page itself scrolls sideways"

@@ -6,12 +6,19 @@ jinja2 escapes every text (names in models are untrusted), and the page forbids 
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import UsageError
-from bnfold.report.report_data import ReportData
-from bnfold.results.folding import Inspection
+from bnfold.options import AUTOMATIC
+from bnfold.report.report_data import MOST_HISTOGRAMS, ReportData
+from bnfold.results.folding import BatchNormRow, Inspection
+
+if TYPE_CHECKING:
+    from bnfold.planner.candidates import AffineOp
+    from bnfold.planner.plan import Plan
+    from bnfold.rules.reasons import Refusal
 
 NEEDED = ("jinja2", "matplotlib")
 
@@ -32,8 +39,8 @@ def render(data: ReportData) -> str:
     from bnfold.report.formats.common import finite, number
     from bnfold.report.page import plots
     from bnfold.results.health import FINDINGS
+    from bnfold.results.model import versions
     from bnfold.rules.reasons import REASONS
-    from bnfold.version import __version__
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -45,29 +52,48 @@ def render(data: ReportData) -> str:
     environment.filters.update(number=number, visible=lambda text: visible(str(finite(text))))
     return environment.get_template("page.html.jinja").render(
         data=data,
-        version=__version__,
+        versions=versions() if data.comparison is None else data.comparison.verification.versions,
+        latencies=list(zip(data.latencies, data.benchmark.levels, strict=True)) if data.benchmark else [],
+        most_rows=plots.MOST_ROWS,
+        most_weights=MOST_HISTOGRAMS,
         reasons=REASONS,
         findings=FINDINGS,
         plots=plots.all_of(data),
-        kept=_neighbourhoods(data.inspection),
+        kept=_kept(data.inspection),
+        checks=AUTOMATIC,
     )
 
 
-MOST_PICTURES = 40
-"""Neighbourhoods that are drawn: a page is for reading."""
+MOST_PICTURES = 6
+"""Neighbourhoods that are drawn for one reason: a page is for reading."""
 
 
-def _neighbourhoods(inspection: Inspection | None) -> list[tuple[str, Any]]:
-    """Draw what is around each kept BatchNorm."""
+@dataclass(frozen=True)
+class KeptGroup:
+    """The BatchNorms that one reason keeps: how many they are, and of the first a row with its picture."""
+
+    code: str
+    count: int
+    pictures: list[tuple[BatchNormRow, Any]]
+
+
+def _kept(inspection: Inspection | None) -> list[KeptGroup]:
+    """Return the reasons, the most frequent first, with what is around the first BatchNorms of each."""
     from markupsafe import Markup
 
     from bnfold.report import drawing
     from bnfold.rules.reasons import Refusal
 
-    kept = [
-        (plan, op, outcome)
-        for plan in (inspection.plans if inspection else ())
-        for op, outcome in plan.outcomes
-        if isinstance(outcome, Refusal) and op.form != "scale"
+    if inspection is None:
+        return []
+    rows = {(row.graph, row.output): row for row in inspection.batch_norms}
+    groups: dict[str, list[tuple[BatchNormRow, tuple[Plan, AffineOp, Refusal]]]] = {}
+    for plan in inspection.plans:
+        for op, outcome in plan.outcomes:
+            row = rows.get((op.source.graph.name or "main", op.target.name))
+            if isinstance(outcome, Refusal) and row is not None:
+                groups.setdefault(outcome.reason, []).append((row, (plan, op, outcome)))
+    return [
+        KeptGroup(code, len(found), [(row, Markup(drawing.one(*drawn))) for row, drawn in found[:MOST_PICTURES]])
+        for code, found in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
-    return [(op.name, Markup(drawing.one(plan, op, outcome))) for plan, op, outcome in kept[:MOST_PICTURES]]
