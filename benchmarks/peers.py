@@ -86,7 +86,7 @@ def remaining(folder: Path) -> list[str]:
             cells.append(f"{result['left']}{' **wrong**' if result['wrong'] else ''}")
         rows.append(f"| {name} | {left(model)} | {' | '.join(cells)} |")
     rows.append(f"| **sum** | | {' | '.join(str(totals[tool]) for tool in TOOLS)} |")
-    heads = [f"| network | in it | {' | '.join(TOOLS)} |", "|---|---|" + "---|" * len(TOOLS)]
+    heads = [f"| network | BatchNorms | {' | '.join(TOOLS)} |", "|---|---|" + "---|" * len(TOOLS)]
     return [*heads, *rows, "", *(wrong or ["None of these results is wrong."])]
 
 
