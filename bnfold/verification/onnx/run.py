@@ -43,6 +43,9 @@ SIDE_BY_SIDE = 2**29
 MOST_SAMPLES = 8
 """Samples of each kind that are taken for models with small outputs where the user asked for no number."""
 
+PROVED_SAMPLES = 2
+"""The same, where the fold is proved to the last bit: what is left to show is that the runtime computes it."""
+
 
 @dataclass(frozen=True)
 class _Pair:
@@ -137,7 +140,8 @@ def measure(
     inputs of the user that don't fit.
     """
     modes = run_modes(options)
-    pair = _Pair(original, folded, options, spec, modes, *_accepted(original, options, modes))
+    most = PROVED_SAMPLES if spec.exact else MOST_SAMPLES
+    pair = _Pair(original, folded, options, spec, modes, *_accepted(original, options, modes, most))
     with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
         other = pool.submit(copy_context().run, pair.folded_run) if outputs else None
         wide = pool.submit(copy_context().run, _in_float64, pair, cut, outputs)
@@ -241,7 +245,7 @@ def _unlike(reference: Reference, run: Run) -> str | None:
     return None
 
 
-def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode]) -> tuple[SampleSet, Run]:
+def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode], most: int) -> tuple[SampleSet, Run]:
     """Return samples that the original accepts, and its outputs on them."""
     inputs = options.inputs
     assert model.path is not None
@@ -257,7 +261,7 @@ def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode]) -> 
             if len(sizes.batch) == 1:  # a model that takes one size only is none that can't be run
                 failure = failure or error
             continue
-        if (more := _enough(run, inputs)) > 1:
+        if (more := _enough(run, inputs, most)) > 1:
             fed, _ = next(sample_candidates(model, replace(inputs, samples=more), sizes))
             run = runtime.run(model.path, fed.samples, modes, options.device, options.limits)
         return fed, run
@@ -267,12 +271,12 @@ def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode]) -> 
     raise failure
 
 
-def _enough(run: Run, inputs: InputOptions) -> int:
+def _enough(run: Run, inputs: InputOptions, most: int) -> int:
     """Return how many samples of each kind give the smallest output enough entries, where the user did not say."""
     if inputs.samples is not None or inputs.data is not None:
         return 1
     sizes = [array.size for array in run.outputs[0][0].values() if array.dtype.kind == "f" and array.size]
-    return min(MOST_SAMPLES, -(-CHANNEL // min(sizes, default=CHANNEL)))
+    return min(most, -(-CHANNEL // min(sizes, default=CHANNEL)))
 
 
 def placement(original: LoadedModel, measured: Measured, options: RunOptions) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Operators that slide a window over positions, in float64: convolutions, transposed ones, pools.
 
-A convolution is one matrix product per group of kernel taps, a pool one pass per tap.
+A convolution is one matrix product for as many positions as are copied at a time, a pool one pass per tap.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Array = NDArray[Any]
 Attr = Any
 Index = tuple[Any, ...]
 
-INNER = 256
-"""Rows of the matrix products that a convolution is cut into, at least: taps are taken together up to here."""
+COPIED = 2**22
+"""Entries that a convolution copies for one matrix product (32 MiB): what its kernel sees from some positions."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +101,20 @@ class Conv(OpRun):
         windows = Windows.of(x.shape[2:], w.shape[2:], **attrs)
         groups, inner, outer = group or 1, w.shape[1], w.shape[0] // (group or 1)
         out_shape = (x.shape[0], groups * outer, *windows.out)
-        count = prod(windows.out)
-        taps = [(w[_tap(tap)], seen) for tap, seen in windows.taps(windows.padded(x, 0.0))]
+        seen = [view for _, view in windows.taps(windows.padded(x, 0.0))]
         if inner == 1:
             total = np.zeros((x.shape[0], groups, outer, *windows.out))
-            for part, seen in taps:
-                total += part.reshape(groups, outer, *[1 for _ in windows.out]) * seen[:, :, None]
+            for place, view in zip(product(*map(range, w.shape[2:])), seen, strict=True):
+                total += w[_tap(place)].reshape(groups, outer, *[1 for _ in windows.out]) * view[:, :, None]
         else:
-            total = np.zeros((x.shape[0], groups, outer, count))
-            step = max(1, INNER // inner)
-            for start in range(0, len(taps), step):
-                chunk = taps[start : start + step]
-                rows = [seen.reshape(x.shape[0], groups, inner, count) for _, seen in chunk]
-                parts = [part.reshape(groups, outer, inner) for part, _ in chunk]
-                total += np.concatenate(parts, 2) @ (rows[0] if len(rows) == 1 else np.concatenate(rows, 2))
+            rows = w.reshape(groups, outer, -1)
+            row = prod(windows.out[1:])
+            total = np.zeros((x.shape[0], groups, outer, windows.out[0] * row))
+            step = max(1, COPIED // max(1, prod(x.shape[:2]) * len(seen) * row))
+            for start in range(0, windows.out[0], step):
+                copied = np.stack([view[:, :, start : start + step] for view in seen], 2)
+                columns = copied.reshape(x.shape[0], groups, rows.shape[2], -1)
+                np.matmul(rows, columns, out=total[..., start * row : (start + step) * row])
         total = total.reshape(out_shape)
         if b is not None:
             total += b.reshape(-1, *[1 for _ in windows.out])
