@@ -6,7 +6,7 @@ their last digit; every other word is compared to the letter.
 
 import re
 
-MEASURED = re.compile(r"[\d.]+(?:e[+-]?\d+)?(?= times)|(?<=detection limit )[\d.]+(?:e[+-]?\d+)?")
+MEASURED = re.compile(r"(?:(?<=error ratio )|(?<=detection limit ))[\d.]+(?:e[+-]?\d+)?")
 """How large an error was, and the detection limit."""
 
 DECIMAL = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+")

@@ -9,6 +9,7 @@ from bnfold import options
 from bnfold.report.terminal import Part, Terminal
 from bnfold.results.health import FINDINGS, Finding
 from bnfold.rules.reasons import REASONS
+from bnfold.wording import counted, figure
 
 if TYPE_CHECKING:
     from bnfold.results.calibration import Calibration
@@ -27,7 +28,7 @@ NAMED = 4
 """Layers that a warning names without --verbose."""
 
 SHOWN = 10
-"""Layers and outputs that are off, shown without --verbose."""
+"""Layers of a calibration that are shown without --verbose."""
 
 
 def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -> None:
@@ -64,8 +65,8 @@ def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None
         terminal.line("Dry run: nothing written")
         return
     if result.verification is not None:
-        _print_verification(terminal, result.verification, "Verified: ", verbose=verbose)
-        _print_details(terminal, result.verification, everything=verbose)
+        title = "Verified: " if result.verdict == "equivalent" else "Verification: "
+        _print_verification(terminal, result.verification, title, verbose=verbose)
     elif result.verdict != "unchanged" and result.output.path != "-":
         terminal.line("Not verified; to do so: ", (f"bnfold verify {path} {result.output.path}", "bold"))
     if result.output.path != "-":
@@ -77,7 +78,6 @@ def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -
     for note in result.notes:
         terminal.line(note)
     _print_verification(terminal, result.verification, "", verbose=verbose)
-    _print_details(terminal, result.verification, everything=verbose)
 
 
 def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool) -> None:
@@ -118,19 +118,16 @@ def _drift(name: str, drift: Drift) -> list[Part]:
     return [name, f"{drift.count}", (f"{drift.rms:.3g}", style), f"{figures['max']:.3g}", str(figures["channel"])]
 
 
-def _print_details(terminal: Terminal, result: Verification, *, everything: bool) -> None:
-    """Print the folded layers and the outputs: all of them, or those that do not pass."""
-    layers = [layer for layer in result.layers if everything or layer.verdict != "pass"]
-    outputs = [output for output in result.outputs if everything or output.verdict != "pass"]
-    most = None if everything else SHOWN
-    if layers:
-        terminal.table(LAYER, map(_layer, layers[:most]))
-    if outputs:
-        terminal.table(OUTPUT, map(_output, outputs[:most]))
+def _print_details(terminal: Terminal, result: Verification) -> None:
+    """Print every folded layer and every output."""
+    if result.layers:
+        terminal.table(LAYER, map(_layer, result.layers))
+    if result.outputs:
+        terminal.table(OUTPUT, map(_output, result.outputs))
 
 
 def _layer(layer: LayerResult) -> list[Part]:
-    figures = ("" if x is None else f"{x:.3g}" for x in (layer.error_ratio, layer.max_ulp, layer.max_abs))
+    figures = ("" if x is None else figure(x) for x in (layer.error_ratio, layer.max_ulp, layer.max_abs))
     channels = ", ".join(map(str, layer.channels[:6])) + (" …" if len(layer.channels) > 6 else "")
     return [layer.name, (layer.verdict, CHECKS[layer.verdict]), layer.check, *figures, channels]
 
@@ -138,7 +135,7 @@ def _layer(layer: LayerResult) -> list[Part]:
 def _output(output: OutputResult) -> list[Part]:
     numbers = (output.error_ratio, output.max_abs, output.max_rel, output.max_ulp, output.detection_limit)
     level = f"{output.level}{', TF32' if output.tf32 else ''}"
-    return [output.name, (output.verdict, CHECKS[output.verdict]), level, *(f"{x:.3g}" for x in numbers)]
+    return [output.name, (output.verdict, CHECKS[output.verdict]), level, *map(figure, numbers)]
 
 
 def _count(result: Inspection) -> str:
@@ -219,27 +216,36 @@ def _health_of(result: Inspection) -> list[tuple[str, list[Finding]]]:
 
 
 def _print_verification(terminal: Terminal, result: Verification, title: str, *, verbose: bool) -> None:
+    """Print the verdict, a line for each check, and what else is known; every folded tensor if ``verbose``."""
     verdict = {"different": "models differ"}.get(result.verdict, result.verdict)
-    terminal.line(title, (verdict, f"{VERDICTS[result.verdict]} bold"))
+    why = f": {result.left_open}" if result.verdict == "inconclusive" and result.left_open else ""
+    head = "error: " if result.verdict == "different" and not title else title
+    terminal.line(head, (verdict, f"{VERDICTS[result.verdict]} bold"), why)
+    width = 2 + max((len(check.check) for check in result.checks), default=0)
     for check in result.checks:
         rest = "" if check.required or check.verdict == "pass" else " (not required: the proof holds for all inputs)"
-        word = MARKS[check.verdict]
-        terminal.line("  ", (f"{word:5}", CHECKS[check.verdict]), f" {check.check:10}{check.detail}{rest}", hang=18)
+        mark, name = (f"{MARKS[check.verdict]:4}", CHECKS[check.verdict]), f"  {check.check:{width}}"
+        terminal.line("  ", mark, name, check.detail, rest, hang=8 + width)
     if result.origin == "changed":
-        terminal.line("  bnfold's metadata are in it, but folding again gives other bytes: judged like any tool's fold")
+        terminal.line("note: it says that bnfold folded it, but folding again gives other bytes")
     asked = {check.check for check in result.checks}
     left = [name for name in options.AUTOMATIC if name not in asked]
-    if result.verdict == "inconclusive" and result.left_open:
-        terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
-    elif left and result.checks:
+    if left and result.checks and not why:
         terminal.line(f"  not run: {', '.join(left)}")
+    if verbose:
+        _print_circumstances(terminal, result)
+        _print_details(terminal, result)
+    elif (result.layers or result.outputs) and result.verdict != "equivalent":
+        terminal.line("help: --verbose lists every tensor; --report html=report.html draws them")
+
+
+def _print_circumstances(terminal: Terminal, result: Verification) -> None:
+    """Print what the models ran on, and with which versions."""
     source = result.inputs.get("source")
-    if verbose and source is not None and result.device["used"] is not None:
+    if source is not None and result.device["used"] is not None:
         seed = f", seed {result.inputs['seed']}" if source == "generated" else ""
-        count = result.inputs["samples"]
-        samples = f"{count} sample{'' if count == 1 else 's'}"
+        samples = counted(result.inputs["samples"], "sample")
         terminal.line((f"  inputs: {source}, {samples}{seed}; device: {result.device['used']}", "dim"))
     for name, each in result.inputs.get("ranges", {}).items():
         terminal.line((f"  input {name!r}: {each['low']} to {each['high']}, {each['because']}", "dim"))
-    if not verbose and result.verdict == "different":
-        terminal.line("help: --verbose lists every tensor; --report html=report.html draws them")
+    terminal.line((f"  versions: {', '.join(f'{name} {version}' for name, version in result.versions.items())}", "dim"))
