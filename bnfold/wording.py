@@ -15,6 +15,14 @@ def counted(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
+def duration(seconds: float) -> str:
+    """Return ``0.84 s``, ``12 s`` or ``3 min 5 s``."""
+    if seconds < 60:
+        return f"{seconds:.2g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
 def shape(sizes: Iterable[object]) -> str:
     """Return the sizes of axes, as ``[2, 10]``."""
     return f"[{', '.join(map(str, sizes))}]"

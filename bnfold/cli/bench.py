@@ -109,7 +109,9 @@ def command(original: str, folded: str | None, params: BenchParams, output: Outp
         original, folded = str(find_original(Path(original))), original
     result = bench(original, folded, options)
     if output.shows_report:
-        _print(output.terminal(), result)
+        terminal = output.terminal()
+        _print(terminal, result)
+        output.print_elapsed(terminal)
     if params.plot:
         from bnfold.report import benchmark_plot, figures
 

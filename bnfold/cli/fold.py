@@ -160,6 +160,7 @@ def _fold_one(
         from bnfold.report import text
 
         text.print_folding(terminal, result, verbose=output.verbose)
+        output.print_elapsed(terminal)
     report(result)
     output.write_json(result.to_dict())
     return bool(result.inspection.kept)

@@ -95,6 +95,7 @@ def command(
         from bnfold.report import text
 
         text.print_inspection(terminal, result, verbose=output.verbose)
+        output.print_elapsed(terminal)
     if params.picture:
         _draw(params.picture, result)
     if params.plot:

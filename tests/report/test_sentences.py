@@ -13,7 +13,7 @@ from bnfold.results.verification import CheckResult, LayerResult, Verification, 
 from bnfold.verification.checks.layers import check_layers
 from bnfold.verification.checks.weights import judge_tensors
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors
-from bnfold.wording import figure, names_change
+from bnfold.wording import duration, figure, names_change
 from tests.support import SAMPLES, call
 
 NORMAL = SimpleNamespace(kinds=["normal"])
@@ -162,3 +162,16 @@ def test_figures():
     assert [figure(x) for x in (0.8412, 1.1e10, 6e-7, 735.2, float("inf"), 1e-12)] == [
         "0.841", "1.1e10", "6e-07", "735", "inf", "1e-12",
     ]  # fmt: skip
+
+
+def test_the_time_is_for_terminals_and_json(tmp_path):
+    model = SAMPLES / "two_consumers.onnx"
+    plain = call("inspect", model, "--json", tmp_path / "found.json").stdout
+    assert "Took" not in plain
+    assert json.loads((tmp_path / "found.json").read_text())["elapsed_seconds"] > 0
+    assert re.fullmatch(r"Took [\d.]+ s", call("inspect", model, "--verbose").stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize(("seconds", "said"), [(0.8412, "0.84 s"), (12.3, "12 s"), (185.2, "3 min 5 s")])
+def test_durations(seconds, said):
+    assert duration(seconds) == said
