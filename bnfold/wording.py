@@ -11,8 +11,8 @@ def figure(value: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """Return ``1 layer`` or ``3 layers``."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+    """Return ``1 layer``, ``3 layers`` or ``2 batches``."""
+    return f"{number} {noun}{'' if number == 1 else 'es' if noun.endswith('ch') else 's'}"
 
 
 def duration(seconds: float) -> str:

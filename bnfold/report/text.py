@@ -23,7 +23,7 @@ CHECKS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "?"}
 LAYER = ("LAYER", "", "CHECK", "ERROR RATIO", "MAX ULP", "MAX ABS", "CHANNELS")
 OUTPUT = ("OUTPUT", "", "LEVEL", "ERROR RATIO", "MAX ABS", "MAX REL", "MAX ULP", "DETECTION LIMIT")
-DRIFT = ("BATCHNORM", "VALUES", "RMS DRIFT", "MAX DRIFT", "CHANNEL")
+DRIFT = ("BATCHNORM", "VALUES", "RMS DRIFT", "MAX DRIFT", "OF CHANNEL")
 NAMED = 4
 """Layers that a warning names without --verbose."""
 
@@ -39,9 +39,10 @@ def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -
     _print_warnings(terminal, _health_of(result), verbose=verbose)
     drifts = [(row.name, row.drift) for row in result.rows if row.drift is not None]
     if drifts:
+        terminal.line("Drift of the data from each mean and variance, in stored standard deviations")
         terminal.table(DRIFT, (_drift(name, drift) for name, drift in drifts))
     if result.data is not None and "note" in result.data:
-        terminal.line((result.data["note"], "yellow"))
+        terminal.line(("note", "yellow"), f": {result.data['note']}")
 
 
 def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None:
@@ -81,35 +82,40 @@ def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -
 
 
 def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool) -> None:
-    """Print how far each layer's statistics moved, what was kept and why, what is odd about the new ones."""
-    kept = [row for row in result.rows if row.status == "kept"]
+    """Print what was recalibrated on what, how far each layer's statistics moved, what was kept, what to do next."""
+    data, count = result.data, counted(len(result.rows), "BatchNorm")
+    head = f"{'Would recalibrate' if result.output is None else 'Recalibrated'} {result.calibrated} of {count} in "
+    used = f"{counted(data['rows'], 'row')} in {counted(data['batches'], 'batch')}, {_mode(result)}"
+    terminal.line(head, (result.info.path, "bold"), f" ({used})")
     done = [row for row in result.rows if row.drift is not None]
     shown = done if verbose else sorted(done, key=lambda row: -(row.drift.rms if row.drift else 0.0))[:SHOWN]
-    terminal.table(DRIFT, (_drift(row.name, row.drift) for row in shown if row.drift is not None))
+    if shown:
+        order = "" if verbose else ", the largest first"
+        terminal.line(f"Drift of each mean and variance, in stored standard deviations{order}")
+        terminal.table(DRIFT, (_drift(row.name, row.drift) for row in shown if row.drift is not None))
     if len(shown) < len(done):
-        terminal.line((f"the {SHOWN} that moved most, of {len(done)}; --verbose shows all", "dim"))
-    for row in kept:
-        assert row.reason is not None
-        terminal.line(f"{row.name}: ", ("kept", "yellow"), f": {row.reason['code']}: {row.reason['detail']}")
+        terminal.line((f"{len(done) - len(shown)} more; --verbose shows all", "dim"))
+    for row in result.rows:
+        if row.reason is not None:
+            terminal.line(
+                ("kept", "yellow"), "[", (row.reason["code"], "bold"), f"] {row.name}: {row.reason['detail']}"
+            )
     _print_warnings(terminal, [(row.name, row.findings) for row in result.rows], verbose=verbose)
-    data = result.data
-    way = result.mode
-    if result.mode == "moving-average":
-        way += f", {result.convention}, " + (
-            "cumulative" if result.momentum is None else f"momentum {result.momentum:g}"
-        )
-    terminal.line(
-        (result.info.path, "bold"),
-        f": {result.calibrated} of {len(result.rows)} BatchNorm{'' if len(result.rows) == 1 else 's'} calibrated on "
-        f"{data['rows']} rows in {data['batches']} batch{'' if data['batches'] == 1 else 'es'} ({way})",
-    )
     if "note" in data:
-        terminal.line((data["note"], "yellow"))
+        terminal.line(("note", "yellow"), f": {data['note']}")
     if result.output is None:
         terminal.line("Dry run: nothing written")
+        terminal.line("Next: the same command without --dry-run")
     elif result.output.path != "-":
         terminal.line(f"Wrote {result.output.path}")
         terminal.line("Next: ", (f"bnfold fold {result.output.path}", "bold"))
+
+
+def _mode(result: Calibration) -> str:
+    if result.mode != "moving-average":
+        return result.mode
+    momentum = "cumulative" if result.momentum is None else f"momentum {result.momentum:g}"
+    return f"{result.mode}, {result.convention}, {momentum}"
 
 
 def _drift(name: str, drift: Drift) -> list[Part]:
