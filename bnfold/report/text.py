@@ -181,15 +181,15 @@ def _print_kept(terminal: Terminal, result: Inspection, *, verbose: bool) -> Non
 
     Many of one code are one paragraph with the first names, unless ``verbose``.
     """
-    kept: dict[str, list[BatchNormRow]] = {}
+    kept: dict[tuple[str, tuple[str, ...]], list[BatchNormRow]] = {}
     for row in result.batch_norms:
         if row.reason is not None:
-            kept.setdefault(row.reason["code"], []).append(row)
-    for code, rows in sorted(kept.items()):
+            kept.setdefault((row.reason["code"], tuple(row.would_fold_with)), []).append(row)
+    for (code, tried), rows in sorted(kept.items()):
         grouped = len(rows) > NAMED and not verbose
         for row in rows[:1] if grouped else rows:
             assert row.reason is not None
-            size = "" if row.channels is None else f" ({row.channels} channel{'' if row.channels == 1 else 's'})"
+            size = "" if row.channels is None else f" ({counted(row.channels, 'channel')})"
             terminal.line(("kept", "yellow"), "[", (code, "bold"), "] ", _title(row), size)
             for side in ("previous", "next") if "previous" in row.reason else ("detail",):
                 label = {"detail": "why:", "previous": "previous:", "next": "next:"}[side]
@@ -199,7 +199,16 @@ def _print_kept(terminal: Terminal, result: Inspection, *, verbose: bool) -> Non
                 f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
             )
             terminal.line(f"  {'also:':10}{more}", hang=12)
-        terminal.line(f"  {'help:':10}{REASONS[code][1]}", hang=12)
+        remedy = _remedy(tried, "it" if len(rows) == 1 else "them") or REASONS[code][1]
+        if code == "overridable" and not tried:
+            remedy = "--freeze-initializers alone is not enough: inspect with it says what else is in the way"
+        terminal.line(f"  {'help:':10}{remedy}", hang=12)
+
+
+def _remedy(tried: tuple[str, ...], what: str) -> str:
+    """Return what the options do that were found to fold a kept BatchNorm, or several; nothing without any."""
+    effects = {"threshold": ", with a Max in place of the Relu", "freeze": ", if no caller overrides the weights"}
+    return "; or ".join(f"{options.FLAGS[name]} folds {what}{effects.get(name, '')}" for name in tried)
 
 
 def _print_warnings(terminal: Terminal, found: Sequence[tuple[str, list[Finding]]], *, verbose: bool) -> None:
