@@ -49,7 +49,7 @@ class BatchParams:
     def is_batch(self, models: list[str]) -> bool:
         """Return True if a call has several models, or asks for what several need. Raises UsageError."""
         if self.jobs and self.dask:
-            raise UsageError("--jobs and --dask exclude each other")
+            raise UsageError("--jobs and --dask exclude each other", "leave one out")
         asked = bool(self.jobs or self.dask or self.resume)
         if (asked or len(models) > 1) and "-" in models:
             raise UsageError("standard input is no model among several", "name files")

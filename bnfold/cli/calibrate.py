@@ -97,7 +97,7 @@ class CalibrateParams:
                 f"--momentum and --{self.mode} exclude each other", "a moving average goes through all layers at once"
             )
         if self.momentum is None and self.convention:
-            raise UsageError("--convention goes with --momentum")
+            raise UsageError("--convention goes with --momentum", "give a momentum too, or leave it out")
         number = None
         if self.momentum is not None and self.momentum != CUMULATIVE:
             try:

@@ -62,7 +62,7 @@ class OutputParams:
             if path.exists() and (not path.is_file() or path.read_bytes()[:1] not in (b"", b"{")):
                 raise UsageError(f"--json {target}: exists and is no JSON", "name another file")
             if not path.absolute().parent.is_dir():
-                raise OutputError(f"--json {target}: its folder does not exist")
+                raise OutputError(f"--json {target}: its folder does not exist", "create it first")
         except OSError as error:
             raise OutputError(f"--json {target}: {error.strerror or error}") from None
 

@@ -99,7 +99,7 @@ def test_paths_are_relative_to_the_project(here, monkeypatch):
         ("[tool.bnfold.fold]\nin-place = true", 2, "only the command line may set it"),
         ("[tool.bnfold.fold]\njobs = 'x'", 2, "--jobs"),
         ("[tool.bnfold", 4, "it is no TOML"),
-        ("[project]\nname = 'other'", 2, "takes a MODEL"),
+        ("[project]\nname = 'other'", 2, "no model is given"),
         ("[tool.bnfold.fold]\ndask = 'tcp://x'", 2, "only the command line may set it"),
         ("[tool.bnfold.fold]\nreport = ['html=../x.html']", 2, "lies outside of the project"),
         ("[tool.bnfold.fold]\nreport = ['html=/tmp/x.html']", 2, "lies outside of the project"),
