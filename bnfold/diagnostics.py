@@ -79,7 +79,7 @@ def _library(name: str) -> Finding:
     use, remedy = PARTS[name]
     if importlib.util.find_spec(name) is None:
         needed = name in ("onnx", "numpy", "click", "rich")
-        return Finding(name, "broken" if needed else "missing", f"for: {use}", remedy)
+        return Finding(name, "broken" if needed else "missing", f"not installed; needed for {use}", remedy)
     return Finding(name, "ok", f"{_version(name)}: {use}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 
@@ -18,6 +19,17 @@ class BnfoldError(Exception):
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(" ".join(message.split()))
         self.hint = " ".join(hint.split())
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """Return why a file can't be read, as an error that names the first folder of its path that is not there."""
+    try:
+        missing = next((p for p in reversed(path.parents) if not p.exists()), None)
+    except (OSError, ValueError):
+        missing = None
+    if missing is not None:
+        return InputError(f"{path}: the folder {str(missing)!r} does not exist", "check the path")
+    return InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path")
 
 
 class UsageError(BnfoldError):

@@ -100,7 +100,7 @@ def find_original(folded: Path) -> Path:
         raise InputError("<stdin>: what was folded is not beside it", "name the original and the folded file")
     name, digest = load_any(folded).source()
     if not name or not digest:
-        raise InputError(f"{folded}: it has no provenance metadata that name its original", "name the original too")
+        raise InputError(f"{folded}: it does not record which model it was folded from", "name the original too")
     path = folded.parent / Path(name).name
     if not path.is_file() or path.samefile(folded):
         raise InputError(f"{folded}: its original {name!r} is not beside it", "name the original too")

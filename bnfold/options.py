@@ -66,6 +66,10 @@ _FLAGS = {"freeze": False, "scales": True, "threshold": False, "merge": False}
 """The options of a plan, the flags with their defaults."""
 
 
+FLAGS = {"merge": "--merge-branches", "threshold": "--threshold", "freeze": "--freeze-initializers"}
+"""Options of a plan that allow more folds, and their names on the command line."""
+
+
 CHECKS = ("structure", "weights", "layers", "outputs")
 """The checks, cheapest first."""
 

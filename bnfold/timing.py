@@ -1,8 +1,20 @@
-"""How long each stage took."""
+"""How long a command took, and each stage of a fold."""
 
 from __future__ import annotations
 
 import time
+
+
+class Stopwatch:
+    """Runs from the moment that it is made."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """The seconds since then."""
+        return time.perf_counter() - self._started
 
 
 class StageTimer:

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "bnfold"
 
 LAYERS = (
     # lowest first: a package imports from lower layers and from itself, whether at the top, in a function or for types
-    {"errors", "isolation", "numerics", "progress", "timing", "version"},
+    {"errors", "isolation", "numerics", "progress", "timing", "version", "wording"},
     {"ir", "options"},
     {"io", "rules"},
     {"frontends.onnx", "frontends.torch", "planner", "verification.runtime"},

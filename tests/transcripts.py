@@ -6,8 +6,8 @@ their last digit; every other word is compared to the letter.
 
 import re
 
-MEASURED = re.compile(r"[\d.]+(?:e[+-]?\d+)?(?= times)|(?<=detection limit )[\d.]+(?:e[+-]?\d+)?")
-"""How large an error was, and the detection limit."""
+MEASURED = re.compile(r"(?:(?<=error ratio )|(?<=detection limit )|(?<=Took ))[\d.]+(?:e[+-]?\d+)?")
+"""How large an error was, the detection limit, and how long it took."""
 
 DECIMAL = re.compile(r"\d+\.\d+(?:e[+-]?\d+)?|\d+e[+-]?\d+")
 CLOSE = 0.01

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from bnfold.cli.output import OutputParams
 from bnfold.cli.params import FILE, option
 from bnfold.errors import InconclusiveError, OutputError, UsageError
 from bnfold.report.terminal import Part, Terminal, echo, echo_error
+from bnfold.wording import counted
 
 if TYPE_CHECKING:
     from concurrent.futures import Executor
@@ -47,7 +49,7 @@ class BatchParams:
     def is_batch(self, models: list[str]) -> bool:
         """Return True if a call has several models, or asks for what several need. Raises UsageError."""
         if self.jobs and self.dask:
-            raise UsageError("--jobs and --dask exclude each other")
+            raise UsageError("--jobs and --dask exclude each other", "leave one out")
         asked = bool(self.jobs or self.dask or self.resume)
         if (asked or len(models) > 1) and "-" in models:
             raise UsageError("standard input is no model among several", "name files")
@@ -87,65 +89,88 @@ def conclude(
     strict: bool,
     report: Callable[[Outcome], None] = lambda _: None,
 ) -> int:
-    """Report each outcome as it comes, then all of them as a table; return the exit code."""
+    """Report each outcome as it comes; then all of them as a table, and the failures; return the exit code."""
     done: dict[str, Outcome] = {}
     with _lines(output.json_file) as stream:
         for outcome in outcomes:
             done[outcome.model] = outcome
             if stream is not None:
                 _write(stream, outcome.to_dict(), str(output.json_file))
-            if outcome.error is not None:
-                echo_error(outcome.error["message"], outcome.error["hint"])
-            elif sys.stderr is not None and sys.stderr.isatty() and not output.quiet:
-                echo(f"[{len(done)}/{len(models)}] {outcome.model}", err=True)
+            if sys.stderr is not None and sys.stderr.isatty() and not output.quiet:
+                failed = ": failed" if outcome.error is not None else ""
+                echo(f"[{len(done)}/{len(models)}] {outcome.model}{failed}", err=True)
             report(outcome)
     in_order = [done[model] for model in models if model in done]
     if output.shows_report:
         _print_table(terminal, in_order)
-    failures = [outcome.exit_code for outcome in in_order if outcome.exit_code]
+        output.print_elapsed(terminal)
+    failures = [outcome for outcome in in_order if outcome.error is not None]
+    for outcome in failures:
+        assert outcome.error is not None
+        echo_error(_named(outcome.model, outcome.error["message"]), outcome.error["hint"])
     if failures:
-        return failures[0]
+        return failures[0].exit_code
     kept = any(outcome.result and outcome.result["summary"]["kept"] for outcome in in_order)
     return int(strict and kept)
 
 
+def _named(model: str, message: str) -> str:
+    """Return a failure's message, which begins with the model unless it names it anyway."""
+    return message if model in message else f"{model}: {message}"
+
+
 def _print_table(terminal: Terminal, outcomes: list[Outcome]) -> None:
     """Print a row for each of several models, and their sum."""
-    terminal.table(("model", "", "BatchNorms", "foldable", "why not the rest"), map(_row, outcomes))
-    results = [outcome.result["summary"] for outcome in outcomes if outcome.result is not None]
-    total, foldable = (sum(summary[key] for summary in results) for key in ("batch_norms", "foldable"))
-    skipped = sum(outcome.skipped for outcome in outcomes)
-    failed = sum(outcome.error is not None for outcome in outcomes)
-    parts = [f"{len(outcomes)} models: {foldable} of {total} BatchNorms foldable"]
-    parts += [f"{skipped} done before"] if skipped else []
-    parts += [f"{failed} failed"] if failed else []
-    terminal.line("; ".join(parts))
+    writes = any(outcome.command == "fold" for outcome in outcomes)
+    heads = ("MODEL", "RESULT", "FOLDED" if writes else "FOLDABLE", "KEPT", *(("WRITTEN TO",) if writes else ()))
+    terminal.table(heads, (_row(outcome, writes=writes) for outcome in outcomes))
+    terminal.line(_sum(outcomes, writes=writes))
 
 
-def _row(outcome: Outcome) -> list[Part]:
-    if outcome.result is None:
-        assert outcome.error is not None
-        return [outcome.model, ("failed", "red"), "", "", outcome.error["message"]]
-    result, summary = outcome.result, outcome.result["summary"]
-    reasons = ", ".join(f"{code} {count}" for code, count in summary["by_reason"].items())
-    counts = (str(summary["batch_norms"]), str(summary["foldable"]))
-    return [outcome.model, _state(outcome, result), *counts, reasons]
+def _sum(outcomes: list[Outcome], *, writes: bool) -> str:
+    """Return how many models were folded or inspected, what became of the others, and the BatchNorms of all."""
+    states = Counter(_state(outcome)[0] for outcome in outcomes)
+    apart = ("unchanged", "done before", "failed") if writes else ("done before", "failed")
+    others = [f"{states[state]} {state}" for state in apart if states[state]]
+    done = len(outcomes) - sum(states[state] for state in apart)
+    summaries = [outcome.result["summary"] for outcome in outcomes if outcome.result is not None]
+    total, foldable = (sum(summary[key] for summary in summaries) for key in ("batch_norms", "foldable"))
+    counts = ", ".join([f"{done} of {counted(len(outcomes), 'model')}", *others])
+    verb, end = ("Folded", "folded") if writes else ("Inspected", "can be folded")
+    if states["dry run"]:
+        verb, end = "Planned", "can be folded"
+    return f"{verb} {counts}; {foldable} of {counted(total, 'BatchNorm')} {end}"
 
 
-def _state(outcome: Outcome, result: dict[str, Any]) -> Part:
-    """Return what became of one of several models, in a word."""
+def _row(outcome: Outcome, *, writes: bool) -> list[Part]:
+    result, empty = outcome.result, [""] if writes else []
+    if result is None:
+        return [outcome.model, _state(outcome), "", "", *empty]
+    summary = result["summary"]
+    reasons = ", ".join(f"{count} {code}" for code, count in summary["by_reason"].items())
+    place: list[Part] = [(result.get("output") or {"path": ""})["path"]] if writes else []
+    return [outcome.model, _state(outcome), f"{summary['foldable']} of {summary['batch_norms']}", reasons, *place]
+
+
+def _state(outcome: Outcome) -> tuple[str, str]:
+    """Return what became of one of several models, in a word, and the word's style."""
+    result = outcome.result
+    if result is None:
+        return "failed", "red"
     if outcome.skipped:
         return "done before", "dim"
     if result["command"] == "inspect":
-        return "inspected"
+        return "inspected", ""
+    if result["output"] is None:
+        return "dry run", ""
+    if not any(row["status"] == "folded" for row in result["batch_norms"]):
+        return "unchanged", ""
     if result["verification"] is not None:
         verdict = result["verification"]["verdict"]
         from bnfold.report.text import VERDICTS
 
         return verdict, VERDICTS[verdict]
-    if result["output"] is None:
-        return "dry run"
-    return "folded" if any(row["status"] == "folded" for row in result["batch_norms"]) else "unchanged"
+    return "folded", ""
 
 
 @contextlib.contextmanager

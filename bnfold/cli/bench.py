@@ -30,6 +30,7 @@ from bnfold.cli.params import (
 from bnfold.cli.verification_options import input_options, time_limit
 from bnfold.options import ORT_LEVELS, BenchOptions, Limits
 from bnfold.report.terminal import Terminal
+from bnfold.wording import shape
 
 if TYPE_CHECKING:
     from bnfold.results.benchmark import Benchmark
@@ -95,8 +96,8 @@ def command(original: str, folded: str | None, params: BenchParams, output: Outp
     """Measure the latency of ORIGINAL and FOLDED on onnxruntime, side by side, in interleaved runs.
 
     With FOLDED alone, its original is found by what 'bnfold fold' recorded in it. A ratio below 1 means that the folded
-    model is faster; the interval beside it holds the true one in 95 of 100 cases. 'same' is said only where all of the
-    interval is within 10 % of 1.
+    model is faster; the interval beside it holds the true one in 95 of 100 cases. 'no significant difference' is said
+    only where all of the interval is within 10% of 1.
     """
     output.check_json_target()
     check_plot(params.plot, [original, folded or original])
@@ -109,7 +110,9 @@ def command(original: str, folded: str | None, params: BenchParams, output: Outp
         original, folded = str(find_original(Path(original))), original
     result = bench(original, folded, options)
     if output.shows_report:
-        _print(output.terminal(), result)
+        terminal = output.terminal()
+        _print(terminal, result)
+        output.print_elapsed(terminal)
     if params.plot:
         from bnfold.report import benchmark_plot, figures
 
@@ -119,24 +122,32 @@ def command(original: str, folded: str | None, params: BenchParams, output: Outp
     sys.exit(0)
 
 
+def _inputs(result: Benchmark) -> str:
+    """Return the shape of each input by name, or where the inputs are from."""
+    shapes = result.inputs.get("shapes")
+    if not shapes:
+        return str(result.inputs["source"])
+    return ", ".join(f"{name} {shape(sizes)}" for name, sizes in shapes[0].items())
+
+
 def _print(terminal: Terminal, result: Benchmark) -> None:
     """Print sizes, and a row per level."""
     nodes, size = result.nodes, result.bytes
     terminal.line(
         (result.folded.path, "bold"),
         f": {nodes['original']} → {nodes['folded']} nodes, {size['original']:,} → {size['folded']:,} bytes; ",
-        f"on {result.device}, inputs {(result.inputs.get('shapes') or [result.inputs['source']])[0]}",
+        f"on {result.device}, inputs {_inputs(result)}",
     )
     colours = {"faster": "green", "slower": "red", "same": "dim", "inconclusive": "yellow"}
     terminal.table(
-        ("LEVEL", "ORIGINAL", "FOLDED", "RATIO (95% CI)", ""),
+        ("LEVEL", "ORIGINAL", "FOLDED", "RATIO (95% CI)", "RESULT"),
         (
             [
                 level.level,
                 f"{level.original.median:.3f} ± {level.original.spread:.3f} ms",
                 f"{level.folded.median:.3f} ± {level.folded.spread:.3f} ms",
                 f"{level.ratio:.3f} ({level.low:.3f} to {level.high:.3f})",
-                (level.verdict, colours[level.verdict]),
+                (level.conclusion, colours[level.verdict]),
             ]
             for level in result.levels
         ),

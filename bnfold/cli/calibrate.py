@@ -97,7 +97,7 @@ class CalibrateParams:
                 f"--momentum and --{self.mode} exclude each other", "a moving average goes through all layers at once"
             )
         if self.momentum is None and self.convention:
-            raise UsageError("--convention goes with --momentum")
+            raise UsageError("--convention goes with --momentum", "give a momentum too, or leave it out")
         number = None
         if self.momentum is not None and self.momentum != CUMULATIVE:
             try:
@@ -145,7 +145,9 @@ def command(model: str, params: CalibrateParams, output: OutputParams) -> None:
     if output.shows_report:
         from bnfold.report import text
 
-        text.print_calibration(output.terminal(model_on_stdout=on_stdout), result, verbose=output.verbose)
+        terminal = output.terminal(model_on_stdout=on_stdout)
+        text.print_calibration(terminal, result, verbose=output.verbose)
+        output.print_elapsed(terminal)
     if params.plot:
         draw_drifts({row.name: row.drift for row in result.rows if row.drift}, result.info.path, params.plot)
     output.write_json(result.to_dict())

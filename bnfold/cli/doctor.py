@@ -13,9 +13,9 @@ from bnfold.cli.params import SectionedCommand, takes
 from bnfold.errors import BnfoldError
 
 if TYPE_CHECKING:
-    from bnfold.diagnostics import Finding
+    from bnfold.diagnostics import Diagnosis, Finding
 
-COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+MARKS = {"ok": ("ok", "green"), "missing": ("--", "dim"), "broken": ("FAIL", "red")}
 
 
 @click.command("doctor", cls=SectionedCommand)
@@ -31,12 +31,24 @@ def command(output: OutputParams) -> None:
     result = Diagnosis([*diagnose().findings, _project()])
     if output.shows_report:
         terminal = output.terminal()
+        width = 2 + max(len(finding.subject) for finding in result.findings)
         for finding in result.findings:
-            terminal.line(f"{finding.subject}: ", (finding.state, COLOURS[finding.state]), f": {finding.detail}")
+            mark, style = MARKS[finding.state]
+            terminal.line((f"{mark:4}", style), f"  {finding.subject:{width}}{finding.detail}", hang=6 + width)
             if finding.remedy:
-                terminal.line((f"  {finding.remedy}", "dim"))
+                terminal.line((f"{'':{6 + width}}{finding.remedy}", "dim"), hang=6 + width)
+        terminal.line(_summary(result))
     output.write_json(result.to_dict())
     sys.exit(0 if result.healthy else 3)
+
+
+def _summary(result: Diagnosis) -> str:
+    """Return in one line whether bnfold can work here."""
+    broken, missing = (sum(finding.state == state for finding in result.findings) for state in ("broken", "missing"))
+    optional = f"; {missing} optional (--) not there" if missing else ""
+    if broken:
+        return f"{broken} of {len(result.findings)} do not work (FAIL){optional}"
+    return f"Everything that is needed works{optional}"
 
 
 def _project() -> Finding:

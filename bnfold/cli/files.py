@@ -19,17 +19,19 @@ def expand(models: tuple[str, ...]) -> list[str]:
     files: list[str] = []
     for name in models:
         if not name:
-            raise UsageError("a model's name is empty")
+            raise UsageError("a model's name is empty", "is a variable of the script not set?")
         if name != "-" and _is_folder(name):
             inside = (path for suffix in ("onnx", "pt2") for path in Path(name).glob(f"*.{suffix}"))
             found = sorted(str(path) for path in inside if ".folded" not in path.suffixes)
+            if not found and (Path(name) / "saved_model.pb").exists():
+                raise InputError(f"{name}: a TensorFlow SavedModel, not ONNX", "convert it to ONNX first (tf2onnx)")
             if not found:
                 raise InputError(f"{name}: no .onnx or .pt2 file in this folder, folded ones aside", "name the files")
             files += found
         elif name != "-" and glob.has_magic(name) and not Path(name).exists():
             found = sorted(glob.glob(name, recursive=True))
             if not found:
-                raise InputError(f"{name}: no file matches")
+                raise InputError(f"{name}: no file matches this pattern", "check the folder and the suffix")
             files += found
         else:
             files.append(name)
@@ -59,11 +61,11 @@ def check_plot(target: str | None, models: list[str]) -> None:
         raise UsageError("--plot needs matplotlib", "pip install 'bnfold[plot]'")
     path = Path(target)
     if path.suffix not in (".svg", ".png", ".pdf"):
-        raise UsageError(f"--plot {target}: must end in .svg, .png or .pdf")
+        raise UsageError(f"--plot {target}: must end in .svg, .png or .pdf", "give it such a suffix")
     if any(same_file(target, model) for model in models):
         raise UsageError(f"--plot {target}: is a model", "name another file")
     if not path.absolute().parent.is_dir():
-        raise OutputError(f"--plot {target}: its folder does not exist")
+        raise OutputError(f"--plot {target}: its folder does not exist", "create it first")
 
 
 def draw_drifts(drifts: Mapping[str, Drift], model: str, target: str) -> None:

@@ -160,6 +160,7 @@ def _fold_one(
         from bnfold.report import text
 
         text.print_folding(terminal, result, verbose=output.verbose)
+        output.print_elapsed(terminal)
     report(result)
     output.write_json(result.to_dict())
     return bool(result.inspection.kept)
@@ -206,21 +207,21 @@ def _report(wanted: list[reports.Report], found: Folding | Comparison, *, quiet_
 def _check_targets(files: list[str], params: FoldParams, output: OutputParams) -> None:
     """Refuse targets that contradict each other, and make the folder. Raises UsageError, OutputError."""
     if params.in_place and (params.output or params.output_dir):
-        raise UsageError("--in-place goes with neither --output nor --output-dir")
+        raise UsageError("--in-place goes with neither --output nor --output-dir", "leave one out")
     if params.output and params.output_dir:
-        raise UsageError("--output and --output-dir exclude each other")
+        raise UsageError("--output and --output-dir exclude each other", "leave one out")
     if params.output and len(files) > 1:
         raise UsageError("--output takes one model", "use --output-dir")
     if params.output_dir:
         names = [Path(name).name for name in files]
         if len(set(names)) < len(names):
-            raise UsageError("two models of the same name would go to one file in --output-dir")
+            raise UsageError("two models of the same name would go to one file in --output-dir", "fold them one by one")
         try:
             Path(params.output_dir).mkdir(parents=True, exist_ok=True)
         except (OSError, RuntimeError) as error:
             raise OutputError(f"{params.output_dir}: {getattr(error, 'strerror', None) or error}") from None
     elif output.json_file and params.output and Path(output.json_file) == Path(params.output) != Path("-"):
-        raise UsageError("--json and --output name the same file")
+        raise UsageError("--json and --output name the same file", "name another for one of them")
 
 
 def _target(model: str, params: FoldParams, to: Format | None, place: str | None) -> str | None:

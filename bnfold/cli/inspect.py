@@ -95,6 +95,7 @@ def command(
         from bnfold.report import text
 
         text.print_inspection(terminal, result, verbose=output.verbose)
+        output.print_elapsed(terminal)
     if params.picture:
         _draw(params.picture, result)
     if params.plot:
@@ -110,11 +111,13 @@ def command(
 def _check(files: list[str], params: InspectParams, *, many: bool) -> None:
     """Refuse options that contradict each other, before any work is done. Raises UsageError, OutputError."""
     if params.picture and (Path(params.picture).suffix not in (".svg", ".html") or many):
-        raise UsageError("--graph takes one model, and a file that ends in .svg or .html")
+        raise UsageError("--graph takes one model, and a file that ends in .svg or .html", "--graph picture.svg")
     if many and params.data:
-        raise UsageError("--data takes one model")
+        raise UsageError("--data takes one model", "inspect them one by one")
     if (params.plot or params.batch_size) and not params.data:
-        raise UsageError(f"--{'plot' if params.plot else 'batch-size'} goes with --data")
+        raise UsageError(
+            f"--{'plot' if params.plot else 'batch-size'} goes with --data", "give the data too, or leave it out"
+        )
     check_plot(params.plot, files)
 
 

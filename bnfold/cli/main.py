@@ -16,6 +16,7 @@ import click
 from bnfold.cli.commands import COMMANDS, Context, command_named
 from bnfold.errors import BnfoldError, OutputError, UsageError
 from bnfold.report.terminal import echo, echo_error, echo_lines, redirect_warnings
+from bnfold.timing import Stopwatch
 from bnfold.version import ONE_THREAD, __version__
 
 
@@ -52,7 +53,7 @@ class Commands(click.Group):
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Run, and turn every failure into its line, its hint and its exit code."""
         try:
-            code = super().main(*args, **{**kwargs, "standalone_mode": False}) or 0
+            code = super().main(*args, **{**kwargs, "standalone_mode": False, "obj": Stopwatch()}) or 0
             if sys.stdout is not None:
                 sys.stdout.flush()
             sys.exit(code)

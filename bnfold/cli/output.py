@@ -15,6 +15,8 @@ from bnfold.cli.files import write_text
 from bnfold.cli.params import FILE, option
 from bnfold.errors import OutputError, UsageError
 from bnfold.report.terminal import Terminal
+from bnfold.timing import Stopwatch
+from bnfold.wording import duration
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class OutputParams:
             if path.exists() and (not path.is_file() or path.read_bytes()[:1] not in (b"", b"{")):
                 raise UsageError(f"--json {target}: exists and is no JSON", "name another file")
             if not path.absolute().parent.is_dir():
-                raise OutputError(f"--json {target}: its folder does not exist")
+                raise OutputError(f"--json {target}: its folder does not exist", "create it first")
         except OSError as error:
             raise OutputError(f"--json {target}: {error.strerror or error}") from None
 
@@ -71,11 +73,19 @@ class OutputParams:
             return
         from bnfold.report.formats.common import dumps
 
-        text = dumps(result, line=line)
+        text = dumps(result if line else {**result, "elapsed_seconds": round(_elapsed(), 3)}, line=line)
         if target == "-":
             click.echo(text, nl=False)
             return
         write_text(Path(target), text)
+
+    def print_elapsed(self, terminal: Terminal) -> None:
+        """Print how long the command took, last: on a terminal or with ``--verbose``.
+
+        What a pipe or a file gets is the same for the same models, so that it can be compared.
+        """
+        if self.shows_report and (self.verbose or terminal.is_terminal):
+            terminal.line((f"Took {duration(_elapsed())}", "dim"))
 
     @contextmanager
     def progress(self) -> Iterator[None]:
@@ -88,3 +98,10 @@ class OutputParams:
 
         with Bar(sys.stderr, color=not self.no_color) as bar, listening(bar):
             yield
+
+
+def _elapsed() -> float:
+    """Return the seconds since the command was called."""
+    context = click.get_current_context(silent=True)
+    watch = None if context is None else context.find_object(Stopwatch)
+    return 0.0 if watch is None else watch.seconds

@@ -7,6 +7,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import field, fields
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -157,7 +158,7 @@ def byte_count(text: str | None) -> int | None:
 def positive(option: str, value: float) -> float:
     """Return a finite number that is not negative. Raises UsageError."""
     if not (math.isfinite(value) and value >= 0):
-        raise UsageError(f"{option} {value}: must be a finite number, not negative")
+        raise UsageError(f"{option} {value}: must be a finite number, not negative", "for example 1e-3")
     return value
 
 
@@ -168,7 +169,9 @@ def words(option: str, text: str, known: tuple[str, ...]) -> tuple[str, ...]:
         raise UsageError(f"{option}: names nothing", f"known: {', '.join(known)}")
     for word in found:
         if word not in known:
-            raise UsageError(f"{option} {word}: not one of {', '.join(known)}")
+            near = get_close_matches(word, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise UsageError(f"{option} {word}: not one of {', '.join(known)}", hint)
     return found
 
 
@@ -182,6 +185,9 @@ def ranges_of(texts: Sequence[str]) -> dict[str, tuple[float, float]]:
     return dict(map(_range, texts))
 
 
+RANGE_FORM = "the input's name, a colon, its least and its largest value"
+
+
 def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     name, _, dims = text.rpartition(":")
     try:
@@ -189,7 +195,7 @@ def _shape(text: str) -> tuple[str, tuple[int, ...]]:
     except ValueError:
         shape = (-1,)
     if not name or any(dim < 0 for dim in shape):
-        raise UsageError(f"--shape {text}: not of the form NAME:1,3,224,224")
+        raise UsageError(f"--shape {text}: not of the form NAME:1,3,224,224", "the input's name, a colon, its sizes")
     return name, shape
 
 
@@ -198,7 +204,7 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
     try:
         low, high = (float(limit) for limit in limits.split(","))
     except ValueError:
-        raise UsageError(f"--range {text}: not of the form NAME:LO,HI") from None
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI", RANGE_FORM) from None
     if not name or not low <= high or not math.isfinite(high - low):
-        raise UsageError(f"--range {text}: not of the form NAME:LO,HI")
+        raise UsageError(f"--range {text}: not of the form NAME:LO,HI", RANGE_FORM)
     return name, (low, high)

@@ -123,7 +123,7 @@ def _expanded(path: Path, folder: Path, pattern: str) -> list[str]:
     found = sorted(glob.glob(pattern, root_dir=folder, recursive=True))
     names = [_from_here(folder / name) for name in found if ".folded" not in Path(name).suffixes]
     if not names:
-        raise InputError(f"{path}: no file matches {pattern!r}")
+        raise InputError(f"{path}: no file matches {pattern!r}", "patterns are relative to this file's folder")
     return names
 
 
@@ -201,8 +201,8 @@ def models(command: str) -> list[Entry]:
     project = find()
     if project is None or not project.entries:
         raise UsageError(
-            f"bnfold {command} takes a MODEL, and no {FILE} here has models under [tool.bnfold]",
-            f"bnfold {command} --help",
+            f"no model is given, and no {FILE} here lists models under [tool.bnfold]",
+            f"bnfold {command} {'ORIGINAL FOLDED' if command == 'verify' else 'model.onnx'}; --help lists the options",
         )
     return project.entries
 

@@ -61,7 +61,7 @@ def wanted(
             raise UsageError(f"--report {text}: no such report", hint)
         if bool(file) != (kind in WITH_FILE):
             form = f"{kind} takes no file" if file else f"write {kind}=FILE"
-            raise UsageError(f"--report {text}: {form}")
+            raise UsageError(f"--report {text}: {form}", HELP)
         if kind == HTML:
             from bnfold.report.page.render import check_installed
 
@@ -73,7 +73,7 @@ def wanted(
         found.append(Report(kind, _checked(Path(file), models) if file else None))
     files = [str(report.path) for report in found if report.path is not None]
     if len(set(files)) < len(files):
-        raise UsageError("two reports would go to one file")
+        raise UsageError("two reports would go to one file", "name another for one of them")
     return found
 
 

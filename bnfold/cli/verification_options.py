@@ -158,7 +158,7 @@ def input_options(
     generated = [option for option, texts in (("--shape", shapes), ("--range", ranges)) if texts]
     generated += [] if samples is None else ["--samples"]
     if data and generated:
-        raise UsageError(f"--inputs and {generated[0]} exclude each other: your data is what it is")
+        raise UsageError(f"--inputs and {generated[0]} exclude each other: your data is what it is", "leave one out")
     return InputOptions(
         data=Path(data) if data else None,
         kinds=words("--gen", kinds, INPUT_KINDS),
@@ -180,4 +180,6 @@ def _ulps(policy: str | None) -> float | None:
     try:
         return positive("--weight-policy", float(policy.removeprefix("ulp:")))
     except ValueError:
-        raise UsageError(f"--weight-policy {policy}: neither 'exact' nor of the form ulp:4") from None
+        raise UsageError(
+            f"--weight-policy {policy}: neither 'exact' nor of the form ulp:4", "write exact, or ulp: and a number"
+        ) from None

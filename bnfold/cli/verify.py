@@ -32,7 +32,9 @@ def command(original: str | None, folded: str | None, verification: Verification
     output.check_json_target()
     if original is not None:
         first, second = (original, folded) if folded else (None, original)
-        sys.exit(EXIT_CODES[_judge(first, second, verification, output)])
+        verdict = _judge(first, second, verification, output)
+        output.print_elapsed(output.terminal())
+        sys.exit(EXIT_CODES[verdict])
     pairs = [(entry.model, entry.output or _beside(entry.model)) for entry in project.models("verify")]
     if len(pairs) > 1 and output.json_file not in (None, "-"):
         raise UsageError("--json takes one file for one pair of models", "use --report json=reports/{name}.json")
@@ -43,6 +45,7 @@ def command(original: str | None, folded: str | None, verification: Verification
             )
     names = _names([folded for _, folded in pairs])
     codes = [_code(*pair, verification, output, name) for pair, name in zip(pairs, names, strict=True)]
+    output.print_elapsed(output.terminal())
     sys.exit(next((code for code in (1, 4, 5, 3) if code in codes), max(codes)))
 
 

@@ -13,9 +13,9 @@ from typing import Any
 from google.protobuf.message import DecodeError
 from onnx import ModelProto, TensorProto
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, unreadable
 from bnfold.io.external import ExternalData, byte_size, external_tensors, placeholder_of, tensors_of
-from bnfold.io.sniff import kind_of, may_be_torch
+from bnfold.io.sniff import is_text, kind_of, may_be_torch
 from bnfold.io.source import BytesSource, FileSource, Source
 from bnfold.io.tensor_data import Stored
 from bnfold.io.wire import separate
@@ -80,7 +80,7 @@ def load(source: str | Path) -> LoadedModel:
     """Load an ONNX model from a path, or from standard input for ``-``. Raises InputError."""
     if str(source) == "-":
         if sys.stdin is None:
-            raise InputError("<stdin>: standard input is closed")
+            raise InputError("<stdin>: standard input is closed", "name a file")
         return load_bytes(sys.stdin.buffer.read())
     path = Path(source)
     file = FileSource(path)
@@ -102,13 +102,17 @@ def parsed(source: Source, path: Path | None) -> LoadedModel:
         raise InputError(f"{source.name}: over 2 GiB in one file", "save it with external data")
     name, head = source.name, source.read(0, min(HEAD, source.size))
     if (kind := kind_of(source.read(0, source.size) if may_be_torch(head) else head, name, source.size)) != "onnx":
-        raise InputError(f"{name}: {KINDS[kind]}; only ONNX can be read here", "name the file to fold or verify it")
+        raise InputError(f"{name}: {KINDS[kind]}; only ONNX models can be read here", "give an .onnx file")
     skeleton, cuts = separate(source.read, source.size)
     proto = ModelProto()
     try:
         proto.ParseFromString(skeleton)
     except DecodeError as error:
-        raise InputError(f"{name}: not an ONNX model, or cut short", "export it again") from error
+        if is_text(head):
+            raise InputError(f"{name}: a text file, not an ONNX model", "give the .onnx file itself") from None
+        raise InputError(
+            f"{name}: not an ONNX model, or a truncated one", "check that the export or the download was complete"
+        ) from error
     if not proto.HasField("graph") or not proto.opset_import:
         raise InputError(f"{name}: not an ONNX model: it has no graph", "give the .onnx file itself")
     heads = {
@@ -133,14 +137,14 @@ def read_file(path: Path) -> bytes:
     try:
         mode = path.stat().st_mode
         if stat.S_ISDIR(mode):
-            raise InputError(f"{path}: a folder, not a model", "give the .onnx file in it")
+            raise InputError(f"{path}: a folder, not a model", "name the .onnx or .pt2 file in it")
         if not stat.S_ISREG(mode):
-            raise InputError(f"{path}: not a regular file")
+            raise InputError(f"{path}: not a regular file", "give the model's file itself")
         if path.stat().st_size > LIMIT:
             raise InputError(f"{path}: over 2 GiB in one file", "save it with external data")
         return path.read_bytes()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
+        raise unreadable(path, error) from None
 
 
 @contextlib.contextmanager

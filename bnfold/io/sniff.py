@@ -135,10 +135,21 @@ def shares_containers(data: bytes) -> bool:
     return False
 
 
+def is_text(head: bytes) -> bool:
+    """Return True if a file that starts so is text; only sure of what is no model."""
+    try:
+        text = head.decode("utf-8")
+    except UnicodeDecodeError as error:
+        if error.start < len(head) - 4:  # else a character that the end of ``head`` cuts
+            return False
+        text = head[: error.start].decode("utf-8")
+    return all(character.isprintable() or character in "\t\r\n" for character in text)
+
+
 def _refuse_others(head: bytes, size: int, name: str) -> None:
     """Raise InputError if a file that starts with ``head`` is evidently something else than ONNX."""
     if size == 0:
-        raise InputError(f"{name}: the file is empty", "was the download or the export cut short?")
+        raise InputError(f"{name}: the file is empty", "check that the export or the download was complete")
     if head.startswith(b"version https://git-lfs"):
         raise InputError(f"{name}: a Git LFS pointer, not the model", "run: git lfs pull")
     if head.startswith(b"\x89HDF"):

@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, unreadable
 
 CHUNK = 2**20
 """Bytes read at a time."""
@@ -151,7 +151,7 @@ def _opened(path: Path) -> int:
         _check_regular(path, os.stat(path).st_mode)
         handle = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: {getattr(error, 'strerror', None) or error}", "check the path") from None
+        raise unreadable(path, error) from None
     try:
         _check_regular(path, os.fstat(handle).st_mode)  # another file may have taken its name
     except InputError:
@@ -162,9 +162,9 @@ def _opened(path: Path) -> int:
 
 def _check_regular(path: Path, mode: int) -> None:
     if stat.S_ISDIR(mode):
-        raise InputError(f"{path}: a folder, not a model", "give the .onnx file in it")
+        raise InputError(f"{path}: a folder, not a model", "name the .onnx or .pt2 file in it")
     if not stat.S_ISREG(mode):
-        raise InputError(f"{path}: not a regular file")
+        raise InputError(f"{path}: not a regular file", "give the model's file itself")
 
 
 Source = BytesSource | FileSource

@@ -8,6 +8,7 @@ from dataclasses import replace
 from bnfold.planner.plan import Fold, Plan
 from bnfold.results.verification import LayerResult, Verification
 from bnfold.rules.reasons import Refusal
+from bnfold.wording import figure
 
 
 def folds_at_fault(plans: list[Plan], verification: Verification) -> dict[str, str]:
@@ -47,5 +48,5 @@ def _names_around(fold: Fold) -> Iterator[str]:
 
 
 def _why(layer: LayerResult) -> str:
-    by = "" if layer.error_ratio is None else f", by {layer.error_ratio:.3g} times the expected rounding error"
+    by = "" if layer.error_ratio is None else f", error ratio {figure(layer.error_ratio)}"
     return f"the {layer.check} check fails at {layer.name}{by}"

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from bnfold.io.destination import Destination
+from bnfold.models.alternatives import would_fold_with
 from bnfold.models.dropping import explained, folds_at_fault
 from bnfold.models.model import Model
 from bnfold.models.rows import rows
@@ -26,7 +27,7 @@ def inspect(model: Model, options: PlanOptions) -> Inspection:
     """Return where every BatchNorm of ``model`` would fold to, or why it is kept. Raises InputError."""
     with model.guarded():
         plans = model.prepare(options).plans
-        return Inspection(model.info(), rows(plans), plans)
+        return Inspection(model.info(), rows(plans, False, would_fold_with(model.prepare, plans, options)), plans)
 
 
 @dataclass(frozen=True)
@@ -84,8 +85,9 @@ def _fold(
     if attempt.failed is not None and not ready.changed:
         refuse_different(model.name, attempt.failed)
     plans = explained(ready.plans, attempt.dropped)
+    others = would_fold_with(model.prepare, plans, options)  # before the model is edited, maybe in place
     timer.record("plan")
-    found = Inspection(model.info(), rows(plans, done=not destination.dry_run), plans)
+    found = Inspection(model.info(), rows(plans, not destination.dry_run, others), plans)
     nodes, size, beside = model.node_count(), model.byte_size(), model.data_files()
     folded = model.rewritten(ready) if ready.changed else model.recorded(options)
     timer.record("fold")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from bnfold.ir.constant_folding import NotEvaluable
 from bnfold.ir.graph import Node
+from bnfold.models.alternatives import Key, key
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
 from bnfold.results.folding import BatchNormRow
@@ -12,12 +15,15 @@ from bnfold.rules import normalization
 from bnfold.rules.reasons import Refusal
 
 
-def rows(plans: list[Plan], done: bool = False) -> list[BatchNormRow]:
-    """One row per affine operator, in the order of the graphs."""
-    return [_row(op, outcome, done) for planned in plans for op, outcome in planned.outcomes]
+def rows(
+    plans: list[Plan], done: bool = False, would_fold_with: Mapping[Key, list[str]] | None = None
+) -> list[BatchNormRow]:
+    """Return one row per affine operator, in the order of the graphs; ``would_fold_with``: the options for the kept."""
+    options = would_fold_with or {}
+    return [_row(op, outcome, done, options.get(key(op), [])) for planned in plans for op, outcome in planned.outcomes]
 
 
-def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
+def _row(op: AffineOp, outcome: Fold | Refusal, done: bool, options: list[str]) -> BatchNormRow:
     folds = isinstance(outcome, Fold)
     dtype = op.source.dtype
     return BatchNormRow(
@@ -33,6 +39,7 @@ def _row(op: AffineOp, outcome: Fold | Refusal, done: bool) -> BatchNormRow:
         via=list(outcome.via) if isinstance(outcome, Fold) else [],
         reason=_reason(outcome) if isinstance(outcome, Refusal) else None,
         health=_health(op),
+        would_fold_with=options,
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
 
 from bnfold.ir.constant_folding import NotEvaluable
@@ -19,6 +20,9 @@ from bnfold.rules.rule import INCONSISTENT_MODEL, Assignments
 from bnfold.rules.table import lookup, no_rule
 
 TOO_FAR = Refusal("consumers", "the transform would reach too many operators")
+
+MOST_SHOWN = 4
+"""Nodes of a path that a message names."""
 
 MOST_ALTERNATIVES = 64
 """Untried alternatives that one propagation remembers."""
@@ -83,6 +87,7 @@ class Propagation:
         self.seen = seen
         self.state = PropagationState()
         self.asked: dict[Node, int] = {}
+        self.origins: dict[Value | None, Node | None] = {}  # which node moved a value, up to the first refusal
 
     def proposed(self, value: Value | None) -> Affine | None:
         """The transform that this propagation has assigned to ``value``."""
@@ -100,7 +105,9 @@ class Propagation:
             position, queue, assignments = untried.pop()
             self.state.rewind(position)
             self.asked.clear()
-            refusal = self._accept(assignments, queue)
+            node: Node | None = None
+            refused_at = False
+            refusal = self._accept(assignments, queue, None, trace=first is None)
             while refusal is None and queue:
                 node = queue.pop()
                 if not self._has_news(node):
@@ -109,7 +116,7 @@ class Propagation:
                 alternatives = self._ask(node)
                 self.budget -= 1
                 if isinstance(alternatives, Refusal):
-                    refusal = alternatives
+                    refusal, refused_at = alternatives, True
                 elif self.budget < 0 or (self.limit is not None and len(self.state.absorbers) >= self.limit):
                     return TOO_FAR
                 else:
@@ -118,12 +125,14 @@ class Propagation:
                             (self.state.position(), list(queue), alternative)
                             for alternative in reversed(alternatives[1:])
                         )
-                    refusal = self._accept(alternatives[0], queue)
+                    refusal, refused_at = self._accept(alternatives[0], queue, node, trace=first is None), False
             if refusal is None:
                 return self.state
-            if first is None and untried and self._scales_fail(start):
-                return refusal
-            first = first or refusal
+            if first is None:
+                where = None if node is None else partial(self._path, node, refused_at=refused_at)
+                first = replace(refusal, path=where)
+                if untried and self._scales_fail(start):
+                    break
         assert first is not None
         return first
 
@@ -135,8 +144,26 @@ class Propagation:
         outcome = Propagation(self.planner, self.candidate, self.budget, self.seen).run(scales)
         return isinstance(outcome, Refusal) and outcome is not TOO_FAR and outcome.reason != "conditioning"
 
-    def _accept(self, assignments: Assignments, queue: list[Node]) -> Refusal | None:
-        """Assign transforms to values; refuse for immovable ones, and for what contradicts an earlier assignment."""
+    def _path(self, node: Node, *, refused_at: bool) -> str:
+        """Return, for a message, the nodes that the transform went through from the candidate to ``node``.
+
+        ``refused_at``: it is ``node`` that refuses, which the refusal names; else a value that ``node`` would move.
+        """
+        order = {value: index for index, value in enumerate(self.origins)}
+        path: list[Node] = [] if refused_at else [node]
+        current: Node | None = node
+        while current is not None:
+            moved = [value for value in (*current.inputs, *current.outputs) if value in order]
+            current = self.origins[min(moved, key=order.__getitem__)] if moved else None
+            if current is not None:
+                path.append(current)
+        return f" (through {_shown(path[::-1])})" if path else ""
+
+    def _accept(self, assignments: Assignments, queue: list[Node], by: Node | None, *, trace: bool) -> Refusal | None:
+        """Assign transforms to values; refuse for immovable ones, and for what contradicts an earlier assignment.
+
+        ``by`` is the node that asks for them, which is recorded with ``trace``.
+        """
         assignments, old = list(assignments), len(queue)
         while assignments:
             value, transform = assignments.pop()
@@ -146,6 +173,8 @@ class Propagation:
                     return Refusal("consumers", f"{value.name!r} would have to carry two different transforms")
                 continue
             self.state.assigned[value] = transform
+            if trace:
+                self.origins[value] = by
             self.seen.add(value)
             if transform.is_identity:
                 continue
@@ -211,7 +240,7 @@ class Propagation:
     def _reattribute(self, node: Node, refusal: Refusal) -> Refusal:
         """A node that merely reads the same value as the operator is another consumer, whatever it is."""
         if self.candidate.source in node.inputs and self.candidate.source in self.state.assigned:
-            return Refusal("consumers", f"{self.candidate.source.name!r} is read by {node.label} too")
+            return Refusal("consumers", f"tensor {self.candidate.source.name!r} is also used by {node.label}")
         return refusal
 
 
@@ -220,15 +249,27 @@ def _pins(node: Node) -> bool:
     return node.op in PINNING or lookup(node.op) is None
 
 
+def _shown(path: list[Node]) -> str:
+    """Return the nodes of a path in a message; of a long one the first two and the last."""
+    labels = [node.label for node in path]
+    if len(labels) > MOST_SHOWN:
+        labels = [*labels[:2], f"{len(labels) - 3} more", labels[-1]]
+    return " → ".join(labels)
+
+
 def immovable(value: Value) -> Refusal | None:
     """Return why ``value`` must stay what it is, whatever makes or reads it."""
     nested = bool(value.graph.name)
     if value.captured:
-        return Refusal("control-flow", f"{value.name!r} is read by a subgraph")
+        inside = next((node for node in value.consumers if node.graph is not value.graph), None)
+        by = "" if inside is None else f", by {inside.label}"
+        return Refusal("control-flow", f"{value.name!r} is read in a subgraph{by}")
     if value.producer is None and not value.is_input:
         return Refusal("dynamic-weights", f"{value.name!r} is stored data that can't be changed here")
     if value.is_output:
-        return Refusal("control-flow" if nested else "graph-output", f"{value.name!r} is an output of its graph")
+        where = "a subgraph" if nested else "the model"
+        return Refusal("control-flow" if nested else "graph-output", f"{value.name!r} is an output of {where}")
     if value.is_input:
-        return Refusal("control-flow" if nested else "graph-input", f"{value.name!r} is an input of its graph")
+        where = "a subgraph" if nested else "the model"
+        return Refusal("control-flow" if nested else "graph-input", f"{value.name!r} is an input of {where}")
     return None

@@ -37,8 +37,11 @@ _ACTIONABLE = ("padding", "consumers", "channel-axis", "dynamic-weights", "overr
 
 def most_telling(refusals: dict[str, Refusal]) -> Refusal:
     """Return one reason out of those of both directions: what stands in the way and can be changed."""
-    up, down = refusals["upstream"], refusals.get("downstream")
-    if down is None or down.detail == up.detail:
+    up, last = refusals["upstream"].located(), refusals.get("downstream")
+    if last is None:
+        return up
+    down = last.located()
+    if down.detail == up.detail:
         return up
     code = down.reason if up.reason in _INPUT_SIDE and down.reason in _ACTIONABLE else up.reason
     sides = up.detail, down.detail

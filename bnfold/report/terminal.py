@@ -69,6 +69,11 @@ class Terminal:
         self._is_terminal = stream is not None and stream.isatty()
         self._looked_at = self._color and (self._is_terminal or "FORCE_COLOR" in os.environ)
 
+    @property
+    def is_terminal(self) -> bool:
+        """True if a person looks at it now."""
+        return self._is_terminal
+
     def line(self, *parts: Part, hang: int = 0) -> None:
         """Print texts, or texts with their styles, as one line; on a terminal, what wraps is indented by ``hang``."""
         if not self._looked_at:

@@ -9,6 +9,7 @@ from bnfold import options
 from bnfold.report.terminal import Part, Terminal
 from bnfold.results.health import FINDINGS, Finding
 from bnfold.rules.reasons import REASONS
+from bnfold.wording import counted, figure
 
 if TYPE_CHECKING:
     from bnfold.results.calibration import Calibration
@@ -22,12 +23,12 @@ CHECKS = {"pass": "green", "fail": "red", "inconclusive": "yellow"}
 MARKS = {"pass": "pass", "fail": "FAIL", "inconclusive": "?"}
 LAYER = ("LAYER", "", "CHECK", "ERROR RATIO", "MAX ULP", "MAX ABS", "CHANNELS")
 OUTPUT = ("OUTPUT", "", "LEVEL", "ERROR RATIO", "MAX ABS", "MAX REL", "MAX ULP", "DETECTION LIMIT")
-DRIFT = ("BATCHNORM", "VALUES", "RMS DRIFT", "MAX DRIFT", "CHANNEL")
+DRIFT = ("BATCHNORM", "VALUES", "RMS DRIFT", "MAX DRIFT", "OF CHANNEL")
 NAMED = 4
 """Layers that a warning names without --verbose."""
 
 SHOWN = 10
-"""Layers and outputs that are off, shown without --verbose."""
+"""Layers of a calibration that are shown without --verbose."""
 
 
 def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -> None:
@@ -38,9 +39,10 @@ def print_inspection(terminal: Terminal, result: Inspection, *, verbose: bool) -
     _print_warnings(terminal, _health_of(result), verbose=verbose)
     drifts = [(row.name, row.drift) for row in result.rows if row.drift is not None]
     if drifts:
+        terminal.line("Drift of the data from each mean and variance, in stored standard deviations")
         terminal.table(DRIFT, (_drift(name, drift) for name, drift in drifts))
     if result.data is not None and "note" in result.data:
-        terminal.line((result.data["note"], "yellow"))
+        terminal.line(("note", "yellow"), f": {result.data['note']}")
 
 
 def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None:
@@ -64,8 +66,8 @@ def print_folding(terminal: Terminal, result: Folding, *, verbose: bool) -> None
         terminal.line("Dry run: nothing written")
         return
     if result.verification is not None:
-        _print_verification(terminal, result.verification, "Verified: ", verbose=verbose)
-        _print_details(terminal, result.verification, everything=verbose)
+        title = "Verified: " if result.verdict == "equivalent" else "Verification: "
+        _print_verification(terminal, result.verification, title, verbose=verbose)
     elif result.verdict != "unchanged" and result.output.path != "-":
         terminal.line("Not verified; to do so: ", (f"bnfold verify {path} {result.output.path}", "bold"))
     if result.output.path != "-":
@@ -77,39 +79,43 @@ def print_comparison(terminal: Terminal, result: Comparison, *, verbose: bool) -
     for note in result.notes:
         terminal.line(note)
     _print_verification(terminal, result.verification, "", verbose=verbose)
-    _print_details(terminal, result.verification, everything=verbose)
 
 
 def print_calibration(terminal: Terminal, result: Calibration, *, verbose: bool) -> None:
-    """Print how far each layer's statistics moved, what was kept and why, what is odd about the new ones."""
-    kept = [row for row in result.rows if row.status == "kept"]
+    """Print what was recalibrated on what, how far each layer's statistics moved, what was kept, what to do next."""
+    data, count = result.data, counted(len(result.rows), "BatchNorm")
+    head = f"{'Would recalibrate' if result.output is None else 'Recalibrated'} {result.calibrated} of {count} in "
+    used = f"{counted(data['rows'], 'row')} in {counted(data['batches'], 'batch')}, {_mode(result)}"
+    terminal.line(head, (result.info.path, "bold"), f" ({used})")
     done = [row for row in result.rows if row.drift is not None]
     shown = done if verbose else sorted(done, key=lambda row: -(row.drift.rms if row.drift else 0.0))[:SHOWN]
-    terminal.table(DRIFT, (_drift(row.name, row.drift) for row in shown if row.drift is not None))
+    if shown:
+        order = "" if verbose else ", the largest first"
+        terminal.line(f"Drift of each mean and variance, in stored standard deviations{order}")
+        terminal.table(DRIFT, (_drift(row.name, row.drift) for row in shown if row.drift is not None))
     if len(shown) < len(done):
-        terminal.line((f"the {SHOWN} that moved most, of {len(done)}; --verbose shows all", "dim"))
-    for row in kept:
-        assert row.reason is not None
-        terminal.line(f"{row.name}: ", ("kept", "yellow"), f": {row.reason['code']}: {row.reason['detail']}")
+        terminal.line((f"{len(done) - len(shown)} more; --verbose shows all", "dim"))
+    for row in result.rows:
+        if row.reason is not None:
+            terminal.line(
+                ("kept", "yellow"), "[", (row.reason["code"], "bold"), f"] {row.name}: {row.reason['detail']}"
+            )
     _print_warnings(terminal, [(row.name, row.findings) for row in result.rows], verbose=verbose)
-    data = result.data
-    way = result.mode
-    if result.mode == "moving-average":
-        way += f", {result.convention}, " + (
-            "cumulative" if result.momentum is None else f"momentum {result.momentum:g}"
-        )
-    terminal.line(
-        (result.info.path, "bold"),
-        f": {result.calibrated} of {len(result.rows)} BatchNorm{'' if len(result.rows) == 1 else 's'} calibrated on "
-        f"{data['rows']} rows in {data['batches']} batch{'' if data['batches'] == 1 else 'es'} ({way})",
-    )
     if "note" in data:
-        terminal.line((data["note"], "yellow"))
+        terminal.line(("note", "yellow"), f": {data['note']}")
     if result.output is None:
         terminal.line("Dry run: nothing written")
+        terminal.line("Next: the same command without --dry-run")
     elif result.output.path != "-":
         terminal.line(f"Wrote {result.output.path}")
         terminal.line("Next: ", (f"bnfold fold {result.output.path}", "bold"))
+
+
+def _mode(result: Calibration) -> str:
+    if result.mode != "moving-average":
+        return result.mode
+    momentum = "cumulative" if result.momentum is None else f"momentum {result.momentum:g}"
+    return f"{result.mode}, {result.convention}, {momentum}"
 
 
 def _drift(name: str, drift: Drift) -> list[Part]:
@@ -118,19 +124,16 @@ def _drift(name: str, drift: Drift) -> list[Part]:
     return [name, f"{drift.count}", (f"{drift.rms:.3g}", style), f"{figures['max']:.3g}", str(figures["channel"])]
 
 
-def _print_details(terminal: Terminal, result: Verification, *, everything: bool) -> None:
-    """Print the folded layers and the outputs: all of them, or those that do not pass."""
-    layers = [layer for layer in result.layers if everything or layer.verdict != "pass"]
-    outputs = [output for output in result.outputs if everything or output.verdict != "pass"]
-    most = None if everything else SHOWN
-    if layers:
-        terminal.table(LAYER, map(_layer, layers[:most]))
-    if outputs:
-        terminal.table(OUTPUT, map(_output, outputs[:most]))
+def _print_details(terminal: Terminal, result: Verification) -> None:
+    """Print every folded layer and every output."""
+    if result.layers:
+        terminal.table(LAYER, map(_layer, result.layers))
+    if result.outputs:
+        terminal.table(OUTPUT, map(_output, result.outputs))
 
 
 def _layer(layer: LayerResult) -> list[Part]:
-    figures = ("" if x is None else f"{x:.3g}" for x in (layer.error_ratio, layer.max_ulp, layer.max_abs))
+    figures = ("" if x is None else figure(x) for x in (layer.error_ratio, layer.max_ulp, layer.max_abs))
     channels = ", ".join(map(str, layer.channels[:6])) + (" …" if len(layer.channels) > 6 else "")
     return [layer.name, (layer.verdict, CHECKS[layer.verdict]), layer.check, *figures, channels]
 
@@ -138,7 +141,7 @@ def _layer(layer: LayerResult) -> list[Part]:
 def _output(output: OutputResult) -> list[Part]:
     numbers = (output.error_ratio, output.max_abs, output.max_rel, output.max_ulp, output.detection_limit)
     level = f"{output.level}{', TF32' if output.tf32 else ''}"
-    return [output.name, (output.verdict, CHECKS[output.verdict]), level, *(f"{x:.3g}" for x in numbers)]
+    return [output.name, (output.verdict, CHECKS[output.verdict]), level, *map(figure, numbers)]
 
 
 def _count(result: Inspection) -> str:
@@ -178,15 +181,15 @@ def _print_kept(terminal: Terminal, result: Inspection, *, verbose: bool) -> Non
 
     Many of one code are one paragraph with the first names, unless ``verbose``.
     """
-    kept: dict[str, list[BatchNormRow]] = {}
+    kept: dict[tuple[str, tuple[str, ...]], list[BatchNormRow]] = {}
     for row in result.batch_norms:
         if row.reason is not None:
-            kept.setdefault(row.reason["code"], []).append(row)
-    for code, rows in sorted(kept.items()):
+            kept.setdefault((row.reason["code"], tuple(row.would_fold_with)), []).append(row)
+    for (code, tried), rows in sorted(kept.items()):
         grouped = len(rows) > NAMED and not verbose
         for row in rows[:1] if grouped else rows:
             assert row.reason is not None
-            size = "" if row.channels is None else f" ({row.channels} channel{'' if row.channels == 1 else 's'})"
+            size = "" if row.channels is None else f" ({counted(row.channels, 'channel')})"
             terminal.line(("kept", "yellow"), "[", (code, "bold"), "] ", _title(row), size)
             for side in ("previous", "next") if "previous" in row.reason else ("detail",):
                 label = {"detail": "why:", "previous": "previous:", "next": "next:"}[side]
@@ -196,7 +199,16 @@ def _print_kept(terminal: Terminal, result: Inspection, *, verbose: bool) -> Non
                 f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
             )
             terminal.line(f"  {'also:':10}{more}", hang=12)
-        terminal.line(f"  {'help:':10}{REASONS[code][1]}", hang=12)
+        remedy = _remedy(tried, "it" if len(rows) == 1 else "them") or REASONS[code][1]
+        if code == "overridable" and not tried:
+            remedy = "--freeze-initializers alone is not enough: inspect with it says what else is in the way"
+        terminal.line(f"  {'help:':10}{remedy}", hang=12)
+
+
+def _remedy(tried: tuple[str, ...], what: str) -> str:
+    """Return what the options do that were found to fold a kept BatchNorm, or several; nothing without any."""
+    effects = {"threshold": ", with a Max in place of the Relu", "freeze": ", if no caller overrides the weights"}
+    return "; or ".join(f"{options.FLAGS[name]} folds {what}{effects.get(name, '')}" for name in tried)
 
 
 def _print_warnings(terminal: Terminal, found: Sequence[tuple[str, list[Finding]]], *, verbose: bool) -> None:
@@ -219,27 +231,36 @@ def _health_of(result: Inspection) -> list[tuple[str, list[Finding]]]:
 
 
 def _print_verification(terminal: Terminal, result: Verification, title: str, *, verbose: bool) -> None:
+    """Print the verdict, a line for each check, and what else is known; every folded tensor if ``verbose``."""
     verdict = {"different": "models differ"}.get(result.verdict, result.verdict)
-    terminal.line(title, (verdict, f"{VERDICTS[result.verdict]} bold"))
+    why = f": {result.left_open}" if result.verdict == "inconclusive" and result.left_open else ""
+    head = "error: " if result.verdict == "different" and not title else title
+    terminal.line(head, (verdict, f"{VERDICTS[result.verdict]} bold"), why)
+    width = 2 + max((len(check.check) for check in result.checks), default=0)
     for check in result.checks:
         rest = "" if check.required or check.verdict == "pass" else " (not required: the proof holds for all inputs)"
-        word = MARKS[check.verdict]
-        terminal.line("  ", (f"{word:5}", CHECKS[check.verdict]), f" {check.check:10}{check.detail}{rest}", hang=18)
+        mark, name = (f"{MARKS[check.verdict]:4}", CHECKS[check.verdict]), f"  {check.check:{width}}"
+        terminal.line("  ", mark, name, check.detail, rest, hang=8 + width)
     if result.origin == "changed":
-        terminal.line("  bnfold's metadata are in it, but folding again gives other bytes: judged like any tool's fold")
+        terminal.line("note: it says that bnfold folded it, but folding again gives other bytes")
     asked = {check.check for check in result.checks}
     left = [name for name in options.AUTOMATIC if name not in asked]
-    if result.verdict == "inconclusive" and result.left_open:
-        terminal.line(f"  {result.left_open}: that is not enough to call them equivalent")
-    elif left and result.checks:
+    if left and result.checks and not why:
         terminal.line(f"  not run: {', '.join(left)}")
+    if verbose:
+        _print_circumstances(terminal, result)
+        _print_details(terminal, result)
+    elif (result.layers or result.outputs) and result.verdict != "equivalent":
+        terminal.line("help: --verbose lists every tensor; --report html=report.html draws them")
+
+
+def _print_circumstances(terminal: Terminal, result: Verification) -> None:
+    """Print what the models ran on, and with which versions."""
     source = result.inputs.get("source")
-    if verbose and source is not None and result.device["used"] is not None:
+    if source is not None and result.device["used"] is not None:
         seed = f", seed {result.inputs['seed']}" if source == "generated" else ""
-        count = result.inputs["samples"]
-        samples = f"{count} sample{'' if count == 1 else 's'}"
+        samples = counted(result.inputs["samples"], "sample")
         terminal.line((f"  inputs: {source}, {samples}{seed}; device: {result.device['used']}", "dim"))
     for name, each in result.inputs.get("ranges", {}).items():
         terminal.line((f"  input {name!r}: {each['low']} to {each['high']}, {each['because']}", "dim"))
-    if not verbose and result.verdict == "different":
-        terminal.line("help: --verbose lists every tensor; --report html=report.html draws them")
+    terminal.line((f"  versions: {', '.join(f'{name} {version}' for name, version in result.versions.items())}", "dim"))

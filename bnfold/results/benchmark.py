@@ -68,6 +68,13 @@ class Level:
             return "faster" if self.high < 1 else "slower"
         return "same" if self.low >= 1 - ALIKE and self.high <= 1 + ALIKE else "inconclusive"
 
+    @property
+    def conclusion(self) -> str:
+        """The verdict in words: ``8% faster``, which is 8% less time."""
+        if self.verdict in ("faster", "slower"):
+            return f"{abs(1 - self.ratio):.0%} {self.verdict}"
+        return f"no significant difference (under {ALIKE:.0%})" if self.verdict == "same" else self.verdict
+
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON."""
         timings = {
@@ -76,7 +83,14 @@ class Level:
         }
         ratio = {"median": self.ratio, "low": self.low, "high": self.high, "confidence": self.confidence}
         hint = {"hint": HINT} if self.verdict == "inconclusive" else {}
-        return {"level": self.level, **timings, "ratio": ratio, "verdict": self.verdict, **hint}
+        return {
+            "level": self.level,
+            **timings,
+            "ratio": ratio,
+            "verdict": self.verdict,
+            "conclusion": self.conclusion,
+            **hint,
+        }
 
 
 @dataclass(frozen=True)

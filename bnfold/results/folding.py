@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from bnfold.errors import Refused
 from bnfold.io.digests import DataFiles
+from bnfold.options import FLAGS
 from bnfold.planner.plan import Plan
 from bnfold.results.drift import Drift
 from bnfold.results.health import Finding
@@ -20,7 +21,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BatchNormRow:
-    """One affine operator and what becomes of it."""
+    """One affine operator and what becomes of it.
+
+    ``would_fold_with``: the options of a plan, by their names in :class:`bnfold.options.PlanOptions`, any of which
+    folds it by itself; tried, for BatchNorms that are kept.
+    """
 
     name: str
     output: str
@@ -35,6 +40,7 @@ class BatchNormRow:
     reason: dict[str, str] | None
     health: list[Finding]
     drift: Drift | None = None
+    would_fold_with: list[str] = field(default_factory=list)
 
     @property
     def outcome(self) -> str:
@@ -51,6 +57,7 @@ class BatchNormRow:
         own = {name: getattr(self, name) for name in _PLAIN}
         return {
             **own,
+            "would_fold_with": [FLAGS[name] for name in self.would_fold_with],
             "warnings": self.warnings,
             "health": [{"code": finding.code, "channels": list(finding.channels)} for finding in self.health],
             "drift": None if self.drift is None else self.drift.to_dict(),

@@ -49,7 +49,8 @@ class LayerResult:
 
     The weights check gives ``max_ulp``, how far a stored tensor is from the exact one in ulps of its type; the layers
     check gives ``error_ratio``, the subgraph's error over the expected rounding error. ``max_abs`` is the largest
-    difference. ``channels`` are the output channels that are off, ``node`` is the layer's node in the folded model.
+    difference. ``channels`` are the output channels that are off, ``node`` is the layer's node in the folded model,
+    ``tensor`` says which of its tensors the weights check finds farthest off.
     """
 
     name: str
@@ -60,6 +61,14 @@ class LayerResult:
     check: str = "weights"
     verdict: Judgement = "pass"
     node: str | None = None
+    tensor: Literal["weights", "bias"] | None = None
+
+    @property
+    def title(self) -> str:
+        """What a sentence calls it: the node that a user finds in the graph, ``bias`` where that is what is off."""
+        if self.check == "layers":
+            return self.name
+        return f"{self.node or self.name}{' bias' if self.tensor == 'bias' else ''}"
 
 
 @dataclass(frozen=True)
@@ -117,15 +126,13 @@ class Verification:
         asked = {check.check for check in self.checks}
         if any(proof <= asked for proof in PROOFS):
             return None
-        left = ", ".join(name for name in CHECKS if name not in asked)
-        verb = "passes" if len(asked) == 1 else "pass"
-        return (
-            f"{', '.join(check.check for check in self.checks)} {verb}; {left} not run" if asked else f"{left} not run"
-        )
+        left = f"{', '.join(name for name in CHECKS if name not in asked)} not run"
+        passed = [check.check for check in self.checks if check.verdict == "pass"]
+        return f"{', '.join(passed)} {'passes' if len(passed) == 1 else 'pass'}; {left}" if passed else left
 
     def to_dict(self) -> dict[str, Any]:
         """Return the ``verification`` object of the JSON."""
-        return {"verdict": self.verdict, **asdict(self)}
+        return {"verdict": self.verdict, "left_open": self.left_open, **asdict(self)}
 
 
 def origin_of(refolded: bool, *, says: bool) -> Origin:

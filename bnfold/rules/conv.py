@@ -24,7 +24,7 @@ def _propagate_conv(node: Node, context: RuleContext) -> Alternatives:
         return Refusal("unknown-shape", f"the bias of {node.label} is not one number per channel")
     before = context.proposed(node.inputs[0])
     if before is not None and before.has_shift and (view.is_transposed or view.may_read_padding):
-        return Refusal("padding", f"{node.label} reads zeros from its padding")
+        return Refusal("padding", f"{node.label} pads its input with zeros")
     return absorb(node, context, _ends(view), view.output_axis)
 
 

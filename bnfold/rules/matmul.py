@@ -66,7 +66,7 @@ def _matrix(node: Node) -> MatrixView | Refusal:
     """Which operand is the data, which the matrix, and where the channels lie."""
     operands = split_operands(node)
     if operands is None:
-        return Refusal("dynamic-weights", f"{node.label} multiplies two computed values")
+        return Refusal("dynamic-weights", f"{node.label} has two non-constant inputs")
     return not_constant(node, operands[1]) or MatrixView.of(node) or _no_matrix(node)
 
 

@@ -27,7 +27,7 @@ def _propagate_product(node: Node, context: RuleContext) -> Alternatives:
     """Mul and Div by a constant: it takes any gain; a shift goes on, scaled."""
     operands = split_operands(node)
     if operands is None or (node.op == "Div" and operands[0] == 1):
-        return Refusal("nonlinear", f"{node.label} multiplies two computed values")
+        return Refusal("nonlinear", f"{node.label} has two non-constant inputs")
     k = aligned_constant(node, *operands)
     if isinstance(k, Refusal):
         return k

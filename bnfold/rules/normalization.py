@@ -43,7 +43,8 @@ def statistics(node: Node) -> BatchNorm | Refusal:
     if not all(np.isfinite(p).all() for p in (bn.scale, bn.bias, bn.mean, bn.var)):
         return Refusal("overflow", f"the parameters of {node.name!r} are not finite")
     if not (bn.var + bn.epsilon > 0).all():
-        return Refusal("degenerate-variance", f"var + epsilon of {node.name!r} is {(bn.var + bn.epsilon).min():.3g}")
+        least = (bn.var + bn.epsilon).min()
+        return Refusal("degenerate-variance", f"the least variance + epsilon of {node.name!r} is {least:.3g}")
     return bn
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 
 @dataclass(frozen=True)
@@ -10,11 +11,17 @@ class Refusal:
     """A refusal: a code of :data:`REASONS` and, in ``detail``, the node and the condition that forbid the fold.
 
     ``sides`` has them apart where both were tried: what blocks the way to the previous layers, and to the next ones.
+    ``path`` says through which nodes the way leads there; only asked where the refusal is reported, it takes time.
     """
 
     reason: str
     detail: str
     sides: tuple[str, str] | None = None
+    path: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def located(self) -> Refusal:
+        """Return the refusal with the path in its detail."""
+        return self if self.path is None else replace(self, detail=self.detail + self.path(), path=None)
 
 
 REASONS: dict[str, tuple[str, str]] = {

@@ -101,8 +101,10 @@ def not_constant(node: Node, *indices: int, code: str = "dynamic-weights") -> Re
             return Refusal("unknown-shape", f"the type of {value.name!r} is not known")
         if not constants.is_constant(value):
             if constants.depends_on_overridable(value):
-                return Refusal("overridable", f"{value.name!r} of {node.label} is an input with a default")
-            return Refusal(code, f"{value.name!r} of {node.label} is computed at run time")
+                what = f"initializer {value.name!r} of {node.label}"
+                return Refusal("overridable", f"{what} is also a graph input, which callers may override")
+            by = "" if value.producer is None else f" by {value.producer.label}"
+            return Refusal(code, f"{value.name!r} of {node.label} is computed at run time{by}")
         if not is_float(value.dtype):
             return Refusal("unsupported-dtype", f"{value.name!r} of {node.label} has type {value.dtype}")
     return None
@@ -114,10 +116,10 @@ def off_axis(transform: Affine, node: Node, axis: int, size: int) -> Refusal | N
         return None
     if transform.gain.ndim > axis + 1 and axis == 1 and transform.gain.shape[axis] in (1, size):
         return Refusal("per-activation", f"the transform varies over the positions of {node.label}")
-    return Refusal(
-        "channel-axis",
-        f"the transform has shape {list(transform.gain.shape)}, {node.label} has {size} channels on axis {axis}",
-    )
+    sizes = transform.gain.shape
+    where = " and ".join(f"axis {index} ({length} entries)" for index, length in enumerate(sizes) if length > 1)
+    there = f"{node.label} has {size} channels on axis {axis}"
+    return Refusal("channel-axis", f"the transform varies along {where or 'no axis'}, {there}")
 
 
 def singular(transform: Affine, node: Node) -> Refusal | None:

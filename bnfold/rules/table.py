@@ -59,4 +59,4 @@ def no_rule(node: Node) -> Refusal:
         return Refusal("control-flow", f"{where} is control flow")
     if node.op in KNOWN:
         return Refusal("nonlinear", f"{where} does not carry the transform")
-    return Refusal("unknown-op", f"{where} has no rule")
+    return Refusal("unknown-op", f"{where} is an operator that bnfold has no rule for")

@@ -271,7 +271,16 @@ class TestCommandLine:
         words = ("conv.onnx", "nope.onnx", "digits.onnx", "--output-dir", "out", "--no-verify", "--json", "all.jsonl")
         result = self.call("fold", *words)
         assert result.exit_code == 4
-        assert "3 models: 4 of 4 BatchNorms foldable; 1 failed" in result.stdout
+        rows = [line.split("\t") for line in result.stdout.splitlines()]
+        assert rows == [
+            ["MODEL", "RESULT", "FOLDED", "KEPT", "WRITTEN TO"],
+            ["conv.onnx", "folded", "1 of 1", "", "out/conv.onnx"],
+            ["nope.onnx", "failed", "", "", ""],
+            ["digits.onnx", "folded", "3 of 3", "", "out/digits.onnx"],
+            ["Folded 2 of 3 models, 1 failed; 4 of 4 BatchNorms folded"],
+        ]
+        assert result.stderr.count("nope.onnx") == 1
+        assert result.output.endswith(result.stderr)
         lines = [json.loads(line) for line in Path("all.jsonl").read_text().splitlines()]
         assert [line.get("error", {}).get("exit_code") for line in lines] == [None, 4, None]
         assert lines[0]["output"]["path"] == "out/conv.onnx"

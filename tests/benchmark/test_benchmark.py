@@ -155,3 +155,17 @@ def test_data_that_does_not_fit_is_refused(pair, tmp_path):
 def test_a_fold_that_can_t_be_run_beside_it_is_undecided(pair, samples):
     with pytest.raises(InconclusiveError, match="side by side"):
         bench(pair[0], samples / "conv.onnx", BenchOptions(runs=5, limits=Limits(60)))
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "high", "said"),
+    [
+        (0.92, 0.9, 0.94, "8% faster"),
+        (1.25, 1.2, 1.3, "25% slower"),
+        (1.0, 0.98, 1.02, "no significant difference (under 10%)"),
+        (1.0, 0.5, 1.5, "inconclusive"),
+    ],
+)
+def test_the_conclusion_in_words(ratio, low, high, said):
+    level = Level("all", Timing([1.0]), Timing([1.0]), ratio, low, high)
+    assert level.conclusion == level.to_dict()["conclusion"] == said

@@ -99,7 +99,7 @@ def test_paths_are_relative_to_the_project(here, monkeypatch):
         ("[tool.bnfold.fold]\nin-place = true", 2, "only the command line may set it"),
         ("[tool.bnfold.fold]\njobs = 'x'", 2, "--jobs"),
         ("[tool.bnfold", 4, "it is no TOML"),
-        ("[project]\nname = 'other'", 2, "takes a MODEL"),
+        ("[project]\nname = 'other'", 2, "no model is given"),
         ("[tool.bnfold.fold]\ndask = 'tcp://x'", 2, "only the command line may set it"),
         ("[tool.bnfold.fold]\nreport = ['html=../x.html']", 2, "lies outside of the project"),
         ("[tool.bnfold.fold]\nreport = ['html=/tmp/x.html']", 2, "lies outside of the project"),
@@ -140,7 +140,9 @@ def test_the_doctor_looks_at_every_table(here):
     says(here, "[tool.bnfold.calibrate]\nfreze-training-mode = true\n")
     result = call("doctor")
     assert result.exit_code == 3
-    assert "device cpu: ok" in result.output
+    lines = [line.split(maxsplit=1) for line in result.output.splitlines()]
+    assert ["ok", "device cpu      ran a model"] in [[first, *rest] for first, *rest in lines]
+    assert {first for first, *_ in lines} >= {"ok", "FAIL"} and "1 of " in lines[-1][0] + " " + lines[-1][1]
     assert "did you mean 'freeze-training-mode'" in result.output
 
 
@@ -277,6 +279,11 @@ def test_the_doctor(here):
     assert states["device cpu"] == "ok"
     assert states["onnx"] == "ok"
     assert result.exit_code == (0 if found["healthy"] else 3)
+    lines = call("doctor").stdout.splitlines()
+    marks = {"ok": "ok  ", "missing": "--  ", "broken": "FAIL"}
+    for finding in found["findings"]:
+        assert any(line.startswith(f"{marks[finding['state']]}  {finding['subject']} ") for line in lines)
+    assert lines[-1].startswith("Everything that is needed works") is found["healthy"]
     says(here, "[tool.bnfold]\nmodel = []")
     assert all(f["remedy"] for f in found["findings"] if f["state"] != "ok" and f["subject"] != "pyproject.toml")
 

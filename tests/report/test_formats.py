@@ -174,8 +174,8 @@ def test_github_annotations_speak_of_what_is_wrong():
     lines = render("github", FAILING).splitlines()
     assert [line.split(" ")[0] for line in lines] == ["::error", "::error", "::error", "::warning", "::warning"]
     assert lines[1] == "::error title=bnfold%3A weights::off by inf ulps"
-    assert lines[2].startswith("::error title=bnfold%3A weights%3A bad::off by at most inf ulp; largest difference nan")
-    assert "title=bnfold%3A outputs%3A logits%2C level all::nan times" in lines[4]
+    assert lines[2].startswith("::error title=bnfold%3A weights%3A bad::max error inf ulp; max abs nan")
+    assert "title=bnfold%3A outputs%3A logits%2C level all::error ratio nan" in lines[4]
     assert "::warning title=bnfold%3A verification::structure, weights, layers, outputs not run" in render(
         "github", EMPTY
     )

@@ -267,7 +267,7 @@ class TestGuesses:
             wrong = {**held, f"w{name}": weights(9, 8, 8)}
             found = verdict(network(nodes, [8, 8], **held), network(nodes, [8, 8], **wrong), tmp_path)
             assert found.verdict == "different"
-            assert f"'{name}'" in found.checks[-1].detail
+            assert f"worst: {name}," in found.checks[-1].detail
 
     def test_what_lies_behind_something_unknown_is_not_compared(self, tmp_path):
         """A Softmax that is written out, and a layer behind it of the same name with other numbers."""

@@ -8,6 +8,7 @@ import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
 from bnfold.frontends.onnx.type_inference import bodies
+from bnfold.wording import names_change
 
 
 def interface_change(before: ModelProto, after: ModelProto) -> Iterator[str]:
@@ -16,8 +17,8 @@ def interface_change(before: ModelProto, after: ModelProto) -> Iterator[str]:
     inputs = [info for info in before.graph.input if info.name not in held]
     now = [info for info in after.graph.input if info.name not in held_after]
     for what, old, new in (("inputs", inputs, now), ("outputs", list(before.graph.output), list(after.graph.output))):
-        if [info.name for info in old] != [info.name for info in new]:
-            yield f"the {what} are {[info.name for info in new]}, not {[info.name for info in old]}"
+        if changed := names_change(what[:-1], [info.name for info in old], [info.name for info in new]):
+            yield changed
             return
         for one, other in zip(old, new, strict=True):
             if cause := _type_change(one, other, strict=what == "inputs"):

@@ -19,6 +19,8 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import quote
 
+from bnfold.wording import figure
+
 if TYPE_CHECKING:
     from bnfold.results.verification import CheckResult, Comparison, Judgement, LayerResult, OutputResult, Verification
 
@@ -106,11 +108,11 @@ def _sentence(figures: dict[str, Any]) -> str:
     """Return the figures of a fold or an output, for people."""
     parts = []
     if figures["error_ratio"] is not None:
-        parts.append(f"{number(figures['error_ratio'])} times the expected rounding error")
+        parts.append(f"error ratio {figure(figures['error_ratio'])}")
     if figures["max_ulp"] is not None:
-        parts.append(f"off by at most {number(figures['max_ulp'])} ulp")
+        parts.append(f"max error {figure(figures['max_ulp'])} ulp")
     if figures["max_abs"] is not None:
-        parts.append(f"largest difference {number(figures['max_abs'])}")
+        parts.append(f"max abs {figure(figures['max_abs'])}")
     if figures["channels"]:
         parts.append(f"channels that are off: {channels(figures['channels'])}")
     return "; ".join(parts) or "no figures"

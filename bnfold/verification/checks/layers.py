@@ -7,6 +7,7 @@ from bnfold.results.verification import CheckResult, Judgement, LayerResult
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.measured import Measured
 from bnfold.verification.measurement.subgraph_errors import SubgraphErrors
+from bnfold.wording import counted, figure
 
 
 def check_layers(found: Measured, cut: list[Subgraph], k: float | None) -> tuple[CheckResult, list[LayerResult]]:
@@ -17,7 +18,7 @@ def check_layers(found: Measured, cut: list[Subgraph], k: float | None) -> tuple
     limit = limit_of(found.fed.kinds[0], k)
     layers, skipped = [], []
     for subgraph in cut:
-        errors = found.subgraphs.errors.get(subgraph.name, SubgraphErrors(skipped="it was not reached"))
+        errors = found.subgraphs.errors.get(subgraph.name, SubgraphErrors(skipped="it was not run"))
         if errors.skipped is not None:
             skipped.append(f"{subgraph.name}: {errors.skipped}")
         elif errors.failed is not None and not subgraph.sure:
@@ -31,23 +32,22 @@ def check_layers(found: Measured, cut: list[Subgraph], k: float | None) -> tuple
     numbers = {"subgraphs": len(cut), "skipped": len(skipped), "k": limit}
     if wrong:
         worst = max(wrong, key=lambda layer: float("inf") if layer.error_ratio is None else layer.error_ratio)
-        by = "" if worst.error_ratio is None else f" is off by {_times(worst.error_ratio, limit)}"
-        where = f", in channels {_some(worst.channels)}" if worst.channels else ""
-        return CheckResult("layers", "fail", f"{worst.name}{by}{where}", numbers), layers
+        by = "" if worst.error_ratio is None else f", {_ratio(worst.error_ratio, limit)}"
+        where = f", {counted(len(worst.channels), 'channel')}" if worst.channels else ""
+        detail = f"{len(wrong)} of {counted(len(cut), 'layer')}; worst: {worst.title}{by}{where}"
+        return CheckResult("layers", "fail", detail, numbers), layers
     if found.subgraphs.failure is not None:
-        detail = f"they can't be run: {found.subgraphs.failure}"
+        detail = f"the layers can't be run: {found.subgraphs.failure}"
         return CheckResult("layers", "inconclusive", detail, numbers), layers
-    noisy = [layer for layer in layers if layer.verdict == "inconclusive"]
-    if skipped or noisy:
-        detail = skipped[0] if skipped else f"{noisy[0].name}: too noisy, or paired by its name alone"
-        rest = f" ({len(skipped) + len(noisy)} of {len(cut)} folded layers)"
-        return CheckResult("layers", "inconclusive", detail + rest, numbers), layers
+    doubts = skipped + [_doubt(layer, limit) for layer in layers if layer.verdict == "inconclusive"]
+    if doubts:
+        detail = f"{len(doubts)} of {counted(len(cut), 'layer')} not judged; first: {doubts[0]}"
+        return CheckResult("layers", "inconclusive", detail, numbers), layers
     if not cut:
-        return CheckResult("layers", "pass", "no layer differs", numbers), layers
+        return CheckResult("layers", "pass", "all layers are the original's", numbers), layers
     worst = max(layers, key=lambda layer: layer.error_ratio or 0.0)
     numbers["error_ratio"] = worst.error_ratio or 0.0
-    count = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
-    detail = f"{count}, at most {_times(worst.error_ratio or 0.0, limit)}"
+    detail = f"{counted(len(layers), 'layer')}, {_ratio(worst.error_ratio or 0.0, limit)}"
     return CheckResult("layers", "pass", detail, numbers), layers
 
 
@@ -60,9 +60,12 @@ def _judged(subgraph: Subgraph, errors: SubgraphErrors, limit: float) -> LayerRe
     return LayerResult(name, errors.error_ratio, errors.max_abs, None, channels, "layers", verdict, node)
 
 
-def _times(error_ratio: float, limit: float) -> str:
-    return f"{error_ratio:.3g} times the expected rounding error (limit {limit:g})"
+def _doubt(layer: LayerResult, limit: float) -> str:
+    """Return why a layer that ran proves nothing."""
+    if layer.error_ratio is not None and not layer.error_ratio <= limit:
+        return f"{layer.title}, {_ratio(layer.error_ratio, limit)}, paired by its name alone"
+    return f"{layer.title}, whose expected rounding error could hide a fault"
 
 
-def _some(channels: list[int]) -> str:
-    return ", ".join(map(str, channels[:5])) + (" …" if len(channels) > 5 else "")
+def _ratio(error_ratio: float, limit: float) -> str:
+    return f"error ratio {figure(error_ratio)} (limit {limit:g})"

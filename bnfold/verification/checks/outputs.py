@@ -23,6 +23,7 @@ from bnfold.verification.measurement.error_model import ErrorAccumulator
 from bnfold.verification.measurement.measured import Measured
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.runner import LimitReached, Run, RunFailed
+from bnfold.wording import figure, names_change, shape
 
 BLIND = 1.0
 """A detection limit (a relative error) above which a run has shown nothing."""
@@ -39,12 +40,11 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
     if isinstance(found.folded, RunFailed):
         stopped = isinstance(found.folded, LimitReached)
         return CheckResult(
-            "outputs", "inconclusive" if stopped else "fail", f"the folded model fails: {found.folded}"
+            "outputs", "inconclusive" if stopped else "fail", f"the folded model can't be run: {found.folded}"
         ), []
     assert found.folded is not None
-    if found.folded.names != found.original.names:
-        detail = f"the outputs are {found.folded.names}, not {found.original.names}"
-        return CheckResult("outputs", "fail", detail), []
+    if changed := names_change("output", found.original.names, found.folded.names):
+        return CheckResult("outputs", "fail", changed), []
     outcomes = _outcomes(found, found.folded, tolerances)
     wrong = next((o for o in outcomes if isinstance(o, CheckResult) and o.verdict == "fail"), None)
     results = [outcome for outcome in outcomes if isinstance(outcome, OutputResult)]
@@ -102,9 +102,8 @@ def _judge_decided(
 ) -> OutputResult | CheckResult:
     """Judge an output by what follows from the decisions that were made, if these are right up to rounding."""
     if (refused := decided.refused(found.slack)) is not None:
-        detail = f"{refused[0]!r} is decided otherwise, though the candidates differ by {refused[1]:.3g} times"
-        return CheckResult("outputs", "fail", f"{detail} the expected rounding error (limit {FEW:g})")
-
+        detail = f"{refused[0]!r} selects another element, and rounding does not explain it: "
+        return CheckResult("outputs", "fail", f"{detail}error ratio {figure(refused[1])} (limit {FEW:g})")
     result = _judge(found, folded, number, name, tolerances, decided=decided)
     follows = decided.complete and _is_integer(found, name)
     if follows and isinstance(result, OutputResult) and result.verdict == "inconclusive":
@@ -140,7 +139,7 @@ def _judge(
         if more is not None:
             compared = more.beside(compared, number, sample, name)
         if a.dtype.kind != b.dtype.kind or a.shape != b.shape or (decided is None and a.dtype != b.dtype):
-            detail = f"{where} is {b.dtype}{list(b.shape)}, not {a.dtype}{list(a.shape)}"
+            detail = f"{where} is {b.dtype} {shape(b.shape)}, not {a.dtype} {shape(a.shape)}"
             return CheckResult("outputs", "fail", detail)
         if a.dtype.kind == "f":
             wrong = _specials(a, b, compared.reference)
@@ -202,7 +201,7 @@ def _specials(a: NDArray[Any], b: NDArray[Any], reference: NDArray[Any]) -> tupl
         return None
     overflown = ~np.isfinite(a) & np.isfinite(b)
     if reference.shape == a.shape and (same | (overflown & np.isfinite(reference))).all():
-        return "inconclusive", "overflows in the original alone"
+        return "inconclusive", "overflows in the original only"
     return "fail", "has NaN or infinity in other places"
 
 
@@ -254,7 +253,7 @@ def _verdict(
     """Return the check's verdict over all outputs and modes."""
     if not any(np.isfinite(array).any() for sample in found.original.outputs[0] for array in _numbers(sample)):
         return CheckResult(
-            "outputs", "inconclusive", "the original's outputs hold no finite number: nothing was compared"
+            "outputs", "inconclusive", "nothing was compared: the original's outputs hold no finite number"
         )
     if tolerances.rtol is not None or tolerances.atol is not None:
         return _by_tolerance(results, tolerances)
@@ -262,32 +261,39 @@ def _verdict(
     figures: dict[str, Any] = {"error_ratio": worst.error_ratio if worst else None, "reference": "float64"}
     if found.reference.fallback_reason is not None:
         figures |= {"reference": "the original", "because": found.reference.fallback_reason}
-    against = "the expected rounding error"
-    if found.reference.fallback_reason is not None:
-        against += ", estimated from the original alone"
+    estimated = "" if found.reference.fallback_reason is None else "; rounding error estimated from the original alone"
     wrong = [r for r in results if r.verdict == "fail"]
     if wrong:
         worst = max(wrong, key=lambda r: r.error_ratio)
         limit = tolerances.of(worst.kind or "normal", found.reference.fallback_reason is not None)
-        figures |= {"error_ratio": worst.error_ratio, "k": limit}
-        detail = f"{worst.error_ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
+        figures |= {"output": worst.name, "error_ratio": worst.error_ratio, "k": limit}
+        detail = (
+            f"{_how_many(wrong, results)}{worst.name!r}, error ratio {figure(worst.error_ratio)} (limit {limit:g}), "
+        )
+        detail += f"max abs {figure(worst.max_abs)}{estimated}"
         return CheckResult("outputs", "fail", detail, figures)
     if doubts:
         return replace(doubts[0], figures=figures)
     unsure = [r for r in results if r.verdict == "inconclusive"]
     if unsure:
-        detail = f"output {unsure[0].name!r}: the original's own error is so large that it could hide a fault"
+        detail = f"{_how_many(unsure, results)}{unsure[0].name!r}, whose expected rounding error could hide a fault"
         return CheckResult("outputs", "inconclusive", detail, figures)
     assert worst is not None
     limit = tolerances.of(worst.kind or "normal", found.reference.fallback_reason is not None)
     detection_limit = max(r.detection_limit for r in results)
     figures |= {"k": limit, "detection_limit": detection_limit}
     if detection_limit > BLIND:
-        detail = f"the expected rounding error is so large that the detection limit is {detection_limit:.2g}"
+        detail = f"the expected rounding error is too large: detection limit {figure(detection_limit)}{estimated}"
         return CheckResult("outputs", "inconclusive", detail, figures)
-    detail = f"{worst.error_ratio:.3g} times {against} (limit {limit:g}) in output {worst.name!r}"
-    detail += f"; detection limit {detection_limit:.2g}"
+    detail = f"error ratio {figure(worst.error_ratio)} (limit {limit:g}), "
+    detail += f"detection limit {figure(detection_limit)}{estimated}"
     return CheckResult("outputs", "pass", detail, figures)
+
+
+def _how_many(those: list[OutputResult], results: list[OutputResult]) -> str:
+    """Return how many of several outputs it is, before the name of one."""
+    names, every = {result.name for result in those}, {result.name for result in results}
+    return "" if len(every) == 1 else f"{len(names)} of {len(every)} outputs; worst: "
 
 
 def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
@@ -297,9 +303,12 @@ def _numbers(sample: dict[str, NDArray[Any]]) -> Iterator[NDArray[Any]]:
 def _by_tolerance(results: list[OutputResult], tolerances: Tolerances) -> CheckResult:
     rtol, atol = tolerances.rtol or 0.0, tolerances.atol or 0.0
     bad = [r for r in results if r.verdict == "fail"]
-    detail = f"judged on request by: no difference above {atol:g} + {rtol:g} times the largest output"
-    if bad:
-        detail += f"; output {bad[0].name!r} differs by {bad[0].max_abs:.3g}, {bad[0].max_rel:.3g} of the largest"
+    asked = f"tolerances on request: atol {atol:g}, rtol {rtol:g} of the largest value"
+    worst = max(bad or results, key=lambda r: r.max_rel, default=None)
+    detail = asked
+    if worst is not None:
+        where = f"{_how_many(bad, results)}{worst.name!r}, " if bad else ""
+        detail = f"{where}max abs {figure(worst.max_abs)}, max rel {figure(worst.max_rel)} ({asked})"
     return CheckResult("outputs", "fail" if bad else "pass", detail, {"rtol": rtol, "atol": atol})
 
 

@@ -17,14 +17,14 @@ def check_outputs(found: Measured, tolerances: Tolerances) -> tuple[CheckResult,
     names = [name for name in found.original.names if name in found.random]
     if not names or isinstance(found.folded, RunFailed):
         return check_compared(found, tolerances)
-    why = f"output {names[0]!r} depends on random numbers: only the proof can judge it"
+    why = f"{names[0]!r} depends on random numbers, so that only the proof can judge it"
     if len(names) == len(found.original.names):
         return CheckResult("outputs", "inconclusive", why, {"random": names}), []
     check, results = check_compared(_without(found, names), tolerances)
     figures = {**check.figures, "random": names}
     if check.verdict != "pass":
         return replace(check, figures=figures), results
-    return CheckResult("outputs", "inconclusive", f"{why}; of the others {check.detail}", figures), results
+    return CheckResult("outputs", "inconclusive", f"{why}; other outputs: {check.detail}", figures), results
 
 
 def _without(found: Measured, names: Collection[str]) -> Measured:

@@ -16,6 +16,7 @@ from bnfold.results.verification import Judgement, OutputResult
 from bnfold.verification.measurement.measured import Measured
 from bnfold.verification.measurement.quantized_steps import QuantizedSteps, StepErrors, reach
 from bnfold.verification.runtime.runner import Run, RunFailed
+from bnfold.wording import figure
 
 
 def judged_in_steps(
@@ -27,7 +28,7 @@ def judged_in_steps(
     try:
         steps = found.quantized()
     except RunFailed as error:
-        return results, f"its quantized tensors can't be compared: {error}"
+        return results, f"the quantized tensors can't be run: {error}"
     if steps is None:
         return results, None
     wrong = [tensor for tensor in steps.tensors if tensor.wrong]
@@ -35,7 +36,7 @@ def judged_in_steps(
         worst = max(wrong, key=lambda tensor: tensor.folded / reach(tensor.level))
         results = [replace(r, verdict="fail") if r.level == worst.level else r for r in results]
         where = f" at level {worst.level}" if worst.level != "disable" else ""
-        return results, f"quantized tensor {worst.name!r} is {_figure(worst)}{where}"
+        return results, f"quantized tensor {worst.name!r}: {_figure(worst)}{where}"
     if steps.reason is not None:
         return [r if r.verdict == "pass" else replace(r, verdict="inconclusive") for r in results], steps.reason
     judged = [r if r.verdict == "pass" else _judged(r, steps, found, folded, tolerances) for r in results]
@@ -77,4 +78,4 @@ def _judged(
 
 
 def _figure(tensor: StepErrors) -> str:
-    return f"{tensor.folded:.2g} steps beyond rounding (limit {reach(tensor.level):.2g})"
+    return f"{figure(tensor.folded)} quantization steps beyond rounding (limit {figure(reach(tensor.level))})"

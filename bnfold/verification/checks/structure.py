@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from bnfold.results.verification import CheckResult
 from bnfold.verification.equivalence.findings import Alignment
+from bnfold.wording import counted
 
 
 def check_graph(found: Alignment | str) -> CheckResult:
@@ -29,19 +30,18 @@ def check_graph(found: Alignment | str) -> CheckResult:
             counterpart = (
                 ""
                 if mismatch.counterpart is None
-                else f" as {mismatch.counterpart.op} {mismatch.counterpart.name!r} of the original"
+                else f" than {mismatch.counterpart.op} {mismatch.counterpart.name!r} of the original"
             )
-            detail = f"{mismatch.name} reads the same inputs{counterpart} with other attributes"
+            detail = f"{mismatch.name} has other attributes{counterpart}"
             return CheckResult("structure", "fail", detail, figures)
     for mismatch in found.mismatches:
         if mismatch.kind == "unknown":
-            detail = f"{mismatch.name} computes something that is not found in the original"
+            detail = f"{mismatch.name} computes a value that the original does not"
             return CheckResult("structure", "inconclusive", detail, figures)
     wrong = [name for name, channels in found.wrong_outputs.items() if channels is None and not kinds]
     if wrong:
-        return CheckResult("structure", "fail", f"output {wrong[0]!r} is another function of the inputs", figures)
+        return CheckResult("structure", "fail", f"output {wrong[0]!r} is computed by other operators", figures)
     unchanged, nodes = figures["unchanged"], figures["nodes"]
-    others = f"{len(kinds)} with other numbers" if kinds else "the others follow from folds"
-    some = f"{unchanged} of {nodes} nodes unchanged, {others}"
-    detail = f"the same interface, {some if unchanged < nodes else 'all nodes unchanged'}"
+    others = f", {len(kinds)} with other numbers" if kinds else ""
+    detail = f"inputs and outputs match; {unchanged} of {counted(nodes, 'node')} unchanged{others}"
     return CheckResult("structure", "pass", detail, figures)

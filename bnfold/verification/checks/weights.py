@@ -7,6 +7,7 @@ sampling can.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from typing import Literal
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from bnfold.ir.graph import Node, Value
 from bnfold.numerics.batchnorm import ONNX_EPSILON
 from bnfold.results.verification import CheckResult, Judgement, LayerResult
 from bnfold.verification.equivalence.findings import Alignment, layers_before
+from bnfold.wording import counted, figure
 
 OTHERS = 4.0
 """Ulps that a folded weight may be off: what a fold costs that is computed in the storage type."""
@@ -43,21 +45,20 @@ def check_weights(
 def judge_tensors(layers: list[LayerResult], missing: list[str], tolerance: float) -> CheckResult:
     """Return the check's verdict from those of all tensors; ``missing`` names nodes without a counterpart."""
     ulps = [layer.max_ulp for layer in layers if layer.max_ulp is not None]
-    figures = {"tensors": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
+    figures = {"layers": len(layers), "max_ulp": max(ulps, default=0.0), "tolerance": tolerance}
     wrong = [layer for layer in layers if layer.verdict == "fail"]
     if wrong:
         worst = max(wrong, key=lambda layer: np.inf if layer.max_ulp is None else layer.max_ulp)
-        by = "" if worst.max_ulp is None else f" by {worst.max_ulp:.3g} ulps"
-        count = len(worst.channels)
-        channels = f" in {count} channel{'' if count == 1 else 's'}" if count else ""
-        return CheckResult("weights", "fail", f"{worst.name} is off{by}{channels}", figures)
+        by = "" if worst.max_ulp is None else f", {figure(worst.max_ulp)} ulp"
+        channels = f", {counted(len(worst.channels), 'channel')}" if worst.channels else ""
+        detail = f"{len(wrong)} of {counted(len(layers), 'layer')}; worst: {worst.title}{by}{channels}"
+        return CheckResult("weights", "fail", detail, figures)
     if missing:
-        detail = f"no counterpart could be recomputed for {missing[0]} ({len(missing)} in all)"
+        detail = f"{counted(len(missing), 'node')} without a counterpart in the original; first: {missing[0]}"
         return CheckResult("weights", "inconclusive", detail, figures)
     if not layers:
-        return CheckResult("weights", "pass", "no tensor was folded", figures)
-    folded = f"{len(layers)} folded layer{'' if len(layers) == 1 else 's'}"
-    detail = f"{folded}, each within {figures['max_ulp']:.3g} ulp of the exact fold"
+        return CheckResult("weights", "pass", "all weights are the original's", figures)
+    detail = f"{counted(len(layers), 'layer')}, max error {figure(figures['max_ulp'])} ulp"
     return CheckResult("weights", "pass", detail, figures)
 
 
@@ -73,7 +74,9 @@ def by_alignment(found: Alignment, tolerance: float) -> list[LayerResult]:
         largest = float(tensor.differences[np.isfinite(tensor.differences)].max(initial=0.0))
         verdict: Judgement = "pass" if worst <= allowed else "fail"
         name = f"{tensor.node.op} {tensor.node.name!r}"
-        results.append(LayerResult(name, None, largest, worst, channels, "weights", verdict, tensor.node.name))
+        node = tensor.node.name
+        part: Literal["weights", "bias"] = "bias" if tensor.in_bias else "weights"
+        results.append(LayerResult(name, None, largest, worst, channels, "weights", verdict, node, part))
     return results
 
 

@@ -17,6 +17,7 @@ class Tensor:
     """A linear layer of the folded model beside the exact fold of the original's: ulps and differences per channel.
 
     ``plain`` says that nothing was to be folded into it: its numbers should be the original's to the last bit.
+    ``in_bias``: the bias is farther off than the weights.
     """
 
     node: Node
@@ -24,6 +25,7 @@ class Tensor:
     differences: Array
     matched: bool
     plain: bool
+    in_bias: bool = False
 
 
 @dataclass

@@ -46,8 +46,10 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
             ulps = np.where(differences == 0, 0.0, differences / (errors / LOOSE))
         ulps = np.where(np.isnan(differences), np.inf, ulps).max(axis=-1).reshape(-1)
         worst = np.nan_to_num(differences, nan=np.inf).max(axis=-1).reshape(-1)
+        in_bias = False
         if target is not None and _own_bias(found, node):
             shift_ulps, shift_differences = _shift_ulps(state, target, lead, layer.dtype)
+            in_bias = bool(shift_ulps.max(initial=0.0) > ulps.max(initial=0.0))
             ulps, worst = np.maximum(ulps, shift_ulps), np.maximum(worst, shift_differences)
         own = None if owner.handle is None else found.original.layers.get(owner)
         plain = (
@@ -57,7 +59,7 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
             and owner.attr("alpha", 1.0) == 1.0
         )
         plain = plain and _reads_the_same(found, node, owner)
-        yield Tensor(node, ulps, worst, target is not None, plain)
+        yield Tensor(node, ulps, worst, target is not None, plain, in_bias)
 
 
 def _as_rows(state: AbstractValue, rank: int) -> AbstractValue:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.error_model import ErrorAccumulator
+from bnfold.wording import shape
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -56,13 +57,13 @@ def subgraph_errors(
     for end in subgraph.outputs:
         a, b, t = made.original[end.original], made.folded[end.folded], made.reference[end.original]
         if a.shape != b.shape:
-            return SubgraphErrors(failed=f"it makes {list(b.shape)} in place of {list(a.shape)}")
+            return SubgraphErrors(failed=f"its output has shape {shape(b.shape)}, not {shape(a.shape)}")
         dtype = a.dtype if a.dtype.itemsize <= b.dtype.itemsize else b.dtype
         a, b = (x.astype(np.float32) if x.dtype.name == "bfloat16" else x for x in (a, b))
         if a.dtype.kind not in "f" or t.shape != a.shape:
             continue
         if not np.array_equal(np.isfinite(a), np.isfinite(b)):
-            return SubgraphErrors(failed="it makes NaN or infinity in other places")
+            return SubgraphErrors(failed="it has NaN or infinity in other places")
         if not np.isfinite(a).all() or not np.isfinite(t).all():
             continue
         best = None if made.correctly_rounded is None else made.correctly_rounded.get(end.original)

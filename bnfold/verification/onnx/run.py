@@ -257,7 +257,9 @@ def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode], mos
             raise
         except RunFailed as error:
             if inputs.data is not None:
-                raise InputError(f"{inputs.data}: the model does not run on these inputs: {error}") from None
+                raise InputError(
+                    f"{inputs.data}: the model does not run on these inputs: {error}", "check their shapes and types"
+                ) from None
             if len(sizes.batch) == 1:  # a model that takes one size only is none that can't be run
                 failure = failure or error
             continue
@@ -267,7 +269,9 @@ def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode], mos
         return fed, run
     assert failure is not None
     if inputs.shapes:
-        raise UsageError(f"--shape: the model does not run on inputs of these shapes: {failure}")
+        raise UsageError(
+            f"--shape: the model does not run on inputs of these shapes: {failure}", "check the axes that it declares"
+        )
     raise failure
 
 

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
-from bnfold.errors import InconclusiveError, InputError, UsageError
+from bnfold.errors import InconclusiveError, InputError, UsageError, one_line, unreadable
 from bnfold.options import INPUT_KINDS, PLAIN_KINDS, InputOptions
 from bnfold.verification.runtime.ranges import InputRange
 
@@ -24,6 +24,8 @@ Shape = tuple[int, ...]
 
 CONSTANTS = (0.5, -1.0, 0.0, 2.0, -0.25, 1.0, 0.1, -3.0)
 """What the constant inputs are filled with, one after the other."""
+
+LAYOUTS = "give a .npz (an array per input), a .npy (the only input), or a folder with input_0.pb, input_1.pb …"
 
 MOST_ELEMENTS = 2**28
 """Elements above which an input is not generated (1 GiB in float32)."""
@@ -89,9 +91,11 @@ def user_samples(options: InputOptions, model: ModelProto) -> list[Sample]:
     except KeyError as error:
         raise InputError(f"{path}: {error.args[0]}", f"it has to hold {', '.join(names)}") from None
     except (OSError, ValueError, EOFError, TypeError, BadZipFile, DecodeError) as error:
-        raise InputError(f"{path}: no inputs for {', '.join(names)}: {error}", "see --help for the layouts") from None
+        if isinstance(error, OSError) and not path.exists():
+            raise unreadable(path, error) from None
+        raise InputError(f"{path}: can't be read as inputs ({one_line(error)})", LAYOUTS) from None
     if not samples:
-        raise InputError(f"{path}: no input_0.pb in it or in a test_data_set_0", "see --help for the layouts")
+        raise InputError(f"{path}: no input_0.pb in it or in a test_data_set_0", LAYOUTS)
     return [part for sample in samples for part in _batches(sample, infos)]
 
 
@@ -213,7 +217,9 @@ def _generate(
         if dtype.kind in "iub":
             limits = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, min(np.iinfo(dtype).max, 2**62))
             if not limits[0] <= low <= high <= limits[1]:
-                raise UsageError(f"--range of {info.name!r}: outside of {dtype}")
+                raise UsageError(
+                    f"--range of {info.name!r}: outside of {dtype}", f"its values are {limits[0]} to {limits[1]}"
+                )
             return rng.integers(int(low), int(high), shape, endpoint=True, dtype=np.int64).astype(dtype)
         return rng.uniform(low, high, shape).astype(dtype)
     if dtype.kind in "iub":

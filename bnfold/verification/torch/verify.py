@@ -36,6 +36,7 @@ from bnfold.verification.judge import run_checks, verify
 from bnfold.verification.measurement.measured import ReferenceSpec
 from bnfold.verification.onnx.verify import verify_files
 from bnfold.verification.torch.run import ConvertedRuns, ProgramRuns
+from bnfold.wording import counted, shape
 
 
 def verify_programs(original: LoadedProgram, folded: LoadedProgram, options: VerifyOptions) -> Verification:
@@ -140,12 +141,12 @@ def _interface_change(original: LoadedProgram, folded: LoadedProgram) -> str | N
     first, second = (_ends(loaded) for loaded in (original, folded))
     for what, old, new in zip(("inputs", "outputs"), first, second, strict=True):
         if len(old) != len(new):
-            return f"it has {len(new)} {what}, not {len(old)}"
+            return f"it has {counted(len(new), what[:-1])}, not {len(old)}"
         for place, (one, other) in enumerate(zip(old, new, strict=True)):
             if one != other:
                 return f"{what[:-1]} {place} is {other}, not {one}"
     if original.program.range_constraints.keys() != folded.program.range_constraints.keys():
-        return "its free dimensions are others"
+        return "other dimensions are dynamic than in the original"
     return None
 
 
@@ -157,7 +158,11 @@ def _ends(loaded: LoadedProgram) -> tuple[list[str], list[str]]:
 
     def described(name: str) -> str:
         held = nodes[name].meta.get("val") if name in nodes else None
-        return f"{held.dtype} {[str(n) for n in held.shape]}" if isinstance(held, Tensor) else str(type(held).__name__)
+        return (
+            f"{str(held.dtype).removeprefix('torch.')} {shape(held.shape)}"
+            if isinstance(held, Tensor)
+            else str(type(held).__name__)
+        )
 
     inputs = [s.arg.name for s in signature.input_specs if s.kind is InputKind.USER_INPUT]
     outputs = [(s.kind.name, getattr(s.arg, "name", "")) for s in signature.output_specs]
