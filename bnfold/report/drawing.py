@@ -8,6 +8,7 @@ does; it needs no program beside Python. Colours are translucent or the page's o
 from __future__ import annotations
 
 import html
+import re
 import textwrap
 from collections.abc import Iterator
 from xml.etree import ElementTree as Xml
@@ -31,6 +32,9 @@ REACH = 2
 
 FAR = 12
 """How far a node that a refusal names may be, for the path to it to be drawn."""
+
+PATH = re.compile(r" \(through .*?\)(?=; next layer: |$)", re.DOTALL)
+"""What a refusal says of the way to the node that refuses (:meth:`bnfold.rules.reasons.Refusal.located`)."""
 
 MOST, MOST_IN_ROW = 40, 6
 """Operators in one picture, and beside each other: wide forks are cut."""
@@ -132,10 +136,11 @@ def _picture(plan: Plan, op: AffineOp, outcome: Fold | Refusal) -> tuple[Xml.Ele
 
 
 def _blocking(op: AffineOp, outcome: Fold | Refusal) -> list[Node]:
-    """Return the nodes that the reason of a refusal names."""
+    """Return the nodes that the reason of a refusal names, but for those on the path to them."""
     if isinstance(outcome, Fold):
         return []
-    return [node for node in op.nodes[0].graph.nodes if node not in op.nodes and node.label in outcome.detail]
+    named = PATH.sub("", outcome.detail)
+    return [node for node in op.nodes[0].graph.nodes if node not in op.nodes and node.label in named]
 
 
 def _layers(op: AffineOp, blocking: list[Node]) -> tuple[dict[int, list[Node]], int]:

@@ -90,12 +90,7 @@ def of_benchmark(found: Benchmark, inspection: Inspection | None, weights: Weigh
 
 def _latency(level: Level) -> tuple[str, str, str, str, str]:
     before, after = (f"{timing.median:.3g} ± {timing.spread:.2g} ms" for timing in (level.original, level.folded))
-    outcome = {
-        "faster": f"{1 - level.ratio:.0%} faster",
-        "slower": f"{level.ratio - 1:.0%} slower",
-        "same": "no significant difference",
-        "inconclusive": f"inconclusive: {HINT}",
-    }[level.verdict]
+    outcome = f"{level.conclusion}: {HINT}" if level.verdict == "inconclusive" else level.conclusion
     return level.level, before, after, f"{level.ratio:.3g} ({level.low:.3g} to {level.high:.3g})", outcome
 
 

@@ -199,16 +199,18 @@ def _print_kept(terminal: Terminal, result: Inspection, *, verbose: bool) -> Non
                 f" and {len(rows) - NAMED} more" if len(rows) > NAMED else ""
             )
             terminal.line(f"  {'also:':10}{more}", hang=12)
-        remedy = _remedy(tried, "it" if len(rows) == 1 else "them") or REASONS[code][1]
-        if code == "overridable" and not tried:
-            remedy = "--freeze-initializers alone is not enough: inspect with it says what else is in the way"
-        terminal.line(f"  {'help:':10}{remedy}", hang=12)
+        terminal.line(f"  {'help:':10}{remedy(code, tried, len(rows))}", hang=12)
 
 
-def _remedy(tried: tuple[str, ...], what: str) -> str:
-    """Return what the options do that were found to fold a kept BatchNorm, or several; nothing without any."""
+def remedy(code: str, tried: tuple[str, ...], count: int) -> str:
+    """Return what helps ``count`` BatchNorms that ``code`` keeps: the options that were found to fold them, if any."""
+    if code == "overridable" and not tried:
+        return "--freeze-initializers alone is not enough: inspect with it says what else is in the way"
+    what = "it" if count == 1 else "them"
     effects = {"threshold": ", with a Max in place of the Relu", "freeze": ", if no caller overrides the weights"}
-    return "; or ".join(f"{options.FLAGS[name]} folds {what}{effects.get(name, '')}" for name in tried)
+    return (
+        "; or ".join(f"{options.FLAGS[name]} folds {what}{effects.get(name, '')}" for name in tried) or REASONS[code][1]
+    )
 
 
 def _print_warnings(terminal: Terminal, found: Sequence[tuple[str, list[Finding]]], *, verbose: bool) -> None:

@@ -101,7 +101,7 @@ def test_workers_in_another_folder_find_the_data(samples, tmp_path, monkeypatch)
             assert outcome.result["verification"]["inputs"]["source"] == data
             assert outcome.comparison.verification.inputs["source"] == data
         else:
-            assert outcome.error["message"].startswith("nope.npy: no inputs")
+            assert outcome.error["message"].startswith("nope.npy: No such file or directory")
             assert str(tmp_path) not in outcome.error["message"]
 
 

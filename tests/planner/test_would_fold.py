@@ -41,7 +41,7 @@ def listed_as_inputs_before_an_output():
 
 
 UNNAMED = {
-    "branches that do not align": lambda: block(pads=(0, 0, 2, 2)),
+    "branches that do not align": lambda: block(pads=(0, 0, 2, 2), small=3),
     "a branch that is an output": lambda: block(tap=True),
     "a negative scale": no_threshold_with_a_negative_scale,
     "a padded layer": no_threshold_before_a_padded_conv,

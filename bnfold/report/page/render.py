@@ -70,10 +70,11 @@ MOST_PICTURES = 6
 
 @dataclass(frozen=True)
 class KeptGroup:
-    """The BatchNorms that one reason keeps: how many they are, and of the first a row with its picture."""
+    """The BatchNorms that one reason keeps: how many they are, what helps, and of the first a row with its picture."""
 
     code: str
     count: int
+    help: str
     pictures: list[tuple[BatchNormRow, Any]]
 
 
@@ -82,18 +83,24 @@ def _kept(inspection: Inspection | None) -> list[KeptGroup]:
     from markupsafe import Markup
 
     from bnfold.report import drawing
+    from bnfold.report.text import remedy
     from bnfold.rules.reasons import Refusal
 
     if inspection is None:
         return []
     rows = {(row.graph, row.output): row for row in inspection.batch_norms}
-    groups: dict[str, list[tuple[BatchNormRow, tuple[Plan, AffineOp, Refusal]]]] = {}
+    groups: dict[tuple[str, tuple[str, ...]], list[tuple[BatchNormRow, tuple[Plan, AffineOp, Refusal]]]] = {}
     for plan in inspection.plans:
         for op, outcome in plan.outcomes:
             row = rows.get((op.source.graph.name or "main", op.target.name))
             if isinstance(outcome, Refusal) and row is not None:
-                groups.setdefault(outcome.reason, []).append((row, (plan, op, outcome)))
+                groups.setdefault((outcome.reason, tuple(row.would_fold_with)), []).append((row, (plan, op, outcome)))
     return [
-        KeptGroup(code, len(found), [(row, Markup(drawing.one(*drawn))) for row, drawn in found[:MOST_PICTURES]])
-        for code, found in sorted(groups.items(), key=lambda item: -len(item[1]))
+        KeptGroup(
+            code,
+            len(found),
+            remedy(code, tried, len(found)),
+            [(row, Markup(drawing.one(*drawn))) for row, drawn in found[:MOST_PICTURES]],
+        )
+        for (code, tried), found in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
