@@ -129,17 +129,19 @@ def _traceback() -> None:
     echo_lines(traceback.format_exc(), err=True)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+EXAMPLES = """\b
+Examples:
+  bnfold inspect model.onnx                   what would fold, and why not the rest
+  bnfold fold model.onnx                      writes model.folded.onnx, verified
+  bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
+"""
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXAMPLES)
 @click.version_option(__version__, prog_name="bnfold")
 @click.pass_context
 def main(context: click.Context) -> None:
-    """Remove BatchNormalization from trained networks, exactly, and prove it.
-
-    \b
-    bnfold inspect model.onnx                   what would fold, and why not the rest
-    bnfold fold model.onnx                      writes model.folded.onnx, verified
-    bnfold verify model.onnx model.folded.onnx  the proof alone, as a pipeline's step
-    """
+    """Remove BatchNormalization from trained networks, exactly, and prove it."""
     from bnfold.cli import project
 
     name = context.invoked_subcommand
