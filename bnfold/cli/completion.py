@@ -5,7 +5,6 @@ from __future__ import annotations
 import click
 from click.shell_completion import get_completion_class
 
-
 EXAMPLES = """\b
 bash: echo 'eval "$(bnfold completion bash)"' >> ~/.bashrc
 zsh:  echo 'eval "$(bnfold completion zsh)"' >> ~/.zshrc
