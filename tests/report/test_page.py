@@ -208,6 +208,7 @@ def visit(browser, pages):
         context.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 400)])
 @pytest.mark.parametrize("name", ["fold", "verify", "kept", "hostile", "bench", "drift"])
 def test_a_browser_shows_it_without_complaint(visit, name, scheme, width):
@@ -222,6 +223,7 @@ def names(page):
     return page.locator("#batchnorms tbody tr:not([hidden]) th").all_inner_texts()
 
 
+@pytest.mark.slow
 def test_it_sorts_and_filters_by_keyboard(visit):
     page = visit("fold")
     before = names(page)
@@ -241,6 +243,7 @@ def test_it_sorts_and_filters_by_keyboard(visit):
     assert page.complaints == []
 
 
+@pytest.mark.slow
 def test_without_scripts_the_essentials_are_there(visit):
     page = visit("fold", java_script_enabled=False)
     assert page.locator(".verdict").inner_text() == "equivalent"
@@ -272,6 +275,7 @@ def test_texts_have_enough_contrast(visit, scheme):
         assert (light + 0.05) / (dark + 0.05) >= 4.5, (colour, ground)
 
 
+@pytest.mark.slow
 def test_the_button_changes_the_theme(visit):
     page = visit("kept", color_scheme="light")
     before = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -117,7 +117,7 @@ def test_a_range_that_is_given_counts(embedded):
 
 def test_the_text_says_what_was_inferred(embedded):
     original, folded, _ = embedded
-    result = call("verify", original, folded)
+    result = call("verify", "--verbose", original, folded)
     assert "input 'ids': 0 to 9, Gather" in result.stdout
     assert "input 'mask': 0 to 1, it indexes nothing" in result.stdout
 
