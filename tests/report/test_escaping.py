@@ -147,8 +147,16 @@ CALLS = [
 ]
 
 
-@pytest.mark.parametrize("coloured", [False, True], ids=["pipe", "coloured"])
-@pytest.mark.parametrize("call", CALLS, ids=lambda call: ascii("_".join(call))[1:40])
+WAYS = [
+    pytest.param(call, coloured, id=f"{ascii('_'.join(call))[1:40]}-{'coloured' if coloured else 'pipe'}",
+                 marks=pytest.mark.slow if coloured and place % 3 else ())
+    for place, call in enumerate(CALLS)
+    for coloured in (False, True)
+]  # fmt: skip
+"""Every call with both streams in pipes, and a third of them in colours; all with ``-m slow``."""
+
+
+@pytest.mark.parametrize(("call", "coloured"), WAYS)
 def test_no_name_is_obeyed(place, call, coloured):
     done = run(place, *call, coloured=coloured)
     for stream in (done.stdout, done.stderr):

@@ -257,6 +257,7 @@ def luminance(colour):
     return float(linear @ [0.2126, 0.7152, 0.0722])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_texts_have_enough_contrast(visit, scheme):
     """At least 4.5 to 1, as WCAG 2 asks of texts."""
