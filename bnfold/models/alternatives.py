@@ -8,6 +8,7 @@ from typing import Any
 
 from bnfold.errors import BnfoldError
 from bnfold.options import PlanOptions
+from bnfold.planner.branch_merging import SUMS
 from bnfold.planner.candidates import AffineOp
 from bnfold.planner.plan import Fold, Plan
 from bnfold.rules.reasons import Refusal
@@ -58,7 +59,8 @@ def _worth_trying(kept: list[AffineOp], plans: list[Plan], options: PlanOptions)
     if not kept:
         return
     behind = {consumer.op for op in kept for consumer in op.target.consumers}
-    if not options.merge and behind & {"Add", "Sum"}:
+    before = {op.source.producer.op for op in kept if op.source.producer is not None}
+    if not options.merge and (behind | before) & SUMS:
         yield "merge"
     if not options.threshold and "Relu" in behind:
         yield "threshold"

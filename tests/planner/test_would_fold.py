@@ -8,7 +8,7 @@ import pytest
 from bnfold import fold, inspect
 from bnfold.models import onnx as onnx_models
 from bnfold.options import FLAGS, FoldOptions
-from tests.builders import between, node, tensor
+from tests.builders import batch_norm, between, node, parse, tensor, weights
 from tests.planner.cases.constants import initializers_listed_as_inputs
 from tests.planner.test_branch_merging import block
 from tests.rules.cases.relu import (
@@ -26,8 +26,20 @@ def listed_as_inputs_behind_a_relu():
     return model
 
 
+def batch_norm_behind_branches_of_a_relu():
+    """Return a sum of a convolution and its input, which keeps its BatchNorm for the Relu on either side."""
+    text = """(float[N, 4, 8, 8] x) => (float[] y) {
+        r = Relu (x) a = Conv <pads = [1, 1, 1, 1]> (r, w) s = Add (a, r)
+        b = BatchNormalization (s, bn_scale, bn_bias, bn_mean, bn_var) y = Relu (b)
+    }"""
+    model = parse(text, {"w": weights(1, 4, 4, 3, 3), **batch_norm("bn", 4)})
+    model.graph.node[-2].name = "bn"
+    return model
+
+
 NAMED = {
     "merge": (block, "merge", "bn0"),
+    "merge what is behind a sum": (batch_norm_behind_branches_of_a_relu, "merge", "bn"),
     "threshold": (threshold_before_an_unpadded_conv, "threshold", "bn"),
     "freeze": (initializers_listed_as_inputs, "freeze", None),
 }
