@@ -3,13 +3,17 @@
 import collections
 import random
 
+import onnx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("onnxruntime")
 
-from tests.fuzz import byte_fuzz, fold_fuzz, structural_fuzz, verifier_fuzz
+from bnfold.api import FoldOptions, fold
+from bnfold.options import VerifyOptions
+from tests.folding import assert_equivalent
+from tests.fuzz import branch_fuzz, byte_fuzz, fold_fuzz, structural_fuzz, verifier_fuzz
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
@@ -22,6 +26,21 @@ def test_random_networks_compute_the_same(tmp_path_factory, data):
 @pytest.mark.parametrize("seed", range(40))
 def test_variants_of_a_network_fold_alike(tmp_path, seed):
     fold_fuzz.check(random.Random(seed).randrange, tmp_path, metamorphic=True)
+
+
+def test_random_branches_merge_to_the_same(tmp_path):
+    convolutions = [0, 0]
+    for seed in range(40):
+        model = branch_fuzz.Branches(seed).model()
+        (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+        options = FoldOptions(merge=True, verify=VerifyOptions(("structure", "weights")))
+        result = fold(tmp_path / "m.onnx", tmp_path / "out.onnx", options, force=True)
+        assert result.verdict in ("equivalent", "unchanged"), seed
+        folded = onnx.load(tmp_path / "out.onnx")
+        assert_equivalent(model, folded, 4096.0)
+        for place, one in enumerate((model, folded)):
+            convolutions[place] += sum(node.op_type == "Conv" for node in one.graph.node)
+    assert convolutions[1] < 0.9 * convolutions[0]
 
 
 def test_random_contradictions_end_with_a_line_or_a_right_fold(tmp_path):
