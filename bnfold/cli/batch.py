@@ -110,8 +110,17 @@ def conclude(
         echo_error(_named(outcome.model, outcome.error["message"]), outcome.error["hint"])
     if failures:
         return failures[0].exit_code
-    kept = any(outcome.result and outcome.result["summary"]["kept"] for outcome in in_order)
-    return int(strict and kept)
+    results = [outcome.result for outcome in in_order if outcome.result]
+    codes = [
+        strict_code(kept=bool(result["summary"]["kept"]), verdict=(result.get("verification") or {}).get("verdict"))
+        for result in results
+    ]
+    return min(filter(None, codes), default=0) if strict else 0
+
+
+def strict_code(*, kept: bool, verdict: str | None) -> int:
+    """Return the exit code of a model with --strict: a BatchNorm that is kept comes first."""
+    return 1 if kept else InconclusiveError.exit_code if verdict == "inconclusive" else 0
 
 
 def _named(model: str, message: str) -> str:

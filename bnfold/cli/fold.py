@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from bnfold.cli import project, report_values, reports
-from bnfold.cli.batch import BatchParams, conclude, executor
+from bnfold.cli.batch import BatchParams, conclude, executor, strict_code
 from bnfold.cli.files import expand, same_file
 from bnfold.cli.options import PlanningParams, unsafe_shapes
 from bnfold.cli.output import OutputParams
@@ -54,7 +54,9 @@ class FoldParams:
         section="Output",
     )
     dry_run: bool = option("--dry-run", is_flag=True, help="Plan and report; write nothing.", section="Output")
-    strict: bool = option("--strict", is_flag=True, help="Exit with 1 if any BatchNorm is kept.", section="Output")
+    strict: bool = option(
+        "--strict", is_flag=True, help="Exit with 1 if any BatchNorm is kept, with 3 if inconclusive.", section="Output"
+    )
     only: tuple[str, ...] = option(
         "--only",
         multiple=True,
@@ -133,8 +135,8 @@ def command(
     terminal = output.terminal(model_on_stdout=on_stdout)
     if many:
         sys.exit(_fold_many(files, targets, options, params, batch, output, terminal, report))
-    kept = _fold_one(files[0], targets[files[0]], options, params, output, terminal, report)
-    sys.exit(int(params.strict and kept))
+    code = _fold_one(files[0], targets[files[0]], options, params, output, terminal, report)
+    sys.exit(code if params.strict else 0)
 
 
 def _fold_one(
@@ -145,8 +147,8 @@ def _fold_one(
     output: OutputParams,
     terminal: Terminal,
     report: Reporter,
-) -> bool:
-    """Fold a model and report the result; return True if a BatchNorm is kept."""
+) -> int:
+    """Fold a model and report the result; return the exit code with --strict."""
     from bnfold.api import fold
 
     try:
@@ -163,7 +165,7 @@ def _fold_one(
         output.print_elapsed(terminal)
     report(result)
     output.write_json(result.to_dict())
-    return bool(result.inspection.kept)
+    return strict_code(kept=bool(result.inspection.kept), verdict=result.verdict)
 
 
 def _fold_many(

@@ -240,7 +240,8 @@ def _print_verification(terminal: Terminal, result: Verification, title: str, *,
     terminal.line(head, (verdict, f"{VERDICTS[result.verdict]} bold"), why)
     width = 2 + max((len(check.check) for check in result.checks), default=0)
     for check in result.checks:
-        rest = "" if check.required or check.verdict == "pass" else " (not required: the proof holds for all inputs)"
+        spare = not check.required and check.verdict == "inconclusive"
+        rest = " (not required: the proof holds for all inputs)" if spare else ""
         mark, name = (f"{MARKS[check.verdict]:4}", CHECKS[check.verdict]), f"  {check.check:{width}}"
         terminal.line("  ", mark, name, check.detail, rest, hang=8 + width)
     if result.origin == "changed":

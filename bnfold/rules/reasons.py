@@ -27,7 +27,7 @@ class Refusal:
 REASONS: dict[str, tuple[str, str]] = {
     "consumers": (
         "The tensor has another consumer, which could not undo the change (a scale of zero can't be undone at all).",
-        "Give the other consumer its own copy of the layer, let it read the normalized value, or prune dead channels.",
+        "Give the other consumer its own copy of the layer in front.",
     ),
     "graph-output": (
         "The value is an output of the model: callers would see the change.",
@@ -43,7 +43,7 @@ REASONS: dict[str, tuple[str, str]] = {
     ),
     "padding": (
         "The layer pads with zeros, which would have to become the offset value: the edge pixels would change.",
-        "Pad before the BatchNorm, or train without padding.",
+        "Pad before the BatchNorm, or train without padding: both are other networks, to be trained again.",
     ),
     "training-mode": (
         "The BatchNorm computes its statistics from the batch: it is no fixed transform.",

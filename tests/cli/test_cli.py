@@ -140,6 +140,9 @@ def test_a_model_that_can_not_be_fed_is_inconclusive(here):
     model = make(nodes, [tensor("s", [1, 3, 8, 8], onnx.TensorProto.STRING)], [ANY], held)
     Path("strings.onnx").write_bytes(model.SerializeToString())
     assert call("fold", "strings.onnx", "-o", "out.onnx").exit_code == 0
+    strict = ("--strict", "--checks", "outputs")
+    assert call("fold", "strings.onnx", "-o", "strict.onnx", *strict).exit_code == 3
+    assert call("fold", "strings.onnx", "conv.onnx", "--output-dir", "many", *strict).exit_code == 3
     result = call("verify", "strings.onnx", "out.onnx", "--checks", "outputs")
     assert result.exit_code == 3
     assert "can't be run" in result.output

@@ -3,13 +3,16 @@
 from types import SimpleNamespace
 
 import numpy as np
+import onnx
 import pytest
 
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.io.load import load_bytes
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.rules.table import lookup
-from tests.builders import make, node, tensor
+from bnfold.verification.equivalence.alignment import align
+from tests.builders import batch_norm, make, node, parse, tensor, weights
+from tests.folding import assert_equivalent, fold_proto
 from tests.rules.cases.pad import CASES, ROWS
 from tests.rules.operator_tests import OperatorTests
 
@@ -32,3 +35,23 @@ def test_padding_is_judged_with_the_transform_of_earlier_folds(current, folds):
     )
     alternatives = lookup("Pad").propagate(pad, context)
     assert isinstance(alternatives, list) is folds
+
+
+def test_a_batch_norm_between_a_pad_and_a_layer_is_proved():
+    """What is padded is scaled and shifted too, so that the layer takes both; it is one function with a padded one."""
+    graph = """(float[N, 4, 6, 6] x) => (float[] y) {
+        p = Pad <mode = "constant"> (x, pads)
+        b = BatchNormalization (p, bn_scale, bn_bias, bn_mean, bn_var)
+        y = Conv (b, w)
+    }"""
+    held = {"pads": np.array([0, 0, 1, 1, 0, 0, 1, 1]), "w": weights(1, 4, 4, 3, 3), **batch_norm("bn", 4)}
+    model = parse(graph, held)
+    folded, (plan,) = fold_proto(model)
+    assert plan.folds
+    assert_equivalent(model, folded)
+    pair = [OnnxGraphs(each) for each in (model, folded)]
+    found = align(*pair)
+    assert not found.mismatches and not found.wrong_outputs
+    bias = next(tensor for tensor in folded.graph.initializer if tensor.name == folded.graph.node[-1].input[2])
+    bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) * np.float32(1.01), bias.name))
+    assert align(OnnxGraphs(model), OnnxGraphs(folded)).wrong_outputs

@@ -97,5 +97,8 @@ def test_the_checks_that_run_models_see_them_too(fault, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("checks", [CHECKS, None], ids=["all", "automatic"])
 def test_every_fault_is_caught_with_runs(checks, tmp_path):
-    for name, original, _, wrong, _ in cases():
-        assert judged(original, wrong, tmp_path, checks).verdict == "different", name
+    """What shows on no usual input is inconclusive; what four ulps hold is not told from a fold by another tool."""
+    for name, original, _, wrong, fault in cases():
+        verdict = judged(original, wrong, tmp_path, checks).verdict
+        if name.split("-")[0] not in BELOW_FOUR_ULPS:
+            assert verdict == "different" or (fault.silent and verdict == "inconclusive"), name

@@ -57,7 +57,8 @@ def conv(interpreter: Interpreter, node: Node) -> bool:
     if state.affine.has_shift and (view.is_transposed or padding is None or any(padding)):
         state = interpreter.unshifted(node, state, eps)
     base = state.base
-    if base in interpreter.pads and not view.is_transposed and padding is not None and not state.affine.has_shift:
+    whole = padding is not None and (not state.affine.has_shift or not any(padding))  # a shift is the same everywhere
+    if base in interpreter.pads and not view.is_transposed and padding is not None and whole:
         base, extra = interpreter.pads[base]
         padding = [a + b for a, b in zip(padding, extra, strict=True)]
     rows = conv_transpose_view if view.is_transposed else conv_view
