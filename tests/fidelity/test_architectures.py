@@ -31,6 +31,7 @@ FORMS = (".onnx", ".dynamo.onnx", ".pt2")
 CAUSES = {
     "it holds no BatchNorm": """
         pytorchcv_nin_cifar10.onnx pytorchcv_sqnet_cityscapes.onnx pytorchcv_squeezeresnet_v1_1.onnx
+        pytorchcv_nin_cifar10.pt2 pytorchcv_sqnet_cityscapes.pt2 pytorchcv_squeezeresnet_v1_1.pt2
     """,
     "none of its BatchNorms can be folded": "monai_highresnet.dynamo.onnx pytorchcv_wrn20_10_1bit_cifar10.onnx",
     "the proof finds no counterpart of a Conv behind an offset that a residual sum keeps": "timm_visformer_tiny.onnx",
