@@ -5,6 +5,7 @@ import shutil
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 
 from tests.support import SAMPLES, call
@@ -20,6 +21,12 @@ FILES = {
     "empty.onnx": b"",
     "picture.png": b"\x89PNG\r\n\x1a\n" + bytes(40),
     "lfs.onnx": b"version https://git-lfs.github.com/spec/v1\n",
+}
+
+ARRAYS = {
+    "float64.npy": np.zeros((1, 1, 8, 8)),
+    "large.npy": np.zeros((2, 1, 9, 9), np.float32),
+    "one.npy": np.zeros((1, 8, 8), np.float32),
 }
 
 USAGES = [
@@ -45,6 +52,14 @@ USAGES = [
     ("fold conv.onnx --range x:5", "--range x:5: not of the form", "a colon"),
     ("fold conv.onnx --inputs missing.npz", "missing.npz: No such file", "check the path"),
     ("fold conv.onnx --inputs conv.onnx", "conv.onnx: can't be read as inputs", ".npz"),
+    (
+        "fold digits.onnx --inputs float64.npy",
+        "takes float32 [N, 1, 8, 8], not float64 [1, 1, 8, 8]",
+        "astype",
+    ),
+    ("fold digits.onnx --inputs large.npy", "takes float32 [N, 1, 8, 8], not float32 [2, 1, 9, 9]", "the layout"),
+    ("fold digits.onnx --inputs one.npy", "takes float32 [N, 1, 8, 8], not float32 [1, 8, 8]", "array[None]"),
+    ("fold digits.onnx --shape image:1,1,9,9", "takes [N, 1, 8, 8], not [1, 1, 9, 9]", "declared by a name"),
     ("fold conv.onnx --device gpu", "--device gpu: not a device", "cuda"),
     ("fold conv.onnx --checks layer", "--checks layer: not one of", "did you mean 'layers'?"),
     ("fold conv.onnx -o digits.onnx", "output file already exists: digits.onnx", "--force"),
@@ -74,6 +89,8 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
+    for name, array in ARRAYS.items():
+        np.save(folder / name, array)
     for name, member in (("model.keras", "model.weights.h5"), ("other.pt2", "a.txt")):
         with zipfile.ZipFile(folder / name, "w") as archive:
             archive.writestr(member, "x")
