@@ -26,6 +26,8 @@ FILES = {
 ARRAYS = {
     "float64.npy": np.zeros((1, 1, 8, 8)),
     "large.npy": np.zeros((2, 1, 9, 9), np.float32),
+    "objects.npy": np.array([None, {}], object),
+    "uint8.npy": np.zeros((2, 1, 8, 8), np.uint8),
     "one.npy": np.zeros((1, 8, 8), np.float32),
 }
 
@@ -84,6 +86,12 @@ USAGES = [
     ("calibrate conv.onnx", "Missing option '--data'", "--help"),
     ("calibrate conv.onnx --data conv.onnx", "neither a .npy nor a .npz file", ".npz"),
     ("calibrate conv.onnx --data x.npz --momentum 2", "between 0 and 1", "0.9 in ONNX's"),
+    ("calibrate digits.onnx --data missing.npy", "missing.npy: No such file", "check the path"),
+    ("calibrate digits.onnx --data objects.npy", "objects.npy: an array of Python objects", "numbers of one type"),
+    ("calibrate digits.onnx --data objects.npz", "objects.npz: an array of Python objects", "numbers of one type"),
+    ("calibrate digits.onnx --data large.npy", "takes [any, 1, 8, 8], not [2, 1, 9, 9]", "the layout"),
+    ("calibrate digits.onnx --data one.npy", "takes [any, 1, 8, 8], not [1, 8, 8]", "array[None]"),
+    ("calibrate digits.onnx --data uint8.npy", "takes float32, not uint8", "array.astype('float32')"),
     ("foldd conv.onnx", "no command is called 'foldd'", "did you mean 'bnfold fold'?"),
     ("conv.onnx", "no command is called 'conv.onnx'", "did you mean 'bnfold fold conv.onnx'?"),
 ]
@@ -97,6 +105,7 @@ def files(tmp_path_factory):
         (folder / name).write_bytes(data)
     for name, array in ARRAYS.items():
         np.save(folder / name, array)
+    np.savez(folder / "objects.npz", image=ARRAYS["objects.npy"])
     np.savez(folder / "wrongname.npz", foo=np.zeros((1, 1, 8, 8), np.float32))
     for name, member in (("model.keras", "model.weights.h5"), ("other.pt2", "a.txt")):
         with zipfile.ZipFile(folder / name, "w") as archive:
