@@ -43,7 +43,8 @@ def bench(original: str | Path, folded: str | Path, options: BenchOptions | None
         raise UsageError("standard input can't be measured", "name two files")
     models = [load(original), load(folded)]
     if differ := inputs_differ(*([info.name for info in model_inputs(model.proto)] for model in models)):
-        raise InputError(f"{original} and {folded}: {differ}", "give a model and what was made of it")
+        text = f"{original} and {folded} can't be run side by side: {differ}"
+        raise InconclusiveError(text, "give a model and what was made of it")
     if not runtime.available():
         raise InconclusiveError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")
     try:
