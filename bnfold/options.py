@@ -219,7 +219,9 @@ class CalibrateOptions:
 
     def __post_init__(self) -> None:
         if self.momentum is not None and not 0 <= self.momentum <= 1:
-            raise UsageError(f"momentum {self.momentum:g}: must be between 0 and 1")
+            raise UsageError(
+                f"momentum {self.momentum:g}: must be between 0 and 1", "0.1 in torch's convention is 0.9 in ONNX's"
+            )
         if self.momentum is not None and self.mode != "moving-average":
             raise UsageError(f"a momentum belongs to the moving average, not to the {self.mode} mode")
 

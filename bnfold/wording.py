@@ -28,6 +28,21 @@ def shape(sizes: Iterable[object]) -> str:
     return f"[{', '.join(map(str, sizes))}]"
 
 
+def misfit_hint(sizes: Sequence[int] = (), declared: Sequence[object] = (), *, dtype: object | None = None) -> str:
+    """Return what to do about an array that an input can't take: for its ``dtype`` if that is it, else its sizes."""
+    if dtype is not None:
+        return f"convert it as for training, scaling included: array.astype({str(dtype)!r})"
+    if len(sizes) + 1 == len(declared):
+        return "is the batch axis missing? add it: array[None]"
+    return "give it the layout that the model declares; only the batch and other free axes may differ"
+
+
+def inputs_differ(old: Sequence[str], new: Sequence[str]) -> str | None:
+    """Return why a model can't be fed what the original is: it has an input that the original has not. Else None."""
+    added = next((name for name in new if name not in old), None)
+    return None if added is None else f"the models have different inputs: {added!r} is not in the original"
+
+
 def names_change(noun: str, old: Sequence[str], new: Sequence[str]) -> str | None:
     """Return how the names of inputs or outputs differ, by the first that does; None if they are the same."""
     if list(old) == list(new):

@@ -25,8 +25,9 @@ from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices import RunMode
 from bnfold.verification.runtime.devices.registry import device_missing
-from bnfold.verification.runtime.inputs import Sample, described
+from bnfold.verification.runtime.inputs import Sample, described, model_inputs
 from bnfold.verification.runtime.runner import RunFailed
+from bnfold.wording import inputs_differ
 
 WORKER = "bnfold.benchmark.worker"
 
@@ -41,6 +42,9 @@ def bench(original: str | Path, folded: str | Path, options: BenchOptions | None
     if "-" in (str(original), str(folded)):
         raise UsageError("standard input can't be measured", "name two files")
     models = [load(original), load(folded)]
+    if differ := inputs_differ(*([info.name for info in model_inputs(model.proto)] for model in models)):
+        text = f"{original} and {folded} can't be run side by side: {differ}"
+        raise InconclusiveError(text, "give a model and what was made of it")
     if not runtime.available():
         raise InconclusiveError("onnxruntime is not installed", "pip install 'bnfold[cpu]'")
     try:

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.errors import InputError, one_line
+from bnfold.errors import InputError, one_line, unreadable
+from bnfold.wording import misfit_hint
 
 Batch = dict[str, NDArray[Any]]
 
@@ -22,6 +23,10 @@ ROWS = 64
 """Rows of a batch, where the model leaves it free and the user does not say."""
 
 LAYOUT = "give a .npy (the only input), a .npz (an array per input), or a folder of such"
+
+
+OBJECTS = ("Python objects in dtype", "Object arrays cannot be loaded")
+"""What numpy says of arrays of Python objects, mapped or read: they are pickles, which run what they hold."""
 
 
 @dataclass(frozen=True)
@@ -137,10 +142,14 @@ class Batches:
         if array.ndim < 1 and entry.shape != ():
             raise InputError(f"{where}: a single number for the input {entry.name!r}", LAYOUT)
         if array.dtype != entry.dtype and not (_is_float(array.dtype) and _is_float(entry.dtype)):
-            raise InputError(f"{where}: the input {entry.name!r} takes {entry.dtype}, not {array.dtype}")
+            raise InputError(
+                f"{where}: the input {entry.name!r} takes {entry.dtype}, not {array.dtype}",
+                misfit_hint(dtype=entry.dtype),
+            )
         if entry.shape is not None and not _fits(array.shape, entry.shape, entry.name in self._whole):
             dims = ", ".join("any" if n is None else str(n) for n in entry.shape)
-            raise InputError(f"{where}: the input {entry.name!r} takes [{dims}], not {list(array.shape)}")
+            hint = misfit_hint(array.shape, entry.shape)
+            raise InputError(f"{where}: the input {entry.name!r} takes [{dims}], not {list(array.shape)}", hint)
         return array
 
 
@@ -201,6 +210,11 @@ def _of_path(path: Path, names: list[str]) -> Iterator[tuple[str, Mapping[str, A
     except InputError:
         raise
     except Exception as error:  # numpy and zipfile raise whatever a damaged file makes them
+        if isinstance(error, OSError) and not path.exists():
+            raise unreadable(path, error) from None
+        if isinstance(error, ValueError) and any(text in str(error) for text in OBJECTS):
+            hint = "save numbers of one type and shape: np.save(path, np.stack(arrays))"
+            raise InputError(f"{path}: an array of Python objects, not of numbers", hint) from None
         cause = getattr(error, "strerror", None) or one_line(error) or type(error).__name__
         raise InputError(f"{path}: {cause}", LAYOUT) from None
 

@@ -40,6 +40,14 @@ def option(*names: str, section: str = OTHERS, **attributes: Any) -> Any:
 class SectionedCommand(click.Command):
     """A command whose ``--help`` lists options under headings. (click's own extensions for that decorate functions.)"""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Tell errors, of which click leaves some without it, which command's ``--help`` has the answer."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.UsageError as error:
+            error.ctx = error.ctx or ctx
+            raise
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write a section for each heading, in the order in which they first occur; what has none comes last."""
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -95,9 +103,11 @@ class _File(click.types.StringParamType):
     """A path, which a shell completes best itself; whether it exists is not a matter of syntax."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """Refuse an empty text, which an unset variable of a script leaves."""
+        """Refuse an empty text, which an unset variable of a script leaves, and a URL."""
         if value == "":
             self.fail("it is empty", param, ctx)
+        if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", str(value)):
+            raise UsageError(f"{value}: a URL, not a path", "download the file first and give its path")
         return super().convert(value, param, ctx)
 
     def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -205,6 +215,10 @@ def _range(text: str) -> tuple[str, tuple[float, float]]:
         low, high = (float(limit) for limit in limits.split(","))
     except ValueError:
         raise UsageError(f"--range {text}: not of the form NAME:LO,HI", RANGE_FORM) from None
+    if name and low > high:
+        raise UsageError(
+            f"--range {text}: LO ({low:g}) is above HI ({high:g})", f"the least value first: {name}:{high:g},{low:g}"
+        )
     if not name or not low <= high or not math.isfinite(high - low):
         raise UsageError(f"--range {text}: not of the form NAME:LO,HI", RANGE_FORM)
     return name, (low, high)

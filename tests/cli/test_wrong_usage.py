@@ -5,6 +5,7 @@ import shutil
 import struct
 import zipfile
 
+import numpy as np
 import pytest
 
 from tests.support import SAMPLES, call
@@ -22,6 +23,14 @@ FILES = {
     "lfs.onnx": b"version https://git-lfs.github.com/spec/v1\n",
 }
 
+ARRAYS = {
+    "float64.npy": np.zeros((1, 1, 8, 8)),
+    "large.npy": np.zeros((2, 1, 9, 9), np.float32),
+    "objects.npy": np.array([None, {}], object),
+    "uint8.npy": np.zeros((2, 1, 8, 8), np.uint8),
+    "one.npy": np.zeros((1, 8, 8), np.float32),
+}
+
 USAGES = [
     # the words, what the first line says, what the hint says
     ("fold model.keras", "model.keras: a Keras model", "format='onnx'"),
@@ -33,18 +42,30 @@ USAGES = [
     ("fold folder", "no .onnx or .pt2 file in this folder", "name the files"),
     ("fold no/such/model.onnx", "the folder 'no' does not exist", "check the path"),
     ("fold missing.onnx", "missing.onnx: No such file", "check the path"),
+    ("inspect https://example.com/model.onnx", "https://example.com/model.onnx: a URL", "download the file"),
     ("fold text.onnx", "a text file, not an ONNX model", ".onnx file itself"),
     ("fold model.json", "a text file, not an ONNX model", ".onnx file itself"),
     ("fold empty.onnx", "the file is empty", "complete"),
     ("fold short.onnx", "or a truncated one", "complete"),
     ("fold picture.png", "not an ONNX model", "complete"),
     ("fold other.pt2", "a zip archive that holds no model", ".onnx or .pt2 file itself"),
-    ("fold conv.onnx --thresold", "No such option '--thresold'", "--help"),
+    ("fold conv.onnx --thresold", "No such option '--thresold'", " fold --help lists"),
     ("fold conv.onnx --shape x=1,3,8,8", "--shape x=1,3,8,8: not of the form", "a colon"),
     ("fold conv.onnx --shape y:1,3,8,8", "no input is called 'y'", "inputs: x"),
     ("fold conv.onnx --range x:5", "--range x:5: not of the form", "a colon"),
+    ("fold conv.onnx --range x:5,1", "--range x:5,1: LO (5) is above HI (1)", "x:1,5"),
+    ("fold conv.onnx --range", "requires an argument", " fold --help lists"),
     ("fold conv.onnx --inputs missing.npz", "missing.npz: No such file", "check the path"),
     ("fold conv.onnx --inputs conv.onnx", "conv.onnx: can't be read as inputs", ".npz"),
+    (
+        "fold digits.onnx --inputs float64.npy",
+        "takes float32 [N, 1, 8, 8], not float64 [1, 1, 8, 8]",
+        "astype",
+    ),
+    ("fold digits.onnx --inputs large.npy", "takes float32 [N, 1, 8, 8], not float32 [2, 1, 9, 9]", "the layout"),
+    ("fold digits.onnx --inputs one.npy", "takes float32 [N, 1, 8, 8], not float32 [1, 8, 8]", "array[None]"),
+    ("fold digits.onnx --shape image:1,1,9,9", "takes [N, 1, 8, 8], not [1, 1, 9, 9]", "declared by a name"),
+    ("fold digits.onnx --inputs wrongname.npz", "no array for input 'image'; its arrays: foo", "inputs: image"),
     ("fold conv.onnx --device gpu", "--device gpu: not a device", "cuda"),
     ("fold conv.onnx --checks layer", "--checks layer: not one of", "did you mean 'layers'?"),
     ("fold conv.onnx -o digits.onnx", "output file already exists: digits.onnx", "--force"),
@@ -61,8 +82,16 @@ USAGES = [
     ("verify conv.onnx missing.onnx", "missing.onnx: No such file", "check the path"),
     ("verify folder conv.onnx", "folder: a folder, not a model", "name the .onnx"),
     ("verify", "no model is given", "bnfold verify ORIGINAL FOLDED"),
+    ("bench digits.onnx conv.onnx", "the models have different inputs: 'x'", "a model and what was made of it"),
     ("calibrate conv.onnx", "Missing option '--data'", "--help"),
     ("calibrate conv.onnx --data conv.onnx", "neither a .npy nor a .npz file", ".npz"),
+    ("calibrate conv.onnx --data x.npz --momentum 2", "between 0 and 1", "0.9 in ONNX's"),
+    ("calibrate digits.onnx --data missing.npy", "missing.npy: No such file", "check the path"),
+    ("calibrate digits.onnx --data objects.npy", "objects.npy: an array of Python objects", "numbers of one type"),
+    ("calibrate digits.onnx --data objects.npz", "objects.npz: an array of Python objects", "numbers of one type"),
+    ("calibrate digits.onnx --data large.npy", "takes [any, 1, 8, 8], not [2, 1, 9, 9]", "the layout"),
+    ("calibrate digits.onnx --data one.npy", "takes [any, 1, 8, 8], not [1, 8, 8]", "array[None]"),
+    ("calibrate digits.onnx --data uint8.npy", "takes float32, not uint8", "array.astype('float32')"),
     ("foldd conv.onnx", "no command is called 'foldd'", "did you mean 'bnfold fold'?"),
     ("conv.onnx", "no command is called 'conv.onnx'", "did you mean 'bnfold fold conv.onnx'?"),
 ]
@@ -74,6 +103,10 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     for name, data in FILES.items():
         (folder / name).write_bytes(data)
+    for name, array in ARRAYS.items():
+        np.save(folder / name, array)
+    np.savez(folder / "objects.npz", image=ARRAYS["objects.npy"])
+    np.savez(folder / "wrongname.npz", foo=np.zeros((1, 1, 8, 8), np.float32))
     for name, member in (("model.keras", "model.weights.h5"), ("other.pt2", "a.txt")):
         with zipfile.ZipFile(folder / name, "w") as archive:
             archive.writestr(member, "x")
@@ -91,9 +124,17 @@ def files(tmp_path_factory):
 def test_what_is_wrong_and_what_to_do(words, said, hint, files, monkeypatch):
     monkeypatch.chdir(files)
     result = call(*words.split())
-    assert result.exit_code in (2, 4, 5)
+    assert result.exit_code in (2, 3, 4, 5)
     assert result.stdout == ""
     first, second = result.stderr.splitlines()
     assert first.startswith("error: ") and said in first
     assert second.startswith("hint: ") and hint in second
     assert "Errno" not in first and "Error:" not in first.replace("(ValueError:", "")
+
+
+def test_models_with_different_inputs_are_said_to_have_them(files, monkeypatch):
+    monkeypatch.chdir(files)
+    result = call("verify", "digits.onnx", "conv.onnx", "--checks", "outputs")
+    assert result.exit_code == 1
+    assert "the models have different inputs: 'x' is not in the original" in result.stdout + result.stderr
+    assert "feed" not in result.stdout + result.stderr

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from onnx import ModelProto, TensorProto
+import numpy as np
+from onnx import ModelProto, TensorProto, ValueInfoProto
 
-from bnfold.errors import InputError
+from bnfold.errors import InputError, UsageError
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.frontends.onnx.shape_inference import inferred as with_shapes
-from bnfold.frontends.onnx.type_inference import without_weights
+from bnfold.frontends.onnx.type_inference import np_dtype, without_weights
 from bnfold.io.load import LoadedModel
 from bnfold.options import InputOptions
 from bnfold.verification.reference.model import NotInFloat64, without_functions
 from bnfold.verification.runtime.inputs import (
+    Sample,
     SampleSet,
     Sizes,
     described,
@@ -24,6 +26,7 @@ from bnfold.verification.runtime.inputs import (
     user_sample_set,
 )
 from bnfold.verification.runtime.ranges import InputRange, inferred_ranges
+from bnfold.wording import misfit_hint, shape
 
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16})
 
@@ -42,12 +45,55 @@ def sample_candidates(
 ) -> Iterator[tuple[SampleSet, Sizes]]:
     """Yield samples to try, best first, with the sizes of their free dimensions: of ``known`` sizes alone if given."""
     if inputs.data is not None:
-        yield user_sample_set(inputs, model.proto), Sizes()
+        fed = user_sample_set(inputs, model.proto)
+        for sample in fed.samples:
+            _check_fit(str(inputs.data), sample, model.proto)
+        yield fed, Sizes()
         return
+    _check_shapes(inputs, model.proto)
     inferred = _integer_ranges(model)
     for sizes in [known] if known else size_choices(inputs, model.proto):
         samples, kinds = generated_samples(inputs, model.proto, sizes, inferred)
         yield SampleSet(samples, kinds, described(inputs, samples, inferred)), sizes
+
+
+def _check_fit(where: str, sample: Sample, model: ModelProto) -> None:
+    """Raise InputError for an array that an input can't take: onnxruntime says so in its own words only."""
+    for info in model_inputs(model):
+        array, (dtype, dims) = sample[info.name], _declared(info)
+        if (dtype is not None and array.dtype != dtype) or not _fits(array.shape, dims):
+            takes = f"{dtype or 'values'} {shape(dims)}" if dims else str(dtype)
+            hint = misfit_hint(array.shape, dims) if dtype in (None, array.dtype) else misfit_hint(dtype=dtype)
+            raise InputError(
+                f"{where}: input {info.name!r} takes {takes}, not {array.dtype} {shape(array.shape)}", hint
+            )
+
+
+def _check_shapes(options: InputOptions, model: ModelProto) -> None:
+    """Raise UsageError for a shape that an input does not have."""
+    for info in model_inputs(model):
+        given, (_, dims) = options.shapes.get(info.name), _declared(info)
+        if given is not None and not _fits(given, dims):
+            raise UsageError(
+                f"--shape: input {info.name!r} takes {shape(dims)}, not {shape(given)}",
+                "only an axis that is declared by a name or as 'any' can have another size",
+            )
+
+
+def _declared(info: ValueInfoProto) -> tuple[np.dtype[Any] | None, list[int | str]]:
+    """Return the type of an input, None where it is none of numpy's numbers, and its sizes, free ones by name.
+
+    Without sizes it takes any shape: onnxruntime does not check those of a scalar.
+    """
+    tensor = info.type.tensor_type
+    dtype = np_dtype(tensor.elem_type)
+    dims = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "any" for dim in tensor.shape.dim]
+    return dtype if dtype is not None and dtype.kind in "fiub" else None, dims
+
+
+def _fits(sizes: Sequence[int], dims: Sequence[int | str]) -> bool:
+    pairs = zip(sizes, dims, strict=False)
+    return not dims or (len(sizes) == len(dims) and all(isinstance(dim, str) or dim == size for size, dim in pairs))
 
 
 def _integer_ranges(model: LoadedModel) -> dict[str, InputRange]:

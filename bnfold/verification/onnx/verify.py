@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,8 @@ from bnfold.verification.onnx.run import measure, placement
 from bnfold.verification.reference.model import NotInFloat64, without_functions
 from bnfold.verification.runtime import runner as runtime
 from bnfold.verification.runtime.devices.registry import device_missing, device_of
+from bnfold.verification.runtime.inputs import model_inputs
+from bnfold.wording import inputs_differ
 
 
 def verify_files(original: Path, folded: Path, options: VerifyOptions) -> tuple[Verification, LoadedModel, LoadedModel]:
@@ -101,7 +103,11 @@ class OnnxComparison:
 
     def measure(self, spec: ReferenceSpec, cut: list[Subgraph], *, outputs: bool) -> Measured:
         """Run both models on onnxruntime, the original in float64 too."""
-        return measure(self.original, self.path, self.options, spec, cut, outputs=outputs)
+        found = measure(self.original, self.path, self.options, spec, cut, outputs=outputs)
+        differ = inputs_differ(*([info.name for info in model_inputs(m.proto)] for m in (self.original, self.folded)))
+        if differ and isinstance(found.folded, runtime.RunFailed):
+            return replace(found, folded=runtime.RunFailed(differ))
+        return found
 
     def placement(self, measured: Measured) -> dict[str, Any]:
         """Return where the original's nodes ran. Raises InconclusiveError if it is not what was asked for."""

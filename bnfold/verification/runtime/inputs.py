@@ -87,9 +87,13 @@ def user_samples(options: InputOptions, model: ModelProto) -> list[Sample]:
             samples = [dict(zip(names, [np.load(path, allow_pickle=False)], strict=True))]
         else:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                if missing := [name for name in names if name not in stored]:
+                    held = ", ".join(stored.files) or "none"
+                    raise InputError(
+                        f"{path}: no array for input {missing[0]!r}; its arrays: {held}",
+                        f"name the arrays as the model's inputs: {', '.join(names)}",
+                    )
                 samples = [{name: stored[name] for name in names}]
-    except KeyError as error:
-        raise InputError(f"{path}: {error.args[0]}", f"it has to hold {', '.join(names)}") from None
     except (OSError, ValueError, EOFError, TypeError, BadZipFile, DecodeError) as error:
         if isinstance(error, OSError) and not path.exists():
             raise unreadable(path, error) from None
