@@ -61,7 +61,7 @@ def _check_fit(where: str, sample: Sample, model: ModelProto) -> None:
     """Raise InputError for an array that an input can't take: onnxruntime says so in its own words only."""
     for info in model_inputs(model):
         array, (dtype, dims) = sample[info.name], _declared(info)
-        if (dtype is not None and array.dtype != dtype) or not _fits(array.shape, dims):
+        if (dtype is not None and array.dtype.newbyteorder("=") != dtype) or not _fits(array.shape, dims):
             takes = f"{dtype or 'values'} {shape(dims)}" if dims else str(dtype)
             hint = misfit_hint(array.shape, dims) if dtype in (None, array.dtype) else misfit_hint(dtype=dtype)
             raise InputError(
