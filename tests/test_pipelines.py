@@ -175,6 +175,7 @@ def test_the_hooks_run(project):
     assert run(*hooks["bnfold-inspect"], "models/two_consumers.onnx") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("make") is None, reason="no make")
 def test_the_makefile(project):
     env = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -16,7 +16,7 @@ from tests.folding import assert_equivalent
 from tests.fuzz import branch_fuzz, byte_fuzz, fold_fuzz, structural_fuzz, verifier_fuzz
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_random_networks_compute_the_same(tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("network")
@@ -30,7 +30,7 @@ def test_variants_of_a_network_fold_alike(tmp_path, seed):
 
 def test_random_branches_merge_to_the_same(tmp_path):
     convolutions = [0, 0]
-    for seed in range(40):
+    for seed in range(16):
         model = branch_fuzz.Branches(seed).model()
         (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
         options = FoldOptions(merge=True, verify=VerifyOptions(("structure", "weights")))

@@ -184,7 +184,9 @@ def _attribute(model, op, **values):
     made.attribute.extend(helper.make_attribute(name, value) for name, value in values.items())
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[pytest.mark.slow] * (place % 2)) for place, name in enumerate(FAULTS)]
+)
 def test_faults_are_no_ties(fault, tmp_path):
     name, apply = FAULTS[fault]
     paths = folded(name, tmp_path)

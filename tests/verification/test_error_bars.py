@@ -113,17 +113,18 @@ def test_folds_computed_in_float32_are_right(depth, width, op, relu, tmp_path):
     assert verify(*paths, PROOFS).verdict == "equivalent"
 
 
-def test_no_false_alarm_on_200_right_folds(tmp_path):
+@pytest.mark.parametrize("count", [80, pytest.param(200, marks=pytest.mark.slow)])
+def test_no_false_alarm_on_right_folds(count, tmp_path):
     """Random networks, folded by bnfold and judged like anybody's; where nothing changed there is nothing to judge."""
     judged = alarms = 0
-    for index in range(200):
+    for index in range(count):
         paths = paths_of(network(random.Random(7_000 + index).randrange), tmp_path)
         if any(entry.op_type == "BatchNormalization" for entry in onnx.load(paths[1]).graph.node):
             continue
         anonymous(paths[1])
         judged += 1
         alarms += verify(*paths, PROOFS).verdict == "different"
-    assert judged > 100
+    assert judged > count / 2
     assert alarms == 0
 
 

@@ -156,7 +156,9 @@ FAULTS = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    "fault", [pytest.param(name, marks=[pytest.mark.slow] * (place % 2)) for place, name in enumerate(FAULTS)]
+)
 def test_faults_as_small_as_a_step_are_found(pair, tmp_path, fault):
     original, folded, _ = pair
     model = onnx.load(folded)

@@ -1,6 +1,6 @@
 """Mutation test of ``bnfold verify``: every wrong fold is caught, and no right one is called wrong.
 
-The proofs (structure and weights) are asked about every fault in a sixth of its networks, in float32 and in this
+The proofs (structure and weights) are asked about every fault in a twelfth of its networks, in float32 and in this
 process. All four checks together, with models really run, take a second each: a choice here. With ``-m slow`` both take
 them all, in float16 as well.
 """
@@ -42,7 +42,7 @@ def every(step: int, *dtypes: str) -> Iterator[Case]:
         seen[fault, dtype] += 1
 
 
-@pytest.mark.parametrize("step", [6, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [12, pytest.param(1, marks=pytest.mark.slow)])
 def test_every_fault_is_caught_by_proof(step, tmp_path):
     """Whoever folded: a model is held to 4 ulps, and a rewrite that can't be followed is inconclusive."""
     cases = every(step) if step == 1 else every(step, "float32")

@@ -97,7 +97,7 @@ def test_a_chain_of_constants_and_one_of_reshapes_need_no_recursion(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "width"),
     [
-        pytest.param(13, 1024, id="500 MB"),
+        pytest.param(13, 1024, id="500 MB", marks=pytest.mark.slow),
         pytest.param(26, 1024, id="1 GB", marks=pytest.mark.slow),
         pytest.param(66, 1024, id="2.5 GB", marks=pytest.mark.slow),
         pytest.param(66, 2048, id="10 GB", marks=pytest.mark.slow),

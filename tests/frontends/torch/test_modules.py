@@ -16,9 +16,9 @@ from tests.frontends.torch.modules import KINDS, Kind
 
 
 def cases():
-    """Every kind as it is saved; decomposed by default where that makes a difference, and some of the others."""
+    """Every kind in one form by default, some as they are saved; decomposed where that makes a difference."""
     for place, (name, kind) in enumerate(KINDS.items()):
-        quick = {"saved", "decomposed"} if kind.decomposed is not None or place % 5 == 0 else {"saved"}
+        quick = {"saved" if place % 3 == 0 else "fresh"} | ({"decomposed"} if kind.decomposed is not None else set())
         for form in ("saved", "decomposed", "fresh", "strict"):
             yield pytest.param(name, form, id=f"{name}-{form}", marks=() if form in quick else pytest.mark.slow)
 
