@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from bnfold.errors import UsageError
 from bnfold.ir.graph import Editor, Graphs
+from bnfold.numerics.rounding import rounded
 from bnfold.options import PlanOptions
 from bnfold.planner.apply import WeightedPlan, compute_weights, write, write_merge
 from bnfold.planner.branch_merging import merges
@@ -125,11 +126,16 @@ def _weighted(model: M, options: PlanOptions, defer_range_checks: bool, exact: E
     for node in (node for scope in graphs.scopes for node in scope.nodes):
         if node.op == "Conv" and node.live_outputs and (name := node.live_outputs[0].name) in exact:
             for value, data in zip(node.inputs[1:], exact[name], strict=False):
-                if value is not None and value.tensor is not None:
+                if value is not None and value.tensor is not None and _holds(value.tensor(), data):
                     value.tensor = partial(np.asarray, data)
     chosen = {name: getattr(options, name) for name in ("only", "skip", "scales", "threshold")}
     weighted = [compute_weights(one, **chosen, defer_range_checks=defer_range_checks) for one in graphs.scopes]
     return Prepared(model, options, graphs, weighted, [one.plan for one in weighted])
+
+
+def _holds(stored: NDArray[Any], data: NDArray[np.float64]) -> bool:
+    """Return True if ``stored`` is ``data`` rounded: branches of an If may have convolutions of one name."""
+    return np.array_equal(stored, rounded(data, stored.dtype))
 
 
 def _merged(model: M, options: PlanOptions) -> tuple[M, list[Plan], Exact]:

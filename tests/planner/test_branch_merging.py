@@ -218,3 +218,24 @@ def test_branches_whose_sum_overflows_are_kept(what, tmp_path):
     path.write_bytes(model.SerializeToString())
     fold(path, out, FoldOptions(merge=True, verify=None))
     assert [n.op_type for n in onnx.load(out).graph.node] == ["Relu", "Conv", "Conv", "Add", "Relu"]
+
+
+def test_convolutions_of_one_name_in_both_branches_of_an_if_keep_their_own_weights(tmp_path):
+    """In one the sum of two is merged; in both a factor goes up into the weight."""
+    held = {name: weights(k, 4, 4, 1, 1) for k, name in enumerate("vwu")} | batch_norm("p", 4, 1)
+    held["p_scale"], held["p_bias"], held["p_mean"] = np.abs(held["p_scale"]), np.zeros(4, "f4"), np.zeros(4, "f4")
+    behind = f"r = Relu (s) b = BatchNormalization (r, {P}) o = Sigmoid (b)"
+    text = f"""(float[N, 4, 8, 8] x, bool c) => (float[] y) {{
+        q = Sigmoid (x)
+        y = If (c) <
+            then_branch = one () => (float[] o) {{ a = Conv (q, v) d = Conv (q, w) s = Add (a, d) {behind} }},
+            else_branch = two () => (float[] o) {{ s = Conv (q, u) {behind} }}
+        >
+    }}"""
+    model = parse(text, held)
+    path, out = tmp_path / "m.onnx", tmp_path / "out.onnx"
+    path.write_bytes(model.SerializeToString())
+    assert fold(path, out, FoldOptions(merge=True, verify=None)).inspection.kept == 0
+    x = np.random.default_rng(0).standard_normal((2, 4, 8, 8)).astype("f4")
+    for chosen in (True, False):
+        assert_equivalent(model, onnx.load(out), 64.0, {"x": x, "c": np.array(chosen)})
