@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 from math import prod
 
 from bnfold.calibration.layers import Level, held
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant, constant_shape, integers
 from bnfold.rules.rule import INCONSISTENT_MODEL

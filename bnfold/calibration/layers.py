@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Graph, Graphs, Node, Value
 from bnfold.numerics.batchnorm import BatchNorm, per_activation, per_channel
 from bnfold.rules import normalization
@@ -63,7 +63,7 @@ def layers_of(graphs: Graphs) -> tuple[list[Layer], list[tuple[Node, Refusal]]]:
 def _layer(node: Node, source: Value, main: bool) -> Layer | Refusal:
     trains = normalization.in_training(node)
     if held(source):
-        return Refusal("dynamic-weights", f"{node.name!r} normalises a constant")
+        return Refusal("dynamic-weights", f"{node.name!r} normalizes a constant")
     if not main:
         return Refusal(
             "control-flow", f"{node.name!r} is inside of a subgraph, whose inputs can't be seen from outside"

@@ -18,14 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.constant_value import ConstantValue
+from bnfold.ir.evaluation import ADDING, ARITHMETIC, EVALUATED, NotEvaluable, evaluated
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.shape_values import COMPUTES_SIZES, Entries, ShapeValues
 from bnfold.ir.shape_values import known as is_known
-from bnfold.numerics.dequantize import dequantized, quantized
 from bnfold.numerics.rounding import is_float, rounded
-
-MOST_ELEMENTS = 2**28
-"""A constant of more elements than this is not computed, whatever the file stores (2 GiB in float64)."""
 
 FEW = 2**24
 """Elements that an evaluation may hold at a time, however little it reads: an Expand of a few bytes asks for any."""
@@ -48,20 +45,8 @@ REMEMBERED = 2**21
 PACKED = 21
 """The first of ONNX's element types (4 bits and less) to which runtimes and onnx's reference cast differently."""
 
-ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Neg", "Sqrt", "Reciprocal", "Pow", "Exp", "Abs", "Sum"})
-MOVING = frozenset(
-    {
-        "Identity", "Cast", "CastLike", "Unsqueeze", "Squeeze", "Reshape", "Flatten", "Transpose", "Expand",
-        "Concat", "Slice", "Gather", "ConstantOfShape", "Shape", "DequantizeLinear", "QuantizeLinear", "Split", "Tile",
-    }
-)  # fmt: skip
-EVALUATED = MOVING | ARITHMETIC
 TYPE_ONLY = {("Shape", 0), ("CastLike", 1)}
 """Inputs of which only the type counts: they need not be constant themselves."""
-
-
-class NotEvaluable(Exception):
-    """A constant that can't be computed here: absurdly large, or its node is invalid."""
 
 
 class Constants:
@@ -86,6 +71,10 @@ class Constants:
         for visited in _producers_first(value, self._known):
             self._known[visited] = self._by_inputs(visited)
         return self._known[value]
+
+    def is_sum(self, value: Value) -> bool:
+        """Return True for a constant whose entries were added up: a runtime's are off by roundings of the largest."""
+        return any(v.tensor is None and v.producer and v.producer.op in ADDING for v in _producers_first(value, {}))
 
     def depends_on_overridable(self, value: Value) -> bool:
         """Return True if the value would be constant, were it not for an initializer that a caller may override."""
@@ -151,7 +140,7 @@ class Constants:
 
     def _from_constants(self, value: Value) -> bool:
         node = value.producer
-        if node is None or value.is_input or node.op not in MOVING | ARITHMETIC:
+        if node is None or value.is_input or node.op not in EVALUATED:
             return False
         if node.op == "Shape" and not _static(node.inputs[0]):
             return False
@@ -204,11 +193,11 @@ class _Held:
         stored = [None if known is None else known.stored for known in inputs]
         one = all(known is None or known.exact is known.stored for known in inputs)
         budget = self._budget if one else self._budget // 2
-        made = _owned(_evaluated(node, value, [None if k is None else k.exact for k in inputs], stored, budget))
-        other = made if one else _owned(_evaluated(node, value, stored, stored, budget))
+        made = _owned(evaluated(node, value, [None if k is None else k.exact for k in inputs], stored, budget))
+        other = made if one else _owned(evaluated(node, value, stored, stored, budget))
         if node.op in ARITHMETIC | {"DequantizeLinear"}:
-            floats = [data.dtype for data in stored if data is not None and is_float(data.dtype)]
-            other = rounded(other, floats[0]) if floats and floats[0] != other.dtype else other
+            dtype = next((data.dtype for data in stored if data is not None and is_float(data.dtype)), other.dtype)
+            other = rounded(other, dtype) if is_float(other.dtype) and dtype != other.dtype else other
         return ConstantValue(made, other)
 
 
@@ -216,28 +205,6 @@ def _owned(data: NDArray[Any]) -> NDArray[Any]:
     """A result that keeps nothing else alive: a slice would keep all that it is cut from."""
     whole = data.base
     return data.copy() if isinstance(whole, np.ndarray) and whole.nbytes > data.nbytes else data
-
-
-def _evaluated(
-    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None], budget: int
-) -> NDArray[Any]:
-    """One node, arithmetic on floats in float64; ``stored`` has the types of its inputs. Raises NotEvaluable."""
-    refuse_absurd(node, inputs, budget)
-    first, kept = inputs[0], stored[0]
-    if node.op in ("Cast", "CastLike") and first is not None and kept is not None and value.dtype is not None:
-        if is_float(first.dtype) and is_float(value.dtype):
-            return rounded(first, value.dtype)
-        first = rounded(first, kept.dtype) if is_float(first.dtype) else first  # an integer is not almost another
-        if node.op == "CastLike":
-            return first.astype(value.dtype)
-        inputs = [first]
-    if node.op in ARITHMETIC:
-        inputs = [data.astype(np.float64) if data is not None and is_float(data.dtype) else data for data in inputs]
-    if node.op == "DequantizeLinear":
-        return _dequantized(node, inputs)
-    if node.op == "QuantizeLinear":
-        return _quantized(node, value, inputs, stored)
-    return evaluate_node(node, inputs)[node.outputs.index(value)]
 
 
 def _packed(node: Node) -> bool:
@@ -275,75 +242,3 @@ def _producers_first(value: Value, done: Any, leaves: Any = ()) -> Iterator[Valu
 
 def _static(value: Value | None) -> bool:
     return value is not None and value.shape is not None and all(isinstance(n, int) for n in value.shape)
-
-
-def refuse_absurd(node: Node, inputs: list[NDArray[Any] | None], budget: int) -> None:
-    """Keep a small file from asking for a huge tensor, or for many large ones in a row. Raises NotEvaluable."""
-    held = [data for data in inputs if data is not None]
-    if node.op in ("ConstantOfShape", "Tile"):
-        size = float(np.prod(np.abs(held[-1].astype(np.float64)))) * (held[0].size if node.op == "Tile" else 1)
-    elif node.op in ARITHMETIC | {"Expand"}:
-        shapes = [data.shape for data in held]
-        if node.op == "Expand":
-            shapes[-1] = tuple(int(dim) for dim in held[-1].reshape(-1))
-        rank = max(map(len, shapes), default=0)
-        full = [(1,) * (rank - len(shape)) + shape for shape in shapes]
-        size = float(np.prod([float(max(dims)) for dims in zip(*full, strict=True)]))
-    elif node.op == "Gather":
-        axis = held[0].shape[node.attr("axis", 0)] if held[0].ndim else 1
-        size = float(held[0].size) / max(axis, 1) * float(held[-1].size)
-    else:
-        size = float(sum(data.size for data in held))
-    if size > min(budget, MOST_ELEMENTS):
-        raise NotEvaluable(f"{node.label} asks for {size:.3g} elements")
-
-
-def _dequantized(node: Node, inputs: list[NDArray[Any] | None]) -> NDArray[Any]:
-    quantized, scale, zero = (*inputs, None)[:3]
-    if quantized is None or scale is None:
-        raise NotEvaluable(f"DequantizeLinear {node.name!r} lacks an input")
-    try:
-        return dequantized(quantized, scale, zero, node.attr("axis", 1), node.attr("block_size", 0))
-    except (ValueError, IndexError, TypeError) as error:
-        raise NotEvaluable(f"DequantizeLinear {node.name!r} can't be evaluated: {error}") from error
-
-
-def _quantized(
-    node: Node, value: Value, inputs: list[NDArray[Any] | None], stored: list[NDArray[Any] | None]
-) -> NDArray[Any]:
-    values, scale, zero = (*inputs, None)[:3]
-    if values is None or scale is None or stored[0] is None or not is_float(stored[0].dtype):
-        raise NotEvaluable(f"QuantizeLinear {node.name!r} quantizes no floats")
-    dtype = zero.dtype if zero is not None else value.dtype or np.dtype(np.uint8)
-    if dtype.kind not in "iu" and "int" not in dtype.name:
-        raise NotEvaluable(f"QuantizeLinear {node.name!r} makes {dtype}")
-    try:
-        values = rounded(values, stored[0].dtype)
-        return quantized(values, scale, zero, dtype, node.attr("axis", 1), node.attr("block_size", 0))
-    except (ValueError, IndexError, TypeError) as error:
-        raise NotEvaluable(f"QuantizeLinear {node.name!r} can't be evaluated: {error}") from error
-
-
-def evaluate_node(node: Node, inputs: list[NDArray[Any] | None]) -> list[NDArray[Any]]:
-    """One node on onnx's reference implementation. Raises NotEvaluable."""
-    from onnx import helper, numpy_helper
-    from onnx.reference import ReferenceEvaluator
-
-    unknown = helper.make_empty_tensor_value_info
-    names = ["" if data is None else f"i{k}" for k, data in enumerate(inputs)]
-    outputs = [f"o{k}" for k in range(len(node.outputs))]
-    attrs = {
-        key: numpy_helper.from_array(value) if isinstance(value, np.ndarray) else value
-        for key, value in node.attrs.items()
-    }
-    proto = helper.make_node(node.op, names, outputs, **attrs)
-    feed = {name: data for name, data in zip(names, inputs, strict=True) if name}
-    try:
-        graph = helper.make_graph([proto], "constant", [unknown(n) for n in feed], [unknown(n) for n in outputs])
-        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", node.opset)])
-        run = ReferenceEvaluator(model)
-        return [np.asarray(result) for result in run.run(None, feed)]
-    except MemoryError:
-        raise  # says nothing about the node
-    except Exception as error:  # an invalid node may raise anything at all
-        raise NotEvaluable(f"{node.label} can't be evaluated: {error}") from error

@@ -111,6 +111,9 @@ class Constants(Protocol):
     def is_constant(self, value: Value | None) -> bool:
         """Return True if the value is the same on every run; no data is read for that."""
 
+    def is_sum(self, value: Value) -> bool:
+        """Return True for a constant whose entries were added up: a runtime's are off by roundings of the largest."""
+
     def depends_on_overridable(self, value: Value) -> bool:
         """Return True if the value would be constant if no caller could override an initializer."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Graphs, Node, Value
 
 RANDOM = frozenset(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node
 from bnfold.models.alternatives import Key, key
 from bnfold.planner.candidates import AffineOp
@@ -56,7 +56,7 @@ def _channels(op: AffineOp) -> int | None:
 
 def _health(op: AffineOp) -> list[Finding]:
     """Return what is odd about the statistics: often a bug of training or export, which a fold would make permanent."""
-    if op.form != "BatchNormalization":
+    if op.form != "BatchNormalization" or op.reads:
         return []
     return _of_node(op.nodes[0]) if op.statistics is None else of_parameters(op.statistics)
 

@@ -14,7 +14,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import ConvView, MatrixView, constant
 from bnfold.numerics.affine import IDENTITY, LARGEST, Affine, leading

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Editor, Graph, Node
 from bnfold.numerics.linear import Scaled
 from bnfold.numerics.rounding import is_float, rounded
@@ -79,6 +79,13 @@ def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dic
                 weighted.weights[owner, index] = stored
         weighted.attributes.update(rewrite.attributes)
     for fold in planned.folds:
+        for node, index in fold.op.reads:
+            if (node, index) not in weighted.weights:
+                known = _constant(node, index)
+                if isinstance(known, Refusal):
+                    unfit[fold.op.target.name] = known
+                else:
+                    weighted.weights[node, index] = known
         if fold.residual is not None:
             data = _operand(planned, fold.residual)
             if isinstance(data, Refusal):
@@ -154,6 +161,19 @@ def _type_of(node: Node, index: int) -> Any:
     return next((dtype for dtype in floats if is_float(dtype)), None)
 
 
+def _constant(node: Node, index: int) -> NDArray[Any] | Refusal:
+    """A constant that is computed, in the type that it is read in."""
+    value = node.inputs[index]
+    assert value is not None
+    if value.dtype is None:
+        return Refusal("unknown-shape", f"the type of {value.name!r} is not known")
+    try:
+        data = rounded(node.graph.constants.evaluate(value), value.dtype)
+    except NotEvaluable as error:
+        return Refusal("dynamic-weights", str(error))
+    return data if np.isfinite(data).all() else Refusal("overflow", f"{value.name!r} is not finite in {value.dtype}")
+
+
 def _operand(planned: Plan, residual: ResidualOp) -> NDArray[Any] | Refusal:
     """The constant operand of a residual operator, broadcast from the right as ONNX does."""
     source = residual.source
@@ -194,7 +214,7 @@ def write(weighted: WeightedPlan, editor: Editor) -> None:
     for (node, name), value in weighted.attributes.items():
         editor.set_attribute(node, name, value)
     for fold in weighted.plan.folds:
-        if fold.residual is None:
+        if fold.residual is None and not fold.op.reads:  # else nothing reads it any more
             editor.remove(fold.op.nodes, fold.op.source, fold.op.target)
     for residual, data in weighted.operands.items():
         editor.replace(residual.op, list(residual.nodes), residual.source, data)

@@ -20,7 +20,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.op_views import constant, constant_shape
 from bnfold.numerics.affine import IDENTITY, Affine

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from bnfold.ir.constant_folding import FEW, GROWTH, SMALL, NotEvaluable
+from bnfold.ir.constant_folding import FEW, GROWTH, SMALL
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.op_views import keeps_type
 from bnfold.numerics.affine import IDENTITY, Affine
@@ -28,7 +29,8 @@ class AffineOp:
 
     ``form`` is ``decomposed`` for a chain that multiplies and adds per channel, as exporters write a
     BatchNorm out; ``scale`` for any other chain (a factor alone, or what follows a BatchNorm in caffe's
-    style). ``map`` is None where ``refusal`` says why there is none.
+    style). ``map`` is None where ``refusal`` says why there is none. One that normalizes nothing but a constant, as a
+    weight standardization does, is computed once, whatever its statistics are: ``reads`` says which inputs get that.
     """
 
     nodes: list[Node]
@@ -38,6 +40,7 @@ class AffineOp:
     form: Form
     refusal: Refusal | None = None
     statistics: BatchNorm | None = field(default=None)
+    reads: list[tuple[Node, int]] = field(default_factory=list)
 
     @property
     def name(self) -> str:
@@ -103,6 +106,24 @@ def _large(held: Affine | BatchNorm | None) -> int:
     return size if size > SMALL else 0
 
 
+def _reads_of_constant(value: Value) -> list[tuple[Node, int]]:
+    """The inputs, of nodes that make no constant, that a constant or one made of it reaches; none if others read it."""
+    found: list[tuple[Node, int]] = []
+    pending, seen = [value], {value}
+    constants = value.graph.constants
+    while pending:
+        current = pending.pop()
+        if not constants.is_constant(current) or current.is_output or current.captured:
+            return []
+        for node in dict.fromkeys(current.consumers):
+            if all(map(constants.is_constant, node.live_outputs)):
+                pending += [made for made in node.live_outputs if made not in seen]
+                seen.update(node.live_outputs)
+            else:
+                found += [(node, index) for index, read in enumerate(node.inputs) if read is current]
+    return found
+
+
 def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
     """Return True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
     if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
@@ -128,7 +149,8 @@ def _behind_casts(value: Value) -> tuple[Value, list[Node]]:
 def _batch_norm(node: Node, source: Value, budget: int) -> AffineOp:
     op = AffineOp([node], source, node.output, None, "BatchNormalization")
     if node.graph.constants.is_constant(source):
-        op.refusal = Refusal("dynamic-weights", f"{node.name!r} normalises a constant")
+        op.reads = _reads_of_constant(node.output)
+        op.refusal = None if op.reads else Refusal("dynamic-weights", f"{node.name!r} normalizes a constant")
         return op
     try:
         own = normalization.inference(node)

@@ -83,6 +83,8 @@ class _Planner:
                 outcomes[op] = Refusal("skipped", f"{op.name!r} was left out on request")
             elif refusal := op.refusal or refused.get(op.target.name):
                 outcomes[op] = refusal
+            elif op.reads:
+                outcomes[op] = Fold(op, "downstream", tuple(dict.fromkeys(node for node, _ in op.reads)), ())
             else:
                 open_.append(op)
         attempts: dict[AffineOp, Attempt] = {}

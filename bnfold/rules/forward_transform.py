@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.rules.reasons import Refusal

@@ -20,7 +20,8 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import SMALL, NotEvaluable
+from bnfold.ir.constant_folding import SMALL
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.op_views import constant, split_operands
 from bnfold.numerics.affine import Affine, leading

@@ -41,6 +41,13 @@ F = np.float32
         ([cast("a", "h", "float16"), cast("h", "k", "float32")], {"a": F(0.3)}, True),
         ([cast("a", "h", "float16"), node("Add", ["h", "h2"], ["s"]), cast("s", "k", "float32")],
          {"a": F(2048), "h2": np.float16(1)}, False),  # 2048 where it is rounded, 2049 where the casts are dropped
+        ([node("ReduceL2", ["a", "axes"], ["l"], keepdims=0), node("Div", ["b", "l"], ["k"])],
+         {"a": np.array([3, 4], F), "b": F(2), "axes": np.array([0])}, True),  # a norm, as weight normalization has it
+        ([node("MatMul", ["a", "b"], ["k"])], {"a": np.array([3, 4], F), "b": np.array([1, 2], F)}, True),
+        ([node("Sign", ["a"], ["s"]), node("Mul", ["s", "b"], ["k"])], {"a": F(-3), "b": F(2)}, True),
+        ([node("Add", ["a", "b"], ["s"]), node("Sub", ["s", "b"], ["t"]), node("Sign", ["t"], ["k"])],
+         {"a": F(-1), "b": F(1e8)}, False),  # zero where the sum is rounded
+        ([node("Greater", ["a", "b"], ["g"]), node("Where", ["g", "a", "b"], ["k"])], {"a": F(3), "b": F(2)}, True),
         ([node("Unsqueeze", ["a", "axes"], ["b"]), node("Mul", ["b", "b"], ["k"])],
          {"a": F(1.5), "axes": np.array([0])}, True),
     ],

@@ -12,7 +12,8 @@ import pytest
 from bnfold.api import inspect
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.frontends.onnx.shape_inference import MOST_ENTRIES, _Counting, _is_small
-from bnfold.ir.constant_folding import FEW, NotEvaluable
+from bnfold.ir.constant_folding import FEW
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.planner.candidates import candidates_of
 from sample_models.build import batch_norm, bn_node, make, node, tensor, weights
 from tests.support import fold_proto

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 import bnfold.planner.apply
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import NotRepresentable
 from tests.builders import batch_norm, bn_node, make, node, tensor, weights

@@ -47,8 +47,8 @@ def test_every_fault_is_caught_by_proof(step, tmp_path):
     """Whoever folded: a model is held to 4 ulps, and a rewrite that can't be followed is inconclusive."""
     cases = every(step) if step == 1 else every(step, "float32")
     found = []
-    for name, original, _, wrong, fault in cases:
-        unseen = getattr(fault, "silent", False) or name.split("-")[0] in BELOW_FOUR_ULPS or name in FOUR_ULPS_ADDED_UP
+    for name, original, _, wrong, _ in cases:
+        unseen = name.split("-")[0] in BELOW_FOUR_ULPS | SAME_FUNCTION or name in FOUR_ULPS_ADDED_UP
         found.append((name, judged(original, wrong, tmp_path).verdict, unseen))
     assert len({name.split("-")[0] for name, *_ in found}) == len(FAULTS) >= 30
     assert [name for name, verdict, unseen in found if verdict == "equivalent" and not unseen] == []
@@ -63,8 +63,15 @@ BELOW_FOUR_ULPS = frozenset(
 )
 """Faults that move numbers by no more than folding in the storage type does: not distinguished from such folds."""
 
+SAME_FUNCTION = frozenset({"dead_bias_scaled", "dead_bias_infinite", "dead_bias_lost"})
+"""Another bias of a channel whose weights are zero, which the Relu behind it cuts off all the same: nothing changes."""
+
 FOUR_ULPS_ADDED_UP = {"second_output_wrong-mixture-float16"}
 """1 % in float16 is ten ulps: as much as four in each of the layers before that output. Runs find it."""
+
+
+BELOW_ROUNDING = {"relu_to_leaky-mixture-float16"}
+"""1 % of what a Relu cuts off is less than the roundings of float16 at the output: not accepted, but not proved."""
 
 
 @pytest.mark.parametrize(
@@ -97,8 +104,9 @@ def test_the_checks_that_run_models_see_them_too(fault, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("checks", [CHECKS, None], ids=["all", "automatic"])
 def test_every_fault_is_caught_with_runs(checks, tmp_path):
-    """What shows on no usual input is inconclusive; what four ulps hold is not told from a fold by another tool."""
+    """What shows on no usual input is inconclusive; a fault below four ulps is taken for a fold by another tool."""
     for name, original, _, wrong, fault in cases():
         verdict = judged(original, wrong, tmp_path, checks).verdict
-        if name.split("-")[0] not in BELOW_FOUR_ULPS:
-            assert verdict == "different" or (fault.silent and verdict == "inconclusive"), name
+        if name.split("-")[0] not in BELOW_FOUR_ULPS | SAME_FUNCTION:
+            unproved = verdict == "inconclusive" and (fault.silent or name in BELOW_ROUNDING)
+            assert verdict == "different" or unproved, name

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, fx
 
 from bnfold.frontends.torch.functionalize import is_view
-from bnfold.ir.constant_folding import FEW, GROWTH, MOST_ELEMENTS, NotEvaluable
+from bnfold.ir.constant_folding import FEW, GROWTH
+from bnfold.ir.evaluation import MOST_ELEMENTS, NotEvaluable
 
 Step = tuple[fx.Node, bool]
 """A node, and whether what is made of it is done in float64."""

@@ -6,6 +6,7 @@ name in the state_dict; what only a removed BatchNorm owned goes with it.
 
 from __future__ import annotations
 
+import operator
 from typing import Any
 
 import torch
@@ -181,9 +182,13 @@ class TorchEditor:
         """What the removed ``nodes`` made and read is no longer wanted on their account."""
         self._removed_paths += [path for node in nodes if (path := node.name) != node.handle.fx_node.name]
         for node in nodes:
-            for user in [user for user in node.handle.fx_node.users if not user.users and user.op == "call_function"]:
-                self._erase(user)  # an unused part of the result
+            self._erase_unread_parts(node.handle.fx_node)
         self._unread += [last, *(node.handle.fx_node for node in nodes)]
+
+    def _erase_unread_parts(self, node: fx.Node) -> None:
+        """A call of several results has a node for each, which would keep it alive."""
+        for user in [user for user in node.users if not user.users and user.target is operator.getitem]:
+            self._erase(user)
 
     def _rename_outputs(self, old: fx.Node, new: fx.Node) -> None:
         """Let the signatures, of the program and of the modules whose calls it preserves, name what is there now."""
@@ -268,7 +273,10 @@ class TorchEditor:
         """Erase calls that became unread, then the tensors that only they read."""
         while self._unread:
             node = self._unread.pop()
-            if node.users or node in self._erased:
+            if node in self._erased:
+                continue
+            self._erase_unread_parts(node)
+            if node.users:
                 continue
             if node.op == "call_function":
                 self._unread += node.all_input_nodes

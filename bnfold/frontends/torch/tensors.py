@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 
 DTYPES: dict[torch.dtype, str] = {
     torch.float16: "float16", torch.float32: "float32", torch.float64: "float64", torch.int8: "int8",

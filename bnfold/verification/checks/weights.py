@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from bnfold.ir.constant_folding import NotEvaluable
+from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node, Value
 from bnfold.numerics.batchnorm import ONNX_EPSILON
 from bnfold.results.verification import CheckResult, Judgement, LayerResult

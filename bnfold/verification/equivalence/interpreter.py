@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.constant_folding import FEW, NotEvaluable, evaluate_node, refuse_absurd
+from bnfold.ir.constant_folding import FEW
+from bnfold.ir.evaluation import NotEvaluable, evaluate_node, refuse_absurd
 from bnfold.ir.graph import Graphs, Node, Shape, Value
 from bnfold.ir.random_operators import is_random
 from bnfold.numerics.affine import IDENTITY, Affine

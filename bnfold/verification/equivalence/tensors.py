@@ -10,7 +10,7 @@ import numpy as np
 
 from bnfold.ir.graph import Node
 from bnfold.numerics.affine import Affine
-from bnfold.numerics.rounding import ulp
+from bnfold.numerics.rounding import rounded, ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, aligned
 from bnfold.verification.equivalence.findings import Alignment, Tensor, suspect_layers
 
@@ -40,7 +40,7 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
         spread = np.broadcast_to(gain.reshape(gain.shape + (1,) * (len(lead) - gain.ndim)), lead)
         differences = np.abs(mine.values - spread[..., None] * theirs.values)
         errors, owner = mine.errors, entry.owner
-        if owner.handle is None:  # several kernels added up: ulps at the size of the largest
+        if owner.handle is None or _is_sum(owner):  # several numbers added up: ulps at the size of the largest
             errors = np.broadcast_to(errors.max(axis=-1, keepdims=True), differences.shape)
         with np.errstate(divide="ignore", invalid="ignore"):
             ulps = np.where(differences == 0, 0.0, differences / (errors / LOOSE))
@@ -58,7 +58,7 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
             and _same_transform(own.output, target)
             and owner.attr("alpha", 1.0) == 1.0
         )
-        plain = plain and _reads_the_same(found, node, owner)
+        plain = plain and _reads_the_same(found, node, owner) and _representable(theirs.values, layer.dtype)
         yield Tensor(node, ulps, worst, target is not None, plain, in_bias)
 
 
@@ -103,6 +103,16 @@ def _reads_the_same(found: Alignment, node: Node, owner: Node) -> bool:
     ]
     first, second = states
     return first is not None and second is not None and first.base == second.base and _same_transform(first, second)
+
+
+def _is_sum(layer: Node) -> bool:
+    """Return True if a layer's weights are computed, and sums."""
+    return any(value is not None and layer.graph.constants.is_sum(value) for value in layer.inputs[:2])
+
+
+def _representable(weight: Array, dtype: Any) -> bool:
+    """Return True if the type holds a weight as it is: one that the original computes is rounded when it is stored."""
+    return dtype is not None and np.array_equal(rounded(weight, dtype), weight, equal_nan=True)
 
 
 def _same_transform(first: AbstractValue, second: AbstractValue) -> bool:

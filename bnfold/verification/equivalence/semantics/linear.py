@@ -157,10 +157,12 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
         shift_error = np.zeros_like(shift_error)
     row_axis = axis if matrix is None else 1
     key = product.key(base) if matrix is None else ("product of rows", base, product.inner, product.outer)
-    dtype, eps = interpreter.precision(node.inputs[product.weight], key)
+    weight = node.inputs[product.weight]
+    dtype, eps = interpreter.precision(weight, key)
+    summed = weight is not None and node.graph.constants.is_sum(weight)
 
     def rows() -> Numbers:
-        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds else None, row_axis)
+        return _rows(product, vectors[0], gain_error, dtype if interpreter.rounds or summed else None, row_axis, summed)
 
     result = interpreter.made(node, key, rows, "any")
     row_base = result.base
@@ -207,8 +209,13 @@ def _reading(product: Product, gain: Array) -> NDArray[np.bool_]:
     return found.reshape((1,) * product.axis + (groups * outer,))
 
 
-def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any, axis: int) -> Numbers:
-    """Return ``W g`` per output channel on ``axis``, with error bars where the weights are rounded to a type."""
+def _rows(
+    product: Product, gain: Array, gain_error: Array, rounded_to: Any, axis: int, summed: bool = False
+) -> Numbers:
+    """Return ``W g`` per output channel on ``axis``, with error bars where the weights are rounded to a type.
+
+    Weights that a model computes as sums (``summed``) are as exact as the largest of their row.
+    """
     stored = product.view()
     groups, outer, width, taps = stored.shape
     rows = (*(1,) * axis, groups * outer)
@@ -217,6 +224,8 @@ def _rows(product: Product, gain: Array, gain_error: Array, rounded_to: Any, axi
     if rounded_to is None:
         return Numbers(values, np.zeros((*rows, 1)))
     bars = ulp(stored, rounded_to)
+    if summed:
+        bars[...] = bars.max(axis=(2, 3), keepdims=True)
     bars *= LOOSE * abs(product.alpha) * np.abs(gain)
     if gain_error.any():
         bars += np.abs(stored, dtype=np.float64) * gain_error
