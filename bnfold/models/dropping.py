@@ -41,7 +41,7 @@ def explained(plans: list[Plan], dropped: Mapping[str, str]) -> list[Plan]:
 
 def _names_around(fold: Fold) -> Iterator[str]:
     """The names by which the folded model may know what a fold has changed; nodes without one go by their output."""
-    for node in (*fold.into, *fold.op.nodes):
+    for node in (*fold.changed, *fold.op.nodes):
         yield node.name
         yield from (value.name for value in node.live_outputs)
     yield fold.op.source.name

@@ -35,7 +35,7 @@ def _row(op: AffineOp, outcome: Fold | Refusal, done: bool, options: list[str]) 
         dtype=None if dtype is None else dtype.name,
         status=("folded" if done else "foldable") if folds else "kept",
         direction=outcome.direction if isinstance(outcome, Fold) else None,
-        into=[node.name for node in outcome.into] if isinstance(outcome, Fold) else [],
+        into=[node.name for node in outcome.changed] if isinstance(outcome, Fold) else [],
         via=list(outcome.via) if isinstance(outcome, Fold) else [],
         reason=_reason(outcome) if isinstance(outcome, Refusal) else None,
         health=_health(op),

@@ -134,6 +134,19 @@ class Scaled:
             size[target] += np.square(exact * by).sum(axis=axes)
         return np.sqrt(moved), np.sqrt(size)
 
+    def largest_per_input(self) -> Array:
+        """Return the largest exact size per input channel, ``(group, in)``."""
+        gain = self.weight.per_output(self.gain)
+        divisor = self.weight.per_input(np.ones((1, 1)) if self.divisor is None else self.divisor)
+        inputs = self.weight.shape[1 if self.weight.inputs_first else 2]
+        largest = np.zeros((self.weight.shape[0], inputs))
+        for place, block in self.weight.blocks():
+            by = _at(divisor, place) if self.divisor is not None else divisor
+            size = np.abs(block * _at(gain, place) / by).max(axis=(2, 3) if self.weight.inputs_first else (1, 3))
+            target = largest[place] if self.weight.inputs_first else largest[place[0]]
+            np.maximum(target, size, out=target)
+        return largest
+
     def array(self) -> NDArray[Any]:
         """The result as a whole."""
         made = np.empty(math.prod(self.shape), self.dtype)

@@ -15,12 +15,13 @@ from bnfold.ir.graph import Editor, Graph, Node
 from bnfold.numerics.linear import Scaled
 from bnfold.numerics.rounding import is_float, rounded
 from bnfold.planner.activation_sizes import ActivationSizes
+from bnfold.planner.balancing import MOST_BALANCED, Balance, balances, too_large
 from bnfold.planner.branch_merging import Merge
 from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
 from bnfold.planner.underflow import Outputs, judge, output_sizes
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable
+from bnfold.rules.rule import INCONSISTENT_MODEL, NotRepresentable, Rewrite
 from bnfold.rules.table import lookup
 
 
@@ -43,24 +44,34 @@ def compute_weights(
     threshold: bool = False,
     defer_range_checks: bool = False,
 ) -> WeightedPlan:
-    """Plan ``graph`` and compute its new weights; a fold whose weights overflow is dropped, and planned around.
+    """Plan ``graph`` and compute its new weights; a fold whose weights don't fit their type is planned around.
 
-    Large weights are computed for that, and again when they are written; ``defer_range_checks`` leaves it to the
-    writing to find out, which raises NotRepresentable.
+    Where powers of two may make them fit, it is tried with those first. Large weights are computed for that, and again
+    when they are written; ``defer_range_checks`` leaves it to the writing to find out, which raises NotRepresentable.
     """
     refused: dict[str, Refusal] = {}
+    balanced: dict[str, list[Balance]] = {}
     while True:
-        planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
+        planned = plan(
+            graph, only=only, skip=skip, refused=refused, balanced=balanced, scales=scales, threshold=threshold
+        )
         weighted, unfit = _compute(planned, defer_range_checks)
         if not unfit:
             return weighted
-        refused.update(unfit)
+        for name, (refusal, ways) in unfit.items():
+            tried = balanced.setdefault(name, [])
+            way = next((way for way in ways if all(way.value is not known.value for known in tried)), None)
+            if way is None or len(tried) == MOST_BALANCED:
+                refused[name] = refusal
+            else:
+                tried.append(way)
 
 
-def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, Refusal]]:
+def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, tuple[Refusal, list[Balance]]]]:
+    """The weights of a plan, and the folds whose weights don't fit: why, and what may help."""
     weighted = WeightedPlan(planned, {}, {}, {})
     sizes = ActivationSizes()
-    unfit: dict[str, Refusal] = {}
+    unfit: dict[str, tuple[Refusal, list[Balance]]] = {}
     for node in planned.touched():
         rule = lookup(node.op)
         if rule is None or rule.rewrite is None:
@@ -68,28 +79,33 @@ def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dic
         try:
             rewrite = rule.rewrite(node, planned.current)
         except (NotEvaluable, ZeroDivisionError, NotRepresentable, *INCONSISTENT_MODEL) as error:
-            unfit[_responsible_fold(planned, node)] = _cause(node, error)
+            unfit[_responsible_fold(planned, node)] = _cause(node, error), []
             continue
+        errors = []
         for (owner, index), values in rewrite.constants.items():
             outputs = partial(output_sizes, node, planned.current, sizes)
-            stored = _stored(owner, index, values, defer_range_checks, outputs)
-            if isinstance(stored, Refusal):
-                unfit[_responsible_fold(planned, node)] = stored
-            elif isinstance(stored, Scaled) or not _is_there(owner, index, stored):
+            try:
+                stored = _stored(owner, index, values, defer_range_checks, outputs)
+            except NotRepresentable as error:
+                errors.append(error)
+                continue
+            if isinstance(stored, Scaled) or not _is_there(owner, index, stored):
                 weighted.weights[owner, index] = stored
         weighted.attributes.update(rewrite.attributes)
+        if errors:
+            unfit[_responsible_fold(planned, node)] = errors[0].refusal, _ways(node, rewrite, errors)
     for fold in planned.folds:
         for node, index in fold.op.reads:
             if (node, index) not in weighted.weights:
                 known = _constant(node, index)
                 if isinstance(known, Refusal):
-                    unfit[fold.op.target.name] = known
+                    unfit[fold.op.target.name] = known, []
                 else:
                     weighted.weights[node, index] = known
         if fold.residual is not None:
             data = _operand(planned, fold.residual)
             if isinstance(data, Refusal):
-                unfit[fold.op.target.name] = data
+                unfit[fold.op.target.name] = data, []
             else:
                 weighted.operands[fold.residual] = data
     return weighted, unfit
@@ -106,9 +122,24 @@ def _cause(node: Node, error: Exception) -> Refusal:
     return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
 
 
+def _ways(node: Node, rewrite: Rewrite, errors: list[NotRepresentable]) -> list[Balance]:
+    """The powers of two that may bring a weight and its bias into their type's range."""
+    wanted = [error.exponents for error in errors if error.exponents is not None]
+    if not wanted or len({exponents.size for exponents in wanted}) > 1:
+        return []
+    lowest, highest = np.min(wanted, axis=0), np.max(wanted, axis=0)
+    dtype = _type_of(node, 1)
+    weights = [values for values in rewrite.constants.values() if isinstance(values, Scaled)]
+    inputs = None if dtype is None or not weights else too_large(weights[0].largest_per_input().reshape(-1), dtype)
+    return balances(node, np.where(lowest < 0, lowest, highest), inputs)
+
+
 def _responsible_fold(planned: Plan, node: Node) -> str:
     """The fold to give up where ``node`` can't store its constants: of those that changed it, the widest."""
-    changed = [fold for fold in planned.folds if node in fold.into] or planned.folds
+    folds = planned.folds
+    changed = (
+        [fold for fold in folds if node in fold.balanced] or [fold for fold in folds if node in fold.into] or folds
+    )
     return max(changed, key=lambda fold: len(fold.into)).op.target.name
 
 
@@ -118,8 +149,8 @@ def _stored(
     values: NDArray[np.float64] | Scaled,
     defer_range_checks: bool = False,
     outputs: Outputs | None = None,
-) -> NDArray[Any] | Scaled | Refusal:
-    """``values`` as the type of the constant they replace, or why that type can't hold them.
+) -> NDArray[Any] | Scaled:
+    """``values`` as the type of the constant they replace. Raises NotRepresentable.
 
     A weight that is still to be computed stays so. It is judged by the sizes of what its layer makes (``outputs``), or
     when it is written: the graph is edited then and no sizes are known, so that a doubtful weight raises.
@@ -127,21 +158,19 @@ def _stored(
     where = f"input {index} of {node.label}"
     dtype = _type_of(node, index)
     if dtype is None:
-        return Refusal("unknown-shape", f"the type of {where} is not known")
+        raise NotRepresentable(Refusal("unknown-shape", f"the type of {where} is not known"))
     if isinstance(values, Scaled):
         weight = replace(values, dtype=dtype)
         if defer_range_checks:
             return replace(weight, judge=partial(judge, where, weight, None))
-        try:
-            for _ in replace(weight, judge=partial(judge, where, weight, outputs)).blocks():
-                pass
-        except NotRepresentable as error:
-            return error.refusal
+        for _ in replace(weight, judge=partial(judge, where, weight, outputs)).blocks():
+            pass
         return weight
     new = rounded(values, dtype)
     if np.isfinite(new).all() or _is_there(node, index, new):  # a bias of minus infinity hides a class
         return new
-    return Refusal("overflow", f"{where} would not be finite in {dtype}")
+    refusal = Refusal("overflow", f"{where} would not be finite in {dtype}")
+    raise NotRepresentable(refusal, too_large(np.abs(values.reshape(-1)), dtype) if index == 2 else None)
 
 
 def _is_there(node: Node, index: int, data: NDArray[Any]) -> bool:
@@ -196,11 +225,10 @@ def _without_leading_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 def write_merge(merge: Merge, editor: Editor) -> Refusal | None:
     """Write one merge into its graph, or say why its weights can't be stored."""
-    weight, bias = _stored(merge.conv, 1, merge.weight), _stored(merge.conv, 2, merge.bias)
-    if isinstance(weight, Refusal):
-        return weight
-    if isinstance(bias, Refusal):
-        return bias
+    try:
+        weight, bias = _stored(merge.conv, 1, merge.weight), _stored(merge.conv, 2, merge.bias)
+    except NotRepresentable as error:
+        return error.refusal
     editor.set_constant(merge.conv, 1, weight)
     editor.set_constant(merge.conv, 2, bias)
     editor.remove(list(merge.nodes), merge.conv.output, merge.target)

@@ -52,7 +52,8 @@ class ResidualOp:
 class Fold:
     """An affine operator that goes: which way its transform went, through which operators, into which nodes.
 
-    ``residual`` is what stays in its place, if anything does.
+    ``residual`` is what stays in its place, if anything does. ``balanced`` are the nodes that powers of two changed so
+    that its weights fit their type.
     """
 
     op: AffineOp
@@ -60,6 +61,12 @@ class Fold:
     into: tuple[Node, ...]
     via: tuple[str, ...]
     residual: ResidualOp | None = None
+    balanced: tuple[Node, ...] = ()
+
+    @property
+    def changed(self) -> tuple[Node, ...]:
+        """Every node whose weights it changed, each once."""
+        return tuple(dict.fromkeys((*self.into, *self.balanced)))
 
 
 @dataclass

@@ -12,11 +12,12 @@ later fold may pass through an earlier one.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.planner.balancing import Balance
 from bnfold.planner.candidates import AffineOp, candidates_of
 from bnfold.planner.conditioning import Conditioning
 from bnfold.planner.plan import Fold, Plan, ResidualOp
@@ -44,16 +45,20 @@ def plan(
     only: Collection[str] = (),
     skip: Collection[str] = (),
     refused: Mapping[str, Refusal] | None = None,
+    balanced: Mapping[str, Sequence[Balance]] | None = None,
     scales: bool,
     threshold: bool,
 ) -> Plan:
     """Decide for every affine operator of ``graph``.
 
-    ``only`` and ``skip`` name nodes or their outputs; ``refused`` holds operators, by the name of their
-    output, that an earlier attempt found unfit (a weight that overflows). Without ``scales``, chains that are no
-    BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear operator become one Max.
+    ``only`` and ``skip`` name nodes or their outputs. By the names of their outputs, ``refused`` holds operators that
+    an earlier attempt found unfit (a weight that overflows), ``balanced`` those that a scale may make fit. Without
+    ``scales``, chains that are no BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear
+    operator become one Max.
     """
-    return _Planner(graph, threshold).solve(frozenset(only), frozenset(skip), refused or {}, scales)
+    planner = _Planner(graph, threshold)
+    planned = planner.solve(frozenset(only), frozenset(skip), refused or {}, scales)
+    return planner.balance(planned, balanced) if balanced else planned
 
 
 class _Planner:
@@ -96,8 +101,30 @@ class _Planner:
                 attempts[op] = Attempt(len(self.folded), self.seen)
             kept = [op for op in kept if isinstance(outcomes[op], Refusal)]
             open_ = [op for op in kept if self._may_differ(attempts[op])]
+        return self._plan([(op, outcomes[op]) for op in found])
+
+    def _plan(self, outcomes: list[tuple[AffineOp, Fold | Refusal]]) -> Plan:
         transforms = {value: transform for value, transform in self.transforms.items() if not transform.is_identity}
-        return Plan(self.graph, [(op, outcomes[op]) for op in found], transforms)
+        return Plan(self.graph, outcomes, transforms)
+
+    def balance(self, planned: Plan, balanced: Mapping[str, Sequence[Balance]]) -> Plan:
+        """Let values carry the scales that folds need for their weights to fit, where all around them agree."""
+        outcomes = []
+        for op, outcome in planned.outcomes:
+            if isinstance(outcome, Fold):
+                changed = [node for way in balanced.get(op.target.name, ()) for node in self._balance(way)]
+                outcome = replace(outcome, balanced=tuple(dict.fromkeys(changed)))
+            outcomes.append((op, outcome))
+        return self._plan(outcomes)
+
+    def _balance(self, way: Balance) -> Iterable[Node]:
+        """Return the nodes that take a scale in, and let its value carry it; none where one around refuses it."""
+        start = AffineOp([], way.value, way.value, None, "scale")
+        state = Propagation(self, start, BUDGETS[-1], self.seen).run([(way.value, way.scale)])
+        if isinstance(state, Refusal):
+            return ()
+        self._carry(state)
+        return state.absorbers
 
     def _may_differ(self, attempt: Attempt) -> bool:
         """Return True if a fold since the attempt changed something that it saw: tried again, it may end otherwise."""
@@ -234,12 +261,15 @@ class _Planner:
             self.aliases[other].append(first)
             self.aliases[first].append(other)
 
+    def _carry(self, state: PropagationState) -> None:
+        for value, delta in state.assigned.items():
+            self.transforms[value] = delta.after(self.current(value))
+
     def _commit(
         self, op: AffineOp, state: PropagationState, direction: str, residual: ResidualOp | None = None
     ) -> Fold:
         self.folded.append({*state.assigned, op.source, op.target})
-        for value, delta in state.assigned.items():
-            self.transforms[value] = delta.after(self.current(value))
+        self._carry(state)
         self.scale_groups.join(op.source, op.target)
         if residual is not None:
             self.residuals.update(dict.fromkeys(residual.nodes, residual))

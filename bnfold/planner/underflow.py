@@ -20,6 +20,7 @@ from bnfold.ir.op_views import MatrixView
 from bnfold.numerics.linear import Scaled
 from bnfold.numerics.rounding import rounded, smallest_normal, ulp
 from bnfold.planner.activation_sizes import LINEAR, ActivationSizes
+from bnfold.planner.balancing import too_large, too_small
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import NotRepresentable, Transforms
 
@@ -57,22 +58,28 @@ def judge(where: str, weight: Scaled, outputs: Outputs | None, largest: Array) -
     """
     dtype = weight.dtype
     if not np.isfinite(rounded(largest, dtype)).all():
-        raise NotRepresentable(Refusal("overflow", f"{where} would not be finite in {dtype}"))
+        exponents = too_large(largest.reshape(-1), dtype)
+        raise NotRepresentable(Refusal("overflow", f"{where} would not be finite in {dtype}"), exponents)
     # A row of n entries is moved by at most sqrt(n) half steps of the equal ones: nothing beside a large entry.
     entries = prod(weight.shape) / max(largest.size, 1)
-    small = (largest > DEAD * largest.max(initial=0.0)) & (largest < smallest_normal(dtype) * np.sqrt(entries))
+    enough = float(smallest_normal(dtype) * np.sqrt(entries))
+    small = (largest > DEAD * largest.max(initial=0.0)) & (largest < enough)
     if not small.any():
         return
     if outputs is None:
         raise NotRepresentable(Refusal("overflow", f"{where} may lose its bits to underflow in {dtype}"))
     moved, size = (found.reshape(-1) for found in weight.losses())
     share = np.divide(moved, size, out=np.zeros_like(moved), where=size > 0)
-    if _is_lossy(share, small.reshape(-1), outputs(), dtype):
-        raise NotRepresentable(Refusal("overflow", f"{where} would lose its bits to underflow in {dtype}"))
+    lossy = _lossy(share, small.reshape(-1), outputs(), dtype)
+    if lossy.any():
+        exponents = too_small(largest.reshape(-1), lossy, enough)
+        raise NotRepresentable(Refusal("overflow", f"{where} would lose its bits to underflow in {dtype}"), exponents)
 
 
-def _is_lossy(share: Array, small: Array, outputs: tuple[Array, Array] | None, dtype: Any) -> bool:
-    """Return True if some channel of small weights loses more than one rounding, and is not dead.
+def _lossy(
+    share: Array, small: NDArray[np.bool_], outputs: tuple[Array, Array] | None, dtype: Any
+) -> NDArray[np.bool_]:
+    """Return which channels of small weights lose more than one rounding, and are not dead.
 
     ``share`` is the part of each row that rounding its weights takes.
     """
@@ -82,4 +89,4 @@ def _is_lossy(share: Array, small: Array, outputs: tuple[Array, Array] | None, d
         deviation, size = np.ones_like(share), np.ones_like(share)
     dead = size <= unit * size.max(initial=0.0)
     rounding = unit * np.maximum(size, smallest_normal(dtype))
-    return bool((small & ~dead & (share * deviation > rounding)).any())
+    return np.asarray(small & ~dead & (share * deviation > rounding))

@@ -70,7 +70,7 @@ REASONS: dict[str, tuple[str, str]] = {
         "Check that the BatchNorm normalises the axis that the layer produces.",
     ),
     "overflow": (
-        "A folded weight would not be finite, or would lose its bits, in the type that it is stored in.",
+        "A folded weight would not be finite in its type, or would lose its bits, and no power of two helps.",
         "Store the layer in a wider type, or retrain: scales this extreme point to broken statistics.",
     ),
     "degenerate-variance": (

@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
@@ -65,11 +66,15 @@ INCONSISTENT_MODEL = (IndexError, TypeError, ValueError)
 
 
 class NotRepresentable(Exception):
-    """Raised by a rewrite whose new constants can't be stored; carries the refusal."""
+    """Raised by a rewrite whose new constants can't be stored; carries the refusal.
 
-    def __init__(self, refusal: Refusal) -> None:
+    ``exponents`` are the powers of two by which each output channel would fit, where that is known.
+    """
+
+    def __init__(self, refusal: Refusal, exponents: NDArray[np.float64] | None = None) -> None:
         super().__init__(refusal.detail)
         self.refusal = refusal
+        self.exponents = exponents
 
 
 @dataclass(frozen=True)
