@@ -2,8 +2,8 @@
 
 The new graph may carry ``A(v) = gain * v + shift`` (the *transform* of the value) in place of any value ``v`` as long
 as its producer and its consumers agree. An affine operator ``y = M x`` disappears where ``A(x) = A(y) M``. The
-planner removes them one after the other, last ones first. For each it tries to move the transform to the producer, to
-the consumers, or scale and offset to different sides; each attempt is a *propagation*
+planner removes them one after the other, BatchNorms before factors, last ones first. For each it tries to move the
+transform to the producer, to the consumers, or scale and offset to different sides; each attempt is a *propagation*
 (:mod:`bnfold.planner.propagation`): the operators around are asked by their rules what follows, until all of it is
 absorbed or one refuses. A propagation changes nothing until it has succeeded, and the cheapest success is taken. Rules
 see the graph as it stands after the folds so far (:class:`bnfold.rules.rule.RuleContext`), so transforms compose and a
@@ -56,12 +56,19 @@ def plan(
     ``scales``, chains that are no BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear
     operator become one Max.
     """
-    planner = _Planner(graph, threshold)
+    planner = Planner(graph, threshold)
     planned = planner.solve(frozenset(only), frozenset(skip), refused or {}, scales)
     return planner.balance(planned, balanced) if balanced else planned
 
 
-class _Planner:
+def in_turn(ops: list[AffineOp]) -> list[AffineOp]:
+    """Return operators in the order in which they are tried: last ones first, factors after what is a BatchNorm."""
+    return [op for scales in (False, True) for op in reversed(ops) if (op.form == "scale") is scales]
+
+
+class Planner:
+    """Folds one graph; see :func:`plan`."""
+
     def __init__(self, graph: Graph, threshold: bool) -> None:
         self.graph = graph
         self.threshold = threshold
@@ -95,7 +102,7 @@ class _Planner:
         attempts: dict[AffineOp, Attempt] = {}
         kept = open_
         while open_:
-            for op in reversed(open_):
+            for op in in_turn(open_):
                 self.seen = {op.source, op.target}
                 outcomes[op] = self.remove(op)
                 attempts[op] = Attempt(len(self.folded), self.seen)
@@ -150,7 +157,7 @@ class _Planner:
             strategies = [strategy for strategy in strategies if not self._hopeless(strategy, budget, refusals)]
             best, strategies = self._cheapest(op, strategies, budget, refusals)
             if best is not None:
-                return self._commit(op, *best)
+                return self.commit(op, *best)
         for direction, _ in strategies:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
@@ -188,7 +195,7 @@ class _Planner:
         if isinstance(state, Refusal):
             return state
         residual = ResidualOp("Add", tuple(op.nodes), op.source, op.target, op.transform)
-        return self._commit(op, state, "downstream" if downstream else "upstream", residual)
+        return self.commit(op, state, "downstream" if downstream else "upstream", residual)
 
     def _fold_as_max(self, op: AffineOp, transform: Affine) -> Fold | None:
         """``relu(a x + b) = a max(x, -b / a) + b``: the gain and shift go on, the maximum stays. None if they can't."""
@@ -203,7 +210,7 @@ class _Planner:
         if isinstance(state, Refusal):
             return None
         level = self.current(op.source).inverse().after(Affine.of(0.0, -transform.shift / transform.gain))
-        return self._commit(
+        return self.commit(
             op, state, "downstream", ResidualOp("Max", tuple(candidate.nodes), op.source, relu.output, level)
         )
 
@@ -265,9 +272,8 @@ class _Planner:
         for value, delta in state.assigned.items():
             self.transforms[value] = delta.after(self.current(value))
 
-    def _commit(
-        self, op: AffineOp, state: PropagationState, direction: str, residual: ResidualOp | None = None
-    ) -> Fold:
+    def commit(self, op: AffineOp, state: PropagationState, direction: str, residual: ResidualOp | None = None) -> Fold:
+        """Take a success: the transforms that it assigned, and the operator out."""
         self.folded.append({*state.assigned, op.source, op.target})
         self._carry(state)
         self.scale_groups.join(op.source, op.target)
