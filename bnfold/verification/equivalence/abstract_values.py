@@ -34,6 +34,9 @@ MUCH_WIDER = 16.0
 LEAST = 2.0**-40
 """How many times wider error bars may be than the narrowest of their row; relative bars below which all are exact."""
 
+BLOCK = 2**16
+"""Numbers that are compared at a time."""
+
 DEAD = 2.0**-100
 """Numbers this many times smaller than the largest of their kind count as zero: weight decay leaves such channels."""
 
@@ -112,7 +115,7 @@ class AbstractValue:
 
 
 def _negligible(numbers: Array) -> float:
-    return DEAD * float(np.abs(numbers[np.isfinite(numbers)]).max(initial=0.0))
+    return DEAD * float(np.abs(numbers).max(where=np.isfinite(numbers), initial=0.0))
 
 
 def aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
@@ -257,32 +260,47 @@ def match(new: Numbers, old: Numbers, scale: Scale) -> Matched | None:
         return Matched(np.ones(lead), np.zeros(lead), np.ones(lead, bool))
     if new.values.shape[-1] != old.values.shape[-1]:
         return None
+    arrays = _lead_aligned(new.values, new.errors, old.values, old.errors)
     try:
-        a, errors_a, b, errors_b = np.broadcast_arrays(*_lead_aligned(new.values, new.errors, old.values, old.errors))
+        lead = np.broadcast_shapes(*(array.shape[:-1] for array in arrays))
     except ValueError:
         return None
+    rows = [np.broadcast_to(array, lead + array.shape[-1:]).reshape(-1, array.shape[-1]) for array in arrays]
+    factor, error, same = np.ones(len(rows[0])), np.zeros(len(rows[0])), np.ones(len(rows[0]), bool)
+    least, step = _negligible(new.values), max(1, BLOCK // max(new.values.shape[-1], 1))
+    for start in range(0, len(rows[0]), step):  # few enough at a time for a processor's cache
+        some = slice(start, start + step)
+        a, errors_a, b, errors_b = (array[some] for array in rows)
+        factor[some], error[some], same[some] = _multiples(a, errors_a, b, errors_b, least, scale)
+    return Matched(factor.reshape(lead), error.reshape(lead), same.reshape(lead))
+
+
+def _multiples(
+    a: Array, errors_a: Array, b: Array, errors_b: Array, least: float, scale: Scale
+) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Return, for some rows, the factor of each of ``a`` over that of ``b``, its error, and where it is one."""
     finite = np.isfinite(a) & np.isfinite(b)
-    same = np.where(finite, True, (a == b) | (np.isnan(a) & np.isnan(b))).all(axis=-1)
-    a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
+    same: NDArray[np.bool_] = np.ones(len(a), bool)
+    if not finite.all():
+        same = np.asarray((finite | (a == b) | (np.isnan(a) & np.isnan(b))).all(axis=-1))
+        a, b = np.where(finite, a, 0.0), np.where(finite, b, 0.0)
     unit = np.abs(b).max(axis=-1, initial=0.0)[..., None]
+    there = unit[..., 0] > 0
     unit = np.where(unit > 0, unit, 1.0)
-    power = ((b / unit) ** 2).sum(axis=-1)
-    there = power > 0
-    power = np.where(there, power, 1.0)
-    factor, error = np.ones(power.shape), np.zeros(power.shape)
+    factor, error = np.ones(len(a)), np.zeros(len(a))
     if scale != "none":
-        sure = _best_known(b / unit, (errors_a + errors_b) / unit)
-        power = np.where(there, ((b / unit) ** 2 * sure).sum(axis=-1), 1.0)
-        factor = np.where(there, (a / unit * (b / unit) * sure).sum(axis=-1) / power, 1.0)
-        error = np.where(there, (errors_a / unit * np.abs(b / unit) * sure).sum(axis=-1) / power, 0.0)
+        known = b / unit
+        sure = known * _best_known(known, (errors_a + errors_b) / unit)
+        power = np.where(there, np.einsum("rk,rk->r", known, sure), 1.0)
+        factor = np.where(there, np.einsum("rk,rk->r", a / unit, sure) / power, 1.0)
+        error = np.where(there, (errors_a / unit * np.abs(sure)).sum(axis=-1) / power, 0.0)
     exact = (a == b).all(axis=-1)
     factor, error = np.where(exact, 1.0, factor), np.where(exact, 0.0, error)
     if scale in ("positive", "nonnegative"):
         same = same & ((factor > 0) if scale == "positive" else (factor >= 0))
-    allowed = errors_a + np.abs(factor)[..., None] * errors_b + error[..., None] * np.abs(b) + _negligible(a)
-    allowed = allowed + FACTOR * np.abs(a)
-    near = (np.abs(a - factor[..., None] * b) <= allowed).all(axis=-1)
-    return Matched(factor, error, same & near)
+    allowed = errors_a + np.abs(factor)[:, None] * errors_b + error[:, None] * np.abs(b) + least + FACTOR * np.abs(a)
+    near = (np.abs(a - factor[:, None] * b) <= allowed).all(axis=-1)
+    return factor, error, same & near
 
 
 def _best_known(numbers: Array, errors: Array) -> NDArray[np.bool_]:

@@ -75,24 +75,25 @@ def run(job: ReferenceJob, folder: Path) -> ReferenceResult:
     with listening(to_file(folder / PROGRESS)):
         original = load(job.original)
         model = Float64Model(original)
-        judged: dict[str, SubgraphErrors] = {}
-        for sample in range(job.samples if job.noise_seed is None else 0):
-            feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
-            checker = SubgraphChecker(job, original, folder) if sample == 0 and job.subgraphs else None
-            save_arrays(folder / f"reference-{sample}.npz", model.run(feed, checker).values())
-            if checker is not None:
-                checker.finish()
-            judged = checker.judged if checker is not None else judged
+
+        def feed(sample: int) -> dict[str, Any]:
+            return load_arrays(folder / f"input-{sample}.npz", job.inputs)
+
+        checker = SubgraphChecker(job, original, folder) if job.subgraphs and job.noise_seed is None else None
+        if job.noise_seed is None:
+            for sample, made in enumerate(model.run_all(job.samples, feed, observe=checker)):
+                save_arrays(folder / f"reference-{sample}.npz", made.values())
+        if checker is not None:
+            checker.finish()
         best = correctly_rounded_model(job, original) if job.correctly_rounded else None
         if best is not None and set(best.outputs) == set(model.outputs):
-            for sample in range(job.samples):
-                feed = load_arrays(folder / f"input-{sample}.npz", job.inputs)
-                noise = None if job.noise_seed is None else AccumulatedNoise(job.noise_seed + sample, feed)
-                made = best.run(feed, amend=noise)
+            seed = job.noise_seed
+            noise = None if seed is None else lambda sample: AccumulatedNoise(seed + sample, feed(sample))
+            for sample, made in enumerate(best.run_all(job.samples, feed, noise)):
                 save_arrays(folder / f"correctly_rounded-{sample}.npz", [made[name] for name in model.outputs])
         else:
             best = None
-    return ReferenceResult(model.outputs, best is not None, judged)
+    return ReferenceResult(model.outputs, best is not None, {} if checker is None else checker.judged)
 
 
 class AccumulatedNoise:

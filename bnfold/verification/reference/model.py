@@ -1,7 +1,6 @@
 """Run an ONNX model in float64: the reference against which both models are measured.
 
-It reads the nodes of ONNX models. onnx's reference
-implementation runs the operators, with bnfold's own where it is wrong or slow
+onnx's reference implementation runs the operators, with bnfold's own where it is wrong or slow
 (:mod:`bnfold.verification.reference.ops`). Every float, of whatever width, is float64 here. Weights are read when they
 are needed and values are freed after their last use, so that memory holds a few activations and one weight.
 
@@ -10,7 +9,7 @@ What can't run: operators that onnx's reference does not know (other domains, so
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +33,13 @@ Amendment = Callable[[NodeProto, list[Any], tuple[Any, ...]], tuple[Any, ...]]
 """Takes a node of the main graph, its inputs and what it has made; returns what is to stand in its place."""
 
 
+Amend = Callable[[int], Amendment | None]
+"""The amendment of a sample."""
+
+TOGETHER = 2**27
+"""Bytes of activations that samples which run together may hold."""
+
+
 class NotInFloat64(Exception):
     """The model, or one of its operators, can't run in float64; the message says which and why."""
 
@@ -41,11 +47,13 @@ class NotInFloat64(Exception):
 class Float64Model:
     """A model ready to run in float64 on any number of samples. Raises NotInFloat64.
 
-    ``others`` are operators in place of those of the same name.
+    ``others`` are operators in place of those of the same name. ``peak`` is how many bytes of activations one sample
+    has held, 0 until one has run.
     """
 
     def __init__(self, model: LoadedModel, others: Sequence[type[OpRun]] = ()) -> None:
         proto = without_functions(model.proto)
+        self.peak = 0
         self._read = model.external.read
         self._graph = proto.graph
         self._tensors: dict[str, TensorProto] = {tensor.name: tensor for tensor in proto.graph.initializer}
@@ -77,35 +85,76 @@ class Float64Model:
 
         ``observe`` gets each value as it is made; ``amend`` replaces what nodes have made.
         """
-        known: dict[str, Any] = {"": None, **{name: promoted(np.asarray(feeds[name])) for name in self.inputs}}
+        return self.run_together([feeds], observe, [amend])[0]
+
+    def run_all(
+        self,
+        samples: int,
+        feed: Callable[[int], Mapping[str, NDArray[Any]]],
+        amend: Amend | None = None,
+        *,
+        observe: Observer | None = None,
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Yield the float64 outputs for each of ``samples``: the first, then as many at a time as memory allows.
+
+        ``observe`` gets the values of the first. Raises NotInFloat64.
+        """
+        done = 0
+        while done < samples:
+            count = min(samples - done, max(1, TOGETHER // self.peak) if self.peak else 1)
+            some = range(done, done + count)
+            amends = [amend(sample) for sample in some] if amend is not None else ()
+            yield from self.run_together([feed(sample) for sample in some], None if done else observe, amends)
+            done += count
+
+    def run_together(
+        self,
+        feeds: Sequence[Mapping[str, NDArray[Any]]],
+        observe: Observer | None = None,
+        amends: Sequence[Amendment | None] = (),
+    ) -> list[dict[str, NDArray[Any]]]:
+        """Return the float64 outputs for some samples, node by node: each weight is read once. Raises NotInFloat64."""
+        weights: dict[str, Any] = {"": None}
+        values: list[dict[str, Any]] = [
+            {name: promoted(np.asarray(feed[name])) for name in self.inputs} for feed in feeds
+        ]
         for name in self.inputs if observe else ():
             assert observe is not None
-            observe(name, known[name])
-        kept: dict[str, Any] = {}
+            observe(name, values[0][name])
+        kept: list[dict[str, Any]] = [{} for _ in feeds]
         wanted = set(self.outputs)
-        for name in wanted & (known.keys() | self._tensors.keys() | self._sparse.keys()):
-            kept[name] = known[name] if name in known else self._weight(name)
+        for known, outputs in zip(values, kept, strict=True):
+            outputs.update({name: known[name] for name in wanted & known.keys()})
+            outputs.update({name: self._weight(name) for name in wanted & (self._tensors.keys() | self._sparse.keys())})
+        held = sum(value.nbytes for value in values[0].values())
         for index, step in enumerate(self._steps):
             report(index, len(self._steps), step.op_type)
             for name in self._reads[index]:
-                if name not in known:
-                    known[name] = self._weight(name)
-            made = _outcome(step, known)
-            if amend is not None:
-                made = amend(step.onnx_node, [known[name] for name in step.input], tuple(made))
-            for name, value in zip(step.output, made, strict=False):
-                if not name:
-                    continue
-                if observe is not None:
-                    observe(name, value)
-                if name in wanted:
-                    kept[name] = value
-                if self._last.get(name, -1) > index:
-                    known[name] = value
+                if name not in weights and name not in values[0]:
+                    weights[name] = self._weight(name)
+            for place, made in enumerate(_outcomes(step, weights, values)):
+                known = values[place]
+                if amends and (amend := amends[place]) is not None:
+                    read = [weights[name] if name in weights else known[name] for name in step.input]
+                    made = amend(step.onnx_node, read, tuple(made))
+                for name, value in zip(step.output, made, strict=False):
+                    if not name:
+                        continue
+                    if observe is not None:
+                        observe(name, value)
+                    if name in wanted:
+                        kept[place][name] = value
+                    if self._last.get(name, -1) > index:
+                        known[name] = value
+                        held += value.nbytes if place == 0 and isinstance(value, np.ndarray) else 0
+            self.peak = max(self.peak, held)
             for name in self._reads[index]:
-                if name and (self._last[name] <= index or name in self._tensors):
-                    del known[name]
-        return {name: np.asarray(kept[name]) for name in self.outputs}
+                if name in weights and name and (self._last[name] <= index or name in self._tensors):
+                    del weights[name]
+                elif name in values[0] and self._last[name] <= index:
+                    gone = [known.pop(name) for known in values]
+                    held -= gone[0].nbytes if isinstance(gone[0], np.ndarray) else 0
+        return [{name: np.asarray(outputs[name]) for name in self.outputs} for outputs in kept]
 
     def _weight(self, name: str) -> Any:
         if name in self._tensors:
@@ -135,12 +184,24 @@ def _widen(node: OpRun) -> None:
     node.run = run  # type: ignore[method-assign]
 
 
+def _outcomes(step: OpRun, weights: Mapping[str, Any], values: list[dict[str, Any]]) -> Iterator[Any]:
+    """What a node makes of each sample; a convolution does all of one shape at once."""
+    if step.op_type == "Conv" and len(values) > 1 and all(name in weights for name in step.input[1:]):
+        sources = [known[step.input[0]] for known in values if step.input[0] in known]
+        if len(sources) == len(values) and len({source.shape for source in sources}) == 1:
+            (made,) = _outcome(step, {**weights, step.input[0]: np.concatenate(sources)})
+            yield from ((part,) for part in np.split(made, len(sources)))
+            return
+    for known in values:
+        yield _outcome(step, {**weights, **known})
+
+
 def _outcome(step: OpRun, known: dict[str, Any]) -> Any:
     inputs = [known[name] for name in step.input]
     try:
         with np.errstate(all="ignore"):
             run: Callable[..., Any] = step.run
-            return run(*inputs, context=dict(known)) if step.need_context() else run(*inputs)
+            return run(*inputs, context=known) if step.need_context() else run(*inputs)
     except MemoryError:
         raise
     except Exception as error:  # an operator may raise any exception

@@ -106,6 +106,10 @@ class Conv(OpRun):
             total = np.zeros((x.shape[0], groups, outer, *windows.out))
             for place, view in zip(product(*map(range, w.shape[2:])), seen, strict=True):
                 total += w[_tap(place)].reshape(groups, outer, *[1 for _ in windows.out]) * view[:, :, None]
+        elif x.shape[0] > 1 and x.shape[0] * x.shape[1] * len(seen) * prod(windows.out) <= COPIED:
+            columns = np.stack(seen, 2).reshape(x.shape[0], groups, inner * len(seen), -1).transpose(1, 2, 0, 3)
+            made = w.reshape(groups, outer, -1) @ columns.reshape(groups, inner * len(seen), -1)  # all samples at once
+            total = made.reshape(groups, outer, x.shape[0], -1).transpose(2, 0, 1, 3)
         else:
             rows = w.reshape(groups, outer, -1)
             row = prod(windows.out[1:])
