@@ -11,19 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from bnfold.errors import InconclusiveError, InputError, UsageError
+from bnfold.errors import InconclusiveError
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.frontends.onnx.type_inference import bodies
 from bnfold.io.load import LoadedModel
 from bnfold.ir.random_operators import RANDOM, random_outputs
-from bnfold.options import PLAIN_KINDS, InputOptions, RunOptions, limit_of
+from bnfold.options import PLAIN_KINDS, RunOptions, limit_of
 from bnfold.verification.equivalence.subgraph import Subgraph
 from bnfold.verification.measurement.decisions import Decided
-from bnfold.verification.measurement.error_model import CHANNEL
 from bnfold.verification.measurement.measured import Measured, Outputs, Reference, ReferenceSpec, SubgraphRuns
 from bnfold.verification.measurement.quantized_steps import QuantizedSteps
+from bnfold.verification.onnx.accepted import accepted
 from bnfold.verification.onnx.decided import decided_runs
-from bnfold.verification.onnx.inputs import sample_candidates
 from bnfold.verification.onnx.steps import StepsJob, StepsResult
 from bnfold.verification.onnx.worker import CURRENT_SUBGRAPH, ReferenceJob, ReferenceResult
 from bnfold.verification.reference.model import without_functions
@@ -141,7 +140,7 @@ def measure(
     """
     modes = run_modes(options)
     most = PROVED_SAMPLES if spec.exact else MOST_SAMPLES
-    pair = _Pair(original, folded, options, spec, modes, *_accepted(original, options, modes, most))
+    pair = _Pair(original, folded, options, spec, modes, *accepted(original, options, modes, most))
     with ThreadPoolExecutor(2 if original.size < SIDE_BY_SIDE else 1) as pool:
         other = pool.submit(copy_context().run, pair.folded_run) if outputs else None
         wide = pool.submit(copy_context().run, _in_float64, pair, cut, outputs)
@@ -243,44 +242,6 @@ def _unlike(reference: Reference, run: Run) -> str | None:
             if value.dtype.kind == "f" and np.isfinite(value).all() and not np.isfinite(wide).all():
                 return f"the reference makes NaN or infinity of output {name!r}"
     return None
-
-
-def _accepted(model: LoadedModel, options: RunOptions, modes: list[RunMode], most: int) -> tuple[SampleSet, Run]:
-    """Return samples that the original accepts, and its outputs on them."""
-    inputs = options.inputs
-    assert model.path is not None
-    failure: RunFailed | None = None
-    for fed, sizes in sample_candidates(model, inputs):
-        try:
-            run = runtime.run(model.path, fed.samples, modes, options.device, options.limits)
-        except runtime.DeviceMissing:
-            raise
-        except RunFailed as error:
-            if inputs.data is not None:
-                raise InputError(
-                    f"{inputs.data}: the model does not run on these inputs: {error}", "check their shapes and types"
-                ) from None
-            if len(sizes.batch) == 1:  # a model that takes one size only is none that can't be run
-                failure = failure or error
-            continue
-        if (more := _enough(run, inputs, most)) > 1:
-            fed, _ = next(sample_candidates(model, replace(inputs, samples=more), sizes))
-            run = runtime.run(model.path, fed.samples, modes, options.device, options.limits)
-        return fed, run
-    assert failure is not None
-    if inputs.shapes:
-        raise UsageError(
-            f"--shape: the model does not run on inputs of these shapes: {failure}", "check the axes that it declares"
-        )
-    raise failure
-
-
-def _enough(run: Run, inputs: InputOptions, most: int) -> int:
-    """Return how many samples of each kind give the smallest output enough entries, where the user did not say."""
-    if inputs.samples is not None or inputs.data is not None:
-        return 1
-    sizes = [array.size for array in run.outputs[0][0].values() if array.dtype.kind == "f" and array.size]
-    return min(most, -(-CHANNEL // min(sizes, default=CHANNEL)))
 
 
 def placement(original: LoadedModel, measured: Measured, options: RunOptions) -> dict[str, Any]:
