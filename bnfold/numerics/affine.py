@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[np.float64]
+Place = tuple[int, ...]
 
 
 LARGEST = 2**24
@@ -122,7 +123,7 @@ class Affine:
 
     def gain_only(self) -> Affine:
         """The same transform without its shift."""
-        return Affine.of(self.gain, 0.0)
+        return Affine.of(self.gain, 0.0) if self.has_shift else self
 
     def shift_only(self) -> Affine:
         """The same transform without its gain: the shift is added to an unscaled value."""
@@ -149,12 +150,17 @@ def leading(first: Array, second: Array) -> tuple[Array, Array]:
 def _compressed(gain: Array, shift: Array) -> tuple[Array, Array]:
     """Both arrays broadcast against each other, without the axes along which neither varies."""
     if gain.shape != shift.shape:
-        gain, shift = np.broadcast_arrays(gain, shift)
+        shape = np.broadcast_shapes(gain.shape, shift.shape)
+        gain, shift = (part if part.shape == shape else np.broadcast_to(part, shape) for part in (gain, shift))
+    if gain.ndim and gain.size == gain.shape[-1] > 1:  # mostly one vector, whose ends differ
+        ends: tuple[Place, Place] = (0,) * gain.ndim, (-1,) * gain.ndim
+        if any(part[ends[0]] != part[ends[1]] for part in (gain, shift)):
+            return gain, shift
     for axis in range(gain.ndim):
         if gain.shape[axis] > 1:
             first, last = ((slice(None),) * axis + (slice(at, at + 1 or None),) for at in (0, -1))
-            ends = all((part[first] == part[last]).all() for part in (gain, shift))
-            if ends and (gain == gain[first]).all() and (shift == shift[first]).all():
+            alike = all((part[first] == part[last]).all() for part in (gain, shift))
+            if alike and (gain == gain[first]).all() and (shift == shift[first]).all():
                 gain, shift = (part[first].copy() for part in (gain, shift))  # a view would keep all of it
     rank = gain.ndim
     while rank and gain.shape[rank - 1] == 1:

@@ -77,7 +77,7 @@ def test_an_attempt_depends_on_all_tensors_around_its_operators():
     scope = OnnxGraphs(parse(graph, held)).scopes[0]
     (op,) = candidates_of(scope)
     seen = set()
-    state = bnfold.planner.planner._Planner(scope, threshold=False)
+    state = bnfold.planner.planner.Planner(scope, threshold=False)
     Propagation(state, op, 512, seen).run([(op.source, op.transform), (op.target, IDENTITY)])
     assert {value.name for value in seen} >= {"a", "c", "d"}
 
