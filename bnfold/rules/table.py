@@ -8,6 +8,7 @@ from bnfold.rules import (
     clip,
     concat,
     conv,
+    extremes,
     identity,
     layout,
     matmul,
@@ -25,7 +26,7 @@ from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import Rule
 
 FAMILIES = (
-    conv, matmul, recurrent, normalization, add, mul, relu, clip, pooling, reduction, resize, pad,
+    conv, matmul, recurrent, normalization, add, mul, relu, clip, extremes, pooling, reduction, resize, pad,
     layout, concat, slicing, identity,
 )  # fmt: skip
 

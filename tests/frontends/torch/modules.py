@@ -139,6 +139,10 @@ def split(module: nn.Module, x: Tensor) -> Tensor:
     return a * torch.sigmoid(b)
 
 
+def max_feature_map(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(torch.maximum(*module.conv(x).chunk(2, 1)))
+
+
 def pooled(module: nn.Module, x: Tensor) -> Tensor:
     y = F.adaptive_avg_pool2d(module.conv(x), 1).flatten(1)
     return module.linear(module.bn(y))
@@ -366,6 +370,10 @@ KINDS: dict[str, Kind] = {
     ),
     "max_pool": Kind(lambda: positive(nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), BN2(8))), image(), 1),
     "max_pool_negative": Kind(seq(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), BN2(8)), image(), 0, ("nonlinear",)),
+    "max_feature_map": Kind(lambda: positive(Made(max_feature_map, conv=nn.Conv2d(3, 16, 3), bn=BN2(8))), image(), 1),
+    "max_feature_map_negative": Kind(
+        made(max_feature_map, lambda: {"conv": nn.Conv2d(3, 16, 3), "bn": BN2(8)}), image(), 0, ("nonlinear",)
+    ),
     "average_pool": Kind(seq(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2), BN2(8)), image(), 1),
     "average_pool_padded": Kind(seq(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, padding=1), BN2(8)), image(), 0, ("padding",)),
     "upsample": Kind(seq(nn.Conv2d(3, 8, 3), nn.Upsample(scale_factor=2, mode="bilinear"), BN2(8)), image(), 1),

@@ -12,8 +12,16 @@ from bnfold.rules.operands import aligned_constant
 from bnfold.rules.reasons import Refusal
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.affine_ops import identity
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
-from bnfold.verification.equivalence.semantics.views import through_view
+from bnfold.verification.equivalence.semantics.sums import laid_out, lifted_to, may_widen
+from bnfold.verification.equivalence.semantics.views import (
+    along_last,
+    sizes_of,
+    through_view,
+    varies_along_last,
+    viewed,
+)
 
 
 def clip(interpreter: Interpreter, node: Node) -> bool:
@@ -26,12 +34,75 @@ def clip(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
+def extreme(interpreter: Interpreter, node: Node) -> bool:
+    """Max and Min: with one constant a clip. Of several values: per channel the gains and the distances of the shifts,
+    and of the constants, from the first shift, all up to a positive factor; plus that shift.
+    """
+    if len(node.inputs) == 1:
+        return identity(interpreter, node)
+    if clip(interpreter, node):
+        return True
+    values, rank = [value for value in node.inputs if value is not None], node.output.rank
+    data = [value for value in values if not node.graph.constants.is_constant(value)]
+    dtype = node.output.dtype
+    if rank is None or dtype is None or not is_float(dtype) or len(data) < 2 or len(values) < len(node.inputs):
+        return False
+    if any(may_widen(value, list(data)) for value in values if value not in data):
+        return False
+    eps = LOOSE * interpreter.eps(node.output)
+    found = []
+    for value in data:
+        state = interpreter.state_of(value)
+        arrays = lifted_to(state, value.rank, rank)
+        if arrays is None:
+            return False
+        found.append((state.base, arrays))
+    found.sort(key=lambda term: term[0])
+    shift, shift_error = found[0][1][1], found[0][1][3]
+    numbers, bars = [], []
+    for _, (gain, own, gain_error, own_error) in found:
+        first, second, error, other = aligned(own, shift, own_error, shift_error)
+        numbers += [gain, first - second]
+        bars += [gain_error, error + other + eps * (np.abs(first) + np.abs(second)) * (len(numbers) > 2)]
+    bars[1] = np.zeros(())
+    held = [index for index, value in enumerate(node.inputs) if value not in data]
+    for index in held:
+        bound, second, other = aligned(laid_out(constant(node, index), rank), shift, shift_error)
+        size = np.where(np.isfinite(bound), np.abs(bound), 0.0)
+        numbers.append(bound - second)
+        bars.append(other + eps * (size + np.abs(second)))
+    key = (node.op, "of values", tuple(base for base, _ in found), len(held))
+    made = interpreter.made(node, key, lambda: Numbers.stacked(numbers, bars), "positive")
+    interpreter.states[node.output] = made.shifted(shift, shift_error)
+    return True
+
+
 def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
     """Return ``clip(x, low, high)``, of a view as a view."""
     if low.size > 1 or high.size > 1:
-        return _clip_state(interpreter, node, state, low, high)
+        return _clip_along_last(interpreter, node, state, low, high)
     low, high = low.reshape(()), high.reshape(())
     return through_view(interpreter, node, state, lambda inner: _clip_state(interpreter, node, inner, low, high))
+
+
+def _clip_along_last(
+    interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array
+) -> AbstractValue:
+    """Return a clip whose bounds differ: of a view as a view, where they and the state vary along the last axis alone.
+
+    Behind a product with a matrix that is how a bound for all channels is found again after a fold.
+    """
+    root, sizes = interpreter.views.get(state.base, (state.base, None))
+    own = sizes_of(interpreter, node.output)
+    bounds = AbstractValue(state.base, gain_error=low, shift_error=high)
+    if sizes is None or own is None or not all(varies_along_last(part, sizes, own) for part in (state, bounds)):
+        return _clip_state(interpreter, node, state, low, high)
+    inner = along_last(root, bounds, len(sizes))
+    state = along_last(root, state, len(sizes))
+    result = _clip_state(interpreter, node, state, inner.gain_error, inner.shift_error)
+    base = viewed(interpreter, node, result.base, sizes, own)
+    assert base is not None
+    return along_last(base, result, len(own))
 
 
 def _bounds(node: Node) -> tuple[int, Array, Array] | None:
@@ -167,7 +238,8 @@ def _leaky_relu_state(interpreter: Interpreter, node: Node, state: AbstractValue
 
 
 SEMANTICS = {
-    **dict.fromkeys(("Relu", "Clip", "Max", "Min"), clip),
+    **dict.fromkeys(("Relu", "Clip"), clip),
+    **dict.fromkeys(("Max", "Min"), extreme),
     **dict.fromkeys(("LeakyRelu", "PRelu"), leaky_relu),
     "Where": where,
 }
