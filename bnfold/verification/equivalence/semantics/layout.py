@@ -10,7 +10,7 @@ from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant, integers, pad_value, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers, aligned
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers, aligned, evened
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -25,6 +25,13 @@ def carried(interpreter: Interpreter, node: Node) -> bool:
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
         state = interpreter.positive(node, state)
     states = interpreter.carried(node, state)
+    if states is None:  # perhaps for a gain that differs in its last bits alone
+        gain, error = state.affine.gain, state.gain_error
+        for axis in range(gain.ndim):
+            gain, error = evened(gain, error, [axis], interpreter.eps(node.inputs[0]))
+        if gain.size < state.affine.gain.size:
+            state = AbstractValue(state.base, Affine.of(*aligned(gain, state.affine.shift)), error, state.shift_error)
+            states = interpreter.carried(node, state)
     if states is None:
         state = interpreter.unshifted(node, state, interpreter.eps(node.inputs[0]))
         states = interpreter.carried(node, state)

@@ -216,7 +216,8 @@ def matrix_product(
         own, own_error = state.affine.gain.reshape(()), np.abs(state.gain_error).max(initial=0.0)
         gain, error = gain * own, error + own_error / np.abs(own)
         bases.append(state.base)
-    state = interpreter.made(node, ("matrix product of values", tuple(bases)))
+    equation = str(node.attr("equation", "")).replace(" ", "")
+    state = interpreter.made(node, ("matrix product of values", equation, tuple(bases)))
     rounding = LOOSE * eps if interpreter.rounds else 0.0
     return AbstractValue(state.base, Affine.of(gain, 0.0), np.abs(gain) * (error + rounding))
 
