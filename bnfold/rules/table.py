@@ -10,6 +10,7 @@ from bnfold.rules import (
     conv,
     extremes,
     identity,
+    indexing,
     layout,
     matmul,
     mul,
@@ -27,7 +28,7 @@ from bnfold.rules.rule import Rule
 
 FAMILIES = (
     conv, matmul, recurrent, normalization, add, mul, relu, clip, extremes, pooling, reduction, resize, pad,
-    layout, concat, slicing, identity,
+    layout, concat, slicing, indexing, identity,
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

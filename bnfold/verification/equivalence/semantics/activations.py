@@ -13,8 +13,8 @@ from bnfold.rules.reasons import Refusal
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.affine_ops import identity
+from bnfold.verification.equivalence.semantics.choices import chosen
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
-from bnfold.verification.equivalence.semantics.sums import laid_out, lifted_to, may_widen
 from bnfold.verification.equivalence.semantics.views import (
     along_last,
     sizes_of,
@@ -35,46 +35,14 @@ def clip(interpreter: Interpreter, node: Node) -> bool:
 
 
 def extreme(interpreter: Interpreter, node: Node) -> bool:
-    """Max and Min: with one constant a clip. Of several values: per channel the gains and the distances of the shifts,
-    and of the constants, from the first shift, all up to a positive factor; plus that shift.
-    """
+    """Max and Min: a clip with one constant; of several values, whichever it is comes out, with positive gains."""
     if len(node.inputs) == 1:
         return identity(interpreter, node)
     if clip(interpreter, node):
         return True
-    values, rank = [value for value in node.inputs if value is not None], node.output.rank
-    data = [value for value in values if not node.graph.constants.is_constant(value)]
-    dtype = node.output.dtype
-    if rank is None or dtype is None or not is_float(dtype) or len(data) < 2 or len(values) < len(node.inputs):
+    if len([value for value in node.inputs if not node.graph.constants.is_constant(value)]) < 2:
         return False
-    if any(may_widen(value, list(data)) for value in values if value not in data):
-        return False
-    eps = LOOSE * interpreter.eps(node.output)
-    found = []
-    for value in data:
-        state = interpreter.state_of(value)
-        arrays = lifted_to(state, value.rank, rank)
-        if arrays is None:
-            return False
-        found.append((state.base, arrays))
-    found.sort(key=lambda term: term[0])
-    shift, shift_error = found[0][1][1], found[0][1][3]
-    numbers, bars = [], []
-    for _, (gain, own, gain_error, own_error) in found:
-        first, second, error, other = aligned(own, shift, own_error, shift_error)
-        numbers += [gain, first - second]
-        bars += [gain_error, error + other + eps * (np.abs(first) + np.abs(second)) * (len(numbers) > 2)]
-    bars[1] = np.zeros(())
-    held = [index for index, value in enumerate(node.inputs) if value not in data]
-    for index in held:
-        bound, second, other = aligned(laid_out(constant(node, index), rank), shift, shift_error)
-        size = np.where(np.isfinite(bound), np.abs(bound), 0.0)
-        numbers.append(bound - second)
-        bars.append(other + eps * (size + np.abs(second)))
-    key = (node.op, "of values", tuple(base for base, _ in found), len(held))
-    made = interpreter.made(node, key, lambda: Numbers.stacked(numbers, bars), "positive")
-    interpreter.states[node.output] = made.shifted(shift, shift_error)
-    return True
+    return chosen(interpreter, node, (), "positive")
 
 
 def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
@@ -177,6 +145,11 @@ def leaky_relu(interpreter: Interpreter, node: Node) -> bool:
 
 
 def where(interpreter: Interpreter, node: Node) -> bool:
+    """Where: a leaky Relu, or whichever of two values it is comes out."""
+    return _leaky_where(interpreter, node) or chosen(interpreter, node, (0,), "any")
+
+
+def _leaky_where(interpreter: Interpreter, node: Node) -> bool:
     """Where as ``x < 0 ? s x : x``, which is how runtimes write a LeakyRelu that they have no kernel for."""
     test = None if node.inputs[0] is None else node.inputs[0].producer
     if test is None or test.op != "Less" or len(node.inputs) != 3:

@@ -220,10 +220,12 @@ def tile(interpreter: Interpreter, node: Node) -> bool:
         interpreter.states[node.output] = state
         return True
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    if not state.is_plain or shape is None or len(repeats) != len(shape):
+    states = interpreter.carried(node, state)
+    if states is None or shape is None or len(repeats) != len(shape):
         return False
     key = repeated_key(node, state.base, tuple(repeats)) or ("Tile", state.base, tuple(repeats))
-    interpreter.states[node.output] = interpreter.made(node, (*key, version(node), 0))
+    base, moved = interpreter.made(node, (*key, version(node), 0)).base, states[node.output]
+    interpreter.states[node.output] = AbstractValue(base, moved.affine, moved.gain_error, moved.shift_error)
     return True
 
 
@@ -264,7 +266,7 @@ SEMANTICS = {
         (
             *VIEWS, "Transpose", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
             "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample",
-            "Slice", "Split", "Std", "Var",
+            "Slice", "Split", "Std", "Var", "GatherElements", "GatherND", "ReverseSequence",
         ),
         carried,
     ),
