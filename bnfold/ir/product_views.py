@@ -71,14 +71,20 @@ def _einsum(node: Node, operands: tuple[int, int], data: Shape, held: tuple[int,
 
 
 def _matmul(node: Node, operands: tuple[int, int], data: Shape, held: tuple[int, ...]) -> tuple[str, str, str] | None:
-    """The last two axes are rows and columns; those before them are broadcast, a constant vector has no such axis."""
-    del node
+    """The last two axes are rows and columns; those before them are broadcast, a constant vector has no such axis.
+
+    Onnxruntime's FusedMatMul may swap the two.
+    """
+    swapped = [bool(node.attr(name, 0)) for name in ("transA", "transB")]
+    if node.attr("transBatchA", 0) or node.attr("transBatchB", 0):
+        return None
     if len(data) < 2 or not held or len(data) + len(held) > len(ascii_letters) // 2:
         return None
     fresh = iter(ascii_letters)
     inner, row, column = (next(fresh) for _ in range(3))
     first, second = (data, held) if operands[0] == 0 else (held, data)
-    ends = (row if len(first) > 1 else "") + inner, inner + (column if len(second) > 1 else "")
+    ends = [(row if len(first) > 1 else "") + inner, inner + (column if len(second) > 1 else "")]
+    ends = [end[::-1] if swap else end for end, swap in zip(ends, swapped, strict=True)]
     lead: list[list[str]] = [[], []]
     result: list[str] = []
     for one, other in _from_the_last(first[:-2], second[:-2]):

@@ -143,7 +143,7 @@ def _offset(node: Node, view: LabelledProduct, context: RuleContext, ratio: Arra
     shape = np.broadcast_shapes(*(term.shape for term in terms))
     if prod(shape) > MOST_ENTRIES:
         raise ValueError("an offset would vary over too many entries")
-    total = np.ones(shape)
+    total = np.full(shape, node.attr("alpha", 1.0))
     for term in terms:
         total = total * term
     sizes = dict(zip(view.read, source.shape or (), strict=True))

@@ -8,6 +8,7 @@ from bnfold.rules import (
     concat,
     conv,
     extremes,
+    fused,
     identity,
     indexing,
     layout,
@@ -26,7 +27,7 @@ from bnfold.rules.rule import Rule
 
 FAMILIES = (
     conv, matmul, recurrent, normalization, add, mul, relu, clip, extremes, pooling, reduction, resize, pad,
-    layout, concat, slicing, indexing, identity,
+    layout, concat, slicing, indexing, identity, fused,
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

@@ -23,7 +23,7 @@ NO_RULE = {
         com.microsoft::GroupQueryAttention com.microsoft::MultiHeadAttention com.microsoft::PackedAttention
         com.microsoft::PackedMultiHeadAttention com.microsoft::QuickGelu com.microsoft::RotaryEmbedding
         com.microsoft::SimplifiedLayerNormalization com.microsoft::SkipGroupNorm
-        com.microsoft::SkipLayerNormalization com.microsoft::SkipSimplifiedLayerNormalization
+        com.microsoft::SkipSimplifiedLayerNormalization
         """,
     "quantized-activation": """
         ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul

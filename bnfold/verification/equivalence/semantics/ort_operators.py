@@ -14,6 +14,7 @@ from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
 from bnfold.verification.equivalence.semantics.affine_ops import layer_norm_state
+from bnfold.verification.equivalence.semantics.labelled_product import labelled_product
 from bnfold.verification.equivalence.semantics.linear import conv, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import elementwise_state, opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -138,11 +139,13 @@ def fused_matmul(interpreter: Interpreter, node: Node) -> bool:
 
 
 def _matmul_with_constant(interpreter: Interpreter, node: Node) -> bool:
-    """``alpha A B`` where one matrix is constant and none is transposed."""
-    plain = Node("MatMul", node.name, 13, node.graph, node.inputs, node.outputs, {})
-    if node.attr("transA", 0) or node.attr("transB", 0) or not matmul(interpreter, plain):
+    """``alpha A B`` where one matrix is constant."""
+    transposes = {name: node.attr(name, 0) for name in ("transA", "transB") if node.attr(name, 0)}
+    plain = Node("MatMul", node.name, 13, node.graph, node.inputs, node.outputs, transposes)
+    if not (labelled_product if transposes else matmul)(interpreter, plain):
         return False
-    interpreter.layers[node] = interpreter.layers.pop(plain)
+    if plain in interpreter.layers:
+        interpreter.layers[node] = interpreter.layers.pop(plain)
     alpha, eps = Affine.of(node.attr("alpha", 1.0), 0.0), interpreter.eps(node.output)
     made = interpreter.states[node.output]
     interpreter.states[node.output] = made.transformed(alpha, np.zeros(()), eps, rounds=interpreter.rounds)
