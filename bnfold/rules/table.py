@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bnfold.rules import (
     add,
+    block_quantized,
     clip,
     concat,
     conv,
@@ -27,7 +28,7 @@ from bnfold.rules.rule import Rule
 
 FAMILIES = (
     conv, matmul, recurrent, normalization, add, mul, relu, clip, extremes, pooling, reduction, resize, pad,
-    layout, concat, slicing, indexing, identity, fused,
+    layout, concat, slicing, indexing, identity, fused, block_quantized,
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

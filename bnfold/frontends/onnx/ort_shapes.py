@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from onnx import GraphProto, ModelProto, NodeProto, helper
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 
 DOMAIN = "com.microsoft"
 
@@ -30,6 +33,7 @@ def _rewrite(graph: GraphProto) -> None:
     matrices = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2}
     parts = [_plain(node, matrices) for node in graph.node]
     plain = [other for found in parts for other in (found[:1] if has_bodies else found)]  # bodies are found by place
+    graph.initializer.extend(_matrices(graph))
     del graph.node[:]
     graph.node.extend(plain)
 
@@ -51,4 +55,22 @@ def _plain(node: NodeProto, matrices: set[str]) -> list[NodeProto]:
             term if name in matrices else f"...{term}" for name, term in zip(node.input, terms, strict=False)
         ]  # onnx follows an ellipsis in one operand alone
         return [helper.make_node("Einsum", node.input, node.output, equation=f"{','.join(terms)}->...ij")]
+    if node.op_type == "MatMulNBits" and attributes.get("K", 0) > 0 and attributes.get("N", 0) > 0:
+        return [helper.make_node("MatMul", [node.input[0], _matrix_name(attributes)], node.output)]
     return [node]
+
+
+def _matrix_name(attributes: Mapping[str, Any]) -> str:
+    return f"bnfold matrix {attributes['K']} {attributes['N']}"
+
+
+def _matrices(graph: GraphProto) -> Iterator[TensorProto]:
+    """Weights of the sizes that MatMulNBits names, for the products in its place; without data."""
+    named: dict[str, list[int]] = {}
+    for node in graph.node:
+        if node.op_type == "MatMulNBits" and node.domain == DOMAIN:
+            found = {attribute.name: attribute.i for attribute in node.attribute}
+            if found.get("K", 0) > 0 and found.get("N", 0) > 0:
+                named[_matrix_name(found)] = [found["K"], found["N"]]
+    for name, dims in named.items():
+        yield TensorProto(name=name, data_type=TensorProto.FLOAT, dims=dims)
