@@ -87,12 +87,10 @@ def behind_a_maximum_with_its_own_mean():
 
 # --- its rows in the operator-context matrix
 
-for op in ("Max", "Min"):
-    for shape in ((), (8, 1, 1), (4, 6), (1, 8, 1, 1)):
-        row(f"{op} {shape}", one(op, "k"), k=some(*shape))
+for op, shape in (("Max", ()), ("Max", (4, 6)), ("Min", (8, 1, 1))):
+    row(f"{op} {shape}", one(op, "k"), k=some(*shape))
 row("Max that enlarges", one("Max", "k"), shape=(2, 8, 1, 6), k=some(4, 1))
 row("Max of opset 7", one("Max", "k"), k=some(2, 8, 4, 6), opset=7)
-row("Max of one", one("Max"))
 row("Max of itself", one("Max", "c"))
 row("Max of three", node("MaxPool", ["c"], ["p"], kernel_shape=[1, 1]), one("Max", "k", "p"), k=some(8, 1, 1))
 row("Max of a branch", node("Sigmoid", ["c"], ["s"]), one("Max", "s"))
