@@ -6,6 +6,7 @@ import pytest
 
 from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.verification.equivalence.alignment import align
+from tests.builders import node
 from tests.folding import assert_equivalent, fold_proto
 from tests.rules.cases.fused import CASES, optimized
 from tests.rules.operator_tests import CaseTests
@@ -29,3 +30,16 @@ def test_what_the_optimizer_writes_folds(op, tmp_path):
     assert_equivalent(model, folded)
     found = align(OnnxGraphs(model), OnnxGraphs(folded))
     assert not found.mismatches and not found.wrong_outputs
+
+
+def test_a_function_of_the_same_name_is_no_operator_of_onnxruntime():
+    """The model's own definition counts: here the sigmoid of a Conv."""
+    model = CASES[0].build()
+    body = [node("Conv", ["x", "w", "c"], ["t"]), node("Sigmoid", ["t"], ["y"])]
+    opset = onnx.helper.make_opsetid("", 17)
+    model.functions.append(
+        onnx.helper.make_function("com.microsoft", "FusedConv", ["x", "w", "c"], ["y"], body, [opset], ["activation"])
+    )
+    folded, (plan,) = fold_proto(model)
+    assert not plan.folds
+    assert folded == model

@@ -18,7 +18,8 @@ FUSED = {"FusedConv": "Conv", "FusedGemm": "Gemm"}
 
 def with_plain_operators(model: ModelProto) -> None:
     """Put plain operators in the place of onnxruntime's, in place: the model is a copy that only inference reads."""
-    if any(opset.domain == DOMAIN for opset in model.opset_import):
+    own = any(function.domain == DOMAIN for function in model.functions)  # which may be of the same name
+    if not own and any(opset.domain == DOMAIN for opset in model.opset_import):
         _rewrite(model.graph)
 
 
