@@ -40,8 +40,6 @@ def extreme(interpreter: Interpreter, node: Node) -> bool:
         return identity(interpreter, node)
     if clip(interpreter, node):
         return True
-    if len([value for value in node.inputs if not node.graph.constants.is_constant(value)]) < 2:
-        return False
     return chosen(interpreter, node, (), "positive")
 
 
