@@ -17,7 +17,8 @@ from bnfold.rules.reasons import Refusal
 from bnfold.rules.rounding_additions import refusal as rounds
 from bnfold.rules.rounding_additions import rounding_nodes
 from bnfold.rules.rule import INCONSISTENT_MODEL, Assignments
-from bnfold.rules.table import lookup, no_rule
+from bnfold.rules.table import lookup
+from bnfold.rules.without_rule import no_rule
 
 TOO_FAR = Refusal("consumers", "the transform would reach too many operators")
 

@@ -1,4 +1,4 @@
-"""Add, Sub, Sum and Neg: one gain for all operands, the shift to one of them; a constant takes any shift."""
+"""Add, Sub, Sum, Mean and Neg: one gain for all operands, the shift to one of them; a constant takes any shift."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bnfold.ir.op_views import (
 )
 from bnfold.numerics.affine import Affine
 from bnfold.rules.identity import parameter_refusal
-from bnfold.rules.operands import aligned_constant, outgrows, with_shape_of
+from bnfold.rules.operands import aligned_constant, aligned_constants, outgrows, stretched, with_shape_of
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
     ABSORBED,
@@ -23,7 +23,6 @@ from bnfold.rules.rule import (
     Rewrite,
     Rule,
     RuleContext,
-    not_constant,
 )
 
 
@@ -45,8 +44,8 @@ class _Shifted(Sequence[tuple[Value, Affine]]):
 
 
 def _propagate_sum(node: Node, context: RuleContext) -> Alternatives:
-    """Add, Sub and Sum: one gain for all; the shifts add up. A constant operand takes any shift."""
-    if node.opset < 7 and node.op != "Sum" and node.attr("broadcast", 0) and split_operands(node) is None:
+    """Add, Sub, Sum and Mean: one gain for all; the shifts add up. A constant operand takes any shift."""
+    if node.opset < 7 and node.op in ("Add", "Sub") and node.attr("broadcast", 0) and split_operands(node) is None:
         return Refusal("unknown-op", f"{node.label} broadcasts in the manner of opset {node.opset}")
     values = [value for value in node.inputs if value is not None]
     data = [value for value in values if not node.graph.constants.is_constant(value)]
@@ -55,7 +54,7 @@ def _propagate_sum(node: Node, context: RuleContext) -> Alternatives:
     if any(not gain.agrees(gains[0]) for gain in gains[1:]):
         return Refusal("consumers", f"the operands of {node.label} would need different scales")
     gain = gains[0]
-    if refusal := _stretched(node, data, [transform for transform in assigned if transform is not None]):
+    if refusal := stretched(node, data, [transform for transform in assigned if transform is not None]):
         return refusal
     if len(data) < len(values):
         return _constant_takes_shift(node, data, context, gain)
@@ -64,36 +63,29 @@ def _propagate_sum(node: Node, context: RuleContext) -> Alternatives:
 
 
 def _constant_takes_shift(node: Node, data: list[Value], context: RuleContext, gain: Affine) -> Alternatives:
-    index = next(i for i, value in enumerate(node.inputs) if value not in data)
-    if len(data) != 1 or len(node.inputs) != 2:
-        return Refusal("unknown-op", f"{node.label} adds several values and constants")
-    if refusal := not_constant(node, index):
-        return refusal
-    aligned = aligned_constant(node, 1 - index, index)
-    if isinstance(aligned, Refusal):
-        return aligned
-    if refusal := outgrows(node, aligned, context):
-        return refusal
+    operands = split_operands(node)
+    if operands is None or node.op == "Mean":
+        held = aligned_constants(node, data)
+        if isinstance(held, Refusal):
+            return held
+    else:
+        aligned = aligned_constant(node, *operands)
+        if isinstance(aligned, Refusal):
+            return aligned
+        if refusal := outgrows(node, aligned, context):
+            return refusal
     return [[(value, gain) for value in (node.output, *data) if context.proposed(value) is None]]
 
 
-def _stretched(node: Node, data: list[Value], transforms: list[Affine]) -> Refusal | None:
-    """A transform passes a sum only if no operand is stretched along an axis on which the transform varies."""
-    varying = dict.fromkeys(
-        (axis, size) for transform in transforms for axis, size in enumerate(transform.gain.shape) if size > 1
-    )
-    for axis, size in varying:
-        for value in (node.output, *data):
-            shape = value.shape
-            if shape is None or len(shape) != node.output.rank or shape[axis] != size:
-                return Refusal("unknown-shape", f"{value.name!r} may be broadcast at {node.label}")
-    return None
+def _terms(node: Node) -> float:
+    """How many times its output a node's operands add up to."""
+    return float(len(node.inputs)) if node.op == "Mean" else 1.0
 
 
 def _balance(node: Node, data: list[Value], signs: list[float], context: RuleContext, gain: Affine) -> Alternatives:
     """Give every operand the gain, and the shift that is left over to one of those that are still free."""
-    proposed = context.proposed(node.output)
-    total = Affine.of(1.0, 0.0 if proposed is None else proposed.shift)
+    proposed, count = context.proposed(node.output), _terms(node)
+    total = Affine.of(1.0, 0.0 if proposed is None else count * proposed.shift)
     free: dict[Value, float] = {}
     for value, sign in zip(data, signs, strict=True):
         transform = context.proposed(value)
@@ -106,11 +98,11 @@ def _balance(node: Node, data: list[Value], signs: list[float], context: RuleCon
         plain.append((node.output, gain))
     if _negligible(total, [context.proposed(value) for value in (node.output, *data)]):
         return [plain]
-    takers = [index for index, (value, _) in enumerate(plain) if free.get(value, -1.0)]
+    takers = [index for index, (value, _) in enumerate(plain) if free.get(value, -count)]
     if not takers:
         return Refusal("consumers", f"the offsets at {node.label} don't add up")
     takers.sort(key=lambda index: _travels(plain[index][0], node))
-    weights = {index: free.get(plain[index][0], -1.0) for index in takers}
+    weights = {index: free.get(plain[index][0], -count) for index in takers}
     shifted = {weight: Affine.of(1.0, total.shift / weight).after(gain) for weight in set(weights.values())}
     return [_Shifted(plain, index, shifted[weight]) for index, weight in weights.items()]
 
@@ -128,8 +120,8 @@ def _negligible(rest: Affine, transforms: list[Affine | None]) -> bool:
 def _rewrite_sum(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     """``k' = g k + h_y - h_x``, and its like for Sub; nothing to do without a constant."""
     operands = split_operands(node)
-    if operands is None:
-        return Rewrite()
+    if operands is None or node.op == "Mean":
+        return _rewrite_constants(node, current)
     data, index = operands
     source = node.inputs[data]
     k = aligned_constant(node, data, index)
@@ -142,6 +134,21 @@ def _rewrite_sum(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     else:
         move = Affine.of(1.0, -before.shift).after(after)
     return Rewrite({(node, index): with_shape_of(move(k), constant_shape(node, index))})
+
+
+def _rewrite_constants(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
+    """Each of several constants takes the gain; the first also ``n h_y`` less the shifts of the values."""
+    data = [value for value in node.inputs if value is not None and not node.graph.constants.is_constant(value)]
+    held = aligned_constants(node, data) if len(data) < len(node.inputs) else {}
+    assert not isinstance(held, Refusal)
+    after, rewrite = current(node.output), Rewrite()
+    move = Affine.of(after.gain, _terms(node) * after.shift)
+    for value in data:
+        move = Affine.of(1.0, -current(value).shift).after(move)
+    for index, k in held.items():
+        rewrite.constants[node, index] = with_shape_of(move(k), constant_shape(node, index))
+        move = move.gain_only()
+    return rewrite
 
 
 def _propagate_negation(node: Node, context: RuleContext) -> Alternatives:
@@ -169,5 +176,11 @@ RULES = {
     ),
     "Sub": Rule("as Add, with the sign", "as Add, with the sign", _propagate_sum, _rewrite_sum),
     "Sum": Rule("as Add, for any number of operands", "as Add", _propagate_sum, _rewrite_sum),
+    "Mean": Rule(
+        "as Add, for any number of operands, which share the offset",
+        "likewise; the offsets add up, divided by the number of operands",
+        _propagate_sum,
+        _rewrite_sum,
+    ),
     "Neg": Rule("the same scale, the opposite offset", "likewise", _propagate_negation),
 }

@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
-from bnfold.ir.graph import Node
+from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import MatrixView, constant, constant_shape, gemm_term_fits, split_operands
+from bnfold.ir.product_views import split_equation
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import fold_linear, gemm_view
+from bnfold.rules import labelled_product
 from bnfold.rules.linear_common import Ends, absorb, new_weight
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, Transforms, not_constant, weight
+from bnfold.rules.rule import (
+    ABSORBED,
+    Alternatives,
+    Rewrite,
+    Rule,
+    RuleContext,
+    Transforms,
+    not_constant,
+    off_axis,
+    weight,
+)
 
 # --- Gemm: Y = alpha A B + beta C, with constant B and C; channels on axis 1.
 # --- Linear, as torch has it: Y = A B' + C for A of any rank; channels on the last axis.
@@ -71,9 +85,9 @@ def _matrix(node: Node) -> MatrixView | Refusal:
 
 
 def _no_matrix(node: Node) -> Refusal:
-    if node.op == "Einsum":
-        return Refusal("nonlinear", f"{node.label} is no product with a matrix along one axis")
-    return Refusal("unknown-shape", f"MatMul {node.name!r} needs one constant matrix and an input of known rank")
+    if node.op == "Einsum" and split_equation(node) is None:
+        return Refusal("unknown-op", f"{node.label} has an equation that bnfold has no rule for")
+    return Refusal("unknown-shape", f"{node.label} needs one constant and an input of known shape")
 
 
 def _output_axis(node: Node, view: MatrixView) -> int | None:
@@ -85,8 +99,8 @@ def _output_axis(node: Node, view: MatrixView) -> int | None:
 
 def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
     view = _matrix(node)
-    if isinstance(view, Refusal):
-        return view
+    if isinstance(view, Refusal) or not _on_its_axis(node, view, context.current, context.proposed):
+        return _propagate_along_other_axes(node, context, view)
     source = node.inputs[view.data]
     assert source is not None
     alternatives = absorb(node, context, _ends(node, view), _output_axis(node, view), view.weight)
@@ -99,6 +113,31 @@ def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
     if after.agrees(after.gain_only().after(carried)):
         return ABSORBED
     return Refusal("no-bias", f"{node.label} has no bias")
+
+
+def _on_its_axis(node: Node, view: MatrixView, *transforms: Callable[[Value], Affine | None]) -> bool:
+    """Return True if all transforms of data and result vary at most along the axis of the channels."""
+    source = node.inputs[view.data]
+    assert source is not None
+    found = [(give(v), n) for give in transforms for v, n in ((source, view.inner), (node.output, view.outer))]
+    return all(transform is None or transform.vectors(view.axis, size) is not None for transform, size in found)
+
+
+def _propagate_along_other_axes(node: Node, context: RuleContext, view: MatrixView | Refusal) -> Alternatives:
+    """What the constant does not tell apart goes on to the data; ``view`` says why it is no plain matrix, or is it."""
+    if isinstance(view, Refusal) and view.reason != "unknown-shape":
+        return view
+    found = labelled_product.propagate(node, context)
+    if not isinstance(found, Refusal) or found.reason not in ("unknown-shape", "channel-axis"):
+        return found
+    if isinstance(view, Refusal):
+        return view if found.reason == "unknown-shape" else found
+    ends = _ends(node, view)
+    for value, axis, size in ((node.output, ends.axis_out, ends.size_out), (ends.source, ends.axis_in, ends.size_in)):
+        transform = context.proposed(value)
+        if transform is not None and (refusal := off_axis(transform, node, axis, size)):
+            return refusal
+    return found
 
 
 def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: Affine | None) -> Affine:
@@ -116,7 +155,8 @@ def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: A
 
 def _rewrite_matmul(node: Node, current: Transforms) -> Rewrite:
     view = _matrix(node)
-    assert not isinstance(view, Refusal)
+    if isinstance(view, Refusal) or not _on_its_axis(node, view, current):
+        return labelled_product.rewrite(node, current)
     (gain_in, _), (gain, _) = before, after = _ends(node, view).vectors(node, current)
     none, shape = np.zeros_like, constant_shape(node, view.weight)
     seen = weight(node, view.weight, (1, shape[-2], shape[-1], 1), inputs_first=not view.rows_are_outputs)
@@ -138,14 +178,15 @@ RULES = {
         _rewrite_gemm,
     ),
     "MatMul": Rule(
-        "any scale; an offset needs a constant Add behind, else the BatchNorm becomes one",
-        "any scale but 0; an offset goes on to the output",
+        "any scale, along axes that the constant does not have on to the data; an offset needs a constant Add behind, "
+        "else the BatchNorm becomes one",
+        "any scale but 0, along axes that the constant does not have on to the output; an offset goes on to the output",
         _propagate_matmul,
         _rewrite_matmul,
     ),
     "Einsum": Rule(
-        "as MatMul, for a constant matrix along one axis",
-        "as MatMul, for a constant matrix along one axis",
+        "as MatMul, for a constant with any axes; no ellipsis, no label twice in a term",
+        "as MatMul, for a constant with any axes; no ellipsis, no label twice in a term",
         _propagate_matmul,
         _rewrite_matmul,
     ),

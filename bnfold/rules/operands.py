@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,6 +44,43 @@ def aligned_constant(node: Node, data: int, index: int) -> Array | Refusal:
         return Refusal("channel-axis", f"the constant of {node.label} has more axes than its input")
     values = values.reshape((1,) * (len(shape) - values.ndim) + values.shape)
     return _fits(node, values, shape) or values
+
+
+def aligned_constants(node: Node, data: Sequence[Value]) -> dict[int, Array] | Refusal:
+    """The constant operands of a node of any number, by index, each aligned with every axis of the output.
+
+    One of the values has as many axes as the output, and the constant enlarges it along none.
+    """
+    rank = node.output.rank
+    whole = [
+        index for index, value in enumerate(node.inputs) if value is not None and value in data and value.rank == rank
+    ]
+    found: dict[int, Array] = {}
+    for index, value in enumerate(node.inputs):
+        if value is None or value in data:
+            continue
+        aligned: Array | Refusal = Refusal("unknown-shape", f"the rank of {node.output.name!r} is not known")
+        for one in whole:
+            aligned = aligned_constant(node, one, index)
+            if not isinstance(aligned, Refusal):
+                break
+        if isinstance(aligned, Refusal):
+            return aligned
+        found[index] = aligned
+    return found
+
+
+def stretched(node: Node, data: list[Value], transforms: list[Affine]) -> Refusal | None:
+    """A transform passes a sum only if no operand is stretched along an axis on which the transform varies."""
+    varying = dict.fromkeys(
+        (axis, size) for transform in transforms for axis, size in enumerate(transform.gain.shape) if size > 1
+    )
+    for axis, size in varying:
+        for value in (node.output, *data):
+            shape = value.shape
+            if shape is None or len(shape) != node.output.rank or shape[axis] != size:
+                return Refusal("unknown-shape", f"{value.name!r} may be broadcast at {node.label}")
+    return None
 
 
 def _old_broadcast(node: Node, values: Array, shape: tuple[int | str | None, ...]) -> Array | Refusal:

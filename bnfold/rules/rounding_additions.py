@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from bnfold.ir.constant_folding import SMALL
 from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Graph, Node, Value
-from bnfold.ir.op_views import constant, split_operands
+from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine, leading
 from bnfold.rules import normalization
 from bnfold.rules.forward_transform import forward_transform
@@ -52,18 +52,22 @@ BIASES = {"Conv": 2, "ConvTranspose": 2, "Gemm": 2, "Linear": 2}
 TRANSPARENT = frozenset({"Identity", "Relu", "LeakyRelu", "Clip", "Dropout", "Min", "Max"})
 """Operators that act on each value by itself, between an addition and what takes it back."""
 
-ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum"})
+ARITHMETIC = frozenset({"Add", "Sub", "Mul", "Div", "Sum", "Mean"})
 STEPS = ARITHMETIC | {"BatchNormalization"}
 
 
 @dataclass(frozen=True)
 class _Step:
-    """A node as ``y = map(x)``; ``offset`` is the constant that the runtime adds, ``floats`` the type's name."""
+    """A node as ``y = map(x)``; ``offset`` is the constant that the runtime adds, ``floats`` the type's name.
+
+    ``rest`` is what several constants come to together, where ``offset`` is their sizes.
+    """
 
     source: Value
     transform: Affine
     offset: Array
     floats: str
+    rest: Array | None = None
 
 
 def refusal(node: Node) -> Refusal:
@@ -88,7 +92,8 @@ def _found(graph: Graph) -> Iterator[Node]:
             elif node.op == "BatchNormalization" and not _shifts_far(node):
                 continue  # nearly all of them: decided at a glance
             elif (step := _step(node)) is not None:
-                if step.floats in BITS and _has_no_fraction_left(step.offset, step.floats):
+                whole = step.floats in BITS and _has_no_fraction_left(step.offset, step.floats)
+                if whole or (step.rest is not None and _takes_itself_back(step, step.rest)):
                     yield node
                 else:
                     yield from _taken_back(node, step)
@@ -172,16 +177,27 @@ def _step(node: Node) -> _Step | None:
     if node.op == "BatchNormalization":
         own = normalization.inference(node)
         return None if isinstance(own, Refusal) else _Step(own[0], own[1].affine(), own[1].bias, _floats(node))
-    if node.op == "Sum" and (operands := split_operands(node)) is not None:
-        added = aligned_constant(node, *operands)
-        source = node.inputs[operands[0]]
-        if isinstance(added, Refusal) or source is None:
-            return None
-        return _Step(source, Affine.of(1.0, added), added, _floats(node))
+    if node.op in ("Sum", "Mean"):
+        return _sum(node)
     step = as_affine(node)
     if step is None or isinstance(step, Refusal):
         return None
     return _Step(step[0], step[1], step[1].shift, _floats(node))
+
+
+def _sum(node: Node) -> _Step | None:
+    """A Sum or Mean with constants as what it adds to the first of its values; of several constants their sizes."""
+    held = [index for index, value in enumerate(node.inputs) if node.graph.constants.is_constant(value)]
+    data = [index for index in range(len(node.inputs)) if index not in held]
+    source = node.inputs[data[0]] if data and held else None
+    found = [aligned_constant(node, data[0], index) for index in held] if source is not None else []
+    added = [constant for constant in found if not isinstance(constant, Refusal)]
+    if source is None or len(added) < len(held):
+        return None
+    total = np.asarray(sum(added if len(added) == 1 else map(np.abs, added)))
+    count = len(node.inputs) if node.op == "Mean" else 1
+    rest = np.abs(np.asarray(sum(added)))
+    return _Step(source, Affine.of(1.0 / count, total / count), total, _floats(node), rest)
 
 
 def _is_large_and_alone(node: Node) -> bool:
@@ -189,6 +205,13 @@ def _is_large_and_alone(node: Node) -> bool:
     shapes = [value.shape for value in node.inputs if value is not None and node.graph.constants.is_constant(value)]
     large = any(shape and prod(size for size in shape if isinstance(size, int)) > SMALL for shape in shapes)
     return large and not any(consumer.op in ARITHMETIC for consumer in node.output.consumers)
+
+
+def _takes_itself_back(step: _Step, rest: Array) -> bool:
+    """Return True for a Sum of large constants that cancel."""
+    least = _least(step.floats) if step.floats in BITS else np.inf
+    large = step.offset > least * rest
+    return bool(large.any()) and bool((large & (step.offset > least * _size(step.source))).any())
 
 
 def _taken_back(node: Node, step: _Step) -> Iterator[Node]:

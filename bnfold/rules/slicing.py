@@ -22,13 +22,33 @@ from bnfold.rules.rule import (
 
 def _gather(node: Node, context: RuleContext) -> Alternatives:
     source, indices = node.inputs[0], node.input(1)
-    if source is None or indices is None or not node.graph.constants.is_constant(indices):
+    if source is None or indices is None:
         return Refusal("dynamic-weights", f"the indices of Gather {node.name!r} are computed at run time")
     if source.shape is None:
         return pass_moved(node, context, unknown, unknown)
-    picked = constant(node, 1)
     axis = node.attr("axis", 0) % len(source.shape)
-    return _select(node, context, axis, picked)
+    if node.graph.constants.is_constant(indices):
+        return _select(node, context, axis, constant(node, 1))
+    return _pick_at_run_time(node, context, axis, indices.rank)
+
+
+def _pick_at_run_time(node: Node, context: RuleContext, axis: int, rank: int | None) -> Alternatives:
+    """Whatever is picked along ``axis``, by indices of ``rank``: a transform that is the same there passes."""
+    refusal = Refusal("dynamic-weights", f"the indices of Gather {node.name!r} are computed at run time")
+    if rank is None:
+        return pass_moved(node, context, unknown, unknown)
+
+    def forward(array: Array, _: float) -> Array:
+        return array.reshape((*array.shape[:axis], *(1,) * rank, *array.shape[axis + 1 :]))
+
+    def backward(array: Array, _: float) -> Array:
+        return array.reshape((*array.shape[:axis], 1, *array.shape[axis + rank :]))
+
+    for value, span in ((node.inputs[0], slice(axis, axis + 1)), (node.output, slice(axis, axis + rank))):
+        transform = context.proposed(value)
+        if transform is not None and any(size > 1 for size in transform.gain.shape[span]):
+            return refusal
+    return pass_moved(node, context, forward, backward)
 
 
 def _slice(node: Node, context: RuleContext) -> Alternatives:

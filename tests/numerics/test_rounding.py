@@ -74,6 +74,28 @@ ROUNDING = {
         ],
         {},
     ),
+    "in_one_sum": (
+        [
+            *CONV, node("Mul", ["c", "k"], ["q1"]), node("Sum", ["q1", "C", "mC"], ["q2"]),
+            node("Mul", ["q2", "ik"], ["z"]), LAST,
+        ],
+        {},
+    ),
+    "scaled_in_one_sum": ([*CONV, node("Sum", ["s", "c", "ms"], ["z"]), LAST], {"ms": -MAGIC / K}),
+    "of_two_values": (
+        [
+            *CONV, node("Mul", ["c", "k"], ["q1"]), node("Relu", ["q1"], ["r"]), node("Sum", ["q1", "r", "C"], ["q2"]),
+            node("Sub", ["q2", "C"], ["q3"]), node("Mul", ["q3", "ik"], ["z"]), LAST,
+        ],
+        {},
+    ),
+    "in_a_mean": (
+        [
+            *CONV, node("Mul", ["c", "k"], ["q1"]), node("Mean", ["q1", "C"], ["q2"]), node("Sub", ["q2", "ch"], ["z"]),
+            LAST,
+        ],
+        {"ch": MAGIC / 2},
+    ),
     "clamped": (
         [
             *CONV, *NORM, node("Mul", ["b", "k"], ["q1"]), node("Add", ["q1", "C"], ["q2"]),
@@ -205,7 +227,7 @@ def test_what_rounds_stays(name, options, tmp_path):
             np.abs(expected - actual) <= 1e-5 * np.abs(expected[np.isfinite(expected)]).max()
         )
     assert same.mean() > 0.995
-    kinds = ("Mul", "Add", "Sub", "Sum", "Div", "BatchNormalization")
+    kinds = ("Mul", "Add", "Sub", "Sum", "Mean", "Div", "BatchNormalization")
     before, after = ([entry.op_type in kinds for entry in onnx.load(path).graph.node] for path in (original, folded))
     assert sum(after) >= 2 or name.startswith("bias"), (sum(before), sum(after))
 

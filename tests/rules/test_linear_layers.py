@@ -60,7 +60,7 @@ def test_a_layer_absorbs_a_scale_of_zero_behind_it(op):
         (node("Conv", ["c", "v"], ["d"], group=0), {"v": weights(2, 4, 4, 1, 1)}, "unknown-shape", "has shape"),
         (node("Conv", ["c", "v"], ["d"], group=4), {"v": weights(2, 6, 1, 1, 1)}, "unknown-shape", "don't divide"),
         (node("Gemm", ["f", "v", "k"], ["d"]), {"v": weights(2, 4, 4), "k": weights(3, 3)}, "unknown-shape", "C of"),
-        (node("MatMul", ["f", "v"], ["d"]), {"v": weights(2, 4, 0)}, "unknown-shape", "one constant matrix"),
+        (node("MatMul", ["f", "v"], ["d"]), {"v": weights(2, 4, 0)}, "unknown-shape", "one constant and an input"),
         (node("Gemm", ["f", "v"], ["d"]), {"v": weights(2, 4, 0)}, "unknown-shape", "has shape"),
     ],
 )

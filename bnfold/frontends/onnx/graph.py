@@ -80,6 +80,7 @@ class OnnxGraphs:
         self._constants = Constants(self._sizes)
         self._types: dict[Place, dict[str, Type]] | None = None
         self._opsets = {_domain(entry.domain): entry.version for entry in model.opset_import}
+        self._functions = {(_domain(function.domain), function.name) for function in model.functions}
         self.scopes: list[Graph] = []
         self._places: list[tuple[Graph, Place]] = []
         self.bodies: dict[Node, list[tuple[str, Graph]]] = {}
@@ -174,6 +175,8 @@ class OnnxGraphs:
         name = proto.name or next((out for out in proto.output if out), proto.op_type)
         standard = not domain and check_node(proto, name, version)
         op = proto.op_type if standard else f"{domain or 'ai.onnx'}::{proto.op_type}"
+        if domain and (domain, proto.op_type) in self._functions:
+            op = f"function {op}"  # whatever another tool's operator of that name does
         attrs = {a.name: _attribute(a) for a in proto.attribute if a.type in _PLAIN or _is_filler(op, a)}
         node = Node(op, name, version, graph, [], [], attrs, proto)
         for output in proto.output:

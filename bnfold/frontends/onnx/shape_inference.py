@@ -13,6 +13,8 @@ from math import prod
 import onnx
 from onnx import FunctionProto, GraphProto, ModelProto, NodeProto, TensorProto
 
+from bnfold.frontends.onnx.ort_shapes import with_plain_operators
+
 MOST_ENTRIES = 2**20
 """Entries that inference may compute; a model that asks for more has its shapes inferred without any."""
 
@@ -30,7 +32,11 @@ class _TooMany(Exception):
 
 
 def inferred(skeleton: ModelProto) -> ModelProto:
-    """The model with the types and shapes of its values. Onnx raises several kinds of errors for an invalid one."""
+    """The model with the types and shapes of its values. Onnx raises several kinds of errors for an invalid one.
+
+    The skeleton is a copy: what onnx does not know is put there in other words.
+    """
+    with_plain_operators(skeleton)
     return onnx.shape_inference.infer_shapes(skeleton, data_prop=_is_small(skeleton))
 
 

@@ -233,11 +233,13 @@ class TorchGraphs:
     def _one_type(self, node: fx.Node, view: OnnxView) -> bool:
         """False where the call mixes types, which ONNX's operators don't; a BatchNorm's parameters may be wider."""
         after = node.meta.get("val")
-        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape", "Where", "Gather"):
+        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape", "Gather"):
             return True
+        chooses = view.op in ("Where", "GatherElements", "ScatterElements")  # by truths and integers
         found = [argument(node, operand) for operand in view.inputs if isinstance(operand, Operand)]
         held = [used.meta.get("val") for used in found if isinstance(used, fx.Node)]
-        return all(t.dtype == after.dtype for t in held if isinstance(t, Tensor) and t.dim())
+        tensors = [t for t in held if isinstance(t, Tensor) and t.dim() and (t.is_floating_point() or not chooses)]
+        return all(t.dtype == after.dtype for t in tensors)
 
 
 def argument(node: fx.Node, operand: Operand) -> Any:

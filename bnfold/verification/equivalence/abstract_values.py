@@ -124,6 +124,19 @@ def aligned(*arrays: NDArray[Any]) -> list[NDArray[Any]]:
     return [array.reshape(array.shape + (1,) * (rank - array.ndim)) for array in arrays]
 
 
+def evened(gain: Array, error: Array, axes: Sequence[int], eps: float) -> tuple[Array, Array]:
+    """Return a gain that is the same along ``axes``, up to rounding, as one that is, with that in its error."""
+    gain, error = np.broadcast_arrays(*aligned(gain, error))
+    axes = [axis for axis in axes if axis < gain.ndim]
+    first = gain
+    for axis in axes:
+        first = np.take(first, [0], axis)
+    apart = np.abs(gain - first)
+    if (apart > 2 * error + 2 * LOOSE * eps * np.abs(gain)).any():
+        return gain, error
+    return first, (error + apart).max(axis=tuple(axes), keepdims=True)
+
+
 @dataclass(frozen=True)
 class Either:
     """Keys of equal meaning; which of them is known depends on the shapes that are."""

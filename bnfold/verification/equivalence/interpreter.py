@@ -36,6 +36,7 @@ from bnfold.verification.equivalence.abstract_values import (
     Scale,
     ValueNumbering,
     aligned,
+    evened,
     numbers_of,
 )
 from bnfold.verification.equivalence.attributes import essential
@@ -276,7 +277,12 @@ class Interpreter:
         base, matched = self.class_of(node, key, numbers, scale)
         if matched is None:
             return AbstractValue(base)
-        return AbstractValue(base, Affine.of(matched.factor, 0.0), matched.error)
+        factor, error = matched.factor, matched.error
+        for axis in range(factor.ndim if factor.ndim > 1 else 0):
+            even, _ = evened(factor, np.zeros(()), [axis], EPSILON["float64"])
+            if even.size < factor.size:  # it differed by what computing it in float64 costs
+                factor, error = even, error + np.abs(factor - even)
+        return AbstractValue(base, Affine.of(factor, 0.0), error)
 
     def materialized(self, node: Node, state: AbstractValue, eps: float) -> int:
         """Return the class of the value itself, its transform included."""

@@ -139,6 +139,25 @@ def split(module: nn.Module, x: Tensor) -> Tensor:
     return a * torch.sigmoid(b)
 
 
+def max_feature_map(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(torch.maximum(*module.conv(x).chunk(2, 1)))
+
+
+def masked(module: nn.Module, x: Tensor) -> Tensor:
+    return module.bn(torch.where(x[:, :1, 1:-1, 1:-1] > 0, module.conv(x), module.conv(x.neg())))
+
+
+def masked_in_another_type(module: nn.Module, x: Tensor) -> Tensor:
+    y = module.conv(x)
+    return module.bn(torch.where(x[:, :1, 1:-1, 1:-1] > 0, y, y.double()).float())
+
+
+def picked_and_scattered(module: nn.Module, x: Tensor) -> Tensor:
+    y = module.conv(x)
+    order = x.mean(1, keepdim=True)[:, :, 1:-1, 1:-1].argsort(3).expand(-1, 8, -1, -1)
+    return module.bn(y.gather(3, order).scatter(3, order, y).repeat(1, 1, 2, 1))
+
+
 def pooled(module: nn.Module, x: Tensor) -> Tensor:
     y = F.adaptive_avg_pool2d(module.conv(x), 1).flatten(1)
     return module.linear(module.bn(y))
@@ -366,6 +385,20 @@ KINDS: dict[str, Kind] = {
     ),
     "max_pool": Kind(lambda: positive(nn.Sequential(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), BN2(8))), image(), 1),
     "max_pool_negative": Kind(seq(nn.Conv2d(3, 8, 3), nn.MaxPool2d(2), BN2(8)), image(), 0, ("nonlinear",)),
+    "max_feature_map": Kind(lambda: positive(Made(max_feature_map, conv=nn.Conv2d(3, 16, 3), bn=BN2(8))), image(), 1),
+    "max_feature_map_negative": Kind(
+        made(max_feature_map, lambda: {"conv": nn.Conv2d(3, 16, 3), "bn": BN2(8)}), image(), 0, ("nonlinear",)
+    ),
+    "masked": Kind(made(masked, lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN2(8)}), image(), 1),
+    "masked_in_another_type": Kind(
+        made(masked_in_another_type, lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN2(8)}),
+        image(),
+        0,
+        ("unsupported-dtype",),
+    ),
+    "picked_and_scattered": Kind(
+        made(picked_and_scattered, lambda: {"conv": nn.Conv2d(3, 8, 3), "bn": BN2(8)}), image(), 1
+    ),
     "average_pool": Kind(seq(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2), BN2(8)), image(), 1),
     "average_pool_padded": Kind(seq(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, padding=1), BN2(8)), image(), 0, ("padding",)),
     "upsample": Kind(seq(nn.Conv2d(3, 8, 3), nn.Upsample(scale_factor=2, mode="bilinear"), BN2(8)), image(), 1),

@@ -154,7 +154,20 @@ def _shuffle(op: str, name: str) -> Translation:
     return view
 
 
+def _repeat(call: Call) -> OnnxView | None:
+    rank = call.rank("self")
+    repeats = None if rank is None else call["repeats"]
+    if repeats is None or len(repeats) != rank or not all(type(count) is int for count in repeats):
+        return None
+    return OnnxView("Tile", [Operand("self"), np.array(repeats, np.int64)])
+
+
 TABLE: dict[str, Translation] = {
+    "gather": lambda call: OnnxView("GatherElements", [Operand("self"), Operand("index")], {"axis": call["dim"]}),
+    "repeat": _repeat,
+    "scatter.src": lambda call: OnnxView(
+        "ScatterElements", [Operand("self"), Operand("index"), Operand("src")], {"axis": call["dim"]}
+    ),
     "permute": _permute,
     **dict.fromkeys(("transpose.int", "t", "numpy_T", "swapaxes", "swapdims"), _swap),
     **dict.fromkeys(("movedim.int", "movedim.intlist", "moveaxis.int", "moveaxis.intlist"), _movedim),

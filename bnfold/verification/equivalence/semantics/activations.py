@@ -12,8 +12,16 @@ from bnfold.rules.operands import aligned_constant
 from bnfold.rules.reasons import Refusal
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.affine_ops import identity
+from bnfold.verification.equivalence.semantics.choices import chosen
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
-from bnfold.verification.equivalence.semantics.views import through_view
+from bnfold.verification.equivalence.semantics.views import (
+    along_last,
+    sizes_of,
+    through_view,
+    varies_along_last,
+    viewed,
+)
 
 
 def clip(interpreter: Interpreter, node: Node) -> bool:
@@ -26,12 +34,41 @@ def clip(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
+def extreme(interpreter: Interpreter, node: Node) -> bool:
+    """Max and Min: a clip with one constant; of several values, whichever it is comes out, with positive gains."""
+    if len(node.inputs) == 1:
+        return identity(interpreter, node)
+    if clip(interpreter, node):
+        return True
+    return chosen(interpreter, node, (), "positive")
+
+
 def clip_state(interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array) -> AbstractValue:
     """Return ``clip(x, low, high)``, of a view as a view."""
     if low.size > 1 or high.size > 1:
-        return _clip_state(interpreter, node, state, low, high)
+        return _clip_along_last(interpreter, node, state, low, high)
     low, high = low.reshape(()), high.reshape(())
     return through_view(interpreter, node, state, lambda inner: _clip_state(interpreter, node, inner, low, high))
+
+
+def _clip_along_last(
+    interpreter: Interpreter, node: Node, state: AbstractValue, low: Array, high: Array
+) -> AbstractValue:
+    """Return a clip whose bounds differ: of a view as a view, where they and the state vary along the last axis alone.
+
+    Behind a product with a matrix that is how a bound for all channels is found again after a fold.
+    """
+    root, sizes = interpreter.views.get(state.base, (state.base, None))
+    own = sizes_of(interpreter, node.output)
+    bounds = AbstractValue(state.base, gain_error=low, shift_error=high)
+    if sizes is None or own is None or not all(varies_along_last(part, sizes, own) for part in (state, bounds)):
+        return _clip_state(interpreter, node, state, low, high)
+    inner = along_last(root, bounds, len(sizes))
+    state = along_last(root, state, len(sizes))
+    result = _clip_state(interpreter, node, state, inner.gain_error, inner.shift_error)
+    base = viewed(interpreter, node, result.base, sizes, own)
+    assert base is not None
+    return along_last(base, result, len(own))
 
 
 def _bounds(node: Node) -> tuple[int, Array, Array] | None:
@@ -106,6 +143,11 @@ def leaky_relu(interpreter: Interpreter, node: Node) -> bool:
 
 
 def where(interpreter: Interpreter, node: Node) -> bool:
+    """Where: a leaky Relu, or whichever of two values it is comes out."""
+    return _leaky_where(interpreter, node) or chosen(interpreter, node, (0,), "any")
+
+
+def _leaky_where(interpreter: Interpreter, node: Node) -> bool:
     """Where as ``x < 0 ? s x : x``, which is how runtimes write a LeakyRelu that they have no kernel for."""
     test = None if node.inputs[0] is None else node.inputs[0].producer
     if test is None or test.op != "Less" or len(node.inputs) != 3:
@@ -167,7 +209,8 @@ def _leaky_relu_state(interpreter: Interpreter, node: Node, state: AbstractValue
 
 
 SEMANTICS = {
-    **dict.fromkeys(("Relu", "Clip", "Max", "Min"), clip),
+    **dict.fromkeys(("Relu", "Clip"), clip),
+    **dict.fromkeys(("Max", "Min"), extreme),
     **dict.fromkeys(("LeakyRelu", "PRelu"), leaky_relu),
     "Where": where,
 }

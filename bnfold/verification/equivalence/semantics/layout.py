@@ -10,7 +10,7 @@ from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant, integers, pad_value, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers, aligned
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers, aligned, evened
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -25,6 +25,13 @@ def carried(interpreter: Interpreter, node: Node) -> bool:
     if node.op in ("MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin"):
         state = interpreter.positive(node, state)
     states = interpreter.carried(node, state)
+    if states is None:  # perhaps for a gain that differs in its last bits alone
+        gain, error = state.affine.gain, state.gain_error
+        for axis in range(gain.ndim):
+            gain, error = evened(gain, error, [axis], interpreter.eps(node.inputs[0]))
+        if gain.size < state.affine.gain.size:
+            state = AbstractValue(state.base, Affine.of(*aligned(gain, state.affine.shift)), error, state.shift_error)
+            states = interpreter.carried(node, state)
     if states is None:
         state = interpreter.unshifted(node, state, interpreter.eps(node.inputs[0]))
         states = interpreter.carried(node, state)
@@ -213,10 +220,12 @@ def tile(interpreter: Interpreter, node: Node) -> bool:
         interpreter.states[node.output] = state
         return True
     shape = None if node.inputs[0] is None else node.inputs[0].shape
-    if not state.is_plain or shape is None or len(repeats) != len(shape):
+    states = interpreter.carried(node, state)
+    if states is None or shape is None or len(repeats) != len(shape):
         return False
     key = repeated_key(node, state.base, tuple(repeats)) or ("Tile", state.base, tuple(repeats))
-    interpreter.states[node.output] = interpreter.made(node, (*key, version(node), 0))
+    base, moved = interpreter.made(node, (*key, version(node), 0)).base, states[node.output]
+    interpreter.states[node.output] = AbstractValue(base, moved.affine, moved.gain_error, moved.shift_error)
     return True
 
 
@@ -257,7 +266,7 @@ SEMANTICS = {
         (
             *VIEWS, "Transpose", "SpaceToDepth", "DepthToSpace", "MaxPool", "GlobalMaxPool", "AveragePool",
             "GlobalAveragePool", "ReduceMean", "ReduceSum", "ReduceMax", "ReduceMin", "Resize", "Upsample",
-            "Slice", "Split", "Std", "Var",
+            "Slice", "Split", "Std", "Var", "GatherElements", "GatherND", "ReverseSequence",
         ),
         carried,
     ),

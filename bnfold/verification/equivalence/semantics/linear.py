@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +11,18 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import ConvView, MatrixView, constant, gemm_term_fits
+from bnfold.ir.product_views import LabelledProduct
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.labelled_product import (
+    apart,
+    labelled_product,
+    scaled,
+    shift_behind,
+)
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.sums import matrix_product
 from bnfold.verification.equivalence.semantics.views import as_matrix, turned_state
@@ -113,9 +120,15 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
     if view is None and not any(map(node.graph.constants.is_constant, node.inputs)) and len(node.inputs) == 2:
         interpreter.states[node.output] = matrix_product(interpreter, node, [*map(interpreter.state_of, node.inputs)])
         return True
-    if view is None or floats(node, view.weight) is None:
+    if view is None:
+        return labelled_product(interpreter, node)
+    if floats(node, view.weight) is None:
         return False
     state = interpreter.state_of(node.inputs[view.data])
+    whole, others = state, LabelledProduct.of(node)
+    split = None if others is None else apart(state, view.axis, interpreter.eps(node.output))
+    moved = None if split is None or others is None else shift_behind(node, others, whole, interpreter.eps(node.output))
+    state = state if split is None or moved is None else split[0]
 
     def rows() -> Array:
         matrix = constant(node, view.weight)
@@ -127,7 +140,13 @@ def matmul(interpreter: Interpreter, node: Node) -> bool:
     product = Product(
         rows, key, view.inner, view.axis, weight=view.weight, bias=None, outer=view.outer, on_last_axis=view.data == 0
     )
-    return _linear(interpreter, node, state, state.base, product)
+    if not _linear(interpreter, node, state, state.base, product):
+        return False
+    if split is not None and moved is not None:
+        made = scaled(interpreter.states[node.output], *split[1:]).shifted(*moved)
+        interpreter.states[node.output] = made
+        interpreter.layers[node] = replace(interpreter.layers[node], output=made)
+    return True
 
 
 def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: int, product: Product) -> bool:

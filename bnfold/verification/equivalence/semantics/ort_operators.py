@@ -10,10 +10,11 @@ import numpy as np
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import AbstractValue
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
 from bnfold.verification.equivalence.semantics.affine_ops import layer_norm_state
+from bnfold.verification.equivalence.semantics.labelled_product import labelled_product
 from bnfold.verification.equivalence.semantics.linear import conv, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import elementwise_state, opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -138,11 +139,13 @@ def fused_matmul(interpreter: Interpreter, node: Node) -> bool:
 
 
 def _matmul_with_constant(interpreter: Interpreter, node: Node) -> bool:
-    """``alpha A B`` where one matrix is constant and none is transposed."""
-    plain = Node("MatMul", node.name, 13, node.graph, node.inputs, node.outputs, {})
-    if node.attr("transA", 0) or node.attr("transB", 0) or not matmul(interpreter, plain):
+    """``alpha A B`` where one matrix is constant."""
+    transposes = {name: node.attr(name, 0) for name in ("transA", "transB") if node.attr(name, 0)}
+    plain = Node("MatMul", node.name, 13, node.graph, node.inputs, node.outputs, transposes)
+    if not (labelled_product if transposes else matmul)(interpreter, plain):
         return False
-    interpreter.layers[node] = interpreter.layers.pop(plain)
+    if plain in interpreter.layers:
+        interpreter.layers[node] = interpreter.layers.pop(plain)
     alpha, eps = Affine.of(node.attr("alpha", 1.0), 0.0), interpreter.eps(node.output)
     made = interpreter.states[node.output]
     interpreter.states[node.output] = made.transformed(alpha, np.zeros(()), eps, rounds=interpreter.rounds)
@@ -172,7 +175,26 @@ def skip_layer_norm(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
+def matmul_nbits(interpreter: Interpreter, node: Node) -> bool:
+    """A product with integers in blocks: the scales of an output's blocks make its class, a bias is a shift."""
+    scales, rank = floats(node, 2), node.output.rank
+    if scales is None or rank is None or (node.input(5) is not None and floats(node, 5) is None):
+        return False
+    eps = LOOSE * interpreter.eps(node.inputs[2])
+    read = interpreter.materialized(node, interpreter.state_of(node.inputs[0]), interpreter.eps(node.inputs[0]))
+    others = tuple(interpreter.state_of(node.input(index)).base for index in (1, 3, 4))
+    values = constant(node, 2).astype(np.float64).reshape((*(1,) * (rank - 1), node.attr("N"), -1))
+    key = (node.op, interpreter.attributes(node), read, others)
+    made = interpreter.made(node, key, lambda: Numbers(values, eps * np.abs(values)), "any")
+    if node.input(5) is not None:
+        bias = constant(node, 5).astype(np.float64).reshape((*(1,) * (rank - 1), -1))
+        made = made.shifted(bias, eps * np.abs(bias))
+    interpreter.states[node.output] = made
+    return True
+
+
 SEMANTICS = {
+    "com.microsoft::MatMulNBits": matmul_nbits,
     "com.microsoft::SkipLayerNormalization": skip_layer_norm,
     **dict.fromkeys(("com.microsoft::FusedConv", "com.microsoft::FusedGemm"), fused),
     **dict.fromkeys(("HardSwish", "Swish", "Mish", "com.microsoft::QuickGelu"), gate),

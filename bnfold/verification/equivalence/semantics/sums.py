@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
+from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
@@ -17,18 +20,43 @@ PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))
 
 
 def add(interpreter: Interpreter, node: Node) -> bool:
-    """Add, Sub and Sum: gains per class, shifts together."""
-    if _is_integer(node):
+    """Add, Sub, Sum and Mean: gains per class, shifts together; constants beside values are shifts."""
+    if _is_integer(node) or None in node.inputs:
         return False
+    part = 1.0 / len(node.inputs) if node.op == "Mean" else 1.0
     terms: list[tuple[AbstractValue, float, Value | None]] = []
+    held, eps = _constant_terms(node), interpreter.eps(node.output)
     for position, value in enumerate(node.inputs):
-        if value is None:
-            return False
-        terms.append((interpreter.state_of(value), -1.0 if node.op == "Sub" and position == 1 else 1.0, value))
+        if position not in held:
+            sign = -part if node.op == "Sub" and position == 1 else part
+            terms.append((interpreter.state_of(value), sign, value))
     if node.opset < 7 and node.attr("broadcast", 0):
         return False
-    interpreter.states[node.output] = total_of(interpreter, node, terms)
+    state = total_of(interpreter, node, terms)
+    for data in held.values():
+        shift = part * data
+        state = state.shifted(shift, LOOSE * eps * np.abs(shift))
+    interpreter.states[node.output] = state
     return True
+
+
+def _constant_terms(node: Node) -> dict[int, Array]:
+    """Return the constants of a Sum or Mean by index, in the rank of the result; none if they may enlarge a value."""
+    if node.op not in ("Sum", "Mean"):
+        return {}
+    held = [i for i, value in enumerate(node.inputs) if node.graph.constants.is_constant(value)]
+    data = [value for i, value in enumerate(node.inputs) if i not in held]
+    rank = node.output.rank
+    if rank is None or not data or any(value is None or value.rank is None for value in node.inputs):
+        return {}
+    if any(may_widen(node.inputs[i], data) for i in held):
+        return {}
+    return {i: laid_out(constant(node, i), rank) for i in held}
+
+
+def laid_out(array: NDArray[Any], rank: int) -> Array:
+    """Return a constant operand laid out like a transform of a result of ``rank`` axes."""
+    return Affine.of(1.0, array.astype(np.float64).reshape((1,) * (rank - array.ndim) + array.shape)).shift
 
 
 def _is_integer(node: Node) -> bool:
@@ -50,7 +78,7 @@ def total_of(
     values: dict[int, list[Value | None]] = {}
     shift, moved = np.zeros(()), np.zeros(())
     for state, sign, value in terms:
-        arrays = _lifted(state, common or (None if value is None else value.rank), rank)
+        arrays = lifted_to(state, common or (None if value is None else value.rank), rank)
         if arrays is None:
             state, arrays = AbstractValue(interpreter.materialized(node, state, eps)), PLAIN
         gain, offset, gain_error, shift_error = arrays
@@ -73,10 +101,10 @@ def _relevant_bases(gains: dict[int, tuple[Array, Array]], values: dict[int, lis
     alive = sorted(base for base, (gain, _) in gains.items() if gain.any()) or sorted(gains)[:1]
     kept = [value for base in alive for value in values[base]]
     dead = (base for base in gains if base not in alive)
-    return sorted([*alive, *(base for base in dead if any(_may_widen(value, kept) for value in values[base]))])
+    return sorted([*alive, *(base for base in dead if any(may_widen(value, kept) for value in values[base]))])
 
 
-def _may_widen(value: Value | None, others: list[Value | None]) -> bool:
+def may_widen(value: Value | None, others: list[Value | None]) -> bool:
     """Return True unless one of ``others`` is known to have every axis of ``value``, at its length."""
     shape = None if value is None else value.shape
     if shape is None:
@@ -99,7 +127,7 @@ def sum_of(*arrays: Array) -> Array:
     return total
 
 
-def _lifted(state: AbstractValue, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
+def lifted_to(state: AbstractValue, own: int | None, rank: int | None) -> tuple[Array, Array, Array, Array] | None:
     """Return a state's four arrays, laid out for a result of ``rank`` axes; None if the axes aren't known."""
     arrays = (state.affine.gain, state.affine.shift, state.gain_error, state.shift_error)
     if all(array.ndim == 0 for array in arrays):
@@ -148,7 +176,7 @@ def product_of(
     gain, error, bases = np.ones(()), np.zeros(()), []
     for position, (factor, own_rank) in enumerate(factors):
         state = interpreter.unshifted(node, factor, eps)
-        lifted = _lifted(state, own_rank, rank)
+        lifted = lifted_to(state, own_rank, rank)
         if lifted is None or (op == "Div" and position == 1 and (lifted[0] == 0).any()):
             state, lifted = AbstractValue(interpreter.materialized(node, state, eps)), PLAIN
         own, own_error = aligned(lifted[0], lifted[2])
@@ -188,9 +216,10 @@ def matrix_product(
         own, own_error = state.affine.gain.reshape(()), np.abs(state.gain_error).max(initial=0.0)
         gain, error = gain * own, error + own_error / np.abs(own)
         bases.append(state.base)
-    state = interpreter.made(node, ("matrix product of values", tuple(bases)))
+    equation = str(node.attr("equation", "")).replace(" ", "")
+    state = interpreter.made(node, ("matrix product of values", equation, tuple(bases)))
     rounding = LOOSE * eps if interpreter.rounds else 0.0
     return AbstractValue(state.base, Affine.of(gain, 0.0), np.abs(gain) * (error + rounding))
 
 
-SEMANTICS = {"Sum": add}
+SEMANTICS = {"Sum": add, "Mean": add}
