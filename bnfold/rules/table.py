@@ -9,6 +9,7 @@ from bnfold.rules import (
     concat,
     conv,
     identity,
+    layer_norms,
     layout,
     matmul,
     mul,
@@ -25,7 +26,7 @@ from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import Rule
 
 FAMILIES = (
-    conv, matmul, recurrent, normalization, add, mul, relu, clip, pooling, reduction, resize, pad,
+    conv, matmul, recurrent, normalization, layer_norms, add, mul, relu, clip, pooling, reduction, resize, pad,
     layout, concat, slicing, identity,
 )  # fmt: skip
 

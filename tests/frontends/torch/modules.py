@@ -490,7 +490,18 @@ KINDS: dict[str, Kind] = {
         decomposed=0,
     ),
     "layer_norm": Kind(seq(nn.LayerNorm(6), BN1(6), nn.Sigmoid()), row(), 1),
-    "layer_norm_of_an_image": Kind(seq(nn.LayerNorm([3, 8, 8]), BN2(3), nn.Sigmoid()), image(), 0, ("unknown-shape",)),
+    "layer_norm_of_an_image": Kind(seq(nn.LayerNorm([3, 8, 8]), BN2(3), nn.Sigmoid()), image(), 1),
+    "layer_norm_of_rows": Kind(seq(nn.LayerNorm(8), BN2(3), nn.Sigmoid()), image(), 0, ("channel-axis",)),
+    "layer_norm_without_scale": Kind(seq(nn.LayerNorm(6, elementwise_affine=False), BN1(6)), row(), 1),
+    "group_norm": Kind(seq(nn.GroupNorm(2, 6), BN2(6), nn.Sigmoid()), image(6), 1),
+    "group_norm_without_scale": Kind(seq(nn.GroupNorm(2, 6, affine=False), BN2(6)), image(6), 1),
+    "before_a_group_norm": Kind(seq(nn.ReLU(), BN2(6), nn.GroupNorm(2, 6)), image(6), 0, ("nonlinear",)),
+    "instance_norm": Kind(seq(nn.InstanceNorm2d(6, affine=True), BN2(6)), image(6), 1),
+    "instance_norm_without_scale": Kind(seq(nn.InstanceNorm2d(6), BN2(6)), image(6), 1),
+    "instance_norm_of_running_statistics": Kind(
+        seq(nn.InstanceNorm2d(6, track_running_stats=True), BN2(6)), image(6), 0, ("unknown-op",)
+    ),
+    "rms_norm": Kind(seq(nn.RMSNorm(6), BN1(6), nn.Linear(6, 3)), row(), 1, decomposed=1),
     "chosen_by_a_mask": Kind(
         made(
             lambda m, x: m.bn(torch.where(m.conv(x) > 0, m.conv(x), 0.5)),
