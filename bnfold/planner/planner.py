@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.planner.activation_sizes import MOVES
 from bnfold.planner.candidates import AffineOp, candidates_of
 from bnfold.planner.conditioning import Conditioning
 from bnfold.planner.plan import Fold, Plan, ResidualOp
@@ -54,6 +55,13 @@ def plan(
     BatchNorm stay. ``threshold`` lets a BatchNorm before a Relu and an unpadded linear operator become one Max.
     """
     return _Planner(graph, threshold).solve(frozenset(only), frozenset(skip), refused or {}, scales)
+
+
+def _is_fed(value: Value) -> bool:
+    """Return True for an input of the model, laid out otherwise or in another type: what reads it is preprocessing."""
+    while (node := value.producer) is not None and node.op in ("Cast", *MOVES) and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return value.is_input
 
 
 class _Planner:
@@ -126,14 +134,24 @@ class _Planner:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
             return self._fold_scale_only(op, transform)
-        consumers = self._consumers(op.target)
-        if consumers and all(consumer.op == "MatMul" for consumer in consumers):
-            before_product = self._fold_scale_only(op, transform, downstream=True)
-            if isinstance(before_product, Fold):
-                return before_product
+        if self._leaves_one_add(op, refusals.get("downstream")):
+            scale_only = self._fold_scale_only(op, transform, downstream=True)
+            if isinstance(scale_only, Fold):
+                return scale_only
         if self.threshold and (fold := self._fold_as_max(op, transform)) is not None:
             return fold
         return most_telling(refusals)
+
+    def _leaves_one_add(self, op: AffineOp, downstream: Refusal | None) -> bool:
+        """Return True where the scale may go alone: into products behind, or from an input's normalization to a layer
+        that pads, which reads zeros beside ``x + b / a`` too. Elsewhere an Add would cost what the BatchNorm does.
+        """
+        consumers = self._consumers(op.target)
+        if consumers and all(consumer.op == "MatMul" for consumer in consumers):
+            return True
+        if downstream is None or downstream.reason != "padding" or not _is_fed(op.source):
+            return False
+        return op.source.rank is not None and op.nodes[-1].opset >= 7
 
     def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
         """True for a strategy that a large scale group rules out; among few, a propagation explains the refusal."""

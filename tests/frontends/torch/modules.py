@@ -318,7 +318,10 @@ KINDS: dict[str, Kind] = {
     "bn_before_linear": Kind(seq(BN1(6), nn.Linear(6, 8)), row(), 1),
     "bn_before_linear_no_bias": Kind(seq(BN1(6), nn.Linear(6, 8, bias=False)), row(), 1),
     "bn_before_conv": Kind(seq(BN2(3), nn.Conv2d(3, 8, 3)), image(), 1),
-    "bn_before_padded_conv": Kind(seq(BN2(3), nn.Conv2d(3, 8, 3, padding=1)), image(), 0, ("padding",)),
+    "bn_before_padded_conv": Kind(
+        seq(nn.Conv2d(3, 3, 1), nn.Sigmoid(), BN2(3), nn.Conv2d(3, 8, 3, padding=1)), image(), 0, ("padding",)
+    ),
+    "normalized_before_padded_conv": Kind(seq(BN2(3), nn.Conv2d(3, 8, 3, padding=1)), image(), 1),
     "bn_alone": Kind(seq(BN2(3)), image(), 0, ("graph-input",)),
     "two_batch_norms": Kind(seq(nn.Conv2d(3, 8, 3), BN2(8), BN2(8)), image(), 2),
     "no_affine": Kind(conv_bn(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)), image(), 1),
