@@ -373,6 +373,14 @@ KINDS: dict[str, Kind] = {
     "average_pool_padded": Kind(seq(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, padding=1), BN2(8)), image(), 0, ("padding",)),
     "upsample": Kind(seq(nn.Conv2d(3, 8, 3), nn.Upsample(scale_factor=2, mode="bilinear"), BN2(8)), image(), 1),
     "pixel_shuffle": Kind(seq(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), BN2(2)), image(), 1),
+    "new_channels": Kind(
+        made(
+            lambda m, x: m.last(F.pad(m.bn(m.conv(x).sigmoid()), (0, 0, 0, 0, 1, 2))),
+            lambda: {"conv": nn.Conv2d(3, 6, 1), "bn": BN2(6), "last": nn.Conv2d(9, 4, 1)},
+        ),
+        image(),
+        1,
+    ),
     "reflection_padding": Kind(seq(nn.ReflectionPad2d(1), BN2(3), nn.Conv2d(3, 8, 3)), image(), 1),
     "circular_padding": Kind(conv_bn(nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), BN2(8)), image(), 1),
     "dropout": Kind(seq(nn.Linear(6, 8), nn.Dropout(0.5), BN1(8)), row(), 1),
