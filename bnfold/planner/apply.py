@@ -16,6 +16,7 @@ from bnfold.numerics.linear import Scaled
 from bnfold.numerics.rounding import is_float, rounded
 from bnfold.planner.activation_sizes import ActivationSizes
 from bnfold.planner.branch_merging import Merge
+from bnfold.planner.dead_ends import dead_ends_hidden
 from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
 from bnfold.planner.underflow import Outputs, judge, output_sizes
@@ -49,12 +50,13 @@ def compute_weights(
     writing to find out, which raises NotRepresentable.
     """
     refused: dict[str, Refusal] = {}
-    while True:
-        planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
-        weighted, unfit = _compute(planned, defer_range_checks)
-        if not unfit:
-            return weighted
-        refused.update(unfit)
+    with dead_ends_hidden(graph):
+        while True:
+            planned = plan(graph, only=only, skip=skip, refused=refused, scales=scales, threshold=threshold)
+            weighted, unfit = _compute(planned, defer_range_checks)
+            if not unfit:
+                return weighted
+            refused.update(unfit)
 
 
 def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, Refusal]]:

@@ -20,6 +20,7 @@ from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.planner.activation_sizes import MOVES
 from bnfold.planner.candidates import AffineOp, candidates_of
 from bnfold.planner.conditioning import Conditioning
+from bnfold.planner.grown import producer_of, resembles_batch_norm
 from bnfold.planner.plan import Fold, Plan, ResidualOp
 from bnfold.planner.propagation import TOO_FAR, Propagation, PropagationState, immovable
 from bnfold.planner.scale_groups import ScaleGroups
@@ -72,6 +73,7 @@ class _Planner:
         self.removed: set[Node] = set()
         self.aliases: dict[Value, list[Value]] = {}
         self.residuals: dict[Node, ResidualOp] = {}
+        self.sources: dict[Value, Value] = {}
         self.seen: set[Value] = set()
         self.folded: list[set[Value]] = []
         self.scale_groups = ScaleGroups(graph)
@@ -85,10 +87,12 @@ class _Planner:
         """Fold what folds, one affine operator after the other, until none does any more."""
         found = candidates_of(self.graph)
         outcomes: dict[AffineOp, Fold | Refusal] = {}
-        open_ = []
+        open_, scales_left = [], []
         for op in found:
             if (only and not op.answers_to(only)) or op.answers_to(skip) or (op.form == "scale" and not scales):
                 outcomes[op] = Refusal("skipped", f"{op.name!r} was left out on request")
+                if op.form == "scale" and not (only or op.answers_to(skip) or op.refusal):
+                    scales_left.append(op)
             elif refusal := op.refusal or refused.get(op.target.name):
                 outcomes[op] = refusal
             else:
@@ -102,8 +106,16 @@ class _Planner:
                 attempts[op] = Attempt(len(self.folded), self.seen)
             kept = [op for op in kept if isinstance(outcomes[op], Refusal)]
             open_ = [op for op in kept if self._may_differ(attempts[op])]
+            grown = [op for op in scales_left if op not in attempts and self._resembles_batch_norm(op)]
+            kept, open_ = kept + grown, open_ + grown
         transforms = {value: transform for value, transform in self.transforms.items() if not transform.is_identity}
         return Plan(self.graph, [(op, outcomes[op]) for op in found], transforms)
+
+    def _resembles_batch_norm(self, op: AffineOp) -> bool:
+        """Return True for a chain that is no BatchNorm, but looks like one after the folds so far."""
+        transform = self._transform_of(op)
+        around = producer_of(op.source, self.sources.get), self._consumers(op.target)
+        return isinstance(transform, Affine) and resembles_batch_norm(op, transform, around, self.residuals)
 
     def _may_differ(self, attempt: Attempt) -> bool:
         """Return True if a fold since the attempt changed something that it saw: tried again, it may end otherwise."""
@@ -115,14 +127,11 @@ class _Planner:
         Strategies that stay near are looked for first: what reaches far is tried only when they have failed.
         """
         assert op.transform is not None
-        if not self.current(op.source).invertible:
-            return Refusal("consumers", f"the input of {op.name!r} has a scale of zero already")
-        try:
-            transform = self.current(op.target).after(op.transform).after(self.current(op.source).inverse())
-        except ValueError:
-            return Refusal("channel-axis", f"the transform of {op.name!r} varies along several axes")
-        if not transform.finite:
-            return Refusal("overflow", f"the transform of {op.name!r} is not finite")
+        if not (op.target.consumers or op.target.is_output or op.target.captured):  # nothing depends on it
+            return self._commit(op, PropagationState(), "downstream")
+        transform = self._transform_of(op)
+        if isinstance(transform, Refusal):
+            return transform
         refusals: dict[str, Refusal] = {}
         strategies = list(strategies_of(op, transform))
         for budget in BUDGETS:
@@ -152,6 +161,19 @@ class _Planner:
         if downstream is None or downstream.reason != "padding" or not _is_fed(op.source):
             return False
         return op.source.rank is not None and op.nodes[-1].opset >= 7
+
+    def _transform_of(self, op: AffineOp) -> Affine | Refusal:
+        """Return what ``op`` computes after the folds so far."""
+        assert op.transform is not None
+        if not self.current(op.source).invertible:
+            return Refusal("consumers", f"the input of {op.name!r} has a scale of zero already")
+        try:
+            transform = self.current(op.target).after(op.transform).after(self.current(op.source).inverse())
+        except ValueError:
+            return Refusal("channel-axis", f"the transform of {op.name!r} varies along several axes")
+        if not transform.finite:
+            return Refusal("overflow", f"the transform of {op.name!r} is not finite")
+        return transform
 
     def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
         """True for a strategy that a large scale group rules out; among few, a propagation explains the refusal."""
@@ -261,6 +283,7 @@ class _Planner:
             self.residuals.update(dict.fromkeys(residual.nodes, residual))
         else:
             self.removed.update(op.nodes)
+            self.sources[op.target] = op.source
             self.aliases.setdefault(op.source, []).append(op.target)
             self.aliases.setdefault(op.target, []).append(op.source)
             self._contract(op.source)
