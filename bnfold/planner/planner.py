@@ -58,6 +58,10 @@ def plan(
     return _Planner(graph, threshold).solve(frozenset(only), frozenset(skip), refused or {}, scales)
 
 
+def _left_out(op: AffineOp) -> Refusal:
+    return Refusal("skipped", f"{op.name!r} was left out on request")
+
+
 def _is_fed(value: Value) -> bool:
     """Return True for an input of the model, laid out otherwise or in another type: what reads it is preprocessing."""
     while (node := value.producer) is not None and node.op in ("Cast", *MOVES) and node.inputs[0] is not None:
@@ -90,7 +94,7 @@ class _Planner:
         open_, scales_left = [], []
         for op in found:
             if (only and not op.answers_to(only)) or op.answers_to(skip) or (op.form == "scale" and not scales):
-                outcomes[op] = Refusal("skipped", f"{op.name!r} was left out on request")
+                outcomes[op] = _left_out(op)
                 if op.form == "scale" and not (only or op.answers_to(skip) or op.refusal):
                     scales_left.append(op)
             elif refusal := op.refusal or refused.get(op.target.name):
@@ -108,6 +112,7 @@ class _Planner:
             open_ = [op for op in kept if self._may_differ(attempts[op])]
             grown = [op for op in scales_left if op not in attempts and self._resembles_batch_norm(op)]
             kept, open_ = kept + grown, open_ + grown
+        outcomes |= {op: _left_out(op) for op in scales_left if isinstance(outcomes[op], Refusal)}
         transforms = {value: transform for value, transform in self.transforms.items() if not transform.is_identity}
         return Plan(self.graph, [(op, outcomes[op]) for op in found], transforms)
 
