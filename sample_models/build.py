@@ -132,8 +132,9 @@ def matmul_add() -> ModelProto:
 
 @sample
 def padded_conv_behind() -> ModelProto:
-    """Refusal: the BatchNorm stands before a padded convolution, whose border would change."""
-    nodes = [bn_node("x", "b", "bn"), node("Conv", ["b", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])]
+    """Refusal: the BatchNorm stands between a Relu and a padded convolution, whose border would change."""
+    conv = node("Conv", ["b", "w"], ["y"], name="conv", pads=[1, 1, 1, 1])
+    nodes = [node("Relu", ["x"], ["r"], name="relu"), bn_node("r", "b", "bn"), conv]
     return make(nodes, [IMAGE], [ANY], {"w": weights(10, 4, 3, 3, 3), **batch_norm("bn", 3)})
 
 

@@ -79,6 +79,11 @@ class Node:
         """The operator and its name, for a message; the name is data from a file."""
         return f"{self.op} {self.name!r}"
 
+    @property
+    def is_pure(self) -> bool:
+        """False where it may do more than make its outputs: an operator of an unknown domain, or control flow."""
+        return "::" not in self.op and self.op not in ("If", "Loop", "Scan")
+
     def input(self, index: int) -> Value | None:
         """The value read at ``index``, or None where the input is absent."""
         return self.inputs[index] if index < len(self.inputs) else None

@@ -300,6 +300,23 @@ def pool_is_padded(node: Node) -> bool:
     return any(node.attr("pads", ())) or node.attr("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
 
 
+def padding(node: Node) -> list[int | None] | None:
+    """Return how many entries a Pad puts before each axis, then behind each: None for one that is not known.
+
+    None altogether where the axes are not known.
+    """
+    pads = sizes(node, "pads", 1) or sizes(node, "paddings", 1)
+    if pads is None or node.input(3) is None:
+        return pads
+    axes, rank = integers(node, "axes", 3), None if node.inputs[0] is None else node.inputs[0].rank
+    if axes is None or rank is None or len(pads) != 2 * len(axes):
+        return None
+    found: list[int | None] = [0] * (2 * rank)
+    for place, axis in enumerate(axes):
+        found[axis % rank], found[axis % rank + rank] = pads[place], pads[place + len(axes)]
+    return found
+
+
 def pad_value(node: Node) -> float | None:
     """Return the number that a Pad of mode *constant* puts around; None where it is computed at run time."""
     if node.opset < 11 or node.input(2) is None:

@@ -17,6 +17,7 @@ from bnfold.numerics.rounding import is_float, rounded
 from bnfold.planner.activation_sizes import ActivationSizes
 from bnfold.planner.balancing import MOST_BALANCED, Balance, balances, too_large
 from bnfold.planner.branch_merging import Merge
+from bnfold.planner.dead_ends import dead_ends_hidden
 from bnfold.planner.plan import Plan, ResidualOp
 from bnfold.planner.planner import plan
 from bnfold.planner.underflow import Outputs, judge, output_sizes
@@ -51,20 +52,21 @@ def compute_weights(
     """
     refused: dict[str, Refusal] = {}
     balanced: dict[str, list[Balance]] = {}
-    while True:
-        planned = plan(
-            graph, only=only, skip=skip, refused=refused, balanced=balanced, scales=scales, threshold=threshold
-        )
-        weighted, unfit = _compute(planned, defer_range_checks)
-        if not unfit:
-            return weighted
-        for name, (refusal, ways) in unfit.items():
-            tried = balanced.setdefault(name, [])
-            way = next((way for way in ways if all(way.value is not known.value for known in tried)), None)
-            if way is None or len(tried) == MOST_BALANCED:
-                refused[name] = refusal
-            else:
-                tried.append(way)
+    with dead_ends_hidden(graph):
+        while True:
+            planned = plan(
+                graph, only=only, skip=skip, refused=refused, balanced=balanced, scales=scales, threshold=threshold
+            )
+            weighted, unfit = _compute(planned, defer_range_checks)
+            if not unfit:
+                return weighted
+            for name, (refusal, ways) in unfit.items():
+                tried = balanced.setdefault(name, [])
+                way = next((way for way in ways if all(way.value is not known.value for known in tried)), None)
+                if way is None or len(tried) == MOST_BALANCED:
+                    refused[name] = refusal
+                else:
+                    tried.append(way)
 
 
 def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, tuple[Refusal, list[Balance]]]]:

@@ -70,8 +70,8 @@ def candidates_of(graph: Graph) -> list[AffineOp]:
         elif (step := elementwise(node)) is not None and _large(step[1]) <= budget:
             source, transform = step
             budget -= _large(transform)
-            before, casts = _behind_casts(source)
-            chain = chains.pop(before, None) if _private(before) else None
+            before, casts = _behind_casts(source, node)
+            chain = chains.pop(before, None) if _private(before, (casts or [node])[0]) else None
             whole = None if chain is None or chain.transform is None else _composed(transform, chain.transform)
             if chain is None or whole is None:
                 chain, whole = AffineOp([], source, source, IDENTITY, "scale"), transform
@@ -128,7 +128,7 @@ def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
     """Return True for a sum before and behind which no chain goes on: no candidate, whatever its constant holds."""
     if node.op not in ("Add", "Sub") or not node.outputs or node.outputs[0] is None:
         return False
-    if any(value is not None and _behind_casts(value)[0] in chains for value in node.inputs):
+    if any(value is not None and _behind_casts(value, node)[0] in chains for value in node.inputs):
         return False
     behind = node.output
     while _private(behind) and keeps_type(behind.consumers[0]):
@@ -136,13 +136,13 @@ def _alone(node: Node, chains: dict[Value, AffineOp]) -> bool:
     return not _private(behind) or behind.consumers[0].op not in ("Add", "Sub", "Mul", "Div")
 
 
-def _behind_casts(value: Value) -> tuple[Value, list[Node]]:
-    """Return what reaches a value through casts that change nothing and that nothing else reads, and those casts."""
+def _behind_casts(value: Value, node: Node) -> tuple[Value, list[Node]]:
+    """Return what reaches ``node`` through casts that change nothing and that nothing else reads, and those casts."""
     casts: list[Node] = []
-    while (cast := value.producer) is not None and keeps_type(cast) and _private(value):
+    while (cast := value.producer) is not None and keeps_type(cast) and _private(value, node):
         casts.append(cast)
         assert cast.inputs[0] is not None
-        value = cast.inputs[0]
+        value, node = cast.inputs[0], cast
     return value, casts[::-1]
 
 
@@ -179,9 +179,10 @@ def elementwise(node: Node) -> tuple[Value, Affine] | None:
     return own if own[1].finite and own[0].dtype is not None and own[0].dtype.kind not in "iub" else None
 
 
-def _private(value: Value) -> bool:
-    """Return True if the value has one consumer only."""
-    return len(value.consumers) == 1 and not value.is_output and not value.captured
+def _private(value: Value, consumer: Node | None = None) -> bool:
+    """Return True if the value has one consumer only: a given one, which a dead end is not beside another."""
+    alone = len(value.consumers) == 1 and not value.is_output and not value.captured
+    return alone and consumer in (None, value.consumers[0])
 
 
 def _form(op: AffineOp) -> Form:

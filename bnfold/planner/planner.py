@@ -17,9 +17,11 @@ from dataclasses import dataclass, replace
 
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.planner.activation_sizes import MOVES
 from bnfold.planner.balancing import Balance
 from bnfold.planner.candidates import AffineOp, candidates_of
 from bnfold.planner.conditioning import Conditioning
+from bnfold.planner.grown import producer_of, resembles_batch_norm
 from bnfold.planner.plan import Fold, Plan, ResidualOp
 from bnfold.planner.propagation import TOO_FAR, Propagation, PropagationState, immovable
 from bnfold.planner.scale_groups import ScaleGroups
@@ -66,6 +68,17 @@ def in_turn(ops: list[AffineOp]) -> list[AffineOp]:
     return [op for scales in (False, True) for op in reversed(ops) if (op.form == "scale") is scales]
 
 
+def _left_out(op: AffineOp) -> Refusal:
+    return Refusal("skipped", f"{op.name!r} was left out on request")
+
+
+def _is_fed(value: Value) -> bool:
+    """Return True for an input of the model, laid out otherwise or in another type: what reads it is preprocessing."""
+    while (node := value.producer) is not None and node.op in ("Cast", *MOVES) and node.inputs[0] is not None:
+        value = node.inputs[0]
+    return value.is_input
+
+
 class Planner:
     """Folds one graph; see :func:`plan`."""
 
@@ -76,6 +89,7 @@ class Planner:
         self.removed: set[Node] = set()
         self.aliases: dict[Value, list[Value]] = {}
         self.residuals: dict[Node, ResidualOp] = {}
+        self.sources: dict[Value, Value] = {}
         self.seen: set[Value] = set()
         self.folded: list[set[Value]] = []
         self.scale_groups = ScaleGroups(graph)
@@ -89,10 +103,12 @@ class Planner:
         """Fold what folds, one affine operator after the other, until none does any more."""
         found = candidates_of(self.graph)
         outcomes: dict[AffineOp, Fold | Refusal] = {}
-        open_ = []
+        open_, scales_left = [], []
         for op in found:
             if (only and not op.answers_to(only)) or op.answers_to(skip) or (op.form == "scale" and not scales):
-                outcomes[op] = Refusal("skipped", f"{op.name!r} was left out on request")
+                outcomes[op] = _left_out(op)
+                if op.form == "scale" and not (only or op.answers_to(skip) or op.refusal):
+                    scales_left.append(op)
             elif refusal := op.refusal or refused.get(op.target.name):
                 outcomes[op] = refusal
             elif op.reads:
@@ -108,6 +124,9 @@ class Planner:
                 attempts[op] = Attempt(len(self.folded), self.seen)
             kept = [op for op in kept if isinstance(outcomes[op], Refusal)]
             open_ = [op for op in kept if self._may_differ(attempts[op])]
+            grown = [op for op in scales_left if op not in attempts and self._resembles_batch_norm(op)]
+            kept, open_ = kept + grown, open_ + grown
+        outcomes |= {op: _left_out(op) for op in scales_left if isinstance(outcomes[op], Refusal)}
         return self._plan([(op, outcomes[op]) for op in found])
 
     def _plan(self, outcomes: list[tuple[AffineOp, Fold | Refusal]]) -> Plan:
@@ -133,6 +152,12 @@ class Planner:
         self._carry(state)
         return state.absorbers
 
+    def _resembles_batch_norm(self, op: AffineOp) -> bool:
+        """Return True for a chain that is no BatchNorm, but looks like one after the folds so far."""
+        transform = self._transform_of(op)
+        around = producer_of(op.source, self.sources.get), self._consumers(op.target)
+        return isinstance(transform, Affine) and resembles_batch_norm(op, transform, around, self.residuals)
+
     def _may_differ(self, attempt: Attempt) -> bool:
         """Return True if a fold since the attempt changed something that it saw: tried again, it may end otherwise."""
         return any(not attempt.seen.isdisjoint(changed) for changed in self.folded[attempt.after :])
@@ -143,14 +168,11 @@ class Planner:
         Strategies that stay near are looked for first: what reaches far is tried only when they have failed.
         """
         assert op.transform is not None
-        if not self.current(op.source).invertible:
-            return Refusal("consumers", f"the input of {op.name!r} has a scale of zero already")
-        try:
-            transform = self.current(op.target).after(op.transform).after(self.current(op.source).inverse())
-        except ValueError:
-            return Refusal("channel-axis", f"the transform of {op.name!r} varies along several axes")
-        if not transform.finite:
-            return Refusal("overflow", f"the transform of {op.name!r} is not finite")
+        if not (op.target.consumers or op.target.is_output or op.target.captured):  # nothing depends on it
+            return self.commit(op, PropagationState(), "downstream")
+        transform = self._transform_of(op)
+        if isinstance(transform, Refusal):
+            return transform
         refusals: dict[str, Refusal] = {}
         strategies = list(strategies_of(op, transform))
         for budget in BUDGETS:
@@ -162,14 +184,37 @@ class Planner:
             refusals.setdefault(direction, TOO_FAR)
         if refusals["upstream"].reason == "no-bias":
             return self._fold_scale_only(op, transform)
-        consumers = self._consumers(op.target)
-        if consumers and all(consumer.op == "MatMul" for consumer in consumers):
-            before_product = self._fold_scale_only(op, transform, downstream=True)
-            if isinstance(before_product, Fold):
-                return before_product
+        if self._leaves_one_add(op, refusals.get("downstream")):
+            scale_only = self._fold_scale_only(op, transform, downstream=True)
+            if isinstance(scale_only, Fold):
+                return scale_only
         if self.threshold and (fold := self._fold_as_max(op, transform)) is not None:
             return fold
         return most_telling(refusals)
+
+    def _leaves_one_add(self, op: AffineOp, downstream: Refusal | None) -> bool:
+        """Return True where the scale may go alone: into products behind, or from an input's normalization to a layer
+        that pads, which reads zeros beside ``x + b / a`` too. Elsewhere an Add would cost what the BatchNorm does.
+        """
+        consumers = self._consumers(op.target)
+        if consumers and all(consumer.op == "MatMul" for consumer in consumers):
+            return True
+        if downstream is None or downstream.reason != "padding" or not _is_fed(op.source):
+            return False
+        return op.source.rank is not None and op.nodes[-1].opset >= 7
+
+    def _transform_of(self, op: AffineOp) -> Affine | Refusal:
+        """Return what ``op`` computes after the folds so far."""
+        assert op.transform is not None
+        if not self.current(op.source).invertible:
+            return Refusal("consumers", f"the input of {op.name!r} has a scale of zero already")
+        try:
+            transform = self.current(op.target).after(op.transform).after(self.current(op.source).inverse())
+        except ValueError:
+            return Refusal("channel-axis", f"the transform of {op.name!r} varies along several axes")
+        if not transform.finite:
+            return Refusal("overflow", f"the transform of {op.name!r} is not finite")
+        return transform
 
     def _hopeless(self, strategy: Strategy, budget: int, refusals: dict[str, Refusal]) -> bool:
         """True for a strategy that a large scale group rules out; among few, a propagation explains the refusal."""
@@ -281,6 +326,7 @@ class Planner:
             self.residuals.update(dict.fromkeys(residual.nodes, residual))
         else:
             self.removed.update(op.nodes)
+            self.sources[op.target] = op.source
             self.aliases.setdefault(op.source, []).append(op.target)
             self.aliases.setdefault(op.target, []).append(op.source)
             self._contract(op.source)

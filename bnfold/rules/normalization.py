@@ -8,11 +8,10 @@ import numpy as np
 
 from bnfold.ir.constant_folding import SMALL
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import constant, constant_shape
+from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.batchnorm import ONNX_EPSILON, BatchNorm
 from bnfold.numerics.rounding import is_float
-from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, not_constant, off_axis, singular
 
@@ -114,69 +113,11 @@ def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     return Rewrite({(node, 1): gain * np.sqrt(bn.var + bn.epsilon), (node, 2): shift + bn.mean * gain})
 
 
-def _propagate_instance(node: Node, context: RuleContext) -> Alternatives:
-    """InstanceNormalization ends in a scale and bias per channel; what comes in it normalises away."""
-    if context.proposed(node.inputs[0]) is not None:
-        return Refusal("nonlinear", f"InstanceNormalization {node.name!r} computes its statistics from its input")
-    if refusal := not_constant(node, 1, 2):
-        return refusal
-    after = context.proposed(node.output)
-    if after is None:
-        return parameter_refusal(node)
-    return off_axis(after, node, 1, constant_shape(node, 1)[0]) or ABSORBED
-
-
-def _rewrite_instance(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
-    vectors = current(node.output).vectors(1, constant_shape(node, 1)[0])
-    assert vectors is not None
-    scale, bias = (constant(node, index).astype(np.float64) for index in (1, 2))
-    return Rewrite({(node, 1): vectors[0] * scale, (node, 2): vectors[0] * bias + vectors[1]})
-
-
-def _propagate_layer(node: Node, context: RuleContext) -> Alternatives:
-    """LayerNormalization ends in a scale and an offset along its last axes, and takes what varies along the last."""
-    source = node.inputs[0]
-    if context.proposed(source) is not None or node.outputs[0] is None or len(node.live_outputs) > 1:
-        return Refusal("nonlinear", f"{node.label} computes its statistics from its input")
-    after = context.proposed(node.output)
-    if after is None:
-        return parameter_refusal(node)
-    if refusal := not_constant(node, 1, 2):
-        return refusal
-    shape, rank = constant_shape(node, 1), None if source is None else source.rank
-    bias = constant_shape(node, 2) if node.input(2) is not None else shape
-    if rank is None or node.attr("axis", -1) % rank != rank - 1 or len(shape) != 1 or bias != shape:
-        return Refusal("unknown-shape", f"{node.label} normalises more than the last axis, or one of unknown rank")
-    return off_axis(after, node, rank - 1, shape[0]) or ABSORBED
-
-
-def _rewrite_layer(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
-    rank, size = node.output.rank, constant_shape(node, 1)[0]
-    assert rank is not None
-    vectors = current(node.output).vectors(rank - 1, size)
-    assert vectors is not None
-    gain, shift = vectors
-    rewrite = Rewrite({(node, 1): gain * constant(node, 1).astype(np.float64)})
-    if node.input(2) is not None or shift.any():
-        old = constant(node, 2).astype(np.float64) if node.input(2) is not None else np.zeros(size)
-        rewrite.constants[node, 2] = gain * old + shift
-    return rewrite
-
-
 RULES = {
-    "LayerNormalization": Rule(
-        "any transform along the last axis, if it normalises that alone: into scale and bias",
-        "never",
-        _propagate_layer,
-        _rewrite_layer,
-    ),
     "BatchNormalization": Rule(
         "is removed; one that is kept takes any transform per channel into scale and bias",
         "one that is kept takes any transform but scale 0",
         _propagate,
         _rewrite,
-    ),
-    "InstanceNormalization": Rule(
-        "any transform per channel, into scale and bias", "never", _propagate_instance, _rewrite_instance
     ),
 }

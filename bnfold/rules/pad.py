@@ -1,4 +1,4 @@
-"""Pad: copies carry any transform, a constant padding must stay one number."""
+"""Pad: copies carry any transform, a constant padding must stay one number; new channels need not change."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import (
-    pad_value,
-    sizes,
-)
-from bnfold.numerics.affine import Affine
-from bnfold.rules.identity import pass_on
+from bnfold.ir.op_views import pad_value, padding
+from bnfold.numerics.affine import IDENTITY, Affine
+from bnfold.rules.identity import parameter_refusal
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
+    ABSORBED,
     Alternatives,
     Rewrite,
     Rule,
@@ -24,30 +22,85 @@ from bnfold.rules.rule import (
 )
 
 
-def _propagate_pad(node: Node, context: RuleContext) -> Alternatives:
-    """Copies of edge values carry any transform; constant padding must still be one number afterwards."""
-    pads = sizes(node, "pads", 1) or sizes(node, "paddings", 1)
-    transforms = proposed_around(node, context)
+def _propagate(node: Node, context: RuleContext) -> Alternatives:
+    """The input carries what the output does, but for new channels; constant padding must still be one number."""
     source = node.inputs[0]
+    before, after = context.proposed(source), context.proposed(node.output)
     assert source is not None
-    if pads is None or node.input(3) is not None:
-        if any(transform.gain.ndim for transform in transforms):
-            return Refusal("unknown-shape", f"which axes Pad {node.name!r} pads is not known")
-    else:
-        rank = len(pads) // 2
-        padded = {axis for axis in range(rank) if pads[axis] != 0 or pads[rank + axis] != 0}
-        if any(
-            size > 1 and axis in padded for transform in transforms for axis, size in enumerate(transform.gain.shape)
-        ):
-            return Refusal("channel-axis", f"Pad {node.name!r} pads the channels")
+    if before is None and after is None:
+        return parameter_refusal(node)
+    ends = _new_channels(node)
+    if ends is None and (refusal := _varies_where_padded(node, context)):
+        return refusal
+    behind = after if after is not None else _with__new_channels(before or IDENTITY, ends)
     if node.attr("mode", "constant") == "constant":
         value = _value(node)
         if isinstance(value, Refusal):
             return value
-        total = [known.after(context.current(source)) for known in transforms[:1]]
-        if total and np.unique(total[0](np.full((1,) * max(total[0].gain.ndim, 1), value))).size > 1:
+        if _fill(behind.after(context.current(node.output)), ends, value) is None:
             return Refusal("padding", f"the padding of Pad {node.name!r} would no longer be one number")
-    return pass_on(node, context)
+    if after is None:
+        return [[(node.output, behind)]]
+    inside = _without__new_channels(after, ends)
+    if before is None:
+        return [[(source, inside)]]
+    return ABSORBED if inside.agrees(before) else Refusal("consumers", f"{node.label} would need two transforms")
+
+
+def _new_channels(node: Node) -> tuple[int, int] | None:
+    """Return how many channels a Pad makes before those that it reads and behind them; None if it pads otherwise."""
+    pads = padding(node)
+    if pads is None or node.attr("mode", "constant") != "constant":
+        return None
+    first, last = pads[1 : len(pads) // 2], pads[len(pads) // 2 + 1 :]
+    others = [pads[0], *first[1:], pads[len(pads) // 2], *last[1:]]
+    if not first or any(n != 0 for n in others) or first[0] is None or last[0] is None:
+        return None
+    ends = first[0], last[0]
+    return ends if min(ends) >= 0 and any(ends) else None
+
+
+def _varies_where_padded(node: Node, context: RuleContext) -> Refusal | None:
+    """Return why a transform does not go with the entries."""
+    transforms, pads = proposed_around(node, context), padding(node)
+    if pads is None:
+        if any(transform.gain.ndim for transform in transforms):
+            return Refusal("unknown-shape", f"which axes Pad {node.name!r} pads is not known")
+        return None
+    rank = len(pads) // 2
+    padded = {axis for axis in range(rank) if pads[axis] != 0 or pads[rank + axis] != 0}
+    if any(size > 1 and axis in padded for transform in transforms for axis, size in enumerate(transform.gain.shape)):
+        return Refusal("channel-axis", f"Pad {node.name!r} pads the channels")
+    return None
+
+
+def _varies(transform: Affine) -> bool:
+    """Return True for a transform that is not the same for all channels."""
+    return transform.gain.shape[1:2] not in ((), (1,))
+
+
+def _with__new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affine:
+    """Return a transform of the input as one of the output, which leaves new channels as they are."""
+    if ends is None or not _varies(transform):
+        return transform
+    widths = [ends if axis == 1 else (0, 0) for axis in range(transform.gain.ndim)]
+    return Affine.of(np.pad(transform.gain, widths, constant_values=1.0), np.pad(transform.shift, widths))
+
+
+def _without__new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affine:
+    """Return a transform of the output as one of the input."""
+    if ends is None or not _varies(transform):
+        return transform
+    kept = slice(ends[0], transform.gain.shape[1] - ends[1])
+    return Affine.of(transform.gain[:, kept], transform.shift[:, kept])
+
+
+def _fill(transform: Affine, ends: tuple[int, int] | None, value: float) -> float | None:
+    """Return what ``value`` becomes where it is padding: in new channels, or everywhere; None if not one number."""
+    made = transform(np.full((1,) * max(transform.gain.ndim, 1), value))
+    if ends is not None and _varies(transform):
+        made = np.delete(made, slice(ends[0], made.shape[1] - ends[1]), axis=1)
+    return float(made.reshape(-1)[0]) if np.unique(made).size == 1 else None
 
 
 def _value(node: Node) -> float | Refusal:
@@ -58,12 +111,13 @@ def _value(node: Node) -> float | Refusal:
     return value
 
 
-def _rewrite_pad(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
+def _rewrite(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
     if node.attr("mode", "constant") != "constant":
         return Rewrite()
-    transform, value = current(node.output), _value(node)
+    value = _value(node)
     assert not isinstance(value, Refusal)
-    new = float(transform(np.full((1,) * max(transform.gain.ndim, 1), value)).reshape(-1)[0])
+    new = _fill(current(node.output), _new_channels(node), value)
+    assert new is not None
     if new == value:
         return Rewrite()
     if node.opset < 11:
@@ -73,9 +127,10 @@ def _rewrite_pad(node: Node, current: Callable[[Value], Affine]) -> Rewrite:
 
 RULES = {
     "Pad": Rule(
-        "any transform that does not vary along a padded axis; constant padding must stay one number",
-        "likewise",
-        _propagate_pad,
-        _rewrite_pad,
+        "any transform that does not vary along a padded axis, or varies along channels of which some are new; "
+        "constant padding must stay one number",
+        "likewise; new channels stay as they are",
+        _propagate,
+        _rewrite,
     ),
 }

@@ -12,6 +12,7 @@ from bnfold.rules import (
     fused,
     identity,
     indexing,
+    layer_norms,
     layout,
     matmul,
     mul,
@@ -27,8 +28,8 @@ from bnfold.rules import (
 from bnfold.rules.rule import Rule
 
 FAMILIES = (
-    conv, matmul, recurrent, normalization, add, mul, relu, clip, extremes, pooling, reduction, resize, pad,
-    layout, concat, slicing, indexing, identity, fused, block_quantized,
+    conv, matmul, recurrent, normalization, layer_norms, add, mul, relu, clip, extremes, pooling, reduction, resize,
+    pad, layout, concat, slicing, indexing, identity, fused, block_quantized,
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

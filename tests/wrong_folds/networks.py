@@ -171,7 +171,7 @@ def mixture(seed: int, dtype: str) -> ModelProto:
 def kept(seed: int, dtype: str) -> ModelProto:
     """A network with BatchNorms that must stay: before padding, read twice, before a Sigmoid gate."""
     net = Net(seed, dtype)
-    x = net.bn("raw_bn", "x")
+    x = net.bn("raw_bn", net.add("raw", "Tanh", "x"))
     x = net.block("stem", x, 8, pads=ONE, dead=3)
     y = net.conv("twice", x, 8, bias=True)
     gate = net.add("gate", "Sigmoid", y)

@@ -89,8 +89,14 @@ class OnnxEditor:
         return True
 
     def remove(self, nodes: list[Node], source: Value, target: Value) -> None:
-        """Delete ``nodes``; the name of ``target`` survives wherever something else can make it."""
+        """Delete ``nodes``; the name of ``target`` survives wherever something else can make it.
+
+        What else reads the values in between is a dead end (:mod:`bnfold.planner.dead_ends`), and goes with them.
+        """
+        if not nodes[-1].outputs:
+            return
         source, target = self._resolve(source), self._resolve(target)
+        between = [value for node in nodes for value in node.live_outputs if value is not target]
         free = not (source.captured or source.is_output or source.is_input or self._would_shadow(target))
         if free and source.producer is not None and source.graph is target.graph:
             self._delete(nodes)
@@ -101,13 +107,16 @@ class OnnxEditor:
         else:
             self._delete(nodes[:-1])
             self._replace_by(nodes[-1], "Identity", source)
+        self._delete_readers(between)
 
     def replace(self, op: str, nodes: list[Node], source: Value, data: NDArray[Any]) -> None:
         """Let the last of ``nodes`` become ``op(source, data)``, and delete the others."""
         last = nodes[-1]
         source = self._resolve(source)
+        between = [value for node in nodes[:-1] for value in node.live_outputs]
         self._delete(nodes[:-1])
         self._replace_by(last, op, source)
+        self._delete_readers(between)
         last.handle.input.append(self._add_initializer(f"{last.output.name}_{op.lower()}", data, last.graph.handle))
 
     def mark_changed(self, value: Value) -> None:
@@ -124,7 +133,7 @@ class OnnxEditor:
             node = value.producer
             if node is None:
                 dropped.setdefault(value.graph, set()).add(value.name)
-            elif node.outputs and not any(v.consumers or v.is_output for v in node.live_outputs):
+            elif node.is_pure and node.outputs and not any(v.consumers or v.is_output for v in node.live_outputs):
                 self._delete([node])
         made = _made(self._model.graph)
         for scope in self._graphs.scopes:
@@ -169,6 +178,13 @@ class OnnxEditor:
             node.inputs.clear()
             node.outputs.clear()
             node.handle.Clear()
+
+    def _delete_readers(self, values: list[Value]) -> None:
+        """Delete all that depends on ``values``."""
+        while values:
+            for node in dict.fromkeys(values.pop().consumers):
+                values += node.live_outputs
+                self._delete([node])
 
     def _rename(self, source: Value, target: Value) -> None:
         """``source`` takes over the name and the consumers of ``target``."""

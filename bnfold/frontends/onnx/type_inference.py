@@ -25,6 +25,9 @@ Place = tuple[tuple[int, str], ...]
 
 Type = tuple["np.dtype[Any] | None", "Shape | None"]
 
+_LIKE_THEIR_INPUT = frozenset({"GroupNormalization"})
+"""Operators whose result has type and shape of their first input, which onnx's inference does not know."""
+
 _HOLDERS = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.TENSOR, AttributeProto.TENSORS)
 
 
@@ -169,6 +172,9 @@ def _copy_graph(source: GraphProto, target: GraphProto, *, nested: bool) -> None
     for tensor in source.initializer:
         _copy_tensor(tensor, target.initializer.add())
     for node in source.node:
+        if node.op_type in _LIKE_THEIR_INPUT and not node.domain:
+            target.node.add(op_type="Identity", name=node.name, input=node.input[:1], output=node.output[:1])
+            continue
         if not any(a.type in _HOLDERS for a in node.attribute):
             target.node.add().CopyFrom(node)
             continue

@@ -293,11 +293,17 @@ class Interpreter:
         return self.class_of(node, ("transform", state.base), lambda: numbers, "none")[0]
 
     def unshifted(self, node: Node, state: AbstractValue, eps: float) -> AbstractValue:
-        """Return the same value with its shift, but not its gain, taken into the class."""
+        """Return the same value with its shift, but not its gain, taken into the class.
+
+        A constant channel whose number is nothing but rounding is zero, and depends on no class.
+        """
         if not state.affine.has_shift:
             return state
-        numbers = numbers_of(state, eps)
-        return self.made(node, ("shifted", state.base), lambda: numbers, "any")
+        gain, shift, error = aligned(state.affine.gain, state.affine.shift, state.shift_error)
+        zero = (gain == 0) & (np.abs(shift) <= error)
+        plain = Affine.of(gain, np.where(zero, 0.0, shift))
+        numbers = numbers_of(AbstractValue(state.base, plain, state.gain_error, state.shift_error), eps)
+        return self.made(node, ("shifted", state.base), lambda: numbers, "any").only(~zero)
 
     def positive(self, node: Node, state: AbstractValue) -> AbstractValue:
         """Return the same value with negative signs of its gain taken into the class; a gain of 0 has either sign."""

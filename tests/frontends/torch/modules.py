@@ -337,7 +337,10 @@ KINDS: dict[str, Kind] = {
     "bn_before_linear": Kind(seq(BN1(6), nn.Linear(6, 8)), row(), 1),
     "bn_before_linear_no_bias": Kind(seq(BN1(6), nn.Linear(6, 8, bias=False)), row(), 1),
     "bn_before_conv": Kind(seq(BN2(3), nn.Conv2d(3, 8, 3)), image(), 1),
-    "bn_before_padded_conv": Kind(seq(BN2(3), nn.Conv2d(3, 8, 3, padding=1)), image(), 0, ("padding",)),
+    "bn_before_padded_conv": Kind(
+        seq(nn.Conv2d(3, 3, 1), nn.Sigmoid(), BN2(3), nn.Conv2d(3, 8, 3, padding=1)), image(), 0, ("padding",)
+    ),
+    "normalized_before_padded_conv": Kind(seq(BN2(3), nn.Conv2d(3, 8, 3, padding=1)), image(), 1),
     "bn_alone": Kind(seq(BN2(3)), image(), 0, ("graph-input",)),
     "two_batch_norms": Kind(seq(nn.Conv2d(3, 8, 3), BN2(8), BN2(8)), image(), 2),
     "no_affine": Kind(conv_bn(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, affine=False)), image(), 1),
@@ -403,6 +406,14 @@ KINDS: dict[str, Kind] = {
     "average_pool_padded": Kind(seq(nn.Conv2d(3, 8, 3), nn.AvgPool2d(2, padding=1), BN2(8)), image(), 0, ("padding",)),
     "upsample": Kind(seq(nn.Conv2d(3, 8, 3), nn.Upsample(scale_factor=2, mode="bilinear"), BN2(8)), image(), 1),
     "pixel_shuffle": Kind(seq(nn.Conv2d(3, 8, 3), nn.PixelShuffle(2), BN2(2)), image(), 1),
+    "new_channels": Kind(
+        made(
+            lambda m, x: m.last(F.pad(m.bn(m.conv(x).sigmoid()), (0, 0, 0, 0, 1, 2))),
+            lambda: {"conv": nn.Conv2d(3, 6, 1), "bn": BN2(6), "last": nn.Conv2d(9, 4, 1)},
+        ),
+        image(),
+        1,
+    ),
     "reflection_padding": Kind(seq(nn.ReflectionPad2d(1), BN2(3), nn.Conv2d(3, 8, 3)), image(), 1),
     "circular_padding": Kind(conv_bn(nn.Conv2d(3, 8, 3, padding=1, padding_mode="circular"), BN2(8)), image(), 1),
     "dropout": Kind(seq(nn.Linear(6, 8), nn.Dropout(0.5), BN1(8)), row(), 1),
@@ -523,7 +534,18 @@ KINDS: dict[str, Kind] = {
         decomposed=0,
     ),
     "layer_norm": Kind(seq(nn.LayerNorm(6), BN1(6), nn.Sigmoid()), row(), 1),
-    "layer_norm_of_an_image": Kind(seq(nn.LayerNorm([3, 8, 8]), BN2(3), nn.Sigmoid()), image(), 0, ("unknown-shape",)),
+    "layer_norm_of_an_image": Kind(seq(nn.LayerNorm([3, 8, 8]), BN2(3), nn.Sigmoid()), image(), 1),
+    "layer_norm_of_rows": Kind(seq(nn.LayerNorm(8), BN2(3), nn.Sigmoid()), image(), 0, ("channel-axis",)),
+    "layer_norm_without_scale": Kind(seq(nn.LayerNorm(6, elementwise_affine=False), BN1(6)), row(), 1),
+    "group_norm": Kind(seq(nn.GroupNorm(2, 6), BN2(6), nn.Sigmoid()), image(6), 1),
+    "group_norm_without_scale": Kind(seq(nn.GroupNorm(2, 6, affine=False), BN2(6)), image(6), 1),
+    "before_a_group_norm": Kind(seq(nn.ReLU(), BN2(6), nn.GroupNorm(2, 6)), image(6), 0, ("nonlinear",)),
+    "instance_norm": Kind(seq(nn.InstanceNorm2d(6, affine=True), BN2(6)), image(6), 1),
+    "instance_norm_without_scale": Kind(seq(nn.InstanceNorm2d(6), BN2(6)), image(6), 1),
+    "instance_norm_of_running_statistics": Kind(
+        seq(nn.InstanceNorm2d(6, track_running_stats=True), BN2(6)), image(6), 0, ("unknown-op",)
+    ),
+    "rms_norm": Kind(seq(nn.RMSNorm(6), BN1(6), nn.Linear(6, 3)), row(), 1, decomposed=1),
     "chosen_by_a_mask": Kind(
         made(
             lambda m, x: m.bn(torch.where(m.conv(x) > 0, m.conv(x), 0.5)),

@@ -41,8 +41,8 @@ UNSEEN = {
         _fft_c2r _fft_r2c _log_softmax _softmax abs acos acosh asin asinh atan atan2 atan2.out atanh cos cosh cumsum elu
         erf exp expm1 gelu log log10 log1p log2 pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor prod prod.dim_int
         reciprocal round rsqrt sigmoid sign sin sinh sqrt tan tanh trunc ceil floor fmod.Scalar fmod.Tensor
-        remainder.Scalar remainder.Tensor div.Scalar_mode div.Tensor_mode _cdist_forward _pdist_forward grid_sampler_2d
-        native_group_norm""",
+        remainder.Scalar remainder.Tensor div.Scalar_mode div.Tensor_mode _cdist_forward _pdist_forward
+        grid_sampler_2d""",
     "it makes integers or truths, or reads nothing else": """
         any any.dim any.dims argmax argmin bitwise_and.Scalar bitwise_and.Tensor bitwise_not bitwise_or.Scalar
         bitwise_or.Tensor bitwise_xor.Scalar bitwise_xor.Tensor eq.Scalar eq.Tensor ge.Scalar ge.Tensor gt.Scalar
@@ -71,6 +71,7 @@ class Everything(nn.Module):
         self.conv, self.up = nn.Conv2d(4, 4, 3), nn.ConvTranspose2d(4, 4, 3)
         self.bn, self.inorm, self.prelu = nn.BatchNorm2d(4), nn.InstanceNorm2d(4, affine=True), nn.PReLU()
         self.linear, self.lnorm, self.lstm = nn.Linear(8, 8), nn.LayerNorm(8), nn.LSTM(8, 3)
+        self.gnorm, self.rms = nn.GroupNorm(2, 4), nn.RMSNorm(8)
 
     def forward(self, x):
         w, rows = self.linear.weight, x.flatten(0, 2)
@@ -84,6 +85,7 @@ class Everything(nn.Module):
             x.amax(1), x.amin(1), x.std(1), x.var(1), F.dropout(x, training=False), x.double(),
             torch.maximum(x, x - x), torch.minimum(x, x - x), torch.where(x > 0, x, -x),
             x.gather(1, x.argsort(1)), x.scatter(1, x.argsort(1), x), x.repeat(1, 1, 2, 1),
+            self.gnorm(x), self.rms(x),
         )  # fmt: skip
 
 
@@ -115,7 +117,7 @@ def test_every_core_operator_is_seen_or_says_why_not():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("name", ["lstm_behind", "layer_norm", "einsum", "std_behind", "channels_picked"])
+@pytest.mark.parametrize("name", ["lstm_behind", "layer_norm", "group_norm", "einsum", "std_behind", "channels_picked"])
 def test_a_wrong_number_in_what_folded_is_found_by_the_proof(name, tmp_path):
     torch.manual_seed(0)
     program = torch.export.export(KINDS[name].module(), KINDS[name].drawn())

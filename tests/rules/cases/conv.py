@@ -134,16 +134,69 @@ def before_a_padded_conv_without_offset():
     return ahead(conv, held={"w": weights(1, 4, 3, 3, 3)}, bn=without_offset("bn", 3))
 
 
+PADDED = """(float[N, 3, 8, 8] x) => (float[] y) {
+    a = Sigmoid (x)
+    b = BatchNormalization (a, bn_scale, bn_bias, bn_mean, bn_var)
+    y = Conv <pads = [1, 1, 1, 1]> (b, w)
+}"""
+OF_THE_INPUT = PADDED.replace("    a = Sigmoid (x)\n", "").replace("(a,", "(x,")
+HELD = {"w": weights(1, 4, 3, 3, 3), **batch_norm("bn", 3)}
+
+
 @case(0, ("padding",))
 def before_a_padded_conv():
-    return ahead(node("Conv", ["b", "w"], ["y"], name="conv", pads=[1, 1, 1, 1]), held={"w": weights(1, 4, 3, 3, 3)})
+    return parse(PADDED, HELD)
 
 
 @case(0, ("padding",))
 def before_a_conv_that_pads_by_itself():
-    return ahead(
-        node("Conv", ["b", "w"], ["y"], name="conv", auto_pad="SAME_LOWER"), held={"w": weights(1, 4, 3, 3, 3)}
-    )
+    return parse(PADDED.replace("pads = [1, 1, 1, 1]", 'auto_pad = "SAME_LOWER"'), HELD)
+
+
+@case(nodes=2)
+def the_normalization_of_an_input_before_a_padded_conv():
+    """The scale goes into the Conv; the offset, divided by it, stays as one Add."""
+    return parse(OF_THE_INPUT, HELD)
+
+
+@case(nodes=3)
+def the_normalization_of_an_input_before_a_pad_and_a_conv():
+    graph = OF_THE_INPUT.replace("y = Conv <pads = [1, 1, 1, 1]> (b, w)", "p = Pad (b, pads)\n    y = Conv (p, w)")
+    return parse(graph, {**HELD, "pads": np.array([0, 0, 1, 1, 0, 0, 1, 1])})
+
+
+@case(nodes=4)
+def what_prepares_an_image_before_a_padded_conv():
+    """Bytes of an image, channels last: what scales and normalizes them becomes one Add."""
+    graph = """(uint8[N, 8, 8, 3] x) => (float[] y) {
+        f = Cast <to = 1> (x)
+        t = Transpose <perm = [0, 3, 1, 2]> (f)
+        d = Div (t, most)
+        s = Sub (d, mean)
+        b = Div (s, deviation)
+        y = Conv <pads = [1, 1, 1, 1]> (b, w)
+    }"""
+    mean, deviation = np.array([0.485, 0.456, 0.406], "f4"), np.array([0.229, 0.224, 0.225], "f4")
+    held = {"most": np.array(255, "f4"), "mean": mean.reshape(3, 1, 1), "deviation": deviation.reshape(3, 1, 1)}
+    return parse(graph, {**held, "w": weights(1, 4, 3, 3, 3)})
+
+
+@case(0, ("graph-input",))
+def the_normalization_of_an_input_with_a_scale_of_zero():
+    held = {name: data.copy() for name, data in HELD.items()}
+    held["bn_scale"][1] = 0
+    return parse(OF_THE_INPUT, held)
+
+
+@case(0, ("graph-input",))
+def the_normalization_of_an_input_that_more_than_the_conv_reads():
+    graph = OF_THE_INPUT.replace("float[] y)", "float[] y, float[] z)").replace("}", "    z = Sigmoid (b)\n}")
+    return parse(graph, HELD)
+
+
+@case(0, ("padding",))
+def the_normalization_of_an_input_before_operators_broadcast_by_axes():
+    return parse(OF_THE_INPUT.replace("Normalization (", "Normalization <is_test = 1> ("), HELD, opset=6)
 
 
 @case(nodes=1)

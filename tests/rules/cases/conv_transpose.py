@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.builders import ANY, ahead, batch_norm, bn_node, make, node, parse, tensor, weights, without_offset
+from tests.builders import ANY, IMAGE, ahead, batch_norm, bn_node, make, node, parse, tensor, weights, without_offset
 from tests.matrix.row import Row, one, rows_in, some
 from tests.rules.case import Case, cases_in
 
@@ -37,9 +37,16 @@ def conv_transpose_1d_without_bias():
     return parse(graph, held)
 
 
+@case(nodes=2)
+def the_normalization_of_an_input_before_a_conv_transpose():
+    """The offset stays as one Add."""
+    return ahead(node("ConvTranspose", ["b", "w"], ["y"], name="up"), held={"w": weights(1, 3, 4, 2, 2)})
+
+
 @case(0, ("padding",))
 def before_a_conv_transpose():
-    return ahead(node("ConvTranspose", ["b", "w"], ["y"], name="up"), held={"w": weights(1, 3, 4, 2, 2)})
+    nodes = [node("Sigmoid", ["x"], ["s"]), bn_node("s", "b", "bn"), node("ConvTranspose", ["b", "w"], ["y"])]
+    return make(nodes, [IMAGE], [ANY], {"w": weights(1, 3, 4, 2, 2), **batch_norm("bn", 3)})
 
 
 @case(nodes=1)

@@ -91,12 +91,35 @@ def _recurrent(kind: str) -> Translation:
     return view
 
 
-def _layer_norm(call: Call) -> OnnxView | None:
-    rank, axes = call.rank("input"), call["normalized_shape"]
-    if rank is None or call["weight"] is None:
+def _layer_norm(op: str, *names: str) -> Translation:
+    """Normalizations over the last axes; ``names`` are those of scale and bias. An absent scale is one of ones."""
+
+    def view(call: Call) -> OnnxView | None:
+        rank, axes = call.rank("input"), call["normalized_shape"]
+        if rank is None or not all(type(n) is int for n in axes):
+            return None
+        scale = Operand(names[0], default=lambda: np.ones(axes, np.float32))
+        inputs = [Operand("input"), scale, *map(Operand, names[1:])]
+        return OnnxView(op, inputs, {"axis": rank - len(axes), "epsilon": call["eps"]})
+
+    return view
+
+
+def _group_norm(call: Call) -> OnnxView | None:
+    shape = call.shape("input")
+    if shape is None or len(shape) < 2 or type(shape[1]) is not int:
         return None
-    inputs = [Operand("input"), Operand("weight"), Operand("bias")]
-    return OnnxView("LayerNormalization", inputs, {"axis": rank - len(axes), "epsilon": call["eps"]})
+    groups = call["num_groups"] if "num_groups" in call.arguments else call["group"]
+    inputs = [Operand("input"), *_per_channel(shape[1])]
+    return OnnxView("GroupNormalization", inputs, {"num_groups": groups, "epsilon": call["eps"]})
+
+
+def _per_channel(channels: int) -> list[Operand]:
+    """Scale and bias, which are ones and zeros where they are absent."""
+    return [
+        Operand("weight", default=lambda: np.ones(channels, np.float32)),
+        Operand("bias", default=lambda: np.zeros(channels, np.float32)),
+    ]
 
 
 def _batch_norm(call: Call) -> OnnxView | None:
@@ -113,8 +136,7 @@ def _batch_norm(call: Call) -> OnnxView | None:
     trains = bool(trains) or call["running_mean"] is None or call["running_var"] is None
     inputs = [
         Operand("input"),
-        Operand("weight", default=lambda: np.ones(channels, np.float32)),
-        Operand("bias", default=lambda: np.zeros(channels, np.float32)),
+        *_per_channel(channels),
         Operand("running_mean", default=lambda: np.zeros(channels, np.float32)),
         Operand("running_var", default=lambda: np.ones(channels, np.float32)),
     ]
@@ -122,10 +144,11 @@ def _batch_norm(call: Call) -> OnnxView | None:
 
 
 def _instance_norm(call: Call) -> OnnxView | None:
-    if not call["use_input_stats"] or call["weight"] is None or call["bias"] is None:
+    """An instance norm of running statistics is none: it is a BatchNorm that nothing may recalibrate as one."""
+    shape = call.shape("input")
+    if not call["use_input_stats"] or shape is None or len(shape) < 3 or type(shape[1]) is not int:
         return None
-    inputs = [Operand("input"), Operand("weight"), Operand("bias")]
-    return OnnxView("InstanceNormalization", inputs, {"epsilon": call["eps"]})
+    return OnnxView("InstanceNormalization", [Operand("input"), *_per_channel(shape[1])], {"epsilon": call["eps"]})
 
 
 TABLE: dict[str, Translation] = {
@@ -145,7 +168,9 @@ TABLE: dict[str, Translation] = {
         _batch_norm,
     ),
     "instance_norm": _instance_norm,
-    **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm),
+    **dict.fromkeys(("layer_norm", "native_layer_norm"), _layer_norm("LayerNormalization", "weight", "bias")),
+    **dict.fromkeys(("rms_norm", "_fused_rms_norm"), _layer_norm("RMSNormalization", "weight")),
+    **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
     "bmm": _product("self", "mat2"),
     "einsum": _einsum,
     "lstm.input": _recurrent("LSTM"),

@@ -11,9 +11,9 @@ from bnfold.numerics.rounding import FLOATS, is_float
 from bnfold.rules import normalization
 from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
-from bnfold.verification.equivalence.abstract_values import AbstractValue, Array
+from bnfold.verification.equivalence.abstract_values import Array
 from bnfold.verification.equivalence.interpreter import Interpreter
-from bnfold.verification.equivalence.semantics.operands import floats, keeps_shape
+from bnfold.verification.equivalence.semantics.operands import keeps_shape
 from bnfold.verification.equivalence.semantics.sums import add, product
 
 
@@ -29,50 +29,6 @@ def batch_norm(interpreter: Interpreter, node: Node) -> bool:
     terms = np.abs(bn.bias) + np.abs(bn.mean * gain)
     lead = (1,) if (source.rank or 2) > 1 else ()
     return _affine(interpreter, node, source, bn.affine(), terms.reshape(lead + terms.shape))
-
-
-def instance_norm(interpreter: Interpreter, node: Node) -> bool:
-    """InstanceNormalization: its scale and bias per channel are a transform of what it normalizes."""
-    if floats(node, 1) is None or floats(node, 2) is None:
-        return False
-    source = interpreter.materialized(node, interpreter.state_of(node.inputs[0]), interpreter.eps(node.inputs[0]))
-    base = interpreter.made(node, (node.op, interpreter.attributes(node), source)).base
-    scale, bias = (constant(node, index).astype(np.float64)[None] for index in (1, 2))
-    interpreter.states[node.output] = AbstractValue(base).transformed(
-        Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1])
-    )
-    return True
-
-
-def layer_norm(interpreter: Interpreter, node: Node) -> bool:
-    """LayerNormalization: its scale and bias along the last axis are a transform of what it normalizes."""
-    source = node.inputs[0]
-    if source is None or len(node.live_outputs) > 1 or node.outputs[0] is None:
-        return False
-    made = layer_norm_state(interpreter, node, interpreter.state_of(source), interpreter.rank(source))
-    if made is not None:
-        interpreter.states[node.output] = made
-    return made is not None
-
-
-def layer_norm_state(
-    interpreter: Interpreter, node: Node, state: AbstractValue, rank: int | None
-) -> AbstractValue | None:
-    """Return what a LayerNormalization makes of ``state``, which has this rank; None if its own axis is not the last.
-
-    ``node`` may stand for a part of an operator: what it makes is the class of a LayerNormalization all the same.
-    """
-    shape = floats(node, 1)
-    if shape is None or rank is None or len(shape) != 1 or node.attr("axis", -1) % rank != rank - 1:
-        return None
-    if node.input(2) is not None and floats(node, 2) != shape:
-        return None
-    read = interpreter.materialized(node, state, interpreter.eps(node.inputs[0]))
-    base = interpreter.made(node, (node.op, interpreter.attributes(node), read)).base
-    scale = constant(node, 1).astype(np.float64)
-    bias = np.zeros_like(scale) if node.input(2) is None else constant(node, 2).astype(np.float64)
-    scale, bias = (array.reshape((1,) * (rank - 1) + shape) for array in (scale, bias))
-    return AbstractValue(base).transformed(Affine.of(scale, bias), np.abs(bias), interpreter.eps(node.inputs[1]))
 
 
 def arithmetic(interpreter: Interpreter, node: Node) -> bool:
@@ -142,8 +98,6 @@ WIDENING = {
 
 SEMANTICS = {
     "BatchNormalization": batch_norm,
-    "InstanceNormalization": instance_norm,
-    "LayerNormalization": layer_norm,
     "Neg": negation,
     **dict.fromkeys(("Cast", "CastLike"), cast),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div"), arithmetic),

@@ -7,10 +7,18 @@ from math import prod
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import constant, integers, pad_value, slices
+from bnfold.ir.op_views import constant, integers, pad_value, padding, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Either, Numbers, aligned, evened
+from bnfold.verification.equivalence.abstract_values import (
+    LOOSE,
+    AbstractValue,
+    Array,
+    Either,
+    Numbers,
+    aligned,
+    evened,
+)
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
@@ -62,10 +70,19 @@ def _is_fixed(interpreter: Interpreter, value: Value) -> bool:
 def pad(interpreter: Interpreter, node: Node) -> bool:
     """Read a Pad: copies go with what they copy; ``v`` around ``g b + h`` is ``(v - h) / g`` around ``b``."""
     state, value = interpreter.state_of(node.inputs[0]), node.inputs[0]
-    pads = integers(node, "pads", 1) or integers(node, "paddings", 1)
-    if node.attr("mode", "constant") != "constant" or pads is None or node.input(3) is not None or value is None:
+    given = padding(node)
+    if node.attr("mode", "constant") != "constant" or given is None or value is None or None in given:
         return carried(interpreter, node)
+    pads = [entries or 0 for entries in given]
     number, eps = pad_value(node), LOOSE * interpreter.eps(value)
+    if number is not None and len(pads) > 2 and min(ends := (pads[1], pads[len(pads) // 2 + 1])) >= 0 and any(ends):
+        count = (interpreter.shape(value) or (None, None))[1]
+        if isinstance(count, int):
+            state = _with_new_channels(interpreter, node, state, count, ends, number)
+            pads[1] = pads[len(pads) // 2 + 1] = 0
+    if not any(pads):
+        interpreter.states[node.output] = state
+        return True
     if number is None or _varies_where_padded(state, pads):
         return False
     if ((state.affine.gain == 0) & (state.affine.shift != number)).any():  # which nothing around ``b`` gives
@@ -88,6 +105,24 @@ def pad(interpreter: Interpreter, node: Node) -> bool:
         base = interpreter.made(node, (*key, "filled"), lambda: numbers).base
     interpreter.states[node.output] = AbstractValue(base, state.affine, state.gain_error, state.shift_error)
     return True
+
+
+def _with_new_channels(
+    interpreter: Interpreter, node: Node, state: AbstractValue, count: int, ends: tuple[int, int], number: float
+) -> AbstractValue:
+    """Return a value of ``count`` channels with further ones that hold a number: their class counts for nothing."""
+    base = interpreter.made(node, (node.op, state.base, "channels", ends)).base
+
+    def whole(array: Array, new: float) -> Array:
+        sizes = [*array.shape, 1, 1][: max(array.ndim, 2)]
+        sizes[1] = count
+        array = np.broadcast_to(array.reshape(array.shape + (1,) * (2 - array.ndim)), sizes)
+        widths = [ends if axis == 1 else (0, 0) for axis in range(array.ndim)]
+        return np.pad(array, widths, constant_values=new)
+
+    affine = Affine.of(*aligned(whole(state.affine.gain, 0.0), whole(state.affine.shift, number)))
+    error = LOOSE * interpreter.eps(node.inputs[0]) * abs(number)
+    return AbstractValue(base, affine, whole(state.gain_error, 0.0), whole(state.shift_error, error))
 
 
 def _varies_where_padded(state: AbstractValue, pads: list[int]) -> bool:

@@ -13,8 +13,8 @@ from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
-from bnfold.verification.equivalence.semantics.affine_ops import layer_norm_state
 from bnfold.verification.equivalence.semantics.labelled_product import labelled_product
+from bnfold.verification.equivalence.semantics.layer_norms import layer_norm_state
 from bnfold.verification.equivalence.semantics.linear import conv, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import elementwise_state, opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats

@@ -7,6 +7,7 @@ from bnfold.verification.equivalence.semantics import (
     activations,
     affine_ops,
     choices,
+    layer_norms,
     layout,
     linear,
     opaque,
@@ -14,6 +15,6 @@ from bnfold.verification.equivalence.semantics import (
     sums,
 )
 
-FAMILIES = (activations, affine_ops, choices, layout, linear, ort_operators, opaque, sums)
+FAMILIES = (activations, affine_ops, choices, layer_norms, layout, linear, ort_operators, opaque, sums)
 
 SEMANTICS = Semantics({op: read for family in FAMILIES for op, read in family.SEMANTICS.items()}, opaque.opaque)
