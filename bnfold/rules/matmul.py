@@ -1,4 +1,8 @@
-"""Gemm, torch's Linear and MatMul with a constant matrix. MatMul has no bias to take a shift."""
+"""Gemm, torch's Linear and MatMul with a constant matrix. MatMul has no bias to take a shift.
+
+A transform of other axes than that of the matrix passes a MatMul, as it does a product of two computed values
+(:mod:`bnfold.rules.product`).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ import numpy as np
 
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import MatrixView, constant, constant_shape, gemm_term_fits, split_operands
+from bnfold.ir.product_view import ProductView
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import fold_linear, gemm_view
+from bnfold.rules import product
 from bnfold.rules.linear_common import Ends, absorb, new_weight
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import ABSORBED, Alternatives, Rewrite, Rule, RuleContext, Transforms, not_constant, weight
@@ -84,12 +90,25 @@ def _output_axis(node: Node, view: MatrixView) -> int | None:
 
 
 def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
-    view = _matrix(node)
-    if isinstance(view, Refusal):
-        return view
-    source = node.inputs[view.data]
+    operands = split_operands(node)
+    if operands is None:
+        return product.of_two_values(node, context)
+    if (refusal := not_constant(node, operands[1])) is not None:
+        return refusal
+    view, source = _matrix(node), node.inputs[operands[0]]
     assert source is not None
+    if isinstance(view, Refusal):
+        known = ProductView.of(node) is not None and 0 not in constant_shape(node, operands[1])
+        return product.with_constant(node, context, operands[0], None) if known else view
+    current = context.current(source), context.current(node.output)
+    proposed = (context.proposed(value) for value in (source, node.output))
+    around = [*current, *(transform for transform in proposed if transform is not None)]
+    beside = any(_varies_beside(transform, view.axis) for transform in around)
+    if beside and not any(_varies_along(transform, view.axis) for transform in around):
+        return product.with_constant(node, context, operands[0], _scalar(*current))
     alternatives = absorb(node, context, _ends(node, view), _output_axis(node, view), view.weight)
+    if beside and not isinstance(alternatives, Refusal):  # what earlier folds put on the other axis
+        return Refusal("channel-axis", f"{node.label} has no weight for each entry of another axis")
     if isinstance(alternatives, Refusal):
         return alternatives
     before, after = context.proposed(source), context.proposed(node.output)
@@ -99,6 +118,22 @@ def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
     if after.agrees(after.gain_only().after(carried)):
         return ABSORBED
     return Refusal("no-bias", f"{node.label} has no bias")
+
+
+def _varies_beside(transform: Affine, axis: int) -> bool:
+    """Return True if a transform varies along another axis than that of the matrix."""
+    return any(size > 1 and index != axis for index, size in enumerate(transform.gain.shape))
+
+
+def _varies_along(transform: Affine, axis: int) -> bool:
+    return transform.gain.ndim > axis and transform.gain.shape[axis] > 1
+
+
+def _scalar(before: Affine, after: Affine) -> float:
+    """Return the factor of the matrix as it stands, where the transforms around it vary along other axes alone."""
+    place = int(np.abs(before.gain).argmax())
+    size = float(before.gain.reshape(-1)[place])
+    return float(after.gain.reshape(-1)[place if after.gain.size > 1 else 0]) / size if size else 1.0
 
 
 def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: Affine | None) -> Affine:
@@ -115,9 +150,15 @@ def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: A
 
 
 def _rewrite_matmul(node: Node, current: Transforms) -> Rewrite:
-    view = _matrix(node)
-    assert not isinstance(view, Refusal)
-    (gain_in, _), (gain, _) = before, after = _ends(node, view).vectors(node, current)
+    if split_operands(node) is None or isinstance(view := _matrix(node), Refusal):
+        return Rewrite()
+    source = node.inputs[view.data]
+    assert source is not None
+    ends, around = _ends(node, view), (current(source), current(node.output))
+    if any(_varies_beside(transform, view.axis) for transform in around):
+        scale = Affine.of(_scalar(*around), 0.0)
+        current = {source: IDENTITY, node.output: scale}.__getitem__
+    (gain_in, _), (gain, _) = before, after = ends.vectors(node, current)
     none, shape = np.zeros_like, constant_shape(node, view.weight)
     seen = weight(node, view.weight, (1, shape[-2], shape[-1], 1), inputs_first=not view.rows_are_outputs)
     new, _ = fold_linear(seen, None, (gain_in, none(gain_in)), (gain, none(gain)))
@@ -138,8 +179,9 @@ RULES = {
         _rewrite_gemm,
     ),
     "MatMul": Rule(
-        "any scale; an offset needs a constant Add behind, else the BatchNorm becomes one",
-        "any scale but 0; an offset goes on to the output",
+        "any scale into a constant; an offset needs a constant Add behind, else the BatchNorm becomes one; along other "
+        "axes to the factor that has them, an offset past a Softmax or rows of one sum",
+        "any scale but 0 into a constant; an offset goes on to the output; along other axes likewise to the output",
         _propagate_matmul,
         _rewrite_matmul,
     ),

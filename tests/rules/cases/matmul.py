@@ -33,7 +33,7 @@ def matmul_add():
     return parse(graph, held)
 
 
-@case(0, ("channel-axis",))
+@case(0, ("graph-input",))
 def matmul_rank_3_normalises_the_rows():
     graph = """(float[2, 5, 6] x) => (float[] y) {
         t = MatMul (x, w)
@@ -42,7 +42,7 @@ def matmul_rank_3_normalises_the_rows():
     return parse(graph, {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
 
 
-@case(0, ("dynamic-weights",))
+@case(0, ("graph-input",))
 def matmul_of_two_computed_values():
     graph = """(float[3, 6] x, float[6, 5] z) => (float[] y) {
         t = MatMul (x, z)
@@ -78,7 +78,7 @@ def matmul_of_rank_3_between_transposes():
     return parse(graph, {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
 
 
-@case(0, ("channel-axis",))
+@case(0, ("graph-input",))
 def matmul_reshape_batch_norm_on_another_axis():
     """onnxruntime folds this, wrongly: N and the number of channels merely agree."""
     graph = """(float[2, 4, 6] x) => (float[] y) {

@@ -61,6 +61,10 @@ def _copies(name: str = "self") -> Translation:
     return view
 
 
+def _softmax(call: Call) -> OnnxView | None:
+    return OnnxView("Softmax", [Operand("self")], {"axis": call["dim"]}) if type(call["dim"]) is int else None
+
+
 _ONNX_TYPES = {
     torch.float16: TensorProto.FLOAT16,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -76,6 +80,7 @@ TABLE: dict[str, Translation] = {
     **dict.fromkeys(("maximum", "max.other"), _binary("Max")),
     **dict.fromkeys(("minimum", "min.other"), _binary("Min")),
     "neg": plain("Neg"),
+    **dict.fromkeys(("softmax.int", "_softmax"), _softmax),
     "relu": plain("Relu"),
     "relu6": _relu6,
     "hardtanh": _clip("min_val", "max_val"),

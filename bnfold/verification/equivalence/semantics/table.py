@@ -6,6 +6,7 @@ from bnfold.verification.equivalence.interpreter import Semantics
 from bnfold.verification.equivalence.semantics import (
     activations,
     affine_ops,
+    contraction,
     layout,
     linear,
     opaque,
@@ -13,6 +14,6 @@ from bnfold.verification.equivalence.semantics import (
     sums,
 )
 
-FAMILIES = (activations, affine_ops, layout, linear, ort_operators, opaque, sums)
+FAMILIES = (activations, affine_ops, contraction, layout, linear, ort_operators, opaque, sums)
 
 SEMANTICS = Semantics({op: read for family in FAMILIES for op, read in family.SEMANTICS.items()}, opaque.opaque)
