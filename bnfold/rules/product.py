@@ -14,12 +14,12 @@ import numpy as np
 
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant
-from bnfold.ir.product_view import Axes, ProductView
+from bnfold.ir.product_view import AttentionView, Axes, ProductView
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import ulp
 from bnfold.rules.layout import Array, Unmovable, moved
 from bnfold.rules.reasons import Refusal
-from bnfold.rules.rule import ABSORBED, Alternatives, Assignments, RuleContext
+from bnfold.rules.rule import ABSORBED, Alternatives, Assignments, Rule, RuleContext
 from bnfold.rules.sums_to_one import sums_to_one
 
 Total = Callable[[int], float | None]
@@ -152,3 +152,27 @@ def _to_operand(array: Array, fill: float, *, axes: Axes, factor: float) -> Arra
     array = array * factor if fill == 0 else array
     sizes = [1 if axis is None else array.shape[axis] for axis in axes]
     return np.transpose(array, [*kept, *others]).reshape(sizes)
+
+
+def _attention(node: Node, context: RuleContext) -> Alternatives:
+    """``softmax(q k') v``: a mean of values, unless a row of the mask lets no key through."""
+    others = (context.proposed(value) for value in (*node.inputs[:2], *node.inputs[3:]))
+    if any(transform is not None and not transform.is_identity for transform in others):
+        return Refusal("nonlinear", f"{node.label} does not carry the transform of anything but its values")
+    view = AttentionView.of(node)
+    if view is None:
+        return Refusal("unknown-shape", f"{node.label} keeps its values, or what its heads are is not known")
+
+    def total(_: int) -> float | None:
+        return 1.0 if view.is_mean else None
+
+    return propagate(node, context, [2], ((), (), view.axes), total)
+
+
+RULES = {
+    "Attention": Rule(
+        "any transform of the values' channels, if each head has its own; an offset only without a computed mask",
+        "on the values likewise",
+        _attention,
+    ),
+}

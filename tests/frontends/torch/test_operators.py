@@ -77,6 +77,7 @@ class Everything(nn.Module):
             x.permute(0, 2, 3, 1), x.reshape(x.shape[0], -1), x[:, :1].expand(-1, 3, -1, -1), F.pixel_shuffle(x, 2),
             F.pixel_unshuffle(x, 2), F.pad(x, (1, 1)), F.interpolate(x, scale_factor=2.0), x.mean(1), x.sum(1),
             x.amax(1), x.amin(1), x.std(1), x.var(1), F.dropout(x, training=False), x.double(),
+            F.scaled_dot_product_attention(x, x, x),
         )  # fmt: skip
 
 

@@ -143,3 +143,61 @@ def behind_several_matrices_of_which_each_mixes_positions_without_an_offset():
         y = BatchNormalization (t2, bn_scale, bn_bias, bn_mean, bn_var)
     }"""
     return parse(graph, {"w": weights(1, 4, 3, 1), "m": weights(3, 2, 5, 6), **bn})
+
+
+# --- Attention
+
+
+def _heads(
+    attributes: str = "", more: str = "", held: dict[str, np.ndarray] | None = None, keys: str = "5"
+) -> ModelProto:
+    graph = f"""(float[2, 3, {keys}] x, float[2, 4, 6] q, float[2, {keys}, 6] k MASK) => (float[] y) {{
+        c = Conv (x, w)
+        v = Transpose <perm = [0, 2, 1]> (c)
+        o = Attention <q_num_heads = 2, kv_num_heads = 2{attributes}> (q, k, v{more})
+        t2 = Transpose <perm = [0, 2, 1]> (o)
+        y = BatchNormalization (t2, bn_scale, bn_bias, bn_mean, bn_var)
+    }}""".replace("MASK", ", bool[4, 5] m" if more and not held else "")
+    return parse(graph, {"w": weights(1, 4, 3, 1), **(held or {}), **batch_norm("bn", 4)}, opset=23, ir_version=11)
+
+
+@case(nodes=4)
+def behind_an_attention():
+    return _heads()
+
+
+@case(nodes=4)
+def behind_a_causal_attention():
+    return _heads(", is_causal = 1")
+
+
+@case(nodes=4)
+def behind_an_attention_with_a_constant_mask():
+    return _heads(more=", m", held={"m": np.tri(4, 5, dtype=bool)})
+
+
+@case(nodes=5)
+def behind_an_attention_that_a_constant_mask_hides_all_from_the_offset_stays():
+    return _heads(more=", m", held={"m": np.tri(4, 5, -1, dtype=bool)})
+
+
+@case(nodes=5)
+def behind_an_attention_with_a_computed_mask_the_offset_stays():
+    return _heads(more=", m")
+
+
+@case(nodes=5)
+def behind_an_attention_to_no_more_keys_than_there_are_the_offset_stays():
+    return _heads(keys="K")
+
+
+@case(0, ("unknown-shape",))
+def behind_an_attention_whose_queries_share_heads():
+    graph = """(float[2, 3, 5] x, float[2, 4, 6] q, float[2, 5, 3] k) => (float[] y) {
+        c = Conv (x, w)
+        v = Transpose <perm = [0, 2, 1]> (c)
+        o = Attention <q_num_heads = 2, kv_num_heads = 1> (q, k, v)
+        t2 = Transpose <perm = [0, 2, 1]> (o)
+        y = BatchNormalization (t2, bn_scale, bn_bias, bn_mean, bn_var)
+    }"""
+    return parse(graph, {"w": weights(1, 4, 3, 1), **batch_norm("bn", 8)}, opset=23, ir_version=11)

@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from bnfold.ir.graph import Node, Shape
-from bnfold.ir.product_view import Axes, ProductView
+from bnfold.ir.product_view import AttentionView, Axes, ProductView
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
@@ -183,4 +183,27 @@ def narrowed(interpreter: Interpreter, node: Node) -> bool:
     return True
 
 
-SEMANTICS = {"Softmax": softmax}
+def attention(interpreter: Interpreter, node: Node) -> bool:
+    """Attention: weights made of queries and keys, and their product with the values."""
+    view, values = AttentionView.of(node), node.input(2)
+    if view is None or values is None:
+        return False
+    others = [
+        None if value is None else interpreter.materialized(node, interpreter.state_of(value), interpreter.eps(value))
+        for value in (*node.inputs[:2], node.input(3))
+    ]
+    made = interpreter.made(node, ("attention weights", interpreter.attributes(node), *others))
+    shape, query = interpreter.shape(values), interpreter.shape(node.output)
+    if shape is None or query is None:
+        return False
+    rank = len(shape)
+    if view.is_mean:
+        interpreter.means[made.base] = rank - 1
+    axes: Axes = (*range(rank - 1), None)
+    weights = made, (*query[:-1], shape[-2])
+    sides = [weights, (interpreter.state_of(values), shape)]
+    interpreter.states[node.output] = _product(interpreter, node, "attention", sides, (axes, view.axes))
+    return True
+
+
+SEMANTICS = {"Softmax": softmax, "Attention": attention}
