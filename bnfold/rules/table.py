@@ -15,6 +15,7 @@ from bnfold.rules import (
     normalization,
     pad,
     pooling,
+    power,
     product,
     recurrent,
     reduction,
@@ -26,7 +27,7 @@ from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import Rule
 
 FAMILIES = (
-    conv, matmul, product, recurrent, normalization, add, mul, relu, clip, pooling, reduction, resize, pad,
+    conv, matmul, product, recurrent, normalization, add, mul, power, relu, clip, pooling, reduction, resize, pad,
     layout, concat, slicing, identity,
 )  # fmt: skip
 

@@ -23,6 +23,7 @@ WITHOUT_TORCH = {
     "GRU": "seen as Recurrent: its weights lie otherwise",
     "LSTM": "seen as Recurrent",
     "RNN": "seen as Recurrent",
+    "ReduceSumSquare": "a sum of powers",
     "Resize": "seen as Upsample",
     "Size": "seen as Shape",
     "Squeeze": "seen as Reshape",
@@ -33,9 +34,9 @@ WITHOUT_TORCH = {
 
 UNSEEN = {
     "no transform passes it": """
-        _fft_c2r _fft_r2c _log_softmax abs acos acosh asin asinh atan atan2 atan2.out atanh cos cosh cumsum elu
-        erf exp expm1 gelu log log10 log1p log2 pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor prod prod.dim_int
-        reciprocal round rsqrt sigmoid sign sin sinh sqrt tan tanh trunc ceil floor fmod.Scalar fmod.Tensor
+        _fft_c2r _fft_r2c _log_softmax acos acosh asin asinh atan atan2 atan2.out atanh cos cosh cumsum elu
+        erf exp expm1 gelu log log10 log1p log2 pow.Scalar pow.Tensor_Tensor prod prod.dim_int
+        round sigmoid sign sin sinh tan tanh trunc ceil floor fmod.Scalar fmod.Tensor
         remainder.Scalar remainder.Tensor div.Scalar_mode div.Tensor_mode _cdist_forward _pdist_forward grid_sampler_2d
         native_group_norm""",
     "it makes integers or truths, or reads nothing else": """
@@ -77,7 +78,8 @@ class Everything(nn.Module):
             x.permute(0, 2, 3, 1), x.reshape(x.shape[0], -1), x[:, :1].expand(-1, 3, -1, -1), F.pixel_shuffle(x, 2),
             F.pixel_unshuffle(x, 2), F.pad(x, (1, 1)), F.interpolate(x, scale_factor=2.0), x.mean(1), x.sum(1),
             x.amax(1), x.amin(1), x.std(1), x.var(1), F.dropout(x, training=False), x.double(),
-            F.scaled_dot_product_attention(x, x, x),
+            F.scaled_dot_product_attention(x, x, x), x.abs(), x.sqrt(), x.reciprocal(), x**3,
+            x.norm(1, 1), x.norm(2, 1),
         )  # fmt: skip
 
 

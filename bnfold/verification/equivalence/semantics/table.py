@@ -11,9 +11,10 @@ from bnfold.verification.equivalence.semantics import (
     linear,
     opaque,
     ort_operators,
+    powers,
     sums,
 )
 
-FAMILIES = (activations, affine_ops, contraction, layout, linear, ort_operators, opaque, sums)
+FAMILIES = (activations, affine_ops, contraction, layout, linear, ort_operators, opaque, powers, sums)
 
 SEMANTICS = Semantics({op: read for family in FAMILIES for op, read in family.SEMANTICS.items()}, opaque.opaque)
