@@ -15,7 +15,7 @@ import numpy as np
 from bnfold.ir.graph import Node, Shape
 from bnfold.ir.product_view import AttentionView, Axes, ProductView
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, aligned
+from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.opaque import opaque
 
@@ -63,10 +63,12 @@ def _product(
         if own is None and (state.affine.gain.size > 1 or state.affine.has_shift):
             state = AbstractValue(interpreter.materialized(node, state, eps))
         elif own is not None:
-            if axes is None or not _is_mean(interpreter, node, sides[1 - index], axes[1 - index]):
+            state = _levelled(state, own.index(None), eps)
+            if _varies(state, own.index(None)):
+                state = _along(interpreter, node, state, own.index(None), eps)
+            elif axes is None or not _is_mean(interpreter, node, sides[1 - index], axes[1 - index]):
                 state = interpreter.unshifted(node, state, eps)
                 state = AbstractValue(state.base, state.affine.gain_only(), state.gain_error)
-            state = _levelled(state, own.index(None), eps)
             if not _passes(state, own, shape):
                 state = AbstractValue(interpreter.materialized(node, state, eps))
         arrays = state.affine.gain, state.affine.shift, state.gain_error, state.shift_error
@@ -109,6 +111,21 @@ def _levelled(state: AbstractValue, axis: int, eps: float) -> AbstractValue:
             return state
         found += [middle, bars.max(axis=axis, keepdims=True)]
     return AbstractValue(state.base, Affine.of(*aligned(found[0], found[2])), found[1], found[3])
+
+
+def _varies(state: AbstractValue, axis: int) -> bool:
+    return any(array.ndim > axis and array.shape[axis] > 1 for array in (state.affine.gain, state.affine.shift))
+
+
+def _along(interpreter: Interpreter, node: Node, state: AbstractValue, axis: int, eps: float) -> AbstractValue:
+    """Return a state that varies along ``axis`` as the class of all its numbers along it, up to one factor."""
+    arrays = state.affine.gain, state.affine.shift, state.gain_error, state.shift_error
+    gain, shift, gain_error, shift_error = (
+        np.moveaxis(np.expand_dims(array, axis), axis + 1, -1) for array in np.broadcast_arrays(*aligned(*arrays))
+    )
+    bars = gain_error + LOOSE * eps * np.abs(gain), shift_error + LOOSE * eps * np.abs(shift)
+    numbers = Numbers(np.concatenate([gain, shift], -1), np.concatenate(bars, -1))
+    return interpreter.made(node, ("along", axis, state.base), lambda: numbers, "any")
 
 
 def _laid_out(array: Array, axes: Axes, rank: int) -> Array:
