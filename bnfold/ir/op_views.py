@@ -255,6 +255,19 @@ def gemm_term_fits(node: Node, outer: int) -> bool:
     return len(terms) <= 2 and terms[-1:] in ((), (1,), (outer,))
 
 
+def exponent_of(node: Node) -> float | None:
+    """Return the power that a Pow, Sqrt or Reciprocal raises to, 1 for Abs; None for other or computed ones."""
+    if node.op != "Pow":
+        return {"Abs": 1.0, "Sqrt": 0.5, "Reciprocal": -1.0}.get(node.op)
+    value, source = node.input(1), node.input(0)
+    if value is None or source is None or not node.graph.constants.is_constant(value) or constant(node, 1).size != 1:
+        return None
+    if constant(node, 1).ndim > (source.rank or 0):
+        return None
+    found = float(constant(node, 1).astype(np.float64).reshape(()))
+    return found if np.isfinite(found) else None
+
+
 def clip_bounds(node: Node) -> tuple[float | None, float | None] | None:
     """Return the lower and the upper bound of a Clip, None for one that is absent.
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.evaluation import NotEvaluable
-from bnfold.ir.graph import Editor, Graph, Node
+from bnfold.ir.graph import Editor, Graph, Node, Value
+from bnfold.ir.op_views import split_operands
 from bnfold.numerics.linear import Scaled
 from bnfold.numerics.rounding import is_float, rounded
 from bnfold.planner.activation_sizes import ActivationSizes
@@ -247,4 +248,15 @@ def write(weighted: WeightedPlan, editor: Editor) -> None:
         if fold.residual is None and not fold.op.reads:  # else nothing reads it any more
             editor.remove(fold.op.nodes, fold.op.source, fold.op.target)
     for residual, data in weighted.operands.items():
-        editor.replace(residual.op, list(residual.nodes), residual.source, data)
+        *before, last = residual.nodes
+        target = _read_by(last, residual.op, data) if before else None
+        if target is not None:
+            editor.remove(before, residual.source, target)
+        else:
+            editor.replace(residual.op, list(residual.nodes), residual.source, data)
+
+
+def _read_by(node: Node, op: str, data: NDArray[Any]) -> Value | None:
+    """Return the value that ``node`` reads if it is ``op`` of that and of ``data`` already; else None."""
+    operands = split_operands(node) if node.op == op else None
+    return node.inputs[operands[0]] if operands is not None and _is_there(node, operands[1], data) else None

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import slices
+from bnfold.ir.op_views import exponent_of, slices
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import is_float, range_of
 from bnfold.planner.activation_sizes import (
@@ -32,6 +32,7 @@ from bnfold.planner.activation_sizes import (
 from bnfold.rules.forward_transform import carried, forward_transform
 from bnfold.rules.layout import length_of
 from bnfold.rules.reasons import Refusal
+from bnfold.rules.reduction import reduced_axes
 from bnfold.rules.rule import INCONSISTENT_MODEL
 
 Array = NDArray[np.float64]
@@ -71,8 +72,9 @@ class Conditioning:
             return None
         try:
             with np.errstate(all="ignore"):
-                return self._refusal(value, total, (smallest, largest))
-        except INCONSISTENT_MODEL:
+                found = self._refusal(value, total, (smallest, largest))
+            return None if found is not None and found.reason == "conditioning" and _is_centre(value) else found
+        except (NotEvaluable, *INCONSISTENT_MODEL):
             return None
 
     def _refusal(self, value: Value, total: Affine, limits: tuple[float, float]) -> Refusal | None:
@@ -145,6 +147,39 @@ class Conditioning:
             except INCONSISTENT_MODEL:
                 passed = None
         return square
+
+
+def _is_centre(value: Value) -> bool:
+    """Return True for a mean that is only taken from what it is the mean of, to add up the squares of the rest.
+
+    An error ``e`` of it is lost there: ``sum (x - m - e)^2 = sum (x - m)^2 + n e^2``, where ``m`` is the mean of n.
+    """
+    mean = value.producer
+    if mean is None or mean.op != "ReduceMean" or not mean.attr("keepdims", 1) or not readers(value):
+        return False
+    source = mean.inputs[0]
+    axes = None if source is None else reduced_axes(mean, source)
+    for minus in readers(value) if axes is not None else ():
+        if minus.op != "Sub" or list(minus.inputs) != [source, value] or not is_made(minus):
+            return False
+        for node in readers(minus.output) or [minus]:
+            added = readers(node.output) if _squares(node) else [node]
+            if not added or any(not _adds(end, axes, squares=end is node) for end in added):
+                return False
+    return axes is not None
+
+
+def _squares(node: Node) -> bool:
+    """Return True for a value times itself, or to the power of two."""
+    return is_made(node) and (
+        (node.op == "Mul" and node.inputs[0] is node.inputs[1]) or (node.op == "Pow" and exponent_of(node) == 2)
+    )
+
+
+def _adds(node: Node, axes: list[int] | None, *, squares: bool) -> bool:
+    """Return True if a node adds up what it reads along ``axes``, or the ``squares`` of that."""
+    ops = ("ReduceL2", "ReduceSumSquare") if squares else ("ReduceMean", "ReduceSum")
+    return node.op in ops and node.inputs[0] is not None and reduced_axes(node, node.inputs[0]) == axes
 
 
 def _known_sum(own: Array, more: Array | None) -> Array:

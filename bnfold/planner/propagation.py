@@ -29,6 +29,15 @@ MOST_ALTERNATIVES = 64
 """Untried alternatives that one propagation remembers."""
 
 
+NEARBY = 32
+"""Values before an input among which it is looked for a transformed one."""
+
+JOINTS = frozenset({"Concat", "Mul", "Div"})
+"""Operators that go on from the inputs that are known, as if the others were as they are."""
+
+WEIGHTED = frozenset({"Conv", "ConvTranspose", "Gemm", "Linear", "LSTM", "GRU", "RNN", "Recurrent"})
+"""Operators that absorb transforms, whatever they read."""
+
 PINNING = frozenset({"Relu", "LeakyRelu", "PRelu", "Clip"})
 """Operators with a rule that refuse most transforms by what they are asked alone."""
 
@@ -110,7 +119,7 @@ class Propagation:
             refused_at = False
             refusal = self._accept(assignments, queue, None, trace=first is None)
             while refusal is None and queue:
-                node = queue.pop()
+                node = queue.pop(self._next(queue))
                 if not self._has_news(node):
                     continue
                 self.seen.update(value for value in (*node.inputs, *node.outputs) if value is not None)
@@ -206,6 +215,31 @@ class Propagation:
         for node in dict.fromkeys((value.producer, *value.consumers)):
             if node is not None and node not in self.candidate.nodes and node not in self.planner.removed:
                 yield node
+
+    def _next(self, queue: list[Node]) -> int:
+        """Return the place of the node to ask: the last, but one of several inputs that will be known later last."""
+        for place in range(len(queue) - 1, -1, -1):
+            if queue[place].op not in JOINTS or not self._waits(queue[place]):
+                return place
+        return len(queue) - 1
+
+    def _waits(self, node: Node) -> bool:
+        """Return True if a node, asked now, would take an input for untransformed that depends on transformed values.
+
+        Mean and deviation of one value are such parts of a Concat. Weights on the way absorb what comes there.
+        """
+        if not node.live_outputs or node.output in self.state.assigned:
+            return False
+        pending = [value for value in node.inputs if value is not None and value not in self.state.assigned]
+        for _ in range(NEARBY):
+            if not pending:
+                return False
+            producer = pending.pop().producer
+            inputs = [] if producer is None or producer.op in WEIGHTED else producer.inputs
+            pending += [value for value in inputs if value is not None]
+            if any(value in self.state.assigned for value in inputs):
+                return True
+        return False
 
     def _has_news(self, node: Node) -> bool:
         """True if a value around ``node`` got its transform since it was asked: transforms are added, never changed."""

@@ -28,15 +28,20 @@ def pass_on(node: Node, context: RuleContext) -> Alternatives:
     return [[(node.output if after is None else source, known)]]
 
 
-def _dropout(node: Node, context: RuleContext) -> Alternatives:
-    """Dropout at inference: opset 12 and later by its training_mode input, opsets 1 and 6 by ``is_test``."""
+def is_training(node: Node) -> bool:
+    """Return True for a Dropout that may drop: by its training_mode from opset 12 on, by ``is_test`` in 1 and 6."""
     training = node.input(2)
     active = (
         training is not None
         and node.opset >= 12
         and (not node.graph.constants.is_constant(training) or constant(node, 2).any())
     )
-    if active or (node.opset < 7 and not node.attr("is_test", 0)):
+    return bool(active) or (node.opset < 7 and not node.attr("is_test", 0))
+
+
+def _dropout(node: Node, context: RuleContext) -> Alternatives:
+    """Dropout at inference."""
+    if is_training(node):
         return Refusal("training-mode", f"Dropout {node.name!r} is in training mode")
     if any(value.consumers or value.is_output or value.captured for value in node.live_outputs[1:]):
         return Refusal("consumers", f"the mask of Dropout {node.name!r} is read")

@@ -9,7 +9,8 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import constant
 from bnfold.ir.product_views import LabelledProduct
-from bnfold.numerics.affine import Affine
+from bnfold.numerics.affine import Affine, leading
+from bnfold.numerics.rounding import ulp
 from bnfold.rules import quantized
 from bnfold.rules.layout import MOST_ENTRIES, Array
 from bnfold.rules.reasons import Refusal
@@ -66,7 +67,13 @@ def propagate(node: Node, context: RuleContext) -> Alternatives:
         ways.append([(source, Affine.of(_axes(gain, view.read, view), 0.0))])
     if not ways:
         return _off_axes(node)
-    return Refusal("no-bias", f"{node.label} has no bias") if after.has_shift else ways
+    if not after.has_shift:
+        return ways
+    shift, total = _spread(after.shift, view.result, view), _even_sum(node, view, context.current)
+    if total and _lies_in(gain, view.read, view) and _lies_in(shift, view.read, view):
+        own = _axes(gain, view.read, view), _axes(shift / total, view.read, view)
+        return [[(source, Affine.of(*leading(*own)))]]
+    return Refusal("no-bias", f"{node.label} has no bias")
 
 
 def rewrite(node: Node, current: Transforms) -> Rewrite:
@@ -127,6 +134,25 @@ def _is_one(ratio: Array) -> bool:
     return bool((np.abs(ratio - 1.0) <= SAME).all())
 
 
+def _even_sum(node: Node, view: LabelledProduct, current: Transforms) -> float | None:
+    """Return what the constant sums to over what the result lacks, where that is one number up to half an ulp.
+
+    Rows that are means, say: then an offset of the data that varies along none of what is added up comes out so.
+    """
+    if set(view.read) - set(view.result) != set(view.held) - set(view.result):
+        return None
+    now: Array = _spread(constant(node, view.constant).astype(np.float64), view.held, view) * _ratio(
+        node, view, current
+    )
+    if now.ndim and not _lies_in(now, view.held, view):
+        return None
+    sums = now.sum(axis=tuple(range(len(view.result), len(view.labels)))) * node.attr("alpha", 1.0)
+    value = node.inputs[view.constant]
+    half = float(ulp(np.ones(()), np.float32 if value is None or value.dtype is None else value.dtype)) / 2
+    middle = float(sums.max() + sums.min()) / 2
+    return middle if (np.abs(sums - middle) <= half * abs(middle)).all() else None
+
+
 def _offset(node: Node, view: LabelledProduct, context: RuleContext, ratio: Array) -> Array:
     """Return what the offset of the data adds to the result, where the constant is multiplied by ``ratio``.
 
@@ -138,6 +164,9 @@ def _offset(node: Node, view: LabelledProduct, context: RuleContext, ratio: Arra
     if before is None or not before.has_shift:
         return np.zeros(())
     shift = _spread(before.shift, view.read, view)
+    even = _even_sum(node, view, context.current) if _lies_in(shift, view.result, view) and _is_one(ratio) else None
+    if even is not None:
+        return _axes(shift * even, view.result, view)
     now = _spread(constant(node, view.constant).astype(np.float64), view.held, view)
     terms = [now, shift, np.asarray(ratio), _ratio(node, view, context.current)]
     shape = np.broadcast_shapes(*(term.shape for term in terms))

@@ -11,7 +11,7 @@ from bnfold.ir.op_views import MatrixView, constant, constant_shape, gemm_term_f
 from bnfold.ir.product_views import split_equation
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import fold_linear, gemm_view
-from bnfold.rules import labelled_product
+from bnfold.rules import labelled_product, product
 from bnfold.rules.linear_common import Ends, absorb, new_weight
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
@@ -98,6 +98,8 @@ def _output_axis(node: Node, view: MatrixView) -> int | None:
 
 
 def _propagate_matmul(node: Node, context: RuleContext) -> Alternatives:
+    if split_operands(node) is None:
+        return product.of_two_values(node, context)
     view = _matrix(node)
     if isinstance(view, Refusal) or not _on_its_axis(node, view, context.current, context.proposed):
         return _propagate_along_other_axes(node, context, view)
@@ -154,6 +156,8 @@ def _carried_shift(node: Node, view: MatrixView, context: RuleContext, before: A
 
 
 def _rewrite_matmul(node: Node, current: Transforms) -> Rewrite:
+    if split_operands(node) is None:
+        return Rewrite()
     view = _matrix(node)
     if isinstance(view, Refusal) or not _on_its_axis(node, view, current):
         return labelled_product.rewrite(node, current)
@@ -178,9 +182,10 @@ RULES = {
         _rewrite_gemm,
     ),
     "MatMul": Rule(
-        "any scale, along axes that the constant does not have on to the data; an offset needs a constant Add behind, "
-        "else the BatchNorm becomes one",
-        "any scale but 0, along axes that the constant does not have on to the output; an offset goes on to the output",
+        "any scale into a constant, along axes that it does not have on to the data; an offset needs a constant Add "
+        "behind, else the BatchNorm becomes one; of two values to the one with those axes, an offset past a Softmax",
+        "any scale but 0 into a constant, along axes that it does not have on to the output; an offset goes on to the "
+        "output; of two values likewise, an offset past a Softmax",
         _propagate_matmul,
         _rewrite_matmul,
     ),

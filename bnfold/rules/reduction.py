@@ -1,4 +1,4 @@
-"""ReduceMean, ReduceSum, ReduceMax and ReduceMin, over axes along which the transform does not vary."""
+"""Means, sums, extremes, norms and deviations over axes along which the transform does not vary."""
 
 from __future__ import annotations
 
@@ -27,13 +27,9 @@ def _reduce(node: Node, context: RuleContext) -> Alternatives:
     """Means pass any transform that does not vary along the axes, sums multiply the shift, maxima need a >= 0."""
     source = node.inputs[0]
     assert source is not None
-    rank = source.rank
-    axes = integers(node, "axes", 1)
-    if rank is None or (axes is None and node.input(1) is not None):
+    reduced, rank = reduced_axes(node, source), source.rank
+    if reduced is None or rank is None:
         return Refusal("unknown-shape", f"the axes of {node.label} are not known")
-    if not axes:
-        axes = [] if node.attr("noop_with_empty_axes", 0) else list(range(rank))
-    reduced = sorted({axis % rank for axis in axes})
     if node.op in ("ReduceMax", "ReduceMin") and any(
         (transform.gain < 0).any() for transform in proposed_around(node, context)
     ):
@@ -47,19 +43,33 @@ def _reduce(node: Node, context: RuleContext) -> Alternatives:
     return pass_moved(node, context, forward, backward, plain=False)
 
 
-def _spread(node: Node, context: RuleContext) -> Alternatives:
-    """Torch's standard deviation and variance: an offset changes nothing, a scale comes out without its sign."""
+def reduced_axes(node: Node, source: Value) -> list[int] | None:
+    """Return the axes that a node reduces, in order; None where they, or the rank, are not known."""
+    axes, rank = integers(node, "axes", 1), source.rank
+    if rank is None or (axes is None and node.input(1) is not None):
+        return None
+    if not axes:
+        axes = [] if node.attr("noop_with_empty_axes", 0) else list(range(rank))
+    return sorted({axis % rank for axis in axes})
+
+
+SQUARES = frozenset({"Var", "ReduceSumSquare"})
+DEVIATIONS = frozenset({"Std", "Var"})
+
+
+def _size(node: Node, context: RuleContext) -> Alternatives:
+    """Norms, and torch's deviations: a scale comes out without its sign; an offset changes no deviation."""
     source = node.inputs[0]
     assert source is not None
-    rank, squared = source.rank, node.op == "Var"
-    if rank is None:
-        return Refusal("unknown-shape", f"the rank of {source.name!r} is not known")
-    after = context.proposed(node.output)
+    reduced, rank, squared = reduced_axes(node, source), source.rank, node.op in SQUARES
+    if reduced is None or rank is None:
+        return Refusal("unknown-shape", f"the axes of {node.label} are not known")
+    before, after = context.proposed(source), context.proposed(node.output)
     if after is not None and (after.has_shift or not (after.gain > 0).all()):
         return Refusal("nonlinear", f"{node.label} is never negative, whatever it reads")
-    plain_forward, plain_backward = _reducing(
-        rank, sorted({axis % rank for axis in node.attr("axes")}), bool(node.attr("keepdims", 1)), 1
-    )
+    if before is not None and before.has_shift and node.op not in DEVIATIONS:
+        return Refusal("nonlinear", f"an offset does not pass {node.label}")
+    plain_forward, plain_backward = _reducing(rank, reduced, bool(node.attr("keepdims", 1)), 1)
 
     def forward(array: Array, fill: float) -> Array:
         moved = plain_forward(array, fill)
@@ -103,11 +113,18 @@ def _reducing(
 
 RULES = {
     "ReduceMean": Rule(_REDUCED, _REDUCED, _reduce),
-    "Std": Rule("positive scales without offset (torch's own operator)", f"{_REDUCED}; the offset is lost", _spread),
+    "Std": Rule("positive scales without offset (torch's own operator)", f"{_REDUCED}; the offset is lost", _size),
     "Var": Rule(
         "positive scales without offset, of which the root is taken (torch's own operator)",
         f"{_REDUCED}; the scale is squared, the offset is lost",
-        _spread,
+        _size,
+    ),
+    **dict.fromkeys(
+        ("ReduceL1", "ReduceL2"),
+        Rule("positive scales, no offset", f"{_REDUCED}, without its sign; no offset", _size),
+    ),
+    "ReduceSumSquare": Rule(
+        "positive scales, of which the root is taken; no offset", f"{_REDUCED}, squared; no offset", _size
     ),
     "ReduceSum": Rule(f"{_REDUCED}; the offset is divided by their number", "multiplied by it", _reduce),
     "ReduceMax": Rule(f"{_REDUCED}, scales >= 0", f"{_REDUCED}, scales >= 0", _reduce),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from bnfold.ir.graph import Node, Shape
+from bnfold.ir.graph import Node
 from bnfold.ir.op_views import (
     constant,
     slices,
@@ -28,7 +28,9 @@ def _gather(node: Node, context: RuleContext) -> Alternatives:
         return pass_moved(node, context, unknown, unknown)
     axis = node.attr("axis", 0) % len(source.shape)
     if node.graph.constants.is_constant(indices):
-        return _select(node, context, axis, constant(node, 1))
+        picked = constant(node, 1)
+        found = _select(node, context, axis, picked)
+        return found if isinstance(found, Refusal) else [*found, *_embedded(node, context, axis, picked)]
     return _pick_at_run_time(node, context, axis, indices.rank)
 
 
@@ -62,11 +64,13 @@ def _slice(node: Node, context: RuleContext) -> Alternatives:
     relevant = [(axis, span) for axis, span in cut if axis in varying]
     if not relevant:
         alternatives = pass_moved(node, context, lambda array, _: array, lambda array, _: array)
-        return (
-            alternatives
-            if isinstance(alternatives, Refusal)
-            else [*alternatives, *_embedded(node, context, cut, source.shape)]
-        )
+        if isinstance(alternatives, Refusal) or len(cut) != 1:
+            return alternatives
+        ((axis, span),) = cut
+        size = length_of(source, axis)
+        if span is None or size is None:
+            return alternatives
+        return [*alternatives, *_embedded(node, context, axis, np.arange(size)[span])]
     axis, span = relevant[0]
     if span is None:
         return Refusal("dynamic-weights", f"the bounds of Slice {node.name!r} are computed at run time")
@@ -76,23 +80,23 @@ def _slice(node: Node, context: RuleContext) -> Alternatives:
     return _select(node, context, axis, np.arange(size)[span])
 
 
-def _embedded(node: Node, context: RuleContext, cut: list[tuple[int, slice | None]], shape: Shape) -> list[Assignments]:
-    """A second way to carry a slice's transform back: on the part that is cut out, the rest untouched."""
+def _embedded(node: Node, context: RuleContext, axis: int, picked: NDArray[np.integer]) -> list[Assignments]:
+    """A second way to carry a transform of the output back that is one along ``axis``: the other entries untouched."""
     source, after = node.inputs[0], context.proposed(node.output)
     assert source is not None
-    if after is None or context.proposed(source) is not None or len(cut) != 1:
+    size, rank = length_of(source, axis), node.output.rank
+    if after is None or context.proposed(source) is not None or size is None or rank is None:
         return []
-    ((axis, span),) = cut
-    size = length_of(source, axis)
-    if size is None or span is None:
+    if any(n > 1 for n in after.gain.shape[axis : axis + picked.ndim]):
         return []
-    picked = np.arange(size)[span]
 
     def back(array: Array, fill: float) -> Array:
-        return _scattered(broadcast_over(array, with_size(array.shape, axis, len(picked))), axis, picked, size, fill)
+        lead, behind = array.shape[:axis], array.shape[axis + picked.ndim :]
+        full = broadcast_over(array, (*lead, *picked.shape, *behind)).reshape((*lead, picked.size, *behind))
+        return _scattered(full, axis, picked.reshape(-1), size, fill)
 
     try:
-        return [[(source, moved(after, len(shape), back))]]
+        return [[(source, moved(after, rank, back))]]
     except Unmovable:
         return []
 

@@ -19,6 +19,8 @@ from bnfold.rules import (
     normalization,
     pad,
     pooling,
+    power,
+    product,
     recurrent,
     reduction,
     relu,
@@ -28,8 +30,8 @@ from bnfold.rules import (
 from bnfold.rules.rule import Rule
 
 FAMILIES = (
-    conv, matmul, recurrent, normalization, layer_norms, add, mul, relu, clip, extremes, pooling, reduction, resize,
-    pad, layout, concat, slicing, indexing, identity, fused, block_quantized,
+    conv, matmul, product, recurrent, normalization, layer_norms, add, mul, power, relu, clip, extremes, pooling,
+    reduction, resize, pad, layout, concat, slicing, indexing, identity, fused, block_quantized,
 )  # fmt: skip
 
 RULES: dict[str, Rule] = {op: rule for family in FAMILIES for op, rule in family.RULES.items()}

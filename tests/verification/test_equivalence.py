@@ -7,21 +7,12 @@ import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import inliner
 
-from bnfold.frontends.onnx.graph import OnnxGraphs
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import AbstractValue, Numbers, match
-from bnfold.verification.equivalence.alignment import Alignment, align
 from sample_models.build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 from tests.support import ROOT, fold_proto
-
-
-def aligned(original: onnx.ModelProto, folded: onnx.ModelProto) -> Alignment:
-    graphs = [
-        OnnxGraphs(inliner.inline_local_functions(m) if m.functions else m, freeze=True) for m in (original, folded)
-    ]
-    return align(*graphs)
+from tests.verification.aligned import aligned
 
 
 def renamed(model: onnx.ModelProto) -> onnx.ModelProto:

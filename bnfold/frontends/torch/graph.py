@@ -233,7 +233,7 @@ class TorchGraphs:
     def _one_type(self, node: fx.Node, view: OnnxView) -> bool:
         """False where the call mixes types, which ONNX's operators don't; a BatchNorm's parameters may be wider."""
         after = node.meta.get("val")
-        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape", "Gather"):
+        if not isinstance(after, Tensor) or view.op in ("BatchNormalization", "Shape", "Gather", "Attention"):
             return True
         chooses = view.op in ("Where", "GatherElements", "ScatterElements")  # by truths and integers
         found = [argument(node, operand) for operand in view.inputs if isinstance(operand, Operand)]

@@ -85,6 +85,7 @@ class Interpreter:
         self.slices: dict[int, tuple[int, dict[int, tuple[int, int, int]]]] = {}
         self.views: dict[int, tuple[int, tuple[int | None, ...]]] = {}
         self.turns: dict[int, tuple[int, tuple[int, ...]]] = {}
+        self.means: dict[int, int] = {}
         self.layers: dict[Node, Layer] = {}
         self._data: dict[int, NDArray[Any]] = {}
         self._room = HELD

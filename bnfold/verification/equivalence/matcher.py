@@ -56,7 +56,7 @@ class Matcher(Interpreter):
         super().__init__(graphs, original.numbering, original.semantics)
         self.original = original
         self.pads, self.slices, self.clips = original.pads, original.slices, original.clips
-        self.views, self.turns = original.views, original.turns
+        self.views, self.turns, self.means = original.views, original.turns, original.means
         self.shapes, self._data = original.shapes, original._data
         self.mismatches: list[Mismatch] = []
         self.raw: dict[Value, AbstractValue] = {}

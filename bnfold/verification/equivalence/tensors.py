@@ -47,7 +47,7 @@ def compared_tensors(found: Alignment) -> Iterator[Tensor]:
         ulps = np.where(np.isnan(differences), np.inf, ulps).max(axis=-1).reshape(-1)
         worst = np.nan_to_num(differences, nan=np.inf).max(axis=-1).reshape(-1)
         in_bias = False
-        if target is not None and _own_bias(found, node):
+        if target is not None and _own_bias(found, node, lead):
             shift_ulps, shift_differences = _shift_ulps(state, target, lead, layer.dtype)
             in_bias = bool(shift_ulps.max(initial=0.0) > ulps.max(initial=0.0))
             ulps, worst = np.maximum(ulps, shift_ulps), np.maximum(worst, shift_differences)
@@ -122,18 +122,18 @@ def _same_transform(first: AbstractValue, second: AbstractValue) -> bool:
 
 
 def _fits(gain: Array, lead: tuple[int, ...]) -> bool:
-    """Return True if a transform varies along no axis but that of the rows."""
+    """Return True if a transform's array varies along no axis but that of the rows."""
     shape = gain.shape + (1,) * (len(lead) - gain.ndim)
     return len(shape) == len(lead) and all(size in (1, whole) for size, whole in zip(shape, lead, strict=True))
 
 
-def _own_bias(found: Alignment, node: Node) -> bool:
+def _own_bias(found: Alignment, node: Node, lead: tuple[int, ...]) -> bool:
     """Return True if the layer's shift is its own bias: no shift comes in that carries an error already."""
     source = found.folded.states.get(node.inputs[0]) if node.inputs[0] is not None else None
     shift = found.folded.layers[node].output.affine.shift
     wide = shift.ndim > 0 and shift.shape[0] != 1
     sure = source is not None and (not source.shift_error.any() or found.folded.is_exact(node.inputs[0]))
-    return node.op != "MatMul" and sure and not wide
+    return node.op not in ("MatMul", "Einsum") and sure and not wide and _fits(shift, lead)
 
 
 def _shift_ulps(state: AbstractValue, target: AbstractValue, lead: tuple[int, ...], dtype: Any) -> tuple[Array, Array]:

@@ -24,6 +24,7 @@ WITHOUT_TORCH = {
     "GRU": "seen as Recurrent: its weights lie otherwise",
     "LSTM": "seen as Recurrent",
     "RNN": "seen as Recurrent",
+    "ReduceSumSquare": "a sum of powers",
     "Resize": "seen as Upsample",
     "GatherND": "torch indexes by a tensor for each axis",
     "ReverseSequence": "torch has none",
@@ -38,9 +39,9 @@ WITHOUT_TORCH = {
 
 UNSEEN = {
     "no transform passes it": """
-        _fft_c2r _fft_r2c _log_softmax _softmax abs acos acosh asin asinh atan atan2 atan2.out atanh cos cosh cumsum elu
-        erf exp expm1 gelu log log10 log1p log2 pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor prod prod.dim_int
-        reciprocal round rsqrt sigmoid sign sin sinh sqrt tan tanh trunc ceil floor fmod.Scalar fmod.Tensor
+        _fft_c2r _fft_r2c _log_softmax acos acosh asin asinh atan atan2 atan2.out atanh cos cosh cumsum elu
+        erf exp expm1 gelu log log10 log1p log2 pow.Scalar pow.Tensor_Tensor prod prod.dim_int
+        round sigmoid sign sin sinh tan tanh trunc ceil floor fmod.Scalar fmod.Tensor
         remainder.Scalar remainder.Tensor div.Scalar_mode div.Tensor_mode _cdist_forward _pdist_forward
         grid_sampler_2d""",
     "it makes integers or truths, or reads nothing else": """
@@ -86,6 +87,8 @@ class Everything(nn.Module):
             torch.maximum(x, x - x), torch.minimum(x, x - x), torch.where(x > 0, x, -x),
             x.gather(1, x.argsort(1)), x.scatter(1, x.argsort(1), x), x.repeat(1, 1, 2, 1),
             self.gnorm(x), self.rms(x),
+            F.scaled_dot_product_attention(x, x, x), x.abs(), x.sqrt(), x.reciprocal(), x**3,
+            x.norm(1, 1), x.norm(2, 1),
         )  # fmt: skip
 
 

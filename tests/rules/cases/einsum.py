@@ -133,7 +133,7 @@ def with_a_letter_that_is_repeated():
     return _behind("bit,tt->bit", "N, 4, 5", held=(5, 5))
 
 
-@case(0, ("dynamic-weights",))
+@case(0, ("nonlinear",))
 def of_two_values():
     graph = """(float[N, 6, 5] x) => (float[] y) {
         t = Conv (x, w)

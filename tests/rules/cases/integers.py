@@ -74,7 +74,7 @@ def behind_a_dynamically_quantized_product_with_constant_scales():
     return _net(body, "5, 3", w=MATRIX, wz=SIGNED, ws=weights(4, 4), k=weights(5, 4))
 
 
-@case(0, ("nonlinear",))
+@case(0, ("unsupported-dtype",))
 def behind_a_product_whose_scale_is_computed():
     """The scale of the input is found at run time, and multiplied by that of the weights."""
     body = f"""

@@ -43,7 +43,7 @@ def matmul_rank_3_normalises_the_rows():
     return parse(graph, {"w": weights(1, 6, 5), **batch_norm("bn", 5)})
 
 
-@case(0, ("dynamic-weights",))
+@case(0, ("graph-input",))
 def matmul_of_two_computed_values():
     graph = """(float[3, 6] x, float[6, 5] z) => (float[] y) {
         t = MatMul (x, z)

@@ -61,6 +61,22 @@ def _copies(name: str = "self") -> Translation:
     return view
 
 
+def _softmax(call: Call) -> OnnxView | None:
+    return OnnxView("Softmax", [Operand("self")], {"axis": call["dim"]}) if type(call["dim"]) is int else None
+
+
+def _power(exponent: float | None = None) -> Translation:
+    """A power of one number, which the call names or is known for."""
+
+    def view(call: Call) -> OnnxView | None:
+        if exponent is None and type(call["exponent"]) not in (int, float):
+            return None
+        number = Operand("exponent") if exponent is None else np.asarray(exponent, np.float32)
+        return OnnxView("Pow", [Operand("self"), number])
+
+    return view
+
+
 _ONNX_TYPES = {
     torch.float16: TensorProto.FLOAT16,
     torch.bfloat16: TensorProto.BFLOAT16,
@@ -76,6 +92,13 @@ TABLE: dict[str, Translation] = {
     **dict.fromkeys(("maximum", "max.other"), _binary("Max")),
     **dict.fromkeys(("minimum", "min.other"), _binary("Min")),
     "neg": plain("Neg"),
+    "abs": plain("Abs"),
+    "sqrt": plain("Sqrt"),
+    "reciprocal": plain("Reciprocal"),
+    "pow.Tensor_Scalar": _power(),
+    "rsqrt": _power(-0.5),
+    "square": _power(2.0),
+    **dict.fromkeys(("softmax.int", "_softmax"), _softmax),
     "relu": plain("Relu"),
     "relu6": _relu6,
     "hardtanh": _clip("min_val", "max_val"),

@@ -122,6 +122,13 @@ def _flip(call: Call) -> OnnxView | None:
     return OnnxView("Slice", [Operand("self"), *bounds]) if dims else None
 
 
+def _norm(call: Call) -> OnnxView | None:
+    """Norms of order 1 and 2."""
+    order = call["ord"] if "ord" in call.arguments else call["p"]
+    op = {1: "ReduceL1", 2: "ReduceL2"}.get(order) if type(order) in (int, float) else None
+    return None if op is None else _reduce(op)(call)
+
+
 def _spread(op: str) -> Translation:
     """Standard deviation and variance; ``correction`` or ``unbiased`` says by what the squares are divided."""
 
@@ -179,6 +186,7 @@ TABLE: dict[str, Translation] = {
     "mean.dim": _reduce("ReduceMean"),
     "mean": _reduce("ReduceMean"),
     "sum.dim_IntList": _reduce("ReduceSum"),
+    **dict.fromkeys(("linalg_vector_norm", "norm.ScalarOpt_dim"), _norm),
     "amax": _reduce("ReduceMax"),
     "amin": _reduce("ReduceMin"),
     "cat": _cat,

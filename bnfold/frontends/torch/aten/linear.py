@@ -70,6 +70,14 @@ def _einsum(call: Call) -> OnnxView | None:
     return OnnxView("Einsum", [Operand("tensors", index) for index in (0, 1)], {"equation": equation})
 
 
+def _attention(call: Call) -> OnnxView | None:
+    """Attention of heads, where nothing is dropped."""
+    if call["dropout_p"] or call["enable_gqa"] or any(call.rank(name) != 4 for name in ("query", "key", "value")):
+        return None
+    inputs = [Operand("query"), Operand("key"), Operand("value"), Operand("attn_mask")]
+    return OnnxView("Attention", inputs, {"is_causal": int(call["is_causal"])})
+
+
 def _recurrent(kind: str) -> Translation:
     """Layers of LSTM, GRU or RNN of a whole tensor: the first one reads it, by a weight (and a bias) per direction."""
 
@@ -173,6 +181,7 @@ TABLE: dict[str, Translation] = {
     **dict.fromkeys(("group_norm", "native_group_norm"), _group_norm),
     "bmm": _product("self", "mat2"),
     "einsum": _einsum,
+    "scaled_dot_product_attention": _attention,
     "lstm.input": _recurrent("LSTM"),
     "gru.input": _recurrent("GRU"),
     "rnn_tanh.input": _recurrent("RNN tanh"),

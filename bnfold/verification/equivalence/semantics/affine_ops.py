@@ -13,6 +13,7 @@ from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
 from bnfold.verification.equivalence.abstract_values import Array
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.contraction import narrowed
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
 from bnfold.verification.equivalence.semantics.sums import add, product
 
@@ -85,7 +86,7 @@ def cast(interpreter: Interpreter, node: Node) -> bool:
     if source is None or any(name not in FLOATS for name in names):
         return False
     if not (names[0] == names[1] or tuple(names) in WIDENING or interpreter.was_held_in(source, names[1])):
-        return False
+        return narrowed(interpreter, node)
     interpreter.states[target] = interpreter.state_of(source)
     return True
 

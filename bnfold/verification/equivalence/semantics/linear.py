@@ -17,6 +17,7 @@ from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.semantics.contraction import contraction
 from bnfold.verification.equivalence.semantics.labelled_product import (
     apart,
     labelled_product,
@@ -24,7 +25,6 @@ from bnfold.verification.equivalence.semantics.labelled_product import (
     shift_behind,
 )
 from bnfold.verification.equivalence.semantics.operands import floats
-from bnfold.verification.equivalence.semantics.sums import matrix_product
 from bnfold.verification.equivalence.semantics.views import as_matrix, turned_state
 
 
@@ -117,9 +117,8 @@ def gemm(interpreter: Interpreter, node: Node) -> bool:
 def matmul(interpreter: Interpreter, node: Node) -> bool:
     """A product with a constant matrix: a Gemm without its bias, in any rank."""
     view = MatrixView.of(node)
-    if view is None and not any(map(node.graph.constants.is_constant, node.inputs)) and len(node.inputs) == 2:
-        interpreter.states[node.output] = matrix_product(interpreter, node, [*map(interpreter.state_of, node.inputs)])
-        return True
+    if view is None and not any(map(node.graph.constants.is_constant, node.inputs)):
+        return contraction(interpreter, node)
     if view is None:
         return labelled_product(interpreter, node)
     if floats(node, view.weight) is None:
@@ -155,6 +154,8 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
     ``base`` is the class to read, where a padding before the operator has been taken into it.
     """
     source, axis = node.inputs[0 if product.weight else 1], product.axis
+    if product.outer is not None and _varies_beside(state, axis):
+        return _beside(interpreter, node, state, product)
     vectors = state.affine.vectors(axis, product.inner)
     shape = None if source is None or not product.on_last_axis else interpreter.shape(source)
     shape = shape[::-1] if shape is not None and node.attr("transA", 0) else shape
@@ -195,6 +196,38 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
         bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
         result = result.shifted(bias, LOOSE * eps * np.abs(bias))
     interpreter.layers[node] = Layer(rows, dtype, result, row_base, axis)
+    interpreter.states[node.output] = result
+    return True
+
+
+def _varies_beside(state: AbstractValue, axis: int) -> bool:
+    """Return True if a transform varies along other axes than ``axis``, and not along that."""
+    arrays = (state.affine.gain, state.affine.shift, state.gain_error, state.shift_error)
+    sizes = np.broadcast_shapes(*(array.shape for array in aligned(*arrays)))
+    return any(size > 1 for size in sizes) and (len(sizes) <= axis or sizes[axis] == 1)
+
+
+def _beside(interpreter: Interpreter, node: Node, state: AbstractValue, product: Product) -> bool:
+    """Set the state of ``W (g x + h) + c`` for g and h of other axes than the matrix: ``g W x + h W 1 + c``."""
+    axis, plain = product.axis, replace(product, bias=None)
+    _linear(interpreter, node, AbstractValue(state.base), state.base, plain)
+    made = interpreter.states[node.output]
+    sums = (product.alpha * product.view().astype(np.float64)).sum(axis=(2, 3)).reshape((1,) * axis + (-1,))
+    gain, shift, gain_error, shift_error, own, own_error, sums = aligned(
+        state.affine.gain, state.affine.shift, state.gain_error, state.shift_error,
+        made.affine.gain, made.gain_error, sums,
+    )  # fmt: skip
+    error = np.abs(gain) * own_error + np.abs(own) * gain_error
+    eps = interpreter.eps(node.inputs[product.weight])
+    if interpreter.is_exact(node.inputs[0 if product.weight else 1]):
+        shift_error = np.zeros_like(shift_error)
+    offset, moved = shift * sums, shift_error * np.abs(sums) + LOOSE * eps * np.abs(shift) * np.abs(sums)
+    result = AbstractValue(made.base, Affine.of(*np.broadcast_arrays(gain * own, offset)), error, moved)
+    if product.bias is not None and node.input(product.bias) is not None:
+        bias = product.beta * constant(node, product.bias).astype(np.float64)
+        bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
+        result = result.shifted(bias, LOOSE * eps * np.abs(bias))
+    interpreter.layers[node] = replace(interpreter.layers[node], output=result)
     interpreter.states[node.output] = result
     return True
 

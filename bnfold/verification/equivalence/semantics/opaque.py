@@ -39,8 +39,8 @@ def opaque(interpreter: Interpreter, node: Node) -> bool:
 
 ELEMENTWISE = frozenset(
     """
-    Abs Acos Asin Atan Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Log Mish Not Reciprocal Round Selu
-    Sigmoid Sign Sin Softplus Softsign Sqrt Tan Tanh ThresholdedRelu
+    Acos Asin Atan Ceil Celu Cos Elu Erf Exp Floor Gelu HardSigmoid HardSwish Log Mish Not Round Selu
+    Sigmoid Sign Sin Softplus Softsign Tan Tanh ThresholdedRelu
     """.split()  # noqa: SIM905
 )
 """Operators of one input that act on each entry by itself."""

@@ -13,12 +13,13 @@ from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Numbers
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
+from bnfold.verification.equivalence.semantics.contraction import matrix_product
 from bnfold.verification.equivalence.semantics.labelled_product import labelled_product
 from bnfold.verification.equivalence.semantics.layer_norms import layer_norm_state
 from bnfold.verification.equivalence.semantics.linear import conv, gemm, matmul
 from bnfold.verification.equivalence.semantics.opaque import elementwise_state, opaque_key
 from bnfold.verification.equivalence.semantics.operands import floats
-from bnfold.verification.equivalence.semantics.sums import matrix_product, product_of, total_of
+from bnfold.verification.equivalence.semantics.sums import product_of, total_of
 from bnfold.verification.equivalence.semantics.views import turned_state
 
 SIXTH = float(np.float32(1 / 6))
@@ -125,16 +126,16 @@ def fused_matmul(interpreter: Interpreter, node: Node) -> bool:
         return False
     if any(map(node.graph.constants.is_constant, node.inputs)):
         return _matmul_with_constant(interpreter, node)
-    factors = []
+    sides = []
     for value, transposed in zip(node.inputs, (node.attr("transA", 0), node.attr("transB", 0)), strict=True):
-        state = interpreter.state_of(value)
+        state, shape = interpreter.state_of(value), None if value is None else interpreter.shape(value)
         if transposed:
-            rank = None if value is None else interpreter.rank(value)
-            if rank is None or rank < 2:
+            if shape is None or len(shape) < 2:
                 return False
-            state = turned_state(interpreter, node, state, (*range(rank - 2), rank - 1, rank - 2))
-        factors.append(state)
-    interpreter.states[node.output] = matrix_product(interpreter, node, factors, node.attr("alpha", 1.0))
+            perm = (*range(len(shape) - 2), len(shape) - 1, len(shape) - 2)
+            state, shape = turned_state(interpreter, node, state, perm), tuple(shape[axis] for axis in perm)
+        sides.append((state, shape))
+    interpreter.states[node.output] = matrix_product(interpreter, node, sides, node.attr("alpha", 1.0))
     return True
 
 

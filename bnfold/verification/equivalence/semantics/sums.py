@@ -1,4 +1,4 @@
-"""Sums and products of computed values: gains per class, shifts together."""
+"""Sums of computed values, and products of their entries: gains per class, shifts together."""
 
 from __future__ import annotations
 
@@ -201,25 +201,6 @@ def _is_alike(factors: list[tuple[AbstractValue, int | None]], shown: list[tuple
     if prod(n or 0 for n in sizes) != prod(n or 0 for n in target):
         return False
     return all(rank == len(target) and varies_along_last(state, sizes, target) for state, rank in factors)
-
-
-def matrix_product(
-    interpreter: Interpreter, node: Node, factors: list[AbstractValue], alpha: float = 1.0
-) -> AbstractValue:
-    """Return ``alpha A B`` of two computed matrices: one gain of each comes out."""
-    eps = interpreter.eps(node.output)
-    gain, error, bases = np.asarray(alpha, np.float64), np.zeros(()), []
-    for factor in factors:
-        state = factor
-        if state.affine.gain.size > 1 or not state.affine.gain.all() or state.affine.has_shift:
-            state = AbstractValue(interpreter.materialized(node, factor, eps))
-        own, own_error = state.affine.gain.reshape(()), np.abs(state.gain_error).max(initial=0.0)
-        gain, error = gain * own, error + own_error / np.abs(own)
-        bases.append(state.base)
-    equation = str(node.attr("equation", "")).replace(" ", "")
-    state = interpreter.made(node, ("matrix product of values", equation, tuple(bases)))
-    rounding = LOOSE * eps if interpreter.rounds else 0.0
-    return AbstractValue(state.base, Affine.of(gain, 0.0), np.abs(gain) * (error + rounding))
 
 
 SEMANTICS = {"Sum": add, "Mean": add}

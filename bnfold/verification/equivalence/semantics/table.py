@@ -7,14 +7,18 @@ from bnfold.verification.equivalence.semantics import (
     activations,
     affine_ops,
     choices,
+    contraction,
     layer_norms,
     layout,
     linear,
     opaque,
     ort_operators,
+    powers,
     sums,
 )
 
-FAMILIES = (activations, affine_ops, choices, layer_norms, layout, linear, ort_operators, opaque, sums)
+FAMILIES = (
+    activations, affine_ops, choices, contraction, layer_norms, layout, linear, ort_operators, opaque, powers, sums,
+)  # fmt: skip
 
 SEMANTICS = Semantics({op: read for family in FAMILIES for op, read in family.SEMANTICS.items()}, opaque.opaque)
