@@ -514,7 +514,6 @@ KINDS: dict[str, Kind] = {
         made(lambda m, x: m.fc(m.bn(x.relu()).std((2, 3))), lambda: {"bn": BN2(3), "fc": nn.Linear(3, 4)}),
         image(),
         1,
-        decomposed=0,
     ),
     "var_behind": Kind(
         made(
