@@ -306,7 +306,10 @@ class Planner:
         around = {value.producer, *value.consumers}
         if not around <= self.removed or immovable(value) is not None:
             return
-        first, *others = dict.fromkeys(self.aliases.pop(value))
+        linked = dict.fromkeys(self.aliases.pop(value))
+        if not linked:  # nothing is read there, nor where it came from
+            return
+        first, *others = linked
         self.aliases[first].remove(value)
         for other in others:
             self.aliases[other].remove(value)
