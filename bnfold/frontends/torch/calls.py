@@ -38,6 +38,16 @@ def takes_tensor(node: fx.Node, operand: Operand) -> bool:
     return "Tensor" in str(formal.type)
 
 
+def overload_for(node: fx.Node) -> Any:
+    """Return the overload of a call's operator that takes the numbers and tensors that it passes."""
+    target: Any = node.target
+    if str(target).startswith("aten.where."):
+        tensors = isinstance(node.args[1], fx.Node), isinstance(node.args[2], fx.Node)
+        names = {(True, True): "self", (True, False): "ScalarOther", (False, True): "ScalarSelf"}
+        return getattr(target.overloadpacket, names.get(tensors, "Scalar"))
+    return target.overloadpacket.Tensor if str(target).endswith(".Scalar") else target
+
+
 def freezable(node: fx.Node) -> bool:
     """Return True for a BatchNorm in training mode whose running statistics could be used instead."""
     schema: Any = getattr(node.target, "_schema", None)

@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, InputSpec, TensorArgument
 
 from bnfold.frontends.torch.aten.call import Operand
-from bnfold.frontends.torch.calls import copied, counts, freezable, takes_tensor, uses
+from bnfold.frontends.torch.calls import copied, counts, freezable, overload_for, takes_tensor, uses
 from bnfold.frontends.torch.functionalize import is_view
 from bnfold.frontends.torch.graph import HELD, TorchGraphs, argument, module_path
 from bnfold.frontends.torch.load import quiet
@@ -66,8 +66,7 @@ class TorchEditor:
         self._pass(fx_node, operand, self._add_parameter(stem, tensor))
         if isinstance(old, fx.Node):
             self._unread.append(old)
-        if str(fx_node.target).endswith(".Scalar"):
-            fx_node.target = getattr(fx_node.target.overloadpacket, "Tensor")  # noqa: B009
+        fx_node.target = overload_for(fx_node)
 
     def overwrite(self, node: Node, index: int, data: NDArray[Any]) -> None:
         """The same: a tensor that no other node reads keeps its name."""

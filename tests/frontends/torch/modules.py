@@ -472,19 +472,19 @@ KINDS: dict[str, Kind] = {
         made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.LSTM(6, 5, 2, bidirectional=True, batch_first=True)}),
         rows_of_time,
         1,
-        decomposed=0,
+        decomposed=1,
     ),
     "gru_behind": Kind(
         made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.GRU(6, 5, batch_first=True)}),
         rows_of_time,
         1,
-        decomposed=0,
+        decomposed=1,
     ),
     "rnn_behind": Kind(
         made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.RNN(6, 5, batch_first=True)}),
         rows_of_time,
         1,
-        decomposed=0,
+        decomposed=1,
     ),
     "rnn_without_bias": Kind(
         made(into_recurrent, lambda: {"bn": BN1(6), "net": nn.RNN(6, 5, bias=False, batch_first=True)}),
@@ -551,8 +551,7 @@ KINDS: dict[str, Kind] = {
             lambda: {"conv": nn.Conv2d(3, 8, 1), "bn": BN2(8)},
         ),
         image(),
-        0,
-        ("nonlinear",),
+        1,
     ),
     "channels_picked": Kind(
         made(

@@ -116,8 +116,8 @@ def apart(state: AbstractValue, axis: int, eps: float) -> tuple[AbstractValue, A
     """
     gain, error = np.broadcast_arrays(*aligned(state.affine.gain, state.gain_error))
     elsewhere = [k for k in range(gain.ndim) if k != axis]
-    widths = (array.shape[axis] if array.ndim > axis else 1 for array in (gain, state.affine.shift))
-    if evened(gain, error, elsewhere, eps)[0].size <= next(widths) and state.affine.shift.size <= next(widths):
+    width = gain.shape[axis] if gain.ndim > axis else 1
+    if evened(gain, error, elsewhere, eps)[0].size <= width:
         return None
     own = gain[tuple(slice(None) if k == axis else slice(1) for k in range(gain.ndim))]
     if own.size == 1:

@@ -164,12 +164,11 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
         matrix = None
     gain_error, shift_error = state.gain_error, state.shift_error
     if vectors is None:
-        gain, rest, gain_error = _divided(state, axis, product.inner)
+        vectors, rest, gain_error = _divided(state, axis, product.inner)
         if matrix is not None and matrix.rest is not None:
-            gain, rest, gain_error = _divided(matrix.rest, 1, product.inner)
+            vectors, rest, gain_error = _divided(matrix.rest, 1, product.inner)
         base = interpreter.materialized(node, rest, interpreter.eps(source))
         shift_error = np.zeros(())
-        vectors = gain, np.zeros(product.inner)
     elif matrix is not None:
         base = matrix.base
     gain_error, shift_error = (_along(error, axis, product.inner) for error in (gain_error, shift_error))
@@ -232,22 +231,23 @@ def _beside(interpreter: Interpreter, node: Node, state: AbstractValue, product:
     return True
 
 
-def _divided(state: AbstractValue, axis: int, size: int) -> tuple[Array, AbstractValue, Array]:
-    """Return a transform that varies elsewhere too as a gain per channel of ``axis``, the rest, and the gain's error.
+def _divided(state: AbstractValue, axis: int, size: int) -> tuple[tuple[Array, Array], AbstractValue, Array]:
+    """Return a transform that varies elsewhere too as one per channel of ``axis``, the rest, and the gain's error.
 
-    The gain is that of the first position, so that a fold which only moved such a gain leaves the same rest.
+    Gain and shift are those of the first position, so that a fold which only moved such leaves the same rest.
     """
-    gain = state.affine.gain
+    plain = (np.ones(size), np.zeros(size)), state, np.zeros(())
+    arrays = state.affine.gain, state.affine.shift, state.gain_error, state.shift_error
+    gain, shift, error, moved = np.broadcast_arrays(*aligned(*arrays))
     if gain.ndim <= axis or gain.shape[axis] != size:
-        return np.ones(size), state, np.zeros(())
+        return plain
     first = tuple(slice(None) if k == axis else slice(1) for k in range(gain.ndim))
-    own = gain[first]
-    if not (own != 0).all() or not np.isfinite(own).all():
-        return np.ones(size), state, np.zeros(())
-    own, whole, shift, errors, moved = aligned(own, gain, state.affine.shift, state.gain_error, state.shift_error)
-    rest = AbstractValue(state.base, Affine.of(whole / own, shift / own), errors / np.abs(own), moved / np.abs(own))
-    error = np.broadcast_to(errors, np.broadcast_shapes(errors.shape, whole.shape))[first]
-    return own.reshape(-1), rest, np.broadcast_to(error, own.shape).reshape((1,) * axis + (size,))
+    own, offset = gain[first], shift[first]
+    if not (own != 0).all() or not (np.isfinite(own) & np.isfinite(offset)).all():
+        return plain
+    affine = Affine.of(gain / own, (shift - offset) / own)
+    rest = AbstractValue(state.base, affine, error / np.abs(own), moved / np.abs(own))
+    return (own.reshape(-1), offset.reshape(-1)), rest, error[first].reshape((1,) * axis + (size,))
 
 
 def _reading(product: Product, gain: Array) -> NDArray[np.bool_]:
