@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +118,11 @@ def run(model: onnx.ModelProto, feeds: dict[str, np.ndarray]) -> list[np.ndarray
 
 def assert_same(expected: list[np.ndarray], actual: list[np.ndarray], ulps: float = 64.0) -> None:
     """Equal within some ulps of the largest entry: what the order of a few sums may cost."""
-    assert len(expected) == len(actual)
-    for a, b in zip(expected, actual, strict=True):
+    pairs = [
+        zip(a, b, strict=True) if isinstance(a, list) else [(a, b)]  # a sequence of tensors
+        for a, b in zip(expected, actual, strict=True)
+    ]
+    for a, b in chain.from_iterable(pairs):
         assert a.dtype == b.dtype
         assert a.shape == b.shape
         if a.dtype.kind != "f":

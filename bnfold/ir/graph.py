@@ -81,8 +81,11 @@ class Node:
 
     @property
     def is_pure(self) -> bool:
-        """False where it may do more than make its outputs: an operator of an unknown domain, or control flow."""
-        return "::" not in self.op and self.op not in ("If", "Loop", "Scan")
+        """False where it may do more than make its outputs: an operator of an unknown domain, or control flow.
+
+        So is a SplitToSequence: what takes its parts may be read as Slices of what it splits.
+        """
+        return "::" not in self.op and self.op not in ("If", "Loop", "Scan", "SplitToSequence")
 
     def input(self, index: int) -> Value | None:
         """The value read at ``index``, or None where the input is absent."""

@@ -13,6 +13,7 @@ from bnfold.ir.op_views import (
 from bnfold.rules.layout import Array, Unmovable, broadcast_over, length_of, moved, pass_moved, unknown, with_size
 from bnfold.rules.reasons import Refusal
 from bnfold.rules.rule import (
+    ABSORBED,
     Alternatives,
     Assignments,
     Rule,
@@ -135,7 +136,20 @@ def _scattered(array: Array, axis: int, picked: NDArray[np.integer], size: int, 
     return result
 
 
+def _split_to_sequence(node: Node, context: RuleContext) -> Alternatives:
+    """What takes its parts reads them from its input, as Slices do, unless something else needs the sequence."""
+    del context
+    if node.output.consumers or node.output.is_output or node.output.captured:
+        return Refusal("unknown-op", f"{node.label} is an operator that bnfold has no rule for")
+    return ABSORBED
+
+
 RULES = {
+    "SplitToSequence": Rule(
+        "none of the sequence; its parts are Slices, for sizes and positions that are constants",
+        "any transform, if all its parts are such Slices",
+        _split_to_sequence,
+    ),
     "Gather": Rule("to the entries picked by constant indices", "picked with the entries", _gather),
     "Slice": Rule("to the entries cut out by constant bounds", "cut with the entries", _slice),
 }

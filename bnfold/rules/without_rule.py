@@ -41,7 +41,7 @@ NO_RULE = {
         ConcatFromSequence Constant ConstantOfShape DFT DeformConv EyeLike HammingWindow HannWindow MaxUnpool
         MelWeightMatrix Multinomial Optional OptionalGetElement OptionalHasElement RandomNormal
         RandomNormalLike RandomUniform RandomUniformLike Range STFT SequenceAt SequenceConstruct SequenceEmpty
-        SequenceErase SequenceInsert SequenceLength SplitToSequence TensorScatter Trilu
+        SequenceErase SequenceInsert SequenceLength TensorScatter Trilu
         """,
 }
 """Those of ``unknown-op`` are linear but have no rule, or make values out of none. A test holds all of onnx's to it."""

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from onnx import GraphProto, TrainingInfoProto
 
 from bnfold.frontends.onnx.graph import OnnxGraphs
-from bnfold.frontends.onnx.type_inference import bodies
+from bnfold.frontends.onnx.nested import bodies
 from bnfold.ir.graph import Graph, Value
 
 WHOLE = "GraphCall"

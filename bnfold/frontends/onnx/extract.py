@@ -8,7 +8,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto, helper, numpy_helper
 
-from bnfold.frontends.onnx.type_inference import reads
+from bnfold.frontends.onnx.nested import reads
 from bnfold.io.load import LoadedModel
 
 

@@ -20,8 +20,10 @@ from onnx import (
 )
 
 from bnfold.errors import InputError
+from bnfold.frontends.onnx.nested import bodies, reads
+from bnfold.frontends.onnx.sequences import read_as_slices
 from bnfold.frontends.onnx.shape_refinement import refine
-from bnfold.frontends.onnx.type_inference import Place, Type, bodies, check_node, infer_types, np_dtype, reads
+from bnfold.frontends.onnx.type_inference import Place, Type, check_node, infer_types, np_dtype
 from bnfold.ir.constant_folding import FEW, Constants
 from bnfold.ir.graph import Graph, Node, Value
 from bnfold.ir.shape_values import ShapeValues
@@ -133,6 +135,7 @@ class OnnxGraphs:
             for label, body in bodies(node):
                 inner = f"{name}{view.name}.{label}/"
                 self._nested.append((body, sees, inner, (*place, (index, label)), (view, label)))
+        read_as_slices(graph, sees)
         for info in proto.output:
             if info.name not in sees:
                 raise InputError(f"output {info.name!r} of graph {name or 'main'!r} is never made")

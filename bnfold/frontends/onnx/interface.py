@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import ModelProto, NodeProto, ValueInfoProto
 
-from bnfold.frontends.onnx.type_inference import bodies
+from bnfold.frontends.onnx.nested import bodies
 from bnfold.wording import names_change
 
 

@@ -7,7 +7,6 @@ shapes that a file states of values in between, of outputs, and of what a loop c
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -17,6 +16,8 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto,
 
 from bnfold.errors import InputError
 from bnfold.frontends.onnx.functions import expandable
+from bnfold.frontends.onnx.nested import bodies
+from bnfold.frontends.onnx.sequences import write_as_slices
 from bnfold.frontends.onnx.shape_inference import LARGE, inferred
 from bnfold.ir.graph import Shape
 
@@ -29,25 +30,6 @@ _LIKE_THEIR_INPUT = frozenset({"GroupNormalization"})
 """Operators whose result has type and shape of their first input, which onnx's inference does not know."""
 
 _HOLDERS = (AttributeProto.GRAPH, AttributeProto.GRAPHS, AttributeProto.TENSOR, AttributeProto.TENSORS)
-
-
-def bodies(node: NodeProto) -> Iterator[tuple[str, GraphProto]]:
-    """The graphs nested in a node, each with the name of its attribute."""
-    for attribute in node.attribute:
-        if attribute.type == AttributeProto.GRAPH:
-            yield attribute.name, attribute.g
-        for index, body in enumerate(attribute.graphs):
-            yield f"{attribute.name}[{index}]", body
-
-
-def reads(node: NodeProto) -> Iterator[str]:
-    """Every name that a node reads from around it, by itself or inside its subgraphs."""
-    yield from (name for name in node.input if name)
-    for _, body in bodies(node):
-        inner = {info.name for info in body.input} | {tensor.name for tensor in body.initializer}
-        inner |= {name for child in body.node for name in child.output}
-        needed = (name for child in body.node for name in reads(child))
-        yield from (name for name in (*needed, *(info.name for info in body.output)) if name not in inner)
 
 
 def np_dtype(data_type: int) -> np.dtype[Any] | None:
@@ -121,6 +103,7 @@ def infer_types(model: ModelProto) -> dict[Place, dict[str, Type]]:
     """Element types and shapes of the values of each graph. Empty where inference fails."""
     skeleton = without_weights(model)
     try:
+        write_as_slices(skeleton.graph)
         known = inferred(skeleton)
     except Exception:  # onnx raises several kinds for invalid models; shapes are then simply unknown
         known = skeleton

@@ -13,7 +13,7 @@ import numpy as np
 
 from bnfold.errors import InconclusiveError
 from bnfold.frontends.onnx.graph import OnnxGraphs
-from bnfold.frontends.onnx.type_inference import bodies
+from bnfold.frontends.onnx.nested import bodies
 from bnfold.io.load import LoadedModel
 from bnfold.ir.random_operators import RANDOM, random_outputs
 from bnfold.options import PLAIN_KINDS, RunOptions, limit_of

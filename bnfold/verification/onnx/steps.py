@@ -18,7 +18,7 @@ from onnx import ModelProto, NodeProto, helper
 
 from bnfold.errors import BnfoldError
 from bnfold.frontends.onnx.extract import extract
-from bnfold.frontends.onnx.type_inference import reads
+from bnfold.frontends.onnx.nested import reads
 from bnfold.io.load import LoadedModel, load
 from bnfold.numerics.dequantize import spread_scale
 from bnfold.verification.measurement.quantized_steps import StepErrors, beyond_rounding, reach

@@ -21,7 +21,7 @@ from onnx.reference.op_run import OpRun
 from bnfold.errors import one_line
 from bnfold.frontends.onnx.functions import expandable, with_defaults
 from bnfold.frontends.onnx.graph import dense
-from bnfold.frontends.onnx.type_inference import bodies, reads
+from bnfold.frontends.onnx.nested import bodies, reads
 from bnfold.io.load import LoadedModel
 from bnfold.ir.random_operators import RANDOM
 from bnfold.progress import report

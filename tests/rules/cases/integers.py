@@ -98,7 +98,7 @@ def behind_a_product_of_integers():
     return _net(body, "5, 3", w=MATRIX, **SCALES)
 
 
-@case(0, ("unknown-op",))
+@case(1, nodes=3)
 def behind_an_entry_of_a_sequence():
     body = f"""
         t = Conv (x, w)
