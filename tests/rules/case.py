@@ -105,7 +105,9 @@ def _still_folds(model: ModelProto, feeds: dict[str, Any], case: Case) -> bool:
         expected = run(model, feeds)
     except Exception:  # not every variation is a model that onnxruntime takes
         return False
-    if not all(np.isfinite(array).all() for array in expected if array.dtype.kind == "f"):
+    if not all(
+        np.isfinite(array).all() for array in expected if not isinstance(array, list) and array.dtype.kind == "f"
+    ):
         return False
     folded, plans = fold_proto(model, **case.options)
     assert_same(expected, run(folded, feeds), 4 * case.ulps)
