@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from bnfold.ir.evaluation import NotEvaluable
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import ConvView, MatrixView, constant
+from bnfold.ir.op_views import ConvView, constant
+from bnfold.ir.product_views import MatrixView
 from bnfold.numerics.affine import IDENTITY, LARGEST, Affine, leading
 from bnfold.numerics.batchnorm import BatchNorm
 from bnfold.numerics.linear import response

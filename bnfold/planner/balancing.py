@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import MatrixView
+from bnfold.ir.product_views import MatrixView
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import range_of
 from bnfold.planner.activation_sizes import LINEAR

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
-from bnfold.ir.op_views import MatrixView
+from bnfold.ir.product_views import MatrixView
 from bnfold.numerics.linear import Scaled
 from bnfold.numerics.rounding import rounded, smallest_normal, ulp
 from bnfold.planner.activation_sizes import LINEAR, ActivationSizes

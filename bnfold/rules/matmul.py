@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.op_views import MatrixView, constant, constant_shape, gemm_term_fits, split_operands
-from bnfold.ir.product_views import split_equation
+from bnfold.ir.op_views import constant, constant_shape, gemm_term_fits, split_operands
+from bnfold.ir.product_views import MatrixView, split_equation
 from bnfold.numerics.affine import IDENTITY, Affine
 from bnfold.numerics.linear import fold_linear, gemm_view
 from bnfold.rules import labelled_product, product

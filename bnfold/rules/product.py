@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 
 from bnfold.ir.graph import Node, Value
-from bnfold.ir.product_view import AttentionView, Axes, ProductView
+from bnfold.ir.product_views import AttentionView, Axes, ProductView
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import Array, Unmovable, moved
 from bnfold.rules.reasons import Refusal

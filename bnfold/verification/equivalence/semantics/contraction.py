@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 
 from bnfold.ir.graph import Node, Shape
-from bnfold.ir.product_view import AttentionView, Axes, ProductView
+from bnfold.ir.product_views import AttentionView, Axes, ProductView
 from bnfold.numerics.affine import Affine
 from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
 from bnfold.verification.equivalence.interpreter import Interpreter

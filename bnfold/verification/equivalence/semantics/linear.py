@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bnfold.ir.graph import Node
-from bnfold.ir.op_views import ConvView, MatrixView, constant, gemm_term_fits
-from bnfold.ir.product_views import LabelledProduct
+from bnfold.ir.op_views import ConvView, constant, gemm_term_fits
+from bnfold.ir.product_views import LabelledProduct, MatrixView
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
