@@ -61,13 +61,13 @@ def compute_weights(
             weighted, unfit = _compute(planned, defer_range_checks)
             if not unfit:
                 return weighted
-            for name, (refusal, ways) in unfit.items():
+            for name, (refusal, options) in unfit.items():
                 tried = balanced.setdefault(name, [])
-                way = next((way for way in ways if all(way.value is not known.value for known in tried)), None)
-                if way is None or len(tried) == MOST_BALANCED:
-                    refused[name] = refusal
+                untried = [one for one in options if all(one.value is not other.value for other in tried)]
+                if untried and len(tried) < MOST_BALANCED:
+                    tried.append(untried[0])
                 else:
-                    tried.append(way)
+                    refused[name] = refusal
 
 
 def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dict[str, tuple[Refusal, list[Balance]]]]:
@@ -96,7 +96,7 @@ def _compute(planned: Plan, defer_range_checks: bool) -> tuple[WeightedPlan, dic
                 weighted.weights[owner, index] = stored
         weighted.attributes.update(rewrite.attributes)
         if errors:
-            unfit[_responsible_fold(planned, node)] = errors[0].refusal, _ways(node, rewrite, errors)
+            unfit[_responsible_fold(planned, node)] = errors[0].refusal, _balances_of(node, rewrite, errors)
     for fold in planned.folds:
         for node, index in fold.op.reads:
             if (node, index) not in weighted.weights:
@@ -125,7 +125,7 @@ def _cause(node: Node, error: Exception) -> Refusal:
     return Refusal("unknown-shape", f"{node.label} contradicts the shapes around it")
 
 
-def _ways(node: Node, rewrite: Rewrite, errors: list[NotRepresentable]) -> list[Balance]:
+def _balances_of(node: Node, rewrite: Rewrite, errors: list[NotRepresentable]) -> list[Balance]:
     """The powers of two that may bring a weight and its bias into their type's range."""
     wanted = [error.exponents for error in errors if error.exponents is not None]
     if not wanted or len({exponents.size for exponents in wanted}) > 1:

@@ -25,12 +25,12 @@ Form = Literal["BatchNormalization", "decomposed", "scale"]
 
 @dataclass(eq=False)
 class AffineOp:
-    """One or several nodes in a row that compute ``target = map(source)``: a candidate for removal.
+    """One or several nodes in a row that compute ``target = transform(source)``: a candidate for removal.
 
-    ``form`` is ``decomposed`` for a chain that multiplies and adds per channel, as exporters write a
-    BatchNorm out; ``scale`` for any other chain (a factor alone, or what follows a BatchNorm in caffe's
-    style). ``map`` is None where ``refusal`` says why there is none. One that normalizes nothing but a constant, as a
-    weight standardization does, is computed once, whatever its statistics are: ``reads`` says which inputs get that.
+    ``form`` is ``decomposed`` for a chain that multiplies and adds per channel, as exporters write a BatchNorm out;
+    ``scale`` for any other chain (a factor alone, or what follows a BatchNorm in caffe's style). ``transform`` is None
+    where ``refusal`` says why there is none. A BatchNorm that normalizes a constant, as in a weight standardization, is
+    computed once, whatever its statistics are: ``reads`` names the inputs that get the result.
     """
 
     nodes: list[Node]
@@ -180,7 +180,7 @@ def elementwise(node: Node) -> tuple[Value, Affine] | None:
 
 
 def _private(value: Value, consumer: Node | None = None) -> bool:
-    """Return True if the value has one consumer only: a given one, which a dead end is not beside another."""
+    """Return True if the value has one consumer only; if ``consumer`` is given, that one, and no dead end."""
     alone = len(value.consumers) == 1 and not value.is_output and not value.captured
     return alone and consumer in (None, value.consumers[0])
 

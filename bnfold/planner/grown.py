@@ -41,7 +41,7 @@ def _kind(node: Node, residuals: dict[Node, ResidualOp]) -> str:
 
 
 def producer_of(value: Value, sources: Callable[[Value], Value | None]) -> Node | None:
-    """Return what makes a value, beyond operators that are removed, whose ``sources`` are told."""
+    """Return what makes a value, beyond removed operators: ``sources`` gives the input of each by its output."""
     while (source := sources(value)) is not None:
         value = source
     return value.producer

@@ -138,15 +138,15 @@ class Planner:
         outcomes = []
         for op, outcome in planned.outcomes:
             if isinstance(outcome, Fold):
-                changed = [node for way in balanced.get(op.target.name, ()) for node in self._balance(way)]
+                changed = [node for one in balanced.get(op.target.name, ()) for node in self._balance(one)]
                 outcome = replace(outcome, balanced=tuple(dict.fromkeys(changed)))
             outcomes.append((op, outcome))
         return self._plan(outcomes)
 
-    def _balance(self, way: Balance) -> Iterable[Node]:
+    def _balance(self, one: Balance) -> Iterable[Node]:
         """Return the nodes that take a scale in, and let its value carry it; none where one around refuses it."""
-        start = AffineOp([], way.value, way.value, None, "scale")
-        state = Propagation(self, start, BUDGETS[-1], self.seen).run([(way.value, way.scale)])
+        start = AffineOp([], one.value, one.value, None, "scale")
+        state = Propagation(self, start, BUDGETS[-1], self.seen).run([(one.value, one.scale)])
         if isinstance(state, Refusal):
             return ()
         self._carry(state)

@@ -53,7 +53,7 @@ def propagate(node: Node, context: RuleContext) -> Alternatives:
         carried = Affine.of(_axes(passed, view.result, view), _offset(node, view, context, passed / gain))
         return ABSORBED if carried.is_identity else [[(node.output, carried)]]
     gain = _spread(after.gain, view.result, view)
-    ways: list[Assignments] = []
+    found: list[Assignments] = []
     if before is not None:
         ratio = gain / _spread(before.gain, view.read, view)
         if not _lies_in(ratio, view.held, view) or (_is_fixed(node, view) and not _is_one(ratio)):
@@ -62,13 +62,13 @@ def propagate(node: Node, context: RuleContext) -> Alternatives:
             return ABSORBED
         return Refusal("no-bias", f"{node.label} has no bias")
     if _lies_in(gain, view.held, view) and not _is_fixed(node, view):
-        ways.append([])
+        found.append([])
     if after.invertible and _lies_in(gain, view.read, view):
-        ways.append([(source, Affine.of(_axes(gain, view.read, view), 0.0))])
-    if not ways:
+        found.append([(source, Affine.of(_axes(gain, view.read, view), 0.0))])
+    if not found:
         return _off_axes(node)
     if not after.has_shift:
-        return ways
+        return found
     shift, total = _spread(after.shift, view.result, view), _even_sum(node, view, context.current)
     if total and _lies_in(gain, view.read, view) and _lies_in(shift, view.read, view):
         own = _axes(gain, view.read, view), _axes(shift / total, view.read, view)

@@ -32,7 +32,7 @@ def _propagate(node: Node, context: RuleContext) -> Alternatives:
     ends = _new_channels(node)
     if ends is None and (refusal := _varies_where_padded(node, context)):
         return refusal
-    behind = after if after is not None else _with__new_channels(before or IDENTITY, ends)
+    behind = after if after is not None else _with_new_channels(before or IDENTITY, ends)
     if node.attr("mode", "constant") == "constant":
         value = _value(node)
         if isinstance(value, Refusal):
@@ -41,7 +41,7 @@ def _propagate(node: Node, context: RuleContext) -> Alternatives:
             return Refusal("padding", f"the padding of Pad {node.name!r} would no longer be one number")
     if after is None:
         return [[(node.output, behind)]]
-    inside = _without__new_channels(after, ends)
+    inside = _without_new_channels(after, ends)
     if before is None:
         return [[(source, inside)]]
     return ABSORBED if inside.agrees(before) else Refusal("consumers", f"{node.label} would need two transforms")
@@ -79,7 +79,7 @@ def _varies(transform: Affine) -> bool:
     return transform.gain.shape[1:2] not in ((), (1,))
 
 
-def _with__new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affine:
+def _with_new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affine:
     """Return a transform of the input as one of the output, which leaves new channels as they are."""
     if ends is None or not _varies(transform):
         return transform
@@ -87,7 +87,7 @@ def _with__new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affi
     return Affine.of(np.pad(transform.gain, widths, constant_values=1.0), np.pad(transform.shift, widths))
 
 
-def _without__new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affine:
+def _without_new_channels(transform: Affine, ends: tuple[int, int] | None) -> Affine:
     """Return a transform of the output as one of the input."""
     if ends is None or not _varies(transform):
         return transform

@@ -7,23 +7,22 @@ from bnfold.rules.reasons import Refusal
 
 NO_RULE = {
     "nonlinear": """
-        Abs Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh Attention BitCast BitShift BitwiseAnd
-        BitwiseNot BitwiseOr BitwiseXor Ceil Celu Cos Cosh CumProd CumSum Det Elu Equal Erf Exp Floor Gelu
-        GlobalLpPool Greater GreaterOrEqual GridSample GroupNormalization Hardmax HardSigmoid HardSwish
-        ImageDecoder IsInf IsNaN LRN Less LessOrEqual LinearAttention Log LogSoftmax LpNormalization LpPool
-        MaxRoiPool MeanVarianceNormalization Mish Mod NegativeLogLikelihoodLoss NonMaxSuppression NonZero Not
-        OneHot Or Pow RMSNormalization Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceProd
-        ReduceSumSquare RegexFullMatch RoiAlign RotaryEmbedding Round Selu Shrink Sigmoid Sign Sin Sinh
-        Softmax SoftmaxCrossEntropyLoss Softplus Softsign Sqrt StringConcat StringNormalizer StringSplit
-        SwiGLU Swish Tan Tanh TfIdfVectorizer ThresholdedRelu TopK Unique Xor SimplifiedLayerNormalization
-        com.microsoft::Attention com.microsoft::BiasAdd com.microsoft::BiasGelu com.microsoft::BiasSoftmax
-        com.microsoft::BiasSplitGelu com.microsoft::DecoderMaskedMultiHeadAttention
-        com.microsoft::EmbedLayerNormalization com.microsoft::FastGelu
-        com.microsoft::GatedRelativePositionBias com.microsoft::Gelu com.microsoft::GroupNorm
-        com.microsoft::GroupQueryAttention com.microsoft::MultiHeadAttention com.microsoft::PackedAttention
-        com.microsoft::PackedMultiHeadAttention com.microsoft::QuickGelu com.microsoft::RotaryEmbedding
-        com.microsoft::SimplifiedLayerNormalization com.microsoft::SkipGroupNorm
-        com.microsoft::SkipSimplifiedLayerNormalization
+        Acos Acosh And ArgMax ArgMin Asin Asinh Atan Atanh BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr
+        BitwiseXor Ceil Celu Cos Cosh CumProd CumSum Det Elu Equal Erf Exp Floor Gelu GlobalLpPool Greater
+        GreaterOrEqual GridSample Hardmax HardSigmoid HardSwish ImageDecoder IsInf IsNaN LRN Less
+        LessOrEqual LinearAttention Log LogSoftmax LpNormalization LpPool MaxRoiPool
+        MeanVarianceNormalization Mish Mod NegativeLogLikelihoodLoss NonMaxSuppression NonZero Not OneHot Or
+        ReduceLogSum ReduceLogSumExp ReduceProd RegexFullMatch RoiAlign RotaryEmbedding Round Selu Shrink
+        Sigmoid Sign Sin Sinh Softmax SoftmaxCrossEntropyLoss Softplus Softsign StringConcat
+        StringNormalizer StringSplit SwiGLU Swish Tan Tanh TfIdfVectorizer ThresholdedRelu TopK Unique Xor
+        SimplifiedLayerNormalization com.microsoft::Attention com.microsoft::BiasAdd com.microsoft::BiasGelu
+        com.microsoft::BiasSoftmax com.microsoft::BiasSplitGelu
+        com.microsoft::DecoderMaskedMultiHeadAttention com.microsoft::EmbedLayerNormalization
+        com.microsoft::FastGelu com.microsoft::GatedRelativePositionBias com.microsoft::Gelu
+        com.microsoft::GroupNorm com.microsoft::GroupQueryAttention com.microsoft::MultiHeadAttention
+        com.microsoft::PackedAttention com.microsoft::PackedMultiHeadAttention com.microsoft::QuickGelu
+        com.microsoft::RotaryEmbedding com.microsoft::SimplifiedLayerNormalization
+        com.microsoft::SkipGroupNorm com.microsoft::SkipSimplifiedLayerNormalization
         """,
     "quantized-activation": """
         ConvInteger DequantizeLinear DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul

@@ -35,6 +35,7 @@ def test_every_operator_of_the_newest_opset_has_a_rule_or_a_reason():
     new = sorted(newest - set(RULES) - set(without))
     assert not new, f"add these operators of opset {onnx.defs.onnx_opset_version()} to rules/without_rule.py: {new}"
     assert len(without) == len(set(without))
+    assert not set(without) & set(RULES)
     old = {schema.name for schema in onnx.defs.get_all_schemas_with_history()}
     plain = {op for op in without if "::" not in op}
     assert plain - old <= {"SimplifiedLayerNormalization"}, "onnxruntime's own name in onnx's domain"

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import AbstractValue, Numbers, match
+from bnfold.verification.equivalence.abstract_values import AbstractValue
+from bnfold.verification.equivalence.multiples import Numbers, match
 from sample_models.build import ANY, IMAGE, SAMPLES, batch_norm, bn_node, make, node, tensor, weights
 from tests.support import ROOT, fold_proto
 from tests.verification.aligned import aligned

@@ -39,7 +39,7 @@ class Part:
 
 def parts_of_sequences(graph: GraphProto) -> dict[str, Part]:
     """Return what each such SequenceAt of a graph takes, by the name of its output."""
-    splits = {node.output[0]: node for node in graph.node if _is(node, "SplitToSequence") and len(node.input) == 2}
+    splits = {node.output[0]: node for node in graph.node if _is(node, "SplitToSequence") and all(_pair(node))}
     if not splits:
         return {}
     held = _constants(graph)
@@ -59,7 +59,7 @@ def parts_of_sequences(graph: GraphProto) -> dict[str, Part]:
 
 def _bounds(held: Mapping[str, NDArray[Any]], split: NodeProto, node: NodeProto) -> tuple[int, int] | None:
     """Return from where to where a SequenceAt takes entries; None where sizes or position are not known."""
-    sizes, place = held.get(split.input[1]), held.get(node.input[1])
+    sizes, place = held.get(_pair(split)[1]), held.get(_pair(node)[1])
     if sizes is None or place is None or place.size != 1 or (sizes < 0).any():
         return None
     at = int(place.item())
@@ -99,6 +99,12 @@ def write_as_slices(graph: GraphProto) -> None:
 
 def _is(node: NodeProto, op: str) -> bool:
     return node.op_type == op and node.domain in ("", "ai.onnx") and len(node.output) == 1
+
+
+def _pair(node: NodeProto) -> tuple[str, str]:
+    """The two inputs of a node, empty where one is absent."""
+    first, second = [*map(str, node.input), "", ""][:2]
+    return first, second
 
 
 def _constants(graph: GraphProto) -> dict[str, NDArray[Any]]:

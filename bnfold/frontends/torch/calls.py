@@ -38,13 +38,21 @@ def takes_tensor(node: fx.Node, operand: Operand) -> bool:
     return "Tensor" in str(formal.type)
 
 
+WHERE: dict[tuple[bool, ...], str] = {
+    (True, True): "self",
+    (True, False): "ScalarOther",
+    (False, True): "ScalarSelf",
+    (False, False): "Scalar",
+}
+"""The overload of ``where`` by which of its two values are tensors."""
+
+
 def overload_for(node: fx.Node) -> Any:
     """Return the overload of a call's operator that takes the numbers and tensors that it passes."""
     target: Any = node.target
     if str(target).startswith("aten.where."):
-        tensors = isinstance(node.args[1], fx.Node), isinstance(node.args[2], fx.Node)
-        names = {(True, True): "self", (True, False): "ScalarOther", (False, True): "ScalarSelf"}
-        return getattr(target.overloadpacket, names.get(tensors, "Scalar"))
+        tensors = tuple(isinstance(argument(node, Operand(name)), fx.Node) for name in ("self", "other"))
+        return getattr(target.overloadpacket, WHERE[tensors])
     return target.overloadpacket.Tensor if str(target).endswith(".Scalar") else target
 
 

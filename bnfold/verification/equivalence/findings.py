@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from bnfold.ir.graph import Graphs, Node, Value
-from bnfold.verification.equivalence.abstract_values import Array
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.matcher import Matcher
 from bnfold.verification.equivalence.mismatch import Mismatch
+from bnfold.verification.equivalence.multiples import Array
 
 
 @dataclass(frozen=True)

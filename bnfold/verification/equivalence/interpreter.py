@@ -26,20 +26,9 @@ from bnfold.planner.branch_merging import Merge, merges
 from bnfold.rules.forward_transform import forward_transform
 from bnfold.rules.rounding_additions import rounding_nodes
 from bnfold.rules.rule import INCONSISTENT_MODEL
-from bnfold.verification.equivalence.abstract_values import (
-    EPSILON,
-    AbstractValue,
-    Array,
-    Layer,
-    Matched,
-    Numbers,
-    Scale,
-    ValueNumbering,
-    aligned,
-    evened,
-    numbers_of,
-)
+from bnfold.verification.equivalence.abstract_values import EPSILON, AbstractValue, Layer, ValueNumbering, numbers_of
 from bnfold.verification.equivalence.attributes import essential
+from bnfold.verification.equivalence.multiples import Array, Matched, Numbers, Scale, aligned, evened
 from bnfold.verification.equivalence.shapes import infer_types
 
 FOLDED_AWAY = 2**20

@@ -24,20 +24,12 @@ from numpy.typing import NDArray
 
 from bnfold.ir.graph import Graphs, Node, Value
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import (
-    DEAD,
-    LOOSE,
-    AbstractValue,
-    Matched,
-    Numbers,
-    Scale,
-    aligned,
-    numbers_of,
-)
+from bnfold.verification.equivalence.abstract_values import AbstractValue, numbers_of
 from bnfold.verification.equivalence.attributes import MANY_SPELLINGS
 from bnfold.verification.equivalence.congruence import MOVES, bases, behind_exchangeable, congruence, reads
 from bnfold.verification.equivalence.interpreter import Interpreter
 from bnfold.verification.equivalence.mismatch import Mismatch, channels_of
+from bnfold.verification.equivalence.multiples import DEAD, LOOSE, Matched, Numbers, Scale, aligned
 from bnfold.verification.equivalence.value_index import ValueIndex, width_of
 
 

@@ -16,9 +16,9 @@ from onnx import TensorProto, helper
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant
 from bnfold.numerics.rounding import accumulated_error, ulp
-from bnfold.verification.equivalence.abstract_values import LOOSE
 from bnfold.verification.equivalence.congruence import MOVES
 from bnfold.verification.equivalence.findings import Alignment, outputs_side_by_side, suspect_layers
+from bnfold.verification.equivalence.multiples import LOOSE
 from bnfold.verification.equivalence.subgraph import End, Subgraph
 
 WITH_BIAS = frozenset({"Conv", "ConvTranspose", "Gemm", "Linear"})

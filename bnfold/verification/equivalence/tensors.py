@@ -11,8 +11,9 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import rounded, ulp
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.findings import Alignment, Tensor, suspect_layers
+from bnfold.verification.equivalence.multiples import LOOSE, Array, aligned
 
 
 def compared_tensors(found: Alignment) -> Iterator[Tensor]:

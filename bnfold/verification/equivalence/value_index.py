@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 
 from bnfold.ir.graph import Value
-from bnfold.verification.equivalence.abstract_values import AbstractValue, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import aligned
 
 UNROUNDED = frozenset({"Cast", "CastLike", "Identity"})
 """Operators that compute nothing: numbers that are only cast to a narrow type are no reason to judge others by it."""

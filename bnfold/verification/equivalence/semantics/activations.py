@@ -10,8 +10,9 @@ from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import is_float
 from bnfold.rules.operands import aligned_constant
 from bnfold.rules.reasons import Refusal
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, aligned
 from bnfold.verification.equivalence.semantics.affine_ops import identity
 from bnfold.verification.equivalence.semantics.choices import chosen
 from bnfold.verification.equivalence.semantics.operands import keeps_shape

@@ -11,8 +11,8 @@ from bnfold.numerics.rounding import FLOATS, is_float
 from bnfold.rules import normalization
 from bnfold.rules.operands import as_affine
 from bnfold.rules.reasons import Refusal
-from bnfold.verification.equivalence.abstract_values import Array
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import Array
 from bnfold.verification.equivalence.semantics.contraction import narrowed
 from bnfold.verification.equivalence.semantics.operands import keeps_shape
 from bnfold.verification.equivalence.semantics.sums import add, product

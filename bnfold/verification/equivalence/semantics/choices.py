@@ -9,12 +9,13 @@ import numpy as np
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant, constant_shape
 from bnfold.numerics.rounding import is_float
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, Scale, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, Scale, aligned
 from bnfold.verification.equivalence.semantics.sums import laid_out, lifted_to, may_widen
 
 MOST = 1024
-"""Entries of a constant that a class is told by."""
+"""Entries of a constant by which a class may be distinguished."""
 
 Parts = tuple[Array, Array, Array, Array]
 """Gain, shift and their errors, laid out like a transform of the result."""

@@ -15,8 +15,9 @@ import numpy as np
 from bnfold.ir.graph import Node, Shape
 from bnfold.ir.product_views import AttentionView, Axes, ProductView
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, aligned
 from bnfold.verification.equivalence.semantics.opaque import opaque
 
 Sides = Sequence[tuple[AbstractValue, Shape | None]]

@@ -14,8 +14,9 @@ from bnfold.ir.product_views import LabelledProduct
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.rounding import ulp
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned, evened
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, aligned, evened
 from bnfold.verification.equivalence.semantics.operands import floats
 
 

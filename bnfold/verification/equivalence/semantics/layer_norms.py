@@ -7,8 +7,9 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import AbstractValue, Array
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import Array
 from bnfold.verification.equivalence.semantics.operands import floats
 
 

@@ -10,16 +10,9 @@ from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant, integers, pad_value, padding, slices
 from bnfold.numerics.affine import Affine
 from bnfold.rules.layout import MOST_ENTRIES
-from bnfold.verification.equivalence.abstract_values import (
-    LOOSE,
-    AbstractValue,
-    Array,
-    Either,
-    Numbers,
-    aligned,
-    evened,
-)
+from bnfold.verification.equivalence.abstract_values import AbstractValue, Either
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, aligned, evened
 from bnfold.verification.equivalence.semantics.opaque import version
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.views import is_view, repeated_key, sizes_of, turned, viewed

@@ -15,8 +15,9 @@ from bnfold.ir.product_views import LabelledProduct, MatrixView
 from bnfold.numerics.affine import Affine
 from bnfold.numerics.linear import conv_transpose_view, conv_view, gemm_view
 from bnfold.numerics.rounding import ulp
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Either, Layer, Numbers, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue, Either, Layer
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, aligned
 from bnfold.verification.equivalence.semantics.contraction import contraction
 from bnfold.verification.equivalence.semantics.labelled_product import (
     apart,

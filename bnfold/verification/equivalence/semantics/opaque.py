@@ -9,8 +9,9 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import constant
 from bnfold.ir.random_operators import SHAPE_ONLY
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Numbers
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Numbers
 from bnfold.verification.equivalence.semantics.operands import floats
 from bnfold.verification.equivalence.semantics.views import through_view
 

@@ -10,8 +10,9 @@ import numpy as np
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Numbers
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Numbers
 from bnfold.verification.equivalence.semantics.activations import clip_state, leaky_relu_state
 from bnfold.verification.equivalence.semantics.contraction import matrix_product
 from bnfold.verification.equivalence.semantics.labelled_product import labelled_product

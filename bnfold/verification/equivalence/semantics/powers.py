@@ -13,8 +13,9 @@ import numpy as np
 from bnfold.ir.graph import Node
 from bnfold.ir.op_views import exponent_of
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, aligned
 from bnfold.verification.equivalence.semantics.opaque import opaque_key
 from bnfold.verification.equivalence.semantics.views import through_view
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from bnfold.ir.graph import Node, Value
 from bnfold.ir.op_views import constant
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import LOOSE, AbstractValue, Array, Numbers, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import LOOSE, Array, Numbers, aligned
 from bnfold.verification.equivalence.semantics.views import Sizes, along_last, sizes_of, varies_along_last, viewed
 
 PLAIN = (np.ones(()), np.zeros(()), np.zeros(()), np.zeros(()))

@@ -10,8 +10,9 @@ import numpy as np
 
 from bnfold.ir.graph import Node, Shape, Value
 from bnfold.numerics.affine import Affine
-from bnfold.verification.equivalence.abstract_values import AbstractValue, Array, aligned
+from bnfold.verification.equivalence.abstract_values import AbstractValue
 from bnfold.verification.equivalence.interpreter import Interpreter
+from bnfold.verification.equivalence.multiples import Array, aligned
 
 Sizes = tuple[int | None, ...]
 
