@@ -121,11 +121,8 @@ class Float64Model:
         for name in self.inputs if observe else ():
             assert observe is not None
             observe(name, values[0][name])
-        kept: list[dict[str, Any]] = [{} for _ in feeds]
         wanted = set(self.outputs)
-        for known, outputs in zip(values, kept, strict=True):
-            outputs.update({name: known[name] for name in wanted & known.keys()})
-            outputs.update({name: self._weight(name) for name in wanted & (self._tensors.keys() | self._sparse.keys())})
+        kept = [self._outputs_without_a_node(known) for known in values]
         held = sum(value.nbytes for value in values[0].values())
         for index, step in enumerate(self._steps):
             report(index, len(self._steps), step.op_type)
@@ -155,6 +152,12 @@ class Float64Model:
                     gone = [known.pop(name) for known in values]
                     held -= gone[0].nbytes if isinstance(gone[0], np.ndarray) else 0
         return [{name: np.asarray(outputs[name]) for name in self.outputs} for outputs in kept]
+
+    def _outputs_without_a_node(self, known: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the outputs that are inputs or weights themselves."""
+        held = (self._tensors.keys() | self._sparse.keys()) - known.keys()
+        given = {name: known[name] for name in self.outputs if name in known}
+        return given | {name: self._weight(name) for name in self.outputs if name in held}
 
     def _weight(self, name: str) -> Any:
         if name in self._tensors:

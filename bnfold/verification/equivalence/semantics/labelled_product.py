@@ -32,10 +32,7 @@ def labelled_product(interpreter: Interpreter, node: Node) -> bool:
         return False
     state = interpreter.state_of(source)
     eps = interpreter.eps(source)
-    gain, gain_error = state.affine.gain, state.gain_error
-    summed_axes = [axis for axis, label in enumerate(view.read) if label not in view.result]
-    kept_axes = [axis for axis, label in enumerate(view.read) if label in view.result]
-    gain, gain_error = evened(*evened(gain, gain_error, summed_axes, eps), kept_axes, eps)
+    gain, gain_error = _even_gain(view, state, eps)
     varying = _labels(gain, view.read)
     comes_out = all(label in view.result for label in varying)
     if not comes_out and any(label in view.result for label in varying):
@@ -48,8 +45,9 @@ def labelled_product(interpreter: Interpreter, node: Node) -> bool:
     dtype, _ = interpreter.precision(node.inputs[view.constant], key)
     factor, factor_error = np.ones(()), np.zeros(())
     if not comes_out:
-        factor = _over(gain, inside, view.read)
-        factor_error = _over(_largest(gain_error, inside, view.read), inside, view.read)
+        factor, factor_error = (
+            _over(part, inside, view.read) for part in (gain, _largest(gain_error, inside, view.read))
+        )
     sizes = dict(zip(view.held, weight.shape, strict=True))
 
     def entries() -> Numbers:
@@ -72,6 +70,15 @@ def labelled_product(interpreter: Interpreter, node: Node) -> bool:
         result = result.shifted(*moved)
     interpreter.states[node.output] = result
     return True
+
+
+def _even_gain(view: LabelledProduct, state: AbstractValue, eps: float) -> tuple[Array, Array]:
+    """Return gain and error of the data, the same along all axes that are summed over, or all others, if it is so."""
+    gain, error = state.affine.gain, state.gain_error
+    for inside in (False, True):
+        axes = [axis for axis, label in enumerate(view.read) if (label in view.result) is inside]
+        gain, error = evened(gain, error, axes, eps)
+    return gain, error
 
 
 def shift_behind(node: Node, view: LabelledProduct, state: AbstractValue, eps: float) -> tuple[Array, Array] | None:

@@ -191,13 +191,18 @@ def _linear(interpreter: Interpreter, node: Node, state: AbstractValue, base: in
     result = result.only(_reading(product, vectors[0]))
     if vectors[1].any() or shift_error.any():
         result = result.shifted(*_forwarded_shift(product, vectors[1], shift_error, eps))
-    if product.bias is not None and node.input(product.bias) is not None:
-        bias = product.beta * constant(node, product.bias).astype(np.float64)
-        bias = bias.reshape((1,) * (axis + 1 - bias.ndim) + bias.shape)
-        result = result.shifted(bias, LOOSE * eps * np.abs(bias))
+    result = _with_bias(node, product, result, eps)
     interpreter.layers[node] = Layer(rows, dtype, result, row_base, axis)
     interpreter.states[node.output] = result
     return True
+
+
+def _with_bias(node: Node, product: Product, state: AbstractValue, eps: float) -> AbstractValue:
+    if product.bias is None or node.input(product.bias) is None:
+        return state
+    bias = product.beta * constant(node, product.bias).astype(np.float64)
+    bias = bias.reshape((1,) * (product.axis + 1 - bias.ndim) + bias.shape)
+    return state.shifted(bias, LOOSE * eps * np.abs(bias))
 
 
 def _varies_beside(state: AbstractValue, axis: int) -> bool:
